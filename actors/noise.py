@@ -1,0 +1,35 @@
+"""All randomness of a render: the seed of each image, and the numbers drawn from that seed.
+
+An image's noise is a function of its own seed alone. It is drawn on the CPU from a counter-based generator (Philox),
+so the numbers are the same on every device, and no two images of a batch share a stream.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+# Part of the seed rule: another label, another set of images.
+_SEED_LABEL = "janus-batch seed 1"
+
+
+def derive_seed(row_seed: int, prompt_id: str, image_index: int) -> int:
+    """The 64-bit seed of image `image_index` of the row `prompt_id`.
+
+    The first 8 bytes, little-endian, of SHA-256 over the UTF-8 text `janus-batch seed 1 | row_seed | image_index |
+    prompt_id` with a NUL byte for each ` | `. The weight is not part of it: in a sweep only the weight differs.
+    """
+    text = "\0".join([_SEED_LABEL, str(row_seed), str(image_index), prompt_id])
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "little")
+
+
+def uniform_noise(seed: int, num: int) -> np.ndarray:
+    """`num` float64 numbers in [0, 1), one per code of a Janus image; shape [num]."""
+    bits = np.random.Philox(key=seed).random_raw(num)
+    return (bits >> np.uint64(11)) * 2.0**-53
+
+
+def normal_noise(seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Standard normal float32 numbers of the given shape: the latent a JanusFlow image starts from."""
+    return np.random.Generator(np.random.Philox(key=seed)).standard_normal(shape, dtype=np.float32)

@@ -1,0 +1,100 @@
+"""The actor: one process, one loaded engine, batches filled from every shard it holds. Ray-free.
+
+Several threads may be inside `paint` at once, one per shard. Whichever of them finds the engine idle renders the next
+batch for all of them, so the tail of one shard and the head of the next share a batch.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+from actors.engines import Engine
+from actors.request import ImageRequest, Rejection, RenderedImage
+
+
+Answer = tuple[ImageRequest, RenderedImage | Rejection]
+
+
+class _Ticket:
+    """One `paint` call: how many of its images are still to come, and those that are finished and not yet yielded."""
+
+    def __init__(self) -> None:
+        self.num_pending = 0
+        self.finished: list[Answer] = []
+
+
+class Painter:
+    """Renders requests with one engine, `batch_size` at a time, in the order they were handed in."""
+
+    def __init__(self, engine: Engine, batch_size: int | None = None) -> None:
+        self.engine = engine
+        self.batch_size = batch_size or engine.default_batch_size
+        self._waiting: deque[tuple[_Ticket, ImageRequest]] = deque()
+        self._state = threading.Condition()
+        self._engine_is_busy = False
+
+    def paint(self, requests: Sequence[ImageRequest]) -> Iterator[list[Answer]]:
+        """Yield each request with its answer as they are made, in lists; every request is answered exactly once."""
+        ticket = self._queue(requests)
+        try:
+            while ticket.num_pending or ticket.finished:
+                batch = self._wait_for_turn(ticket)
+                if batch:
+                    self._render(batch)
+                with self._state:
+                    finished, ticket.finished = ticket.finished, []
+                if finished:
+                    yield finished
+        finally:
+            self._withdraw(ticket)
+
+    def _queue(self, requests: Sequence[ImageRequest]) -> _Ticket:
+        """Refuse at once what the engine can never render, and queue the rest."""
+        ticket = _Ticket()
+        renderable = []
+        for request in requests:
+            reason = self.engine.refusal(request)
+            if reason is None:
+                renderable.append((ticket, request))
+            else:
+                ticket.finished.append((request, Rejection(image_id=request.image_id, reason=reason)))
+        ticket.num_pending = len(renderable)
+        with self._state:
+            self._waiting.extend(renderable)
+            self._state.notify_all()
+        return ticket
+
+    def _wait_for_turn(self, ticket: _Ticket) -> list[tuple[_Ticket, ImageRequest]]:
+        """Block until this ticket has results (returns nothing) or the engine is idle (returns the batch to render)."""
+        with self._state:
+            self._state.wait_for(lambda: ticket.finished or (not self._engine_is_busy and self._waiting))
+            if ticket.finished:
+                return []
+            self._engine_is_busy = True
+            return [self._waiting.popleft() for _ in range(min(self.batch_size, len(self._waiting)))]
+
+    def _render(self, batch: list[tuple[_Ticket, ImageRequest]]) -> None:
+        """Render one batch and hand each answer to the ticket it belongs to.
+
+        If the engine raises, the whole batch goes back to the front of the queue for the other tickets to find.
+        """
+        answers: list[RenderedImage | Rejection] = []
+        try:
+            answers = self.engine.render([request for _, request in batch])
+        finally:
+            with self._state:
+                if not answers:
+                    self._waiting.extendleft(reversed(batch))
+                for (ticket, request), answer in zip(batch, answers, strict=bool(answers)):
+                    ticket.finished.append((request, answer))
+                    ticket.num_pending -= 1
+                self._engine_is_busy = False
+                self._state.notify_all()
+
+    def _withdraw(self, ticket: _Ticket) -> None:
+        """Forget what a closed or failed call still had waiting."""
+        with self._state:
+            self._waiting = deque(entry for entry in self._waiting if entry[0] is not ticket)
+            self._state.notify_all()

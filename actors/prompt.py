@@ -1,0 +1,99 @@
+"""From a prompt to token ids, conditional and unconditional, for both families. No torch.
+
+The template and the unconditional rows are those of the reference implementation,
+https://github.com/deepseek-ai/Janus: `generation_inference.py` and `demo/app_janusflow.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from actors.checkpoint_error import CheckpointError
+
+# The bars are U+FF5C and the low blocks U+2581, not the ASCII characters they look like.
+BOS = "<\uff5cbegin\u2581of\u2581sentence\uff5c>"
+PAD = "<\uff5c\u2581pad\u2581\uff5c>"
+BEGIN_OF_IMAGE = "<begin_of_image>"
+
+# prompt format -> the two roles, and whether each must be one token of the vocabulary.
+_ROLES = {
+    "janus": ("User", "Assistant", False),
+    "janus-pro": ("<|User|>", "<|Assistant|>", True),
+}
+
+
+class PromptTokenizer:
+    """A checkpoint's tokenizer with its prompt template; `folder` holds its tokenizer.json.
+
+    `prompt_format` is `janus` or `janus-pro` (see `actors.checkpoint.open_checkpoint`). Raises CheckpointError where
+    tokenizer.json cannot be read or a special token is not in its vocabulary.
+    """
+
+    def __init__(self, folder: Path, prompt_format: str) -> None:
+        if prompt_format not in _ROLES:
+            raise CheckpointError(f"prompt_format must be one of {', '.join(_ROLES)}, got {prompt_format!r}")
+        self._tokenizer = _read_tokenizer(Path(folder) / "tokenizer.json")
+        self._user, self._assistant, roles_are_tokens = _ROLES[prompt_format]
+        self.bos_id = self._special_id(BOS)
+        self.pad_id = self._special_id(PAD)
+        self.begin_of_image_id = self._special_id(BEGIN_OF_IMAGE)
+        if roles_are_tokens:
+            self._special_id(self._user)
+            self._special_id(self._assistant)
+
+    def cond_ids(self, prompt: str) -> list[int]:
+        """Janus: bos, the prompt in its template, begin-of-image. Raises ValueError for text that is not Unicode."""
+        text = f"{self._user}: {prompt.strip()}\n\n{self._assistant}:"
+        _check_is_unicode(prompt)
+        # tokenizer.json may put bos in front by itself or not: asked for no special tokens, it never does.
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return [self.bos_id, *ids, self.begin_of_image_id]
+
+    def uncond_ids(self, num_tokens: int) -> list[int]:
+        """Janus: the unconditional row of a prompt of `num_tokens` ids: all but the first and the last are pads.
+
+        The pads are attended to, so the row depends on the prompt's length.
+        """
+        return [self.bos_id, *[self.pad_id] * (num_tokens - 2), self.begin_of_image_id]
+
+    def flow_cond_ids(self, prompt: str) -> list[int]:
+        """JanusFlow: as Janus, less the last id, whose place the time embedding takes."""
+        return self.cond_ids(prompt)[:-1]
+
+    def flow_uncond_ids(self, num_tokens: int) -> list[int]:
+        """JanusFlow: the unconditional row beside `num_tokens` of `flow_cond_ids`: bos and pads.
+
+        The pads are masked and yet count as positions: what follows them stands at position `num_tokens` and on.
+        """
+        return [self.bos_id, *[self.pad_id] * (num_tokens - 1)]
+
+    def _special_id(self, token: str) -> int:
+        token_id = self._tokenizer.token_to_id(token)
+        if token_id is None:
+            raise CheckpointError(f"the vocabulary of tokenizer.json has no {token}, which the prompt template needs")
+        return token_id
+
+
+def _read_tokenizer(path: Path):
+    from tokenizers import Tokenizer
+
+    if not path.is_file():
+        raise CheckpointError(f"there is no {path}")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the tokenizers library raises Exception itself
+        raise CheckpointError(f"{path} cannot be read as a tokenizer: {error}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _check_is_unicode(prompt: str) -> None:
+    """Python strings can hold lone surrogates, which are no text and which the tokenizer cannot take."""
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"a prompt must be valid Unicode; character {error.start} is the lone surrogate "
+            f"U+{ord(prompt[error.start]):04X}"
+        ) from error

@@ -1,0 +1,138 @@
+"""An independent judge of pictures: pixel rules say which shapes are there, in which colour, size and place.
+
+It knows no model. What it demands of a picture is what the prompt's scene says; a None in the scene demands nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from examples.shapes.world import BACKGROUNDS, COLORS, PLACES, RELATIONS, SHAPES, Scene, Thing
+
+MIN_AREA = 40  # pixels: a smaller stain is not counted as an object
+FOREGROUND_DISTANCE = 60  # RGB distance to the background from which a pixel belongs to an object
+COLOR_DISTANCE = 60  # RGB distance within which a colour is called by its name
+LARGE_FROM = 36  # pixels of width or height; drawn small shapes have at most 24, large ones at least 41
+SHAPE_OVERLAP = 0.8  # intersection over union with the ideal shape in the same box
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """One object found in a picture; `color` and `shape` are None where no rule fits."""
+
+    color: str | None
+    shape: str | None
+    size: str
+    x: float
+    y: float
+
+
+def faults(pixels: np.ndarray, scene: Scene) -> list[str]:
+    """What is wrong with the uint8 [height, width, 3] picture of a prompt; an empty list is a right picture."""
+    background, things = look(pixels)
+    found = []
+    if scene.background not in (None, background):
+        found.append(f"background {background}, not {scene.background}")
+    num_wanted = 1 if scene.is_single else 2
+    if len(things) != num_wanted:
+        return [*found, f"{len(things)} objects, not {num_wanted}"]
+    if scene.is_single:
+        return found + _thing_faults(things[0], scene.first) + _place_faults(things[0], scene.place, pixels.shape)
+    if scene.twice:
+        return found + _thing_faults(things[0], scene.first) + _thing_faults(things[1], scene.first)
+    dx, dy = RELATIONS[scene.relation]
+    first, second = sorted(things, key=lambda thing: -(thing.x * dx + thing.y * dy))
+    if abs((first.x - second.x) * dx + (first.y - second.y) * dy) < pixels.shape[0] / 8:
+        found.append(f"not clearly {scene.relation}")
+    return found + _thing_faults(first, scene.first) + _thing_faults(second, scene.second)
+
+
+def look(pixels: np.ndarray) -> tuple[str | None, list[Seen]]:
+    """The name of the background colour, and the objects on it."""
+    rgb = pixels.astype(np.float64)
+    border = np.concatenate([rgb[0], rgb[-1], rgb[:, 0], rgb[:, -1]])
+    ground = np.median(border, axis=0)
+    mask = np.linalg.norm(rgb - ground, axis=-1) > FOREGROUND_DISTANCE
+    return _color_name(ground, BACKGROUNDS), [_see(part, rgb) for part in _parts(mask) if part.sum() >= MIN_AREA]
+
+
+def _thing_faults(seen: Seen, wanted: Thing) -> list[str]:
+    pairs = [(seen.color, wanted.color), (seen.shape, wanted.shape), (seen.size, wanted.size)]
+    return [f"{is_} where {ought} was asked" for is_, ought in pairs if ought is not None and is_ != ought]
+
+
+def _place_faults(seen: Seen, place: str | None, shape: tuple[int, ...]) -> list[str]:
+    """The nearest of the five places must be the one that was asked."""
+    height, width = shape[:2]
+    where = np.array([seen.x / width, seen.y / height]) * 128
+    nearest = min(PLACES, key=lambda name: np.linalg.norm(where - PLACES[name]))
+    return [] if place in (None, nearest) else [f"{nearest}, not {place}"]
+
+
+def _see(part: np.ndarray, rgb: np.ndarray) -> Seen:
+    rows, columns = np.nonzero(part)
+    box = part[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    x, y = (columns.min() + columns.max()) / 2, (rows.min() + rows.max()) / 2
+    size = "large" if max(box.shape) >= LARGE_FROM * part.shape[0] / 128 else "small"
+    return Seen(color=_color_name(np.median(rgb[part], axis=0), COLORS), shape=_shape_name(box), size=size, x=x, y=y)
+
+
+def _color_name(color: np.ndarray, names: dict[str, tuple[int, int, int]]) -> str | None:
+    nearest = min(names, key=lambda name: np.linalg.norm(color - names[name]))
+    return nearest if np.linalg.norm(color - names[nearest]) <= COLOR_DISTANCE else None
+
+
+def _shape_name(box: np.ndarray) -> str | None:
+    """The shape whose ideal form in this box covers it best, if it does so well and the box is not stretched."""
+    height, width = box.shape
+    if not 0.7 < height / width < 1.4:
+        return None
+    overlap = {shape: _overlap(box, _ideal(shape, height, width)) for shape in SHAPES}
+    best = max(overlap, key=overlap.get)
+    return best if overlap[best] >= SHAPE_OVERLAP else None
+
+
+def _ideal(shape: str, height: int, width: int) -> np.ndarray:
+    """The mask of a shape that fills its box, by the shape's inequality on coordinates from -1 to 1."""
+    y = ((np.arange(height) + 0.5) / height * 2 - 1)[:, None]
+    x = ((np.arange(width) + 0.5) / width * 2 - 1)[None, :]
+    if shape == "circle":
+        return x**2 + y**2 <= 1
+    if shape == "triangle":
+        return np.abs(x) <= (y + 1) / 2
+    if shape == "diamond":
+        return np.abs(x) + np.abs(y) <= 1
+    return np.ones((height, width), dtype=bool)
+
+
+def _overlap(one: np.ndarray, other: np.ndarray) -> float:
+    return (one & other).sum() / (one | other).sum()
+
+
+def _parts(mask: np.ndarray) -> list[np.ndarray]:
+    """The 4-connected parts of a mask, each as a mask of the same shape."""
+    remaining = mask.copy()
+    parts = []
+    while remaining.any():
+        part = np.zeros_like(mask)
+        part[np.unravel_index(remaining.argmax(), mask.shape)] = True
+        size = 0
+        while (grown := part.sum()) != size:
+            size = grown
+            for axis in (0, 1):  # sweep along both axes until nothing more is reached
+                part = _spread(part, remaining, axis)
+        parts.append(part)
+        remaining &= ~part
+    return parts
+
+
+def _spread(part: np.ndarray, mask: np.ndarray, axis: int) -> np.ndarray:
+    """`part` grown within `mask` along one axis: every run of mask pixels that it touches joins it."""
+    run = np.cumsum(np.diff(mask.astype(np.int8), axis=axis, prepend=0) == 1, axis=axis)  # the run's number, per line
+    lines = np.arange(mask.shape[1 - axis])
+    line = lines[:, None] if axis == 1 else lines[None, :]
+    key = line * (mask.shape[axis] + 1) + run
+    touched = np.unique(key[part & mask])
+    return mask & np.isin(key, touched)

@@ -1,0 +1,48 @@
+"""Training pictures as tensors, the loss that paints them, and the judge's verdict on painted ones."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from examples.shapes.judge import faults
+from examples.shapes.schedule import device
+from examples.shapes.world import Scene, draw, training_scenes
+
+
+def picture_batches(seed: int, batch: int) -> Iterator[torch.Tensor]:
+    """Endless batches of training pictures, float [B, 3, 128, 128] in [-1, 1]."""
+    rng = random.Random(f"pictures {seed}")
+    scenes = training_scenes(seed)
+    while True:
+        yield drawn(itertools.islice(scenes, batch), rng)
+
+
+def drawn(scenes: Iterable[Scene], rng: random.Random) -> torch.Tensor:
+    """The drawings of complete scenes, float [B, 3, 128, 128] in [-1, 1]."""
+    arrays = np.stack([np.asarray(draw(scene, rng)) for scene in scenes])
+    return torch.from_numpy(arrays).to(device()).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def painting_loss(painted_BCHW: torch.Tensor, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+    """Mean absolute error with weight 6 within two pixels of an edge, or flat ground would decide everything."""
+    highest = F.max_pool2d(pixels_BCHW, 5, stride=1, padding=2)
+    lowest = -F.max_pool2d(-pixels_BCHW, 5, stride=1, padding=2)
+    weights = 1 + 5 * ((highest - lowest).amax(dim=1, keepdim=True) > 0.1)
+    return (weights * (painted_BCHW.float() - pixels_BCHW).abs()).mean()
+
+
+def to_uint8(painted_BCHW: torch.Tensor) -> np.ndarray:
+    """[B, 3, H, W] in [-1, 1] to uint8 [B, H, W, 3], truncated as the engines do."""
+    return ((painted_BCHW.float().clamp(-1, 1) + 1) / 2 * 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def share_right(painted_BCHW: torch.Tensor, scenes: list[Scene]) -> float:
+    """The share of pictures in which the judge finds no fault."""
+    verdicts = [not faults(pixels, scene) for pixels, scene in zip(to_uint8(painted_BCHW), scenes, strict=True)]
+    return sum(verdicts) / len(verdicts)

@@ -1,0 +1,116 @@
+"""Trains the small AutoencoderKL of janusflow-shapes: 128x128 pictures to latents of 4x16x16 and back.
+
+Run from the project's root: `python -m examples.shapes.train_vae`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import nn
+
+from examples.shapes.pictures import drawn, painting_loss, picture_batches, share_right
+from examples.shapes.schedule import (
+    CHECKPOINTS,
+    device,
+    mixed_precision,
+    parse_arguments,
+    set_learning_rate,
+    training_steps,
+)
+from examples.shapes.world import held_out_pairs, held_out_singles
+
+OUTPUT = CHECKPOINTS / "janusflow-shapes" / "vae"
+BATCH = 16
+KL_WEIGHT = 1e-3
+
+
+def main() -> None:
+    arguments = parse_arguments(__doc__.splitlines()[0], steps=2500, output=OUTPUT)
+    vae = new_vae().to(device())
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=0, weight_decay=0.01)
+    pictures = picture_batches(arguments.seed, BATCH)
+    for step, progress in training_steps(arguments):
+        set_learning_rate(optimizer, 2e-3, step, progress)
+        loss = train_step(vae, optimizer, next(pictures))
+        if step % 50 == 0:
+            print(f"step {step} ({progress:.0%}) loss {loss:.4f}", flush=True)
+        if step % 500 == 499:
+            report(vae, num=60)
+            save(vae, arguments.output)
+    standardize_latents(vae, arguments.seed)
+    save(vae, arguments.output)
+    report(AutoencoderKL.from_pretrained(arguments.output).to(device()), num=300)
+
+
+def new_vae() -> AutoencoderKL:
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(16, 32, 64, 64),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=128,
+        scaling_factor=1.0,
+    )
+
+
+def train_step(vae: AutoencoderKL, optimizer: torch.optim.Optimizer, pixels_BCHW: torch.Tensor) -> float:
+    with mixed_precision():
+        posterior = vae.encode(pixels_BCHW).latent_dist
+        painted = vae.decode(posterior.sample()).sample
+    num_latents = posterior.mean[0].numel()
+    loss = painting_loss(painted, pixels_BCHW) + KL_WEIGHT * posterior.kl().float().mean() / num_latents
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+    optimizer.step()
+    return loss.item()
+
+
+@torch.no_grad()
+def standardize_latents(vae: AutoencoderKL, seed: int) -> None:
+    """Gives every latent channel mean 0 and the same spread, and writes the spread's inverse as scaling_factor.
+
+    The two 1x1 convolutions beside the latents take it up, so no picture changes. Rectified flow starts from unit
+    noise and does best when what it ends at has the same spread.
+    """
+    batches = itertools.islice(picture_batches(seed + 1, BATCH), 1000 // BATCH)
+    latents = torch.cat([vae.encode(pixels).latent_dist.mean for pixels in batches])
+    mean, deviation = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
+    spread = deviation.mean()
+    gain = spread / deviation
+    vae.quant_conv.weight[:4] *= gain.view(-1, 1, 1, 1)
+    vae.quant_conv.bias[:4] = (vae.quant_conv.bias[:4] - mean) * gain
+    vae.quant_conv.bias[4:] += 2 * gain.log()  # the second half of the channels is log-variance
+    vae.post_quant_conv.bias += (vae.post_quant_conv.weight[:, :, 0, 0] * mean).sum(dim=1)
+    vae.post_quant_conv.weight /= gain.view(1, -1, 1, 1)
+    vae.register_to_config(scaling_factor=round(1 / spread.item(), 5))
+    print(f"latent means {mean.tolist()} spreads {deviation.tolist()}, scaling_factor {vae.config.scaling_factor}")
+
+
+@torch.no_grad()
+def report(vae: AutoencoderKL, num: int) -> None:
+    """Prints how many reconstructions of held-out drawings the judge finds right."""
+    rng = random.Random("report")
+    for name, scenes in (("single", held_out_singles(1, num)), ("pair", held_out_pairs(1, num))):
+        chunks = [scenes[start : start + 20] for start in range(0, num, 20)]
+        right = [share_right(vae.decode(vae.encode(drawn(chunk, rng)).latent_dist.mean).sample, chunk) for chunk in chunks]
+        print(f"reconstructions of held-out {name} scenes right: {sum(right) / len(right):.1%}", flush=True)
+
+
+def save(vae: AutoencoderKL, folder: Path) -> None:
+    """Writes the diffusers folder, as float32 with values that bfloat16 holds exactly."""
+    rounded = new_vae()
+    rounded.load_state_dict({name: value.cpu().bfloat16().float() for name, value in vae.state_dict().items()})
+    rounded.register_to_config(scaling_factor=vae.config.scaling_factor, force_upcast=True)
+    rounded.save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""The world of coloured shapes: its scenes, their prompts and drawings, and the split into training and held-out.
+
+No model and no judge lives here. Everything is a function of a seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from PIL import Image, ImageDraw
+
+IMAGE_SIZE = 128
+COLORS = {
+    "red": (215, 35, 45),
+    "green": (40, 155, 70),
+    "blue": (40, 80, 215),
+    "yellow": (250, 220, 45),
+    "purple": (145, 60, 175),
+    "orange": (245, 130, 25),
+}
+BACKGROUNDS = {"white": (255, 255, 255), "black": (15, 15, 15), "gray": (150, 150, 150), "yellow": COLORS["yellow"]}
+SHAPES = ("circle", "square", "triangle", "diamond")
+SIZES = {"small": 12, "large": 24}  # half the width of a shape, in pixels
+PLACES = {
+    "on the left": (32, 64),
+    "on the right": (96, 64),
+    "at the top": (64, 32),
+    "at the bottom": (64, 96),
+    "in the center": (64, 64),
+}
+RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
+
+# These stand in training only beside another shape, never alone and never doubled.
+NEVER_ALONE = frozenset({("red", "diamond"), ("green", "circle"), ("blue", "triangle"), ("purple", "square")})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Thing:
+    """One shape. A `size` of None leaves it open (as in a prompt that does not say it)."""
+
+    color: str
+    shape: str
+    size: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scene:
+    """What a picture holds: one shape with a place, the same shape twice, or two shapes in a relation.
+
+    `second` and `relation` go together and leave `place` None. A None elsewhere is what a prompt leaves open.
+    """
+
+    first: Thing
+    second: Thing | None = None
+    twice: bool = False
+    relation: str | None = None
+    place: str | None = None
+    background: str | None = None
+
+    @property
+    def is_single(self) -> bool:
+        return self.second is None and not self.twice
+
+
+def training_scenes(seed: int) -> Iterator[Scene]:
+    """An endless stream of complete scenes, none of them held out."""
+    rng = random.Random(f"training {seed}")
+    while True:
+        scene = random_scene(rng)
+        if not is_held_out(scene):
+            yield scene
+
+
+def held_out_singles(seed: int, num: int) -> list[Scene]:
+    """`num` different complete scenes of one shape, each held out of training."""
+    return _distinct_held_out(seed, num, lambda scene: scene.is_single)
+
+
+def held_out_pairs(seed: int, num: int) -> list[Scene]:
+    """`num` different complete scenes of two different shapes, each held out of training."""
+    return _distinct_held_out(seed, num, lambda scene: scene.second is not None)
+
+
+def random_scene(rng: random.Random) -> Scene:
+    """A complete scene of any kind, held out or not: 60 % one shape, 10 % the same shape twice, 30 % a pair."""
+    background = rng.choice(list(BACKGROUNDS))
+    first = _random_thing(rng, avoid={background})
+    kind = rng.random()
+    if kind < 0.6:
+        return Scene(first=first, place=rng.choice(list(PLACES)), background=background)
+    if kind < 0.7:
+        return Scene(first=first, twice=True, background=background)
+    second = _random_thing(rng, avoid={background, first.color})
+    return Scene(first=first, second=second, relation=rng.choice(list(RELATIONS)), background=background)
+
+
+def is_held_out(scene: Scene) -> bool:
+    """Whether training never sees this complete scene: a fifth of the scenes by hash, and NEVER_ALONE alone.
+
+    A pair is hashed by its two colours and shapes only, so a held-out pair is held out in every size, relation,
+    order and background.
+    """
+    first = (scene.first.color, scene.first.shape)
+    if scene.second is not None:
+        second = (scene.second.color, scene.second.shape)
+        return _hash_fifth("pair", *sorted([first, second]))
+    if first in NEVER_ALONE:
+        return True
+    return _hash_fifth("alone", first, scene.first.size, scene.place, scene.twice, scene.background)
+
+
+def describe(scene: Scene) -> str:
+    """The scene's prompt: every word that is not None is said."""
+    if scene.twice:
+        words = f"two {_thing_words(scene.first)}s"
+    else:
+        words = _with_article(_thing_words(scene.first))
+    if scene.second is not None:
+        words += f" {scene.relation} {_with_article(_thing_words(scene.second))}"
+    if scene.place is not None:
+        words += f" {scene.place}"
+    return words if scene.background is None else f"{words} on a {scene.background} background"
+
+
+def forget_words(scene: Scene, rng: random.Random) -> Scene:
+    """The scene with some of its words left open, as the prompts of training are: each with probability 0.15."""
+
+    def keep(word: str | None) -> str | None:
+        return None if rng.random() < 0.15 else word
+
+    second = scene.second and replace(scene.second, size=keep(scene.second.size))
+    first = replace(scene.first, size=keep(scene.first.size))
+    return replace(scene, first=first, second=second, place=keep(scene.place), background=keep(scene.background))
+
+
+def draw(scene: Scene, rng: random.Random) -> Image.Image:
+    """The picture of a complete scene, RGB; `rng` moves each shape by up to 4 pixels."""
+    scale = 4  # drawn larger and reduced: smooth edges
+    canvas = Image.new("RGB", (IMAGE_SIZE * scale, IMAGE_SIZE * scale), BACKGROUNDS[scene.background])
+    pen = ImageDraw.Draw(canvas)
+    for thing, (x, y) in _placed_things(scene, rng):
+        x, y = x + rng.choice((-4, 0, 4)), y + rng.choice((-4, 0, 4))
+        _draw_thing(pen, thing, x * scale, y * scale, SIZES[thing.size] * scale)
+    return canvas.reduce(scale)
+
+
+def _placed_things(scene: Scene, rng: random.Random) -> list[tuple[Thing, tuple[int, int]]]:
+    if scene.is_single:
+        return [(scene.first, PLACES[scene.place])]
+    dx, dy = RELATIONS[scene.relation or rng.choice(("left of", "above"))]
+    middle = IMAGE_SIZE // 2
+    first = (scene.first, (middle + 32 * dx, middle + 32 * dy))
+    return [first, (scene.second or scene.first, (middle - 32 * dx, middle - 32 * dy))]
+
+
+def _draw_thing(pen: ImageDraw.ImageDraw, thing: Thing, x: float, y: float, half: float) -> None:
+    color = COLORS[thing.color]
+    if thing.shape == "circle":
+        pen.ellipse((x - half, y - half, x + half - 1, y + half - 1), fill=color)
+    elif thing.shape == "square":
+        side = 0.9 * half
+        pen.rectangle((x - side, y - side, x + side - 1, y + side - 1), fill=color)
+    elif thing.shape == "triangle":
+        height = half * math.sqrt(3) / 2
+        pen.polygon([(x, y - height), (x - half, y + height), (x + half, y + height)], fill=color)
+    else:
+        pen.polygon([(x, y - half), (x - half, y), (x, y + half), (x + half, y)], fill=color)
+
+
+def _random_thing(rng: random.Random, avoid: set[str]) -> Thing:
+    color = rng.choice([color for color in COLORS if color not in avoid])
+    return Thing(color=color, shape=rng.choice(SHAPES), size=rng.choice(list(SIZES)))
+
+
+def _distinct_held_out(seed: int, num: int, wanted) -> list[Scene]:
+    rng = random.Random(f"held out {seed}")
+    found: dict[Scene, None] = {}
+    while len(found) < num:
+        scene = random_scene(rng)
+        if wanted(scene) and is_held_out(scene):
+            found[scene] = None
+    return list(found)
+
+
+def _hash_fifth(*words: object) -> bool:
+    return hashlib.sha256(repr(words).encode()).digest()[0] < 51
+
+
+def _thing_words(thing: Thing) -> str:
+    return f"{thing.color} {thing.shape}" if thing.size is None else f"{thing.size} {thing.color} {thing.shape}"
+
+
+def _with_article(words: str) -> str:
+    return ("an " if words[0] in "aeiou" else "a ") + words

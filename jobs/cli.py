@@ -1,0 +1,118 @@
+"""The command line: one command per verb, each a thin call of the module of its name. Loads neither torch nor ray."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+# What each kind of failure is called for the shell: 0 all done, 1 the job failed or is incomplete, 2 wrong input.
+EXIT_FAILED, EXIT_WRONG = 1, 2
+
+job_file = click.argument("job_file", metavar="JOB.yaml", type=click.Path())
+output = click.argument("output", metavar="OUTPUT")
+settings = click.option(
+    "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Change a key of the job file: sampling.seed=7."
+)
+endpoint_url = click.option("--endpoint-url", metavar="URL", help="Address of an S3 store other than AWS.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="janus-batch", prog_name="janus-batch")
+def cli() -> None:
+    """Render images from prompts with Janus, Janus-Pro and JanusFlow, on one machine or a Ray cluster.
+
+    Exit codes: 0 all done, 1 the job failed or is incomplete, 2 the job file or command line is wrong.
+    """
+
+
+@cli.command()
+@job_file
+@settings
+@click.option("--address", metavar="ADDR", help="Ray cluster to join (host:port or auto); starts Ray here if left out.")
+def render(job_file: str, settings: tuple[str, ...], address: str | None) -> int:
+    """Run a job to its end. Run it again after an interruption: it goes on where it stopped."""
+    from jobs.render import render
+    from jobs.spec import read_job_file
+
+    return render(read_job_file(job_file, list(settings)), address=address)
+
+
+@cli.command()
+@job_file
+@settings
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def plan(job_file: str, settings: tuple[str, ...], as_json: bool) -> int:
+    """Say what a job would render: files, rows, shards, images, bytes. Nothing is rendered."""
+    from jobs.plan import plan
+    from jobs.spec import read_job_file
+
+    return plan(read_job_file(job_file, list(settings)), as_json=as_json)
+
+
+@cli.command()
+@output
+@endpoint_url
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def status(output: str, endpoint_url: str | None, as_json: bool) -> int:
+    """Say what an output holds and what is left, from storage alone. Exits 1 while images are missing."""
+    from jobs.status import status
+
+    return status(output, endpoint_url, as_json=as_json)
+
+
+@cli.command()
+@output
+@endpoint_url
+@click.option("--replay", metavar="N", type=click.IntRange(min=1), help="Render N random images again; compare bytes.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Which images --replay picks.")
+def verify(output: str, endpoint_url: str | None, replay: int | None, seed: int) -> int:
+    """Check every file, hash and key of an output against its manifest. Exits 1 on a fault."""
+    from jobs.verify import verify
+
+    return verify(output, endpoint_url, num_replays=replay or 0, seed=seed)
+
+
+def main() -> None:
+    """Run a verb and turn what it raises into one clear line and the right exit code."""
+    try:
+        sys.exit(cli(standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_WRONG)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted; the same command goes on where this one stopped", EXIT_FAILED)
+    except ValueError as error:
+        if not _is_input_error(error):
+            raise
+        _fail(str(error), EXIT_WRONG)
+    except RuntimeError as error:
+        if not _is_job_failure(error):
+            raise
+        _fail(f"{error}\nwhat is committed stands; the same command goes on where this one stopped", EXIT_FAILED)
+
+
+def _is_input_error(error: ValueError) -> bool:
+    """Errors a user can cause and mend; any other ValueError is a bug and keeps its traceback."""
+    return _named(error) & {
+        "JobFileError", "CheckpointError", "PromptsError", "StorageError", "OtherJobError", "SourceChangedError",
+    } != set()  # fmt: skip
+
+
+def _is_job_failure(error: RuntimeError) -> bool:
+    return _named(error) & {"ShardFailedError", "EngineLoadError"} != set()
+
+
+def _named(error: BaseException) -> set[str]:
+    """Names of the error's classes: an error that crossed a process in Ray is of a class made on the way."""
+    return {kind.__name__ for kind in type(error).__mro__}
+
+
+def _fail(message: str, code: int) -> None:
+    for line in message.splitlines():
+        click.echo(f"janus-batch: {line}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

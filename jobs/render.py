@@ -1,0 +1,83 @@
+"""`janus-batch render`: run a job to its end, here or on the cluster this machine belongs to."""
+
+from __future__ import annotations
+
+import time
+
+from jobs.resolve import ignored_columns, remarks, resolve
+from jobs.spec import JobSpec
+from jobs.view import say, watch
+from workflows.job import RenderJob
+from workflows.plan import Plan, make_plan
+from workflows.progress import Progress
+from workflows.prompts import find_prompt_files
+from workflows.resume import claim_output, committed_shards, mark_success
+from workflows.status import Tally, tally_output
+from workflows.storage import Storage, storage_errors
+
+
+def render(spec: JobSpec, *, address: str | None) -> int:
+    """Plan, claim the output, render what is missing, mark success; the exit code. Errors of the job are raised."""
+    from workflows import pool  # ray is loaded when a job runs, not for --help
+
+    started_at = time.monotonic()
+    num_gpus = pool.count_gpus(address) if spec.workers.gpus_per_actor is None else 0
+    job = resolve(spec, num_gpus=num_gpus)
+    files = find_prompt_files(job.prompts, job.storage, ignored_columns=ignored_columns(job.recipe.family))
+    is_resumed = claim_output(job, spec.model_dump())
+    plan = plan_remaining(job, files)
+    introduce(job, plan, is_resumed=is_resumed)
+    progress = Progress()
+    if plan.num_shards_remaining:
+        from workflows.dispatch import render_shards
+
+        say("starting Ray ...")
+        pool.start_ray(address)
+        progress = _progress_of(job, plan)
+        with watch(progress):
+            render_shards(job, plan, progress)
+    tally = tally_output(job.output, job.storage)
+    mark_success(job, tally.num_images, tally.num_rejected)
+    _summarize(job, tally, progress, time.monotonic() - started_at)
+    return 0
+
+
+def plan_remaining(job: RenderJob, files: list) -> Plan:
+    """The plan of what is not committed yet in the job's output."""
+    with storage_errors(job.output):
+        return make_plan(files, committed_shards(Storage(job.output, job.storage)), job.shard_rows)
+
+
+def introduce(job: RenderJob, plan: Plan, *, is_resumed: bool) -> None:
+    """Say what is about to be made, before anything costs money."""
+    recipe = job.recipe
+    weights = ", ".join(f"{weight:g}" for weight in recipe.cfg_weights)
+    per_row = recipe.images_per_prompt * len(recipe.cfg_weights)
+    say(f"{job.name}: {recipe.checkpoint} ({recipe.family}, {recipe.dtype}), cfg_weight {weights}, seed {recipe.seed}")
+    say(
+        f"{plan.num_rows:,} prompts in {len(plan.files):,} file{'s' * (len(plan.files) != 1)} x {per_row} "
+        f"= {plan.num_rows * per_row:,} images -> {job.output}"
+    )
+    for line in remarks(job):
+        say(f"note: {line}")
+    if is_resumed:
+        say(f"resuming: {plan.num_rows_committed:,} prompts are done, {plan.num_shards_remaining:,} shards are left")
+
+
+def _progress_of(job: RenderJob, plan: Plan) -> Progress:
+    per_row = job.recipe.images_per_prompt * len(job.recipe.cfg_weights)
+    return Progress(
+        num_images_total=plan.num_rows * per_row,
+        num_images_before=plan.num_rows_committed * per_row,
+        num_shards_total=plan.num_shards_remaining,
+    )
+
+
+def _summarize(job: RenderJob, tally: Tally, progress: Progress, seconds: float) -> None:
+    say(f"done: {tally.num_images:,} images, {tally.num_rejected:,} rejected, in {seconds:.0f} s")
+    if progress.num_images:
+        say(f"      {progress.num_images:,} of them in this run, {progress.images_per_second:.2f} images/s")
+    say(f"images    {job.output}/images")
+    say(f"manifest  {job.output}/manifest   (one row per image: prompt, seed, weight, model, hash)")
+    if tally.num_rejected:
+        say(f"rejected  {job.output}/rejected   (each with its reason)")

@@ -1,0 +1,218 @@
+"""The job file: what a person writes, checked key by key. What it resolves to is made in `jobs.resolve`."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from workflows.storage import SECRET_OPTIONS
+
+
+class JobFileError(ValueError):
+    """The job file or a `--set` is wrong: section, key, rule, value and what is allowed."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class ModelSection(_Section):
+    checkpoint: str = Field(
+        description="Hub id, local folder or s3:// folder of a Janus, Janus-Pro or JanusFlow checkpoint, in the "
+        "original or the transformers layout; or a bundled name: janus-shapes, janusflow-shapes, toy."
+    )
+    revision: str | None = Field(None, description="Branch, tag or commit of a hub id; pinned to its commit.")
+    prompt_format: Literal["janus", "janus-pro"] | None = Field(
+        None, description="Role tags around the prompt. Found from the checkpoint's files if left out."
+    )
+    vae: str | None = Field(None, description="JanusFlow only: hub id, local or s3:// folder of the VAE.")
+    vae_revision: str | None = Field(None, description="Branch, tag or commit of the VAE's hub id.")
+    dtype: Literal["float32", "bfloat16"] | None = Field(
+        None, description="Number format of the model. bfloat16 on GPUs and float32 on CPUs if left out."
+    )
+
+    @field_validator("dtype", mode="before")
+    @classmethod
+    def _refuse_float16(cls, value: Any) -> Any:
+        if value in ("float16", "fp16", "half"):
+            raise ValueError(
+                "float16 is refused: the SDXL VAE overflows in it to black pictures, and the models were trained "
+                "in bfloat16"
+            )
+        return value
+
+
+class SamplingSection(_Section):
+    cfg_weight: float | list[float] | None = Field(
+        None,
+        description="Guidance weight, 1 (unguided) to 10; higher follows the prompt more closely and varies less. "
+        "5 for Janus and Janus-Pro and 2 for JanusFlow if left out. A list is a sweep: every prompt at every weight, "
+        "with the same seed.",
+    )
+    allow_any_cfg_weight: bool = Field(False, description="Lift the limits of 1 and 10 on cfg_weight.")
+    cfg_interval: list[FiniteFloat] | None = Field(
+        None, description="[t0, t1] with 0 <= t0 < t1 <= 1: guide only in this part of the sampling."
+    )
+    temperature: FiniteFloat | None = Field(None, ge=0, description="Janus: 0 is greedy. 1.0 if left out.")
+    num_inference_steps: int | None = Field(None, ge=1, le=1000, description="JanusFlow: 30 if left out.")
+    solver: Literal["euler", "heun", "midpoint"] | None = Field(
+        None, description="JanusFlow: how the flow is integrated. euler, as the reference does, if left out."
+    )
+    match_reference_demo: bool = Field(False, description="JanusFlow: the public demo's bfloat16 time steps.")
+    images_per_prompt: int = Field(1, ge=1, le=10_000, description="Images of each prompt, each with its own seed.")
+    seed: int = Field(0, ge=0, lt=2**64, description="What the images' seeds are derived from.")
+
+    @field_validator("cfg_weight")
+    @classmethod
+    def _check_sweep(cls, value: Any) -> Any:
+        if isinstance(value, list) and (not value or len(set(value)) != len(value)):
+            raise ValueError("a sweep needs at least one weight and none of them twice")
+        return value
+
+    @field_validator("cfg_interval")
+    @classmethod
+    def _check_interval(cls, value: list[float] | None) -> list[float] | None:
+        if value is not None and (len(value) != 2 or not 0 <= value[0] < value[1] <= 1):
+            raise ValueError("must be [t0, t1] with 0 <= t0 < t1 <= 1")
+        return value
+
+
+class ImagesSection(_Section):
+    format: Literal["png", "webp", "jpeg"] = Field("png", description="png and webp are lossless.")
+    layout: Literal["files", "webdataset", "parquet"] = Field("files", description="A file an image, or a pack a shard.")
+    keep_latents: bool = Field(False, description="JanusFlow: keep each image's latents as .npy beside it.")
+
+
+class WorkersSection(_Section):
+    min: int = Field(1, ge=1, description="Actors to ask for at least.")
+    max: int | None = Field(None, ge=1, description="Actors at most; as many as the cluster has room for if left out.")
+    gpus_per_actor: FiniteFloat | None = Field(
+        None, ge=0, description="0 renders on CPUs. 1 if left out and there is a GPU, else 0."
+    )
+    batch_size: int | Literal["auto"] = Field("auto", description="Images rendered together by one actor.")
+    max_tries: int = Field(3, ge=1, description="How often a shard may fail before the job does.")
+
+    @field_validator("batch_size")
+    @classmethod
+    def _check_batch_size(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("must be at least 1, or auto")
+        return value
+
+
+class JobSpec(_Section):
+    """A whole job file."""
+
+    name: str | None = Field(None, description="What people call the job; the job file's name if left out.")
+    prompts: str = Field(description="A Parquet file, a glob or a folder; a local path or any fsspec URL.")
+    output: str = Field(description="The output folder; a local path or any fsspec URL.")
+    storage: dict[str, Any] = Field(
+        default_factory=dict,
+        description="fsspec options, such as endpoint_url. Credentials come from the environment, never from here.",
+    )
+    model: ModelSection
+    sampling: SamplingSection = SamplingSection()
+    images: ImagesSection = ImagesSection()
+    workers: WorkersSection = WorkersSection()
+    shard_rows: int = Field(256, ge=1, le=1_000_000, description="Prompt rows of one shard.")
+
+    @field_validator("storage")
+    @classmethod
+    def _refuse_secrets(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for key in _keys_of(value):
+            if key in SECRET_OPTIONS or any(word in key.lower() for word in ("secret", "password", "access_key")):
+                raise ValueError(f"`{key}` would put a secret into the job file; credentials come from the environment")
+        return value
+
+    @field_validator("prompts", "output")
+    @classmethod
+    def _refuse_user_info(cls, value: str) -> str:
+        if "://" in value and "@" in value.split("://", 1)[1].split("/", 1)[0]:
+            raise ValueError("an address with a user name or password in it; credentials come from the environment")
+        return value
+
+
+def read_job_file(path: str, settings: list[str]) -> JobSpec:
+    """Read a YAML job file, lay `--set key=value` settings over it, and check it all. Raises JobFileError."""
+    try:
+        fields = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobFileError(f"job file {path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise JobFileError(f"job file {path} is not YAML: {error}") from error
+    if not isinstance(fields, dict):
+        raise JobFileError(f"job file {path} must hold keys and values, it holds {type(fields).__name__}")
+    for setting in settings:
+        _lay_over(fields, setting)
+    fields.setdefault("name", Path(path).stem)
+    return check_fields(fields)
+
+
+def check_fields(fields: dict[str, Any]) -> JobSpec:
+    """The spec these fields make. Raises JobFileError with one line for each fault."""
+    try:
+        return JobSpec.model_validate(fields)
+    except pydantic.ValidationError as error:
+        raise JobFileError("\n".join(dict.fromkeys(_explain(fault) for fault in error.errors()))) from error
+
+
+def _lay_over(fields: dict[str, Any], setting: str) -> None:
+    """Apply one `a.b=value`, the value read as YAML."""
+    key, sign, text = setting.partition("=")
+    if not sign or not key.strip():
+        raise JobFileError(f"--set takes key=value with a dotted key (--set sampling.seed=7), got {setting!r}")
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        fields = fields.setdefault(section, {})
+        if not isinstance(fields, dict):
+            raise JobFileError(f"--set {setting}: {section} is no section")
+    try:
+        fields[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise JobFileError(f"--set {setting}: the value is not YAML: {error}") from error
+
+
+def _explain(fault: dict[str, Any]) -> str:
+    """One line for one fault: the dotted key, the rule, the value."""
+    path = [str(part) for part in fault["loc"] if not _is_union_branch(str(part))]
+    key = ".".join(path)
+    if fault["type"] == "extra_forbidden":
+        known = _known_keys(path[:-1])
+        close = difflib.get_close_matches(path[-1], known, n=1)
+        hint = f"did you mean `{close[0]}`?" if close else f"allowed are {', '.join(known)}"
+        return f"{key}: there is no such key; {hint}"
+    if fault["type"] == "missing":
+        return f"{key}: this key is needed"
+    value = fault["input"]
+    shown = "nan" if isinstance(value, float) and math.isnan(value) else repr(value)
+    return f"{key}: {fault['msg'].removeprefix('Value error, ')}, got {shown}"
+
+
+def _is_union_branch(part: str) -> bool:
+    """pydantic names the tried branch of a union in the location; a person never wrote it."""
+    return part in {"float", "int", "str"} or part.startswith(("list[", "literal[", "constrained"))
+
+
+def _known_keys(sections: list[str]) -> list[str]:
+    """The keys allowed in a section of the job file."""
+    model: type[BaseModel] = JobSpec
+    for section in sections:
+        model = typing.cast(type[BaseModel], model.model_fields[section].annotation)
+    return list(model.model_fields)
+
+
+def _keys_of(value: Any) -> list[str]:
+    """Every key of nested dictionaries."""
+    if not isinstance(value, dict):
+        return []
+    return [str(key) for key in value] + [key for inner in value.values() for key in _keys_of(inner)]

@@ -1,0 +1,1 @@
+"""Tests, in folders that mirror the three rooms; `servers/` starts the real S3 servers they talk to."""

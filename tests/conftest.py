@@ -1,0 +1,108 @@
+"""What every test gets: an environment that reaches no network, one S3 server and one small Ray per test run."""
+
+from __future__ import annotations
+
+import os
+
+# Before anything imports ray, transformers or torch: each reads these once.
+os.environ.update(
+    {
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",  # many small processes share the cores
+        "RAY_AUTH_MODE": "disabled",  # unset, ray.init() writes a token into the home folder and later runs find it
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # every listener stays on 127.0.0.1
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+)
+os.environ.pop("RAY_ADDRESS", None)  # never join the cluster of the person who runs the tests
+
+import subprocess  # noqa: E402
+import uuid  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+
+import pytest  # noqa: E402
+
+from tests.servers import ceph  # noqa: E402
+from tests.servers.ceph import CephServer  # noqa: E402
+from tests.servers.moto import MotoServer  # noqa: E402
+from tests.servers.s3 import S3Server  # noqa: E402
+
+ACCESS_KEY, SECRET_KEY = "janus-batch-tests", "a secret of the tests only"
+S3_TESTS_RAN = pytest.StashKey[bool]()
+
+
+@pytest.fixture(scope="session")
+def aws_environment() -> Iterator[None]:
+    """The S3 server's keys, and nothing of the person's own AWS settings, in the environment of this run."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+            patch.delenv(name, raising=False)
+        patch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_CONFIG_FILE", os.devnull)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        yield
+
+
+@pytest.fixture(scope="session")
+def s3_server(
+    aws_environment: None, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[S3Server]:
+    """A running S3 server: Ceph radosgw where it is installed, else moto."""
+    kind = CephServer if ceph.is_installed() else MotoServer
+    server = kind(tmp_path_factory.mktemp("s3"), bucket="tests", key=ACCESS_KEY, secret=SECRET_KEY)
+    pytestconfig.stash[S3_TESTS_RAN] = True
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def s3_folder(s3_server: S3Server) -> str:
+    """The URL of an empty folder of the S3 server, this test's own."""
+    return s3_server.url(f"folder-{uuid.uuid4().hex[:12]}")
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(aws_environment: None) -> Iterator[None]:
+    """A small Ray, started by this process and on this machine; its workers have the S3 server's keys."""
+    import ray
+
+    ray.init(
+        address="local",  # without it, ray.init() joins whatever `ray start` left running
+        num_cpus=4,
+        num_gpus=0,
+        object_store_memory=300 * 2**20,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="warning",
+    )
+    yield
+    ray.shutdown()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        for fixture, marker in (("s3_server", pytest.mark.s3), ("ray_cluster", pytest.mark.ray)):
+            if fixture in fixtures:
+                item.add_marker(marker)
+
+
+def pytest_report_header() -> str:
+    return f"S3 server: {_describe_s3_server()}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if config.stash.get(S3_TESTS_RAN, False):
+        terminalreporter.write_line(f"S3 tests ran against {_describe_s3_server()}")
+
+
+def _describe_s3_server() -> str:
+    if not ceph.is_installed():
+        return "moto: radosgw is not installed"
+    version = subprocess.run(["radosgw", "--version"], capture_output=True, text=True).stdout.split()
+    return " ".join(["Ceph radosgw", *version[2:3]])

@@ -1,0 +1,192 @@
+"""The driver's loop: shards to actors, batches to writers, commits back. It sees references and receipts, no pixels."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import ray
+from ray import exceptions as ray_errors
+
+from workflows import commit, pool, shard as shards
+from workflows.job import RenderJob
+from workflows.plan import Plan, Shard
+from workflows.progress import Progress
+from workflows.shard_queue import ShardFailedError, ShardQueue
+from workflows.storage import is_transient
+
+MAX_BATCHES_BEING_WRITTEN = 4  # per shard; the actor's stream waits for the writers beyond that
+MAX_LOAD_TRIES = 3
+BACKOFF_SECONDS = 2.0
+
+# Losses of a process or node: the same work elsewhere gives the same bytes. Anything else an actor raises is a bug.
+LOSSES = (
+    ray_errors.RayActorError,
+    ray_errors.WorkerCrashedError,
+    ray_errors.NodeDiedError,
+    ray_errors.ObjectLostError,
+    ray_errors.OutOfMemoryError,
+    ray_errors.TaskUnschedulableError,
+    ray_errors.ActorUnschedulableError,
+)
+
+
+def render_shards(job: RenderJob, plan: Plan, progress: Progress) -> None:
+    """Render and commit every remaining shard of the plan on the Ray that is running.
+
+    Raises ShardFailedError when a shard's tries are spent, the engine's own error when it cannot be loaded, and
+    whatever a bug raises; what is committed by then stands.
+    """
+    try:
+        asyncio.run(_Dispatch(job, plan, progress).run())
+    except BaseExceptionGroup as group:
+        raise _first_of(group) from group
+
+
+@dataclass(kw_only=False, slots=True)
+class _Painter:
+    """An actor as the driver sees it: its handle, its card once it is loaded, and why it was lost if it was."""
+
+    actor: ray.actor.ActorHandle
+    card: pool.EngineCard | None = None
+    loss: str | None = None
+
+
+class _Dispatch:
+    """One run over a plan: a queue of shards and as many painters as Ray has room for."""
+
+    def __init__(self, job: RenderJob, plan: Plan, progress: Progress) -> None:
+        self._job, self._progress = job, progress
+        self._queue = ShardQueue(plan.remaining_shards(), job.workers.max_tries)
+        self._num_painters = pool.pool_size(job, plan.num_shards_remaining)
+        self._job_ref = ray.put(job)
+        self._read = ray.remote(shards.read_shard).options(num_cpus=0)
+        self._write = ray.remote(_write_batch).options(num_cpus=0, num_returns=2)
+        self._commit = ray.remote(commit.commit_shard).options(num_cpus=0)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            painters = [group.create_task(self._keep_painting()) for _ in range(self._num_painters)]
+            await self._queue.wait_until_done()
+            for painter in painters:
+                painter.cancel()  # those still waiting for room on the cluster, too
+
+    async def _keep_painting(self) -> None:
+        """One place in the pool: start an actor, feed it shards until none is left, replace it if it is lost."""
+        num_load_failures = 0
+        while num_load_failures < MAX_LOAD_TRIES:
+            painter = _Painter(pool.start_painter(self._job, self._num_painters))
+            try:
+                painter.card = await painter.actor.load.remote()
+                num_load_failures = 0
+                await self._feed(painter)
+            except LOSSES as error:
+                num_load_failures += 1
+                painter.loss = _reason(error)
+            finally:
+                ray.kill(painter.actor)
+            if painter.loss is None:
+                return
+            self._progress.num_painters_lost += 1
+            self._progress.last_trouble = f"an actor was lost: {painter.loss}"
+        raise ShardFailedError(f"an actor was lost {MAX_LOAD_TRIES} times while loading: {painter.loss}")
+
+    async def _feed(self, painter: _Painter) -> None:
+        """Keep several shards in flight on one actor until the queue is empty or the actor is lost."""
+        self._progress.painter_is_ready()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(pool.SHARDS_IN_FLIGHT):
+                    group.create_task(self._paint_shards(painter))
+        finally:
+            self._progress.num_painters -= 1
+
+    async def _paint_shards(self, painter: _Painter) -> None:
+        """Take shards and render them with one actor, one after the other."""
+        while (shard := await self._queue.take()) is not None:
+            if painter.loss is not None:  # it was lost while this waited for a shard
+                await self._queue.release(shard)
+                return
+            try:
+                receipt = await self._render_shard(painter, shard)
+            except Exception as error:
+                if not _may_pass(error):
+                    raise
+                await self._try_again(painter, shard, error)
+            else:
+                self._progress.num_shards += 1
+                self._progress.num_rejected += receipt.num_rejected
+                await self._queue.finish(shard)
+
+    async def _try_again(self, painter: _Painter, shard: Shard, error: BaseException) -> None:
+        """Give a shard that met a passing fault back to the queue; after a fault of storage wait a little."""
+        if _is_loss_of_actor(error):
+            painter.loss = _reason(error)
+        else:
+            await asyncio.sleep(BACKOFF_SECONDS)
+        self._progress.num_retries += 1
+        self._progress.last_trouble = _reason(error)
+        await self._queue.put_back(shard, _reason(error))
+
+    async def _render_shard(self, painter: _Painter, shard: Shard) -> commit.Receipt:
+        """The path of one shard: read its rows, paint them, write each batch as it comes, commit."""
+        rows = self._read.remote(self._job_ref, shard)
+        written, counts = [], []
+        try:
+            async for batch in painter.actor.paint.options(num_returns="streaming").remote(rows):
+                part, counted = self._write.remote(self._job_ref, shard.id, painter.card.device, batch)
+                written.append(part)
+                counts.append(asyncio.ensure_future(self._count(counted)))
+                if len(counts) >= MAX_BATCHES_BEING_WRITTEN:
+                    await counts[-MAX_BATCHES_BEING_WRITTEN]
+            await asyncio.gather(*counts)
+            return await self._commit.remote(self._job_ref, rows, *written)
+        except BaseException:
+            await self._uncount(counts)
+            raise
+
+    async def _count(self, counted: ray.ObjectRef) -> int:
+        """Add a batch to the progress as soon as it is written; the number of its images."""
+        num_images, num_bytes = await counted
+        self._progress.num_images += num_images
+        self._progress.num_bytes += num_bytes
+        return num_images
+
+    async def _uncount(self, counts: list[asyncio.Future[int]]) -> None:
+        """Take the images of a failed attempt off the progress again: the next attempt counts them."""
+        for count in counts:
+            count.cancel()
+        results = await asyncio.gather(*counts, return_exceptions=True)
+        self._progress.num_images -= sum(result for result in results if isinstance(result, int))
+
+
+def _write_batch(job: RenderJob, shard_id: str, device: str, batch: list) -> tuple[commit.WrittenBatch, tuple[int, int]]:
+    """The Ray task around `write_batch`: the rows stay where they are, only the counts go to the driver."""
+    written = commit.write_batch(job, shard_id, device, batch)
+    return written, (len(written.rows), written.num_bytes)
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether trying again can help: a lost process or node, or storage that is away for a while."""
+    return any(isinstance(e, LOSSES) or is_transient(e) for e in (error, _cause(error)))
+
+
+def _is_loss_of_actor(error: BaseException) -> bool:
+    return any(isinstance(e, ray_errors.RayActorError) for e in (error, _cause(error)))
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What a remote function raised, out of Ray's wrapping."""
+    return error.cause if isinstance(error, ray_errors.RayTaskError) and error.cause is not None else error
+
+
+def _reason(error: BaseException) -> str:
+    cause = _cause(error)
+    return f"{type(cause).__name__}: {(str(cause).splitlines() or [''])[0]}"
+
+
+def _first_of(group: BaseException) -> BaseException:
+    """The first real error of a task group: what the others were cancelled for."""
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group

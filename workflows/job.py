@@ -1,0 +1,51 @@
+"""The resolved job: where prompts come from, where images go, with what recipe and which workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Images:
+    """How images are stored: `format` png | webp | jpeg; `layout` files | webdataset | parquet."""
+
+    format: str = "png"
+    layout: str = "files"
+    keep_latents: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workers:
+    """The pool: at least `min` actors to begin, never more than `max` (None: as many as the cluster has room for).
+
+    `gpus_per_actor` 0 renders on CPUs. `batch_size` None lets the engine choose.
+    """
+
+    min: int = 1
+    max: int | None = None
+    gpus_per_actor: float = 0
+    batch_size: int | None = None
+    max_tries: int = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RenderJob:
+    """What the driver needs to know, all checked and resolved; the wish a person wrote is `jobs.spec.JobSpec`."""
+
+    name: str
+    prompts: str
+    output: str
+    recipe: Recipe
+    storage: dict[str, Any] = field(default_factory=dict)
+    images: Images = Images()
+    workers: Workers = Workers()
+    shard_rows: int = 256
+
+    def pinned(self) -> dict[str, Any]:
+        """What a resume must find unchanged, by dotted field name: the recipe, the prompts and the image layout."""
+        recipe = {f"recipe.{key}": value for key, value in self.recipe.to_dict().items()}
+        images = {"images.format": self.images.format, "images.layout": self.images.layout}
+        return {"prompts": self.prompts, **images, "images.keep_latents": self.images.keep_latents, **recipe}

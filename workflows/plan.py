@@ -1,0 +1,101 @@
+"""The plan: which row ranges of which prompt files are still to be rendered, and how much work that is.
+
+Made from footers and from a listing of what is committed; no prompt row is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from workflows.prompts import PromptFile
+
+_SHARD_ID = re.compile(r".*-(?P<file>[0-9a-f]{8})-(?P<version>[0-9a-f]{8})-(?P<start>\d{9})-(?P<stop>\d{9})$")
+
+
+class SourceChangedError(ValueError):
+    """A prompt file is no longer the one whose rows are already rendered in this output."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shard:
+    """Rows `start` to `stop` of one prompt file: the unit of dispatch, of retry and of commit."""
+
+    file: PromptFile
+    start: int
+    stop: int
+
+    @property
+    def id(self) -> str:
+        """`<file stem>-<hash of its name>-<its version>-<start>-<stop>`: other files and other ranges change nothing."""
+        stem = re.sub(r"[^A-Za-z0-9_.]", "_", PurePosixPath(self.file.name).stem)[:40]
+        return f"{stem}-{_name_hash(self.file.name)}-{self.file.version}-{self.start:09d}-{self.stop:09d}"
+
+    @property
+    def num_rows(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """The prompt files of a job and, per file, the row ranges that are already committed."""
+
+    files: tuple[PromptFile, ...]
+    committed: dict[str, list[tuple[int, int]]]  # file name -> sorted, disjoint (start, stop)
+    shard_rows: int
+
+    @property
+    def num_rows(self) -> int:
+        return sum(file.num_rows for file in self.files)
+
+    @property
+    def num_rows_committed(self) -> int:
+        return sum(stop - start for ranges in self.committed.values() for start, stop in ranges)
+
+    @property
+    def num_shards_remaining(self) -> int:
+        gaps = (gap for file in self.files for gap in self._gaps(file))
+        return sum(-(-(stop - start) // self.shard_rows) for start, stop in gaps)
+
+    def remaining_shards(self) -> Iterator[Shard]:
+        """The shards that are not committed, made one at a time: memory does not grow with their number."""
+        for file in self.files:
+            for gap_start, gap_stop in self._gaps(file):
+                for start in range(gap_start, gap_stop, self.shard_rows):
+                    yield Shard(file=file, start=start, stop=min(start + self.shard_rows, gap_stop))
+
+    def _gaps(self, file: PromptFile) -> Iterator[tuple[int, int]]:
+        """The row ranges of a file between those that are committed."""
+        position = 0
+        for start, stop in [*self.committed.get(file.name, []), (file.num_rows, file.num_rows)]:
+            if position < start:
+                yield position, start
+            position = max(position, stop)
+
+
+def make_plan(files: Iterable[PromptFile], committed_shards: Iterable[str], shard_rows: int) -> Plan:
+    """Subtract the committed shards (their ids) from the files. Raises SourceChangedError naming a changed file."""
+    files = tuple(files)
+    by_hash = {_name_hash(file.name): file for file in files}
+    committed: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for shard_id in committed_shards:
+        match = _SHARD_ID.match(shard_id)
+        if match is None or match["file"] not in by_hash:
+            continue  # not ours, or of a file that was taken away since: its images stand
+        file = by_hash[match["file"]]
+        if match["version"] != file.version:
+            raise SourceChangedError(
+                f"prompts: {file.url} was changed after rows of it were rendered into this output (its version was "
+                f"{match['version']}, now {file.version}). Put the old file back, give the new rows a file of their "
+                "own, or render into another output folder"
+            )
+        committed[file.name].append((int(match["start"]), int(match["stop"])))
+    return Plan(files=files, committed={name: sorted(r) for name, r in committed.items()}, shard_rows=shard_rows)
+
+
+def _name_hash(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:8]

@@ -1,0 +1,114 @@
+"""The pool: Ray itself, how many GPU actors there may be, and the actor class that wraps a Painter."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+
+from actors.checkpoint import fetch_checkpoint
+from actors.engines import load_engine
+from actors.painter import Answer, Painter
+from workflows.job import RenderJob
+from workflows.shard import ShardRows
+
+# Shards an actor holds at once: one whose images it renders, one to fill its batches from, one being read.
+SHARDS_IN_FLIGHT = 3
+CPUS_PER_ACTOR = 2  # of a pool without GPUs whose size the job file leaves open
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineCard:
+    """What an actor says of its engine once it is loaded."""
+
+    device: str
+    batch_size: int
+    node: str
+    pid: int
+
+
+class PainterActor:
+    """One process with one loaded model. `load` first; then any number of `paint` calls, several at a time."""
+
+    def __init__(self, job: RenderJob) -> None:
+        self._job = job
+        self._painter: Painter | None = None
+
+    def load(self) -> EngineCard:
+        """Fetch the checkpoint to this machine and build the engine. Raises EngineLoadError or CheckpointError."""
+        recipe, storage = self._job.recipe, self._job.storage
+        folder: Path | None = None
+        vae_folder: Path | None = None
+        if recipe.family != "toy":
+            folder = fetch_checkpoint(recipe.checkpoint, recipe.revision, storage)
+        if recipe.vae is not None:
+            vae_folder = fetch_checkpoint(recipe.vae, recipe.vae_revision, storage)
+        engine = load_engine(recipe, folder, vae_folder)
+        self._painter = Painter(engine, self._job.workers.batch_size)
+        node = ray.get_runtime_context().get_node_id()
+        return EngineCard(device=engine.device, batch_size=self._painter.batch_size, node=node, pid=os.getpid())
+
+    def paint(self, rows: ShardRows) -> Iterator[list[Answer]]:
+        """Stream the answers to a shard's requests. The pixels go to Ray's object store, not to the driver."""
+        assert self._painter is not None, "load() comes first"
+        yield from self._painter.paint(rows.requests)
+
+
+def start_ray(address: str | None) -> None:
+    """Join the Ray cluster at `address` (or RAY_ADDRESS), or start one on this machine that ends with this process."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Every error reaches the user once, through the driver; Ray's own report of it would be a second.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+    if ray.is_initialized():
+        return
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address:
+        ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+    else:
+        ray.init(address="local", include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+
+
+def stop_ray() -> None:
+    ray.shutdown()
+
+
+def count_gpus(address: str | None) -> int:
+    """GPUs of the cluster that `start_ray(address)` would use; a cluster to be started is this machine."""
+    if address or os.environ.get("RAY_ADDRESS") or ray.is_initialized():
+        start_ray(address)
+        return int(ray.cluster_resources().get("GPU", 0))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip()])
+    return len(glob.glob("/dev/nvidia[0-9]*"))
+
+
+def pool_size(job: RenderJob, num_shards: int) -> int:
+    """Actors to ask Ray for: those with room are started now, the rest as nodes join."""
+    workers, resources = job.workers, ray.cluster_resources()
+    if workers.max is not None:
+        wanted = workers.max
+    elif workers.gpus_per_actor:
+        wanted = int(resources.get("GPU", 0) // workers.gpus_per_actor)
+    else:
+        wanted = int(resources.get("CPU", 1) // CPUS_PER_ACTOR)
+    return max(1, workers.min, min(wanted, num_shards))
+
+
+def start_painter(job: RenderJob, num_painters: int) -> ray.actor.ActorHandle:
+    """Ask Ray for one actor. It may wait for room; it is not restarted by Ray, since a retry is the driver's to decide."""
+    num_cpus = 1.0
+    if not job.workers.gpus_per_actor:
+        num_cpus = max(1.0, ray.cluster_resources().get("CPU", 1) // num_painters)
+    options = {
+        "num_gpus": job.workers.gpus_per_actor,
+        "num_cpus": num_cpus,
+        "max_concurrency": SHARDS_IN_FLIGHT + 1,
+        "max_restarts": 0,
+        "max_task_retries": 0,
+    }
+    return ray.remote(PainterActor).options(**options).remote(job)

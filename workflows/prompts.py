@@ -1,0 +1,183 @@
+"""Prompt files: which there are, what their footers say, and the rows of one range. Rows are not judged here."""
+
+from __future__ import annotations
+
+import functools
+import glob
+import hashlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from workflows.storage import StorageError, options_for, storage_errors
+
+NUM_FOOTER_READERS = 16  # footers are read in parallel: on object storage each is one or two round trips
+FOOTER_BYTES = 64 * 1024
+
+
+class PromptsError(ValueError):
+    """The prompt files are not what a job can be made of: none match, one is corrupt, a column is missing or mistyped."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptFile:
+    """One Parquet file of prompts, as its footer and its storage describe it.
+
+    `url` opens it, `name` is its path below the prompt folder. `version` changes when the file's content may have
+    changed: it is made of the size and of the ETag (object stores) or modification time (local disks).
+    """
+
+    url: str
+    name: str
+    version: str
+    num_bytes: int
+    num_rows: int
+
+
+def find_prompt_files(prompts: str, storage: dict[str, Any], *, ignored_columns: Iterable[str] = ()) -> list[PromptFile]:
+    """List the Parquet files that `prompts` (a file, a glob or a folder) means, in the order of their names.
+
+    Only footers are read. Raises PromptsError or StorageError naming the file that is wrong.
+    """
+    with storage_errors(prompts):
+        fs, root = fsspec.core.url_to_fs(prompts, **options_for(prompts, storage))
+        fs.invalidate_cache()
+        folder, infos = _matching_files(fs, root)
+    if not infos:
+        raise PromptsError(f"prompts: no Parquet files match {prompts} (a .parquet file, a glob, or a folder of them)")
+    with ThreadPoolExecutor(NUM_FOOTER_READERS) as readers:
+        return list(readers.map(lambda info: _read_footer(fs, folder, info, set(ignored_columns)), infos))
+
+
+def read_rows(file: PromptFile, start: int, stop: int, storage: dict[str, Any]) -> pa.Table:
+    """Rows `start` to `stop` of a prompt file, all columns."""
+    offset, parts = 0, []
+    footer = _open_footer(file.url, file.version, _hashable(storage))
+    for group in range(footer.num_row_groups):
+        num_rows = footer.row_group(group).num_rows
+        begin, end = max(start - offset, 0), min(stop - offset, num_rows)
+        if begin < end:
+            table = _read_row_group(file.url, file.version, group, _hashable(storage))
+            parts.append(table.slice(begin, end - begin))
+        offset += num_rows
+    return pa.concat_tables(parts).combine_chunks()
+
+
+def _matching_files(fs: fsspec.AbstractFileSystem, root: str) -> tuple[str, list[dict[str, Any]]]:
+    """The folder that names are relative to, and what storage says of each matching file."""
+    if glob.has_magic(root):
+        found = {path: info for path, info in fs.glob(root, detail=True).items() if info["type"] == "file"}
+        folder = root[: root.index(next(c for c in root if c in "*?["))].rpartition("/")[0]
+    elif fs.isfile(root):
+        found, folder = {root: fs.info(root)}, root.rpartition("/")[0]
+    else:
+        found, folder = fs.find(root, detail=True), root.rstrip("/")
+        found = {path: info for path, info in found.items() if _is_prompt_file(path[len(folder) :])}
+    return folder, [found[path] for path in sorted(found)]
+
+
+def _is_prompt_file(name: str) -> bool:
+    """Whether a file in a prompt folder holds prompts: other writers' marks and temporary files do not."""
+    return name.endswith(".parquet") and not any(part.startswith(("_", ".")) for part in name.split("/"))
+
+
+def _read_footer(
+    fs: fsspec.AbstractFileSystem, folder: str, info: dict[str, Any], ignored_columns: set[str]
+) -> PromptFile:
+    url = fs.unstrip_protocol(info["name"])
+    try:
+        with fs.open(info["name"], "rb", **_footer_cache(fs)) as file:
+            metadata = pq.read_metadata(file)
+    except (pa.ArrowInvalid, pa.ArrowException) as error:
+        raise PromptsError(f"prompts: {url} is not a Parquet file that can be read: {error}") from error
+    except OSError as error:
+        raise StorageError(f"prompts: {url} cannot be read: {error}") from error
+    _check_columns(url, metadata.schema.to_arrow_schema(), ignored_columns)
+    return PromptFile(
+        url=url,
+        name=info["name"][len(folder) :].lstrip("/"),
+        version=_version_of(info),
+        num_bytes=info["size"],
+        num_rows=metadata.num_rows,
+    )
+
+
+def _version_of(info: dict[str, Any]) -> str:
+    """8 hex digits that change when the file may have changed."""
+    mark = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or info.get("created")
+    return hashlib.sha256(f"{info['size']}|{mark}".encode()).hexdigest()[:8]
+
+
+def _footer_cache(fs: fsspec.AbstractFileSystem) -> dict[str, Any]:
+    """Read the tail of a remote file in one request rather than a block of many megabytes."""
+    return {} if "file" in fs.protocol else {"cache_type": "readahead", "block_size": FOOTER_BYTES}
+
+
+# ---- columns -------------------------------------------------------------------------------------------------------
+
+def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+
+
+# Each column a job understands: the test of its type, and what the refusal says is allowed.
+COLUMN_TYPES = {
+    "prompt": (_is_text, "text"),
+    "id": (lambda kind: _is_text(kind) or pa.types.is_integer(kind), "text or whole numbers"),
+    "negative_prompt": (_is_text, "text"),
+    "seed": (_is_number, "whole numbers"),
+    "cfg_weight": (_is_number, "numbers"),
+    "temperature": (_is_number, "numbers"),
+    "num_inference_steps": (_is_number, "whole numbers"),
+}
+
+
+def _check_columns(url: str, schema: pa.Schema, ignored_columns: set[str]) -> None:
+    """Raise PromptsError unless the columns a job reads are there and of a type it can read."""
+    if "prompt" not in schema.names:
+        raise PromptsError(f"prompts: {url} has no column `prompt`; its columns are {', '.join(schema.names)}")
+    for name, (is_allowed, allowed) in COLUMN_TYPES.items():
+        if name not in schema.names or name in ignored_columns:
+            continue
+        if schema.names.count(name) > 1:
+            raise PromptsError(f"prompts: {url} has {schema.names.count(name)} columns `{name}`, allowed is one")
+        kind = schema.field(name).type
+        # A column of nulls only has no type of its own: every row then takes the job's value.
+        if not is_allowed(kind) and not pa.types.is_null(kind):
+            raise PromptsError(f"prompts: column `{name}` of {url} must hold {allowed}, it holds {kind}")
+
+
+# ---- reading rows --------------------------------------------------------------------------------------------------
+
+@functools.lru_cache(maxsize=8)
+def _open_footer(url: str, version: str, storage: tuple) -> pq.FileMetaData:
+    with fsspec.open(url, "rb", **options_for(url, dict(storage))) as file:
+        return pq.read_metadata(file)
+
+
+@functools.lru_cache(maxsize=2)
+def _read_row_group(url: str, version: str, group: int, storage: tuple) -> pa.Table:
+    """One row group, kept for the next shard: a writer's row group often holds thousands of shards."""
+    with fsspec.open(url, "rb", **options_for(url, dict(storage))) as file:
+        return pq.ParquetFile(file).read_row_group(group)
+
+
+def _hashable(storage: dict[str, Any]) -> tuple:
+    """Storage options as a key of a cache."""
+    return tuple(sorted((key, _Frozen(value) if isinstance(value, dict) else value) for key, value in storage.items()))
+
+
+class _Frozen(dict):
+    """A dictionary of options that hashes by its text; it is never changed."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(repr(sorted(self.items(), key=repr)))

@@ -1,0 +1,98 @@
+"""Whose output this is and what of it is done: the claim (job.json), the committed shards, the mark of success."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from workflows.job import RenderJob
+from workflows.storage import Storage, StorageError, storage_errors
+
+JOB_FILE, SUCCESS_FILE = "job.json", "_SUCCESS"
+
+
+class OtherJobError(ValueError):
+    """The output folder belongs to a job whose images would not be these."""
+
+
+def claim_output(job: RenderJob, wish: dict[str, Any]) -> bool:
+    """Write job.json if the output is free, else check that it is this job's. True if the output is being resumed.
+
+    `wish` is the job file as it was resolved, kept for people. Raises OtherJobError naming the first field that
+    differs and both values; StorageError if the output cannot be written.
+    """
+    storage = Storage(job.output, job.storage)
+    text = json.dumps(_claim_of(job, wish), indent=2, ensure_ascii=False) + "\n"
+    with storage_errors(job.output):
+        if not storage.exists(JOB_FILE):
+            if storage.names("manifest"):
+                raise StorageError(f"{job.output} holds a manifest and no {JOB_FILE}: it is no output of janus-batch")
+            if storage.create(JOB_FILE, text.encode()):
+                return False
+        claim = read_claim(storage)
+        _check_same_job(job, claim)
+        storage.remove(SUCCESS_FILE)
+        return True
+
+
+def check_claim(job: RenderJob, *, ignore: tuple[str, ...] = ()) -> None:
+    """Raise OtherJobError if the output belongs to another job; an output that is not begun is anybody's."""
+    storage = Storage(job.output, job.storage)
+    with storage_errors(job.output):
+        if storage.exists(JOB_FILE):
+            _check_same_job(job, read_claim(storage), ignore)
+
+
+def read_claim(storage: Storage) -> dict[str, Any]:
+    """job.json of an output. Raises StorageError if there is none or it cannot be read."""
+    try:
+        claim = json.loads(storage.read(JOB_FILE))
+    except FileNotFoundError as error:
+        raise StorageError(f"{storage.url} has no {JOB_FILE}: it is no output of janus-batch") from error
+    except ValueError as error:
+        raise StorageError(f"{storage.url}/{JOB_FILE} is damaged: {error}") from error
+    return claim
+
+
+def committed_shards(storage: Storage) -> list[str]:
+    """The ids of the shards that have a manifest part, from one listing."""
+    return [name.removesuffix(".parquet") for name in storage.names("manifest") if name.endswith(".parquet")]
+
+
+def mark_success(job: RenderJob, num_images: int, num_rejected: int) -> None:
+    text = json.dumps({"num_images": num_images, "num_rejected": num_rejected, "finished_at": _now()}) + "\n"
+    Storage(job.output, job.storage).write(SUCCESS_FILE, text.encode())
+
+
+def _claim_of(job: RenderJob, wish: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "janus_batch": version("janus-batch"),
+        "name": job.name,
+        "created_at": _now(),
+        "prompts": job.prompts,
+        "output": job.output,
+        "images": {"format": job.images.format, "layout": job.images.layout, "keep_latents": job.images.keep_latents},
+        "recipe": job.recipe.to_dict(),
+        "shard_rows": job.shard_rows,
+        "job_file": wish,
+    }
+
+
+def _check_same_job(job: RenderJob, claim: dict[str, Any], ignore: tuple[str, ...] = ()) -> None:
+    theirs = {
+        "prompts": claim["prompts"],
+        **{f"images.{key}": value for key, value in claim["images"].items()},
+        **{f"recipe.{key}": value for key, value in claim["recipe"].items()},
+    }
+    for field, ours in job.pinned().items():
+        if field not in ignore and theirs.get(field) != ours:
+            raise OtherJobError(
+                f"{job.output} was begun with {field} = {json.dumps(theirs.get(field))}, this job has "
+                f"{json.dumps(ours)}; finish it with the old value or render into another output folder"
+            )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

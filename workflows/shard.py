@@ -1,0 +1,196 @@
+"""The rows of one shard, judged and turned into image requests; a row that cannot be made gets its reason here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+
+from actors.engines import FAMILIES
+from actors.guidance import check_cfg_weight
+from actors.noise import derive_seed
+from actors.recipe import Recipe
+from actors.request import ImageRequest
+from workflows.job import RenderJob
+from workflows.plan import Shard
+from workflows.prompts import COLUMN_TYPES, read_rows
+
+MAX_ID_BYTES = 180  # leaves room for the image index, weight and extension in a 255-byte file name
+MAX_NUM_INFERENCE_STEPS = 1000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RejectedRow:
+    """`num_images` images that are not made, and why: all of a row's, or one (then `image_id` names it)."""
+
+    row: int
+    prompt_id: str
+    image_id: str | None
+    num_images: int
+    reason: str
+    prompt: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardRows:
+    """A shard ready to be painted: its requests, its rejected rows, and the columns carried to the manifest.
+
+    `carried` has one row per source row of the shard; `row_of` gives the source row of a prompt id.
+    """
+
+    shard: Shard
+    requests: list[ImageRequest]
+    rejected: list[RejectedRow]
+    carried: pa.Table
+    row_of: dict[str, int]
+
+
+def read_shard(job: RenderJob, shard: Shard) -> ShardRows:
+    """Read a shard's rows and judge each: either all its images become requests, or it is rejected with a reason."""
+    table = read_rows(shard.file, shard.start, shard.stop, job.storage)
+    requests: list[ImageRequest] = []
+    rejected: list[RejectedRow] = []
+    row_of: dict[str, int] = {}
+    for index in range(table.num_rows):
+        row = _Row(table, index, shard)
+        try:
+            made = list(_requests_of(row, job.recipe, taken_ids=row_of))
+        except ValueError as error:
+            rejected.append(row.reject(str(error), job.recipe))
+        else:
+            row_of[made[0].prompt_id] = index
+            requests.extend(made)
+    carried = table.select([name for name in table.column_names if name not in COLUMN_TYPES])
+    return ShardRows(shard=shard, requests=requests, rejected=rejected, carried=carried, row_of=row_of)
+
+
+class _Row:
+    """One row of the table, each value read by itself so that a broken one (text that is not UTF-8) spoils no other."""
+
+    def __init__(self, table: pa.Table, index: int, shard: Shard) -> None:
+        self._table, self.index, self._shard = table, index, shard
+
+    @property
+    def position(self) -> int:
+        return self._shard.start + self.index
+
+    def __getitem__(self, column: str) -> Any:
+        """The value, or None where it is null or the file has no such column. Raises ValueError for broken text."""
+        if column not in self._table.column_names:
+            return None
+        try:
+            return self._table[column][self.index].as_py()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{column} is not valid UTF-8 text") from error
+
+    @property
+    def default_id(self) -> str:
+        """The id of a row in a file without an `id` column: the file's name and the row's number in it."""
+        name = PurePosixPath(self._shard.file.name)
+        return f"{str(name.with_suffix('')).replace('/', '~')}-{self.position:09d}"
+
+    def reject(self, reason: str, recipe: Recipe) -> RejectedRow:
+        prompt_id, prompt = self._text_or_none("id"), self._text_or_none("prompt")
+        num_weights = 1 if self._has("cfg_weight") else len(recipe.cfg_weights)
+        return RejectedRow(
+            row=self.position,
+            prompt_id=self.default_id if prompt_id is None else prompt_id,
+            image_id=None,
+            num_images=recipe.images_per_prompt * num_weights,
+            reason=reason,
+            prompt=prompt,
+        )
+
+    def _has(self, column: str) -> bool:
+        return column in self._table.column_names and self._table[column][self.index].is_valid
+
+    def _text_or_none(self, column: str) -> str | None:
+        try:
+            return None if self[column] is None else str(self[column])
+        except ValueError:
+            return None
+
+
+def _requests_of(row: _Row, recipe: Recipe, *, taken_ids: dict[str, int]) -> Iterator[ImageRequest]:
+    """All images of a row: each index at each weight. Raises ValueError with the reason the row is rejected for."""
+    prompt_id = _check_id(row, taken_ids)
+    prompt = _check_prompt(row["prompt"])
+    row_seed = _whole_number(row["seed"], "seed", 0, 2**64 - 1)
+    takes = FAMILIES[recipe.family].settings
+    settings = {
+        "temperature": _check_temperature(row["temperature"], recipe) if "temperature" in takes else None,
+        "num_inference_steps": _check_steps(row["num_inference_steps"], recipe) if "num_inference_steps" in takes else None,
+    }
+    negative_prompt = (row["negative_prompt"] or "").strip() or None
+    for image_index in range(recipe.images_per_prompt):
+        seed = derive_seed(recipe.seed if row_seed is None else row_seed, prompt_id, image_index)
+        for cfg_weight in _check_weights(row["cfg_weight"], recipe):
+            is_sweep = len(recipe.cfg_weights) > 1
+            yield ImageRequest(
+                image_id=f"{prompt_id}_{image_index}" + (f"_w{cfg_weight:g}" if is_sweep else ""),
+                prompt_id=prompt_id,
+                image_index=image_index,
+                prompt=prompt,
+                negative_prompt=negative_prompt,
+                seed=seed,
+                cfg_weight=cfg_weight,
+                **settings,
+            )
+
+
+def _check_id(row: _Row, taken_ids: dict[str, int]) -> str:
+    """The row's id; it becomes part of a file name, so what could leave the folder or confuse a shell is refused."""
+    has_column = "id" in row._table.column_names
+    if not has_column:
+        return row.default_id
+    if row["id"] is None:
+        raise ValueError("id is null; every row of a file with an id column needs one")
+    prompt_id = str(row["id"])
+    if not prompt_id or prompt_id.startswith(".") or any(c in '/\\' or not c.isprintable() for c in prompt_id):
+        raise ValueError(f"id {prompt_id!r} must be printable text without / or \\ that does not begin with a dot")
+    if len(prompt_id.encode()) > MAX_ID_BYTES:
+        raise ValueError(f"id of {len(prompt_id.encode())} bytes is longer than {MAX_ID_BYTES}")
+    if prompt_id in taken_ids:
+        raise ValueError(f"id {prompt_id!r} stands in this shard twice; the first row keeps it")
+    return prompt_id
+
+
+def _check_prompt(prompt: str | None) -> str:
+    if prompt is None:
+        raise ValueError("prompt is null")
+    if not prompt.strip():
+        raise ValueError("prompt is empty")
+    return prompt
+
+
+def _check_weights(value: Any, recipe: Recipe) -> tuple[float, ...]:
+    if value is None:
+        return recipe.cfg_weights
+    check_cfg_weight(float(value), allow_any=recipe.allow_any_cfg_weight)
+    return (float(value),)
+
+
+def _check_temperature(value: Any, recipe: Recipe) -> float | None:
+    if value is None:
+        return recipe.temperature
+    if not math.isfinite(value) or value < 0:
+        raise ValueError(f"temperature must be a finite number of at least 0 (0 is greedy), got {value:g}")
+    return float(value)
+
+
+def _check_steps(value: Any, recipe: Recipe) -> int | None:
+    steps = _whole_number(value, "num_inference_steps", 1, MAX_NUM_INFERENCE_STEPS)
+    return recipe.num_inference_steps if steps is None else steps
+
+
+def _whole_number(value: Any, name: str, low: int, high: int) -> int | None:
+    """The value as an int; a float that is whole counts, since tables with missing values store ints so."""
+    if value is None:
+        return None
+    if not math.isfinite(value) or value != int(value) or not low <= value <= high:
+        raise ValueError(f"{name} must be a whole number from {low} to {high}, got {value}")
+    return int(value)
