@@ -1,4 +1,4 @@
-"""What a checkpoint is before any of its weights are read: family, layout, files, digest. Runs on a laptop, no torch."""
+"""What a checkpoint is, before any of its weights are read: family, layout, files, digest. No torch."""
 
 from __future__ import annotations
 
@@ -132,9 +132,7 @@ def weights_digest(checkpoint: Checkpoint, storage_options: Mapping[str, Any] | 
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def fetch_checkpoint(
-    name: str, revision: str | None = None, storage_options: Mapping[str, Any] | None = None
-) -> Path:
+def fetch_checkpoint(name: str, revision: str | None = None, storage_options: Mapping[str, Any] | None = None) -> Path:
     """A folder on this machine's disk with every file a render reads; what is elsewhere is downloaded once.
 
     Works for checkpoints and for autoencoders alike, with the `name` and `revision` that `open_checkpoint` or

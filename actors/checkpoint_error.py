@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from actors.errors import InputError
 
-class CheckpointError(ValueError):
+
+class CheckpointError(InputError):
     """A checkpoint that cannot be used: what it is, what was found, what is allowed."""
 
 

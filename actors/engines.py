@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from actors.errors import JobFailure
 from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
 
@@ -59,7 +60,7 @@ class Engine(Protocol):
         """One answer per request, in order. An image's bytes do not depend on the other requests."""
 
 
-class EngineLoadError(RuntimeError):
+class EngineLoadError(JobFailure):
     """The checkpoint cannot be loaded as this family: no other actor will manage it either."""
 
 

@@ -1,4 +1,4 @@
-"""A model folder in a repository of the Hugging Face hub, pinned to one commit; its own cache keeps what was downloaded."""
+"""A model folder in a repository of the Hugging Face hub, pinned to one commit, downloaded into the hub's cache."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class HubFolder:
         return LocalFolder(self.fetch([file_name]), self.name).sha256(file_name)
 
     def fetch(self, file_names: Sequence[str]) -> Path:
-        return [self._download(name) for name in file_names][0].parent
+        return [self._download(name) for name in file_names][-1].parent
 
     def _download(self, file_name: str) -> Path:
         """Into the hub's own cache, where all files of a commit lie in one folder; no request where it is there."""

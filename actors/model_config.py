@@ -1,6 +1,6 @@
-"""Reads a config.json of either layout into the shapes of `model_shape`, with every default filled in. No torch, no files.
+"""Reads a config.json of either layout into the shapes of `model_shape`, every default filled in. No torch, no files.
 
-A setting that would change the numbers and that the engines do not implement is refused here, before any weight is read.
+A setting that would change the numbers and that the engines do not implement is refused, before a weight is read.
 """
 
 from __future__ import annotations
@@ -177,7 +177,9 @@ def _vq_shape(*, image_size: int, **fields: Any) -> VQShape:
             f"{_GROUP_NORM_GROUPS}, the number of its normalization groups"
         )
     if image_size % downsampling:
-        raise CheckpointError(f"an image size of {image_size} pixels is not a multiple of {downsampling} pixels per code")
+        raise CheckpointError(
+            f"an image size of {image_size} pixels is not a multiple of {downsampling} pixels per code"
+        )
     return VQShape(grid_size=image_size // downsampling, **fields)
 
 

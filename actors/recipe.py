@@ -38,6 +38,11 @@ class Recipe:
     match_reference_demo: bool = False
     allow_any_cfg_weight: bool = False
 
+    @property
+    def images_per_row(self) -> int:
+        """Images of a prompt row that has no weight of its own: every index at every weight."""
+        return self.images_per_prompt * len(self.cfg_weights)
+
     def to_dict(self) -> dict[str, Any]:
         fields = dataclasses.asdict(self)
         return {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}

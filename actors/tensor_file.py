@@ -38,7 +38,7 @@ class _SafetensorsFile:
             self._file = safe_open(path, framework="pt", device="cpu")
         except SafetensorError as error:
             raise CheckpointError(f"{path} is damaged or cut short ({path.stat().st_size} bytes): {error}") from error
-        self.shapes = {name: tuple(self._file.get_slice(name).get_shape()) for name in self._file.keys()}
+        self.shapes = {name: tuple(self._file.get_slice(name).get_shape()) for name in self._file.keys()}  # noqa: SIM118
 
     def read(self, name: str) -> torch.Tensor:
         return _checked(self.path, name, self._file.get_tensor(name))

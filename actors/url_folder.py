@@ -16,7 +16,7 @@ from actors.checkpoint_error import CheckpointError, CheckpointUnreachable, NoSu
 from actors.model_files import StoredFile
 
 # What stores call the mark that changes with a file's content, the best first.
-_CONTENT_MARKS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
+_CONTENT_MARKS = ("ETag", "etag", "md5Hash", "sha", "blob_id", "mtime", "LastModified", "last_modified", "created")
 
 
 class UrlFolder:
@@ -39,8 +39,16 @@ class UrlFolder:
             return self._filesystem.cat_file(self._path(file_name))
 
     def sha256(self, file_name: str) -> str:
-        with _explained(self.name), self._filesystem.open(self._path(file_name), "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        """Streams the whole file once per machine: what it hashed to is noted in the cache, by content mark."""
+        if self._mark(file_name) is None:
+            return self._stream_sha256(file_name)
+        note = cache_root() / "sha256" / self._cache_key([file_name])
+        if not note.is_file():
+            note.parent.mkdir(parents=True, exist_ok=True)
+            partial = note.with_name(f"{note.name}.{socket.gethostname()}.{os.getpid()}")
+            partial.write_text(self._stream_sha256(file_name))
+            partial.replace(note)
+        return note.read_text()
 
     def fetch(self, file_names: Sequence[str]) -> Path:
         """Download into `$JANUS_BATCH_CACHE` (default ~/.cache/janus-batch), or find it there from an earlier time.
@@ -76,12 +84,19 @@ class UrlFolder:
             shutil.rmtree(partial)  # another host was first
 
     def _cache_key(self, file_names: Sequence[str]) -> str:
-        lines = [self.name]
-        for name in sorted(file_names):
-            entry = self._listing[name]
-            mark = next((entry[key] for key in _CONTENT_MARKS if entry.get(key)), "")
-            lines.append(f"{name} {entry['size']} {mark}")
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+        files = [
+            f"{name} {self._listing[name]['size']} {self._mark(name) or self._stream_sha256(name)}"
+            for name in sorted(file_names)
+        ]
+        return hashlib.sha256("\n".join([self.name, *files]).encode()).hexdigest()[:32]
+
+    def _mark(self, file_name: str) -> str | None:
+        entry = self._listing[file_name]
+        return next((str(entry[key]) for key in _CONTENT_MARKS if entry.get(key)), None)
+
+    def _stream_sha256(self, file_name: str) -> str:
+        with _explained(self.name), self._filesystem.open(self._path(file_name), "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def _path(self, file_name: str) -> str:
         return f"{self._root.rstrip('/')}/{file_name}"
@@ -119,4 +134,4 @@ def _explained(url: str) -> Iterator[None]:
 
 
 def _sentence(error: Exception) -> str:
-    return f"{str(error).splitlines()[0] if str(error) else ''} ({type(error).__name__})".strip()
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -30,10 +30,13 @@ def check_vae_config(config: Mapping[str, Any], name: str, flow: FlowShape) -> N
         )
     for key in ("shift_factor", "latents_mean", "latents_std"):
         if config.get(key) is not None:
-            raise CheckpointError(f"{key} of {name} must be null: JanusFlow's latents are only scaled; got {config[key]}")
+            raise CheckpointError(
+                f"{key} of {name} must be null: JanusFlow's latents are only scaled; got {config[key]}"
+            )
     if config["latent_channels"] != flow.latent_channels:
         raise CheckpointError(
-            f"{name} decodes latents of {config['latent_channels']} channels, the checkpoint makes {flow.latent_channels}"
+            f"{name} decodes latents of {config['latent_channels']} channels, the checkpoint makes "
+            f"{flow.latent_channels}"
         )
     downsampling = 2 ** (len(config["block_out_channels"]) - 1)
     if downsampling != VAE_DOWNSAMPLING:

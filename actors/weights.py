@@ -43,7 +43,9 @@ def load_weights(
         for stored_name in file.shapes:
             name = original_name(stored_name) if layout == "transformers" else stored_name
             if name in where:
-                raise CheckpointError(f"{stored_name} stands twice in {folder}: in {where[name][0].path} and {file.path}")
+                raise CheckpointError(
+                    f"{stored_name} stands twice in {folder}: in {where[name][0].path} and {file.path}"
+                )
             where[name] = file, stored_name
     _check_all_is_accounted_for(folder, expected, {name: file.shapes[key] for name, (file, key) in where.items()})
     return {name: where[name][0].read(where[name][1]).to(device, dtype, copy=True) for name in expected}

@@ -6,6 +6,8 @@ import sys
 
 import click
 
+from actors.errors import InputError, JobFailure
+
 # What each kind of failure is called for the shell: 0 all done, 1 the job failed or is incomplete, 2 wrong input.
 EXIT_FAILED, EXIT_WRONG = 1, 2
 
@@ -82,30 +84,10 @@ def main() -> None:
         sys.exit(EXIT_WRONG)
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted; the same command goes on where this one stopped", EXIT_FAILED)
-    except ValueError as error:
-        if not _is_input_error(error):
-            raise
+    except InputError as error:
         _fail(str(error), EXIT_WRONG)
-    except RuntimeError as error:
-        if not _is_job_failure(error):
-            raise
+    except JobFailure as error:
         _fail(f"{error}\nwhat is committed stands; the same command goes on where this one stopped", EXIT_FAILED)
-
-
-def _is_input_error(error: ValueError) -> bool:
-    """Errors a user can cause and mend; any other ValueError is a bug and keeps its traceback."""
-    return _named(error) & {
-        "JobFileError", "CheckpointError", "PromptsError", "StorageError", "OtherJobError", "SourceChangedError",
-    } != set()  # fmt: skip
-
-
-def _is_job_failure(error: RuntimeError) -> bool:
-    return _named(error) & {"ShardFailedError", "EngineLoadError"} != set()
-
-
-def _named(error: BaseException) -> set[str]:
-    """Names of the error's classes: an error that crossed a process in Ray is of a class made on the way."""
-    return {kind.__name__ for kind in type(error).__mro__}
 
 
 def _fail(message: str, code: int) -> None:

@@ -32,7 +32,7 @@ def plan(spec: JobSpec, *, as_json: bool) -> int:
 
 def _facts(job: RenderJob, plan: Plan) -> dict[str, object]:
     recipe = job.recipe
-    images_per_row = recipe.images_per_prompt * len(recipe.cfg_weights)
+    images_per_row = recipe.images_per_row
     return {
         "name": job.name,
         "family": recipe.family,

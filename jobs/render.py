@@ -52,7 +52,7 @@ def introduce(job: RenderJob, plan: Plan, *, is_resumed: bool) -> None:
     """Say what is about to be made, before anything costs money."""
     recipe = job.recipe
     weights = ", ".join(f"{weight:g}" for weight in recipe.cfg_weights)
-    per_row = recipe.images_per_prompt * len(recipe.cfg_weights)
+    per_row = recipe.images_per_row
     say(f"{job.name}: {recipe.checkpoint} ({recipe.family}, {recipe.dtype}), cfg_weight {weights}, seed {recipe.seed}")
     say(
         f"{plan.num_rows:,} prompts in {len(plan.files):,} file{'s' * (len(plan.files) != 1)} x {per_row} "
@@ -65,7 +65,7 @@ def introduce(job: RenderJob, plan: Plan, *, is_resumed: bool) -> None:
 
 
 def _progress_of(job: RenderJob, plan: Plan) -> Progress:
-    per_row = job.recipe.images_per_prompt * len(job.recipe.cfg_weights)
+    per_row = job.recipe.images_per_row
     return Progress(
         num_images_total=plan.num_rows * per_row,
         num_images_before=plan.num_rows_committed * per_row,

@@ -31,11 +31,11 @@ def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True) -> Render
     gpus = spec.workers.gpus_per_actor if spec.workers.gpus_per_actor is not None else min(num_gpus, 1)
     recipe = Recipe(
         family=checkpoint.family,
-        checkpoint=_settled(model.checkpoint),
+        checkpoint=settled(model.checkpoint),
         revision=checkpoint.revision,
         weights_sha256=weights_digest(checkpoint, storage) if with_digest else "",
         prompt_format=checkpoint.prompt_format,
-        vae=vae and _settled(vae.name),
+        vae=vae and settled(vae.name),
         vae_revision=vae and vae.revision,
         vae_sha256=weights_digest(vae, storage) if vae and with_digest else None,
         dtype=model.dtype or ("bfloat16" if gpus else "float32"),
@@ -52,8 +52,8 @@ def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True) -> Render
     )
     return RenderJob(
         name=spec.name or "render",
-        prompts=_settled(spec.prompts),
-        output=_settled(spec.output),
+        prompts=settled(spec.prompts),
+        output=settled(spec.output),
         storage=dict(storage),
         recipe=recipe,
         images=Images(**spec.images.model_dump()),
@@ -126,7 +126,7 @@ def _sampling_fields(spec: JobSpec, family: str) -> dict[str, Any]:
     }
 
 
-def _settled(place: str) -> str:
+def settled(place: str) -> str:
     """A local path that means the same from every working directory and node; URLs and hub ids as they are."""
     path = Path(place).expanduser()
     is_local = "://" not in place and (path.is_absolute() or path.exists() or place.startswith("."))

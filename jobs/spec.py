@@ -12,10 +12,11 @@ import pydantic
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from actors.errors import InputError
 from workflows.storage import SECRET_OPTIONS
 
 
-class JobFileError(ValueError):
+class JobFileError(InputError):
     """The job file or a `--set` is wrong: section, key, rule, value and what is allowed."""
 
 

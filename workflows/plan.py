@@ -12,12 +12,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from actors.errors import InputError
 from workflows.prompts import PromptFile
 
 _SHARD_ID = re.compile(r".*-(?P<file>[0-9a-f]{8})-(?P<version>[0-9a-f]{8})-(?P<start>\d{9})-(?P<stop>\d{9})$")
 
 
-class SourceChangedError(ValueError):
+class SourceChangedError(InputError):
     """A prompt file is no longer the one whose rows are already rendered in this output."""
 
 
@@ -95,6 +96,14 @@ def make_plan(files: Iterable[PromptFile], committed_shards: Iterable[str], shar
             )
         committed[file.name].append((int(match["start"]), int(match["stop"])))
     return Plan(files=files, committed={name: sorted(r) for name, r in committed.items()}, shard_rows=shard_rows)
+
+
+def row_range(shard_id: str) -> tuple[int, int]:
+    """The rows (start, stop) that a shard id stands for."""
+    match = _SHARD_ID.match(shard_id)
+    if match is None:
+        raise ValueError(f"a shard id ends in -<hash>-<version>-<start>-<stop>, got {shard_id!r}")
+    return int(match["start"]), int(match["stop"])
 
 
 def _name_hash(name: str) -> str:

@@ -14,13 +14,14 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from actors.errors import InputError
 from workflows.storage import StorageError, options_for, storage_errors
 
 NUM_FOOTER_READERS = 16  # footers are read in parallel: on object storage each is one or two round trips
 FOOTER_BYTES = 64 * 1024
 
 
-class PromptsError(ValueError):
+class PromptsError(InputError):
     """The prompt files are not what a job can be made of: none match, one is corrupt, a column is missing or mistyped."""
 
 

@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+from actors.errors import InputError
 from workflows.job import RenderJob
 from workflows.storage import Storage, StorageError, storage_errors
 
 JOB_FILE, SUCCESS_FILE = "job.json", "_SUCCESS"
 
 
-class OtherJobError(ValueError):
+class OtherJobError(InputError):
     """The output folder belongs to a job whose images would not be these."""
 
 

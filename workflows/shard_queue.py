@@ -6,10 +6,11 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Iterator
 
+from actors.errors import JobFailure
 from workflows.plan import Shard
 
 
-class ShardFailedError(RuntimeError):
+class ShardFailedError(JobFailure):
     """A shard failed as often as the job allows."""
 
 

@@ -13,11 +13,13 @@ from typing import Any
 
 import fsspec
 
+from actors.errors import InputError
+
 # Keys of fsspec options that would put a secret into a job file, and from there into job.json.
 SECRET_OPTIONS = frozenset({"key", "secret", "token", "password", "sas_token", "account_key", "connection_string"})
 
 
-class StorageError(ValueError):
+class StorageError(InputError):
     """A folder that cannot be read or written as it was named: wrong address, credentials, permissions or path."""
 
 
@@ -113,7 +115,7 @@ def storage_errors(url: str) -> Iterator[None]:
     """Turn what a storage library raises for a wrong address, credentials or permission into one clear sentence."""
     try:
         yield
-    except StorageError:
+    except InputError:
         raise
     except FileNotFoundError as error:
         raise StorageError(f"{url} is not there: {_first_line(error)}") from error

@@ -14,7 +14,7 @@ from examples.shapes.world import BACKGROUNDS, COLORS, PLACES, RELATIONS, SHAPES
 MIN_AREA = 40  # pixels: a smaller stain is not counted as an object
 FOREGROUND_DISTANCE = 60  # RGB distance to the background from which a pixel belongs to an object
 COLOR_DISTANCE = 60  # RGB distance within which a colour is called by its name
-LARGE_FROM = 36  # pixels of width or height; drawn small shapes have at most 24, large ones at least 41
+LARGE_FROM = 36  # pixels of width or height; drawn small shapes have at most 28, large ones at least 41
 SHAPE_OVERLAP = 0.8  # intersection over union with the ideal shape in the same box
 
 

@@ -8,27 +8,26 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from vqdec import Decoder as VQDecoder
-from examples.shapes.judge import faults
+from examples.shapes.pictures import drawn, painting_loss, picture_batches, random_crops, share_right
 from examples.shapes.schedule import device, mixed_precision, parse_arguments, set_learning_rate, training_steps
 from examples.shapes.tokenizing import CODE_DIM, PatchEncoder, nearest_codes, spherical_kmeans
-from examples.shapes.world import Scene, draw, held_out_pairs, held_out_singles, training_scenes
+from examples.shapes.world import held_out_pairs, held_out_singles
 
-NUM_CODES, Z_CHANNELS, CHANNELS, CH_MULT = 1024, 64, 32, (1, 1, 1, 2, 4)
+NUM_CODES, Z_CHANNELS, CHANNELS, CH_MULT = 1024, 64, 32, (2, 1, 1, 2, 4)
 OUTPUT = Path("build/shapes/vq.pt")
-BATCH = 16
+BATCH = 8
+CROPPED = 0.6  # this part of the training sees crops of pictures, at a quarter of the cost
 CONTINUOUS = 0.4  # this part of the training goes to the autoencoder without a codebook
 LATENT_NOISE = 0.1  # teaches the decoder the errors that codes will make
 # Residual blocks that training leaves at the identity (second convolution zero): most of the cost, little of the use.
-IDLE_BLOCKS = ((0, 2), (1, 2), (2, 2), (3, 1), (3, 2), (4, 1), (4, 2))
+IDLE_BLOCKS = ((0, 2), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2), (4, 0), (4, 1), (4, 2))
 
 
 class Painter(nn.Module):
@@ -39,26 +38,29 @@ class Painter(nn.Module):
         self.post_quant_conv = nn.Conv2d(CODE_DIM, Z_CHANNELS, 1)
         self.decoder = VQDecoder(Z_CHANNELS, CHANNELS, CH_MULT)
         for level, block in IDLE_BLOCKS:
-            self.decoder.conv_blocks[level].res[block] = nn.Identity()
+            residual = self.decoder.conv_blocks[level].res
+            residual[block] = getattr(residual[block], "nin_shortcut", nn.Identity())
 
     def forward(self, latents_BCHW: torch.Tensor) -> torch.Tensor:
         return self.decoder(self.post_quant_conv(latents_BCHW))
 
 
 def main() -> None:
-    arguments = parse_arguments(__doc__.splitlines()[0], steps=1500, output=OUTPUT)
+    arguments = parse_arguments(__doc__.splitlines()[0], steps=4000, output=OUTPUT)
     encoder, painter = PatchEncoder().to(device()), Painter().to(device())
     optimizer = torch.optim.AdamW([*encoder.parameters(), *painter.parameters()], lr=0, weight_decay=0.01)
-    pictures = picture_batches(arguments.seed)
+    pictures = picture_batches(arguments.seed, BATCH)
     codebook = None
     for step, progress in training_steps(arguments):
         set_learning_rate(optimizer, 2e-3, step, progress)
         if codebook is None and progress >= CONTINUOUS:
             codebook = make_codebook(encoder, arguments.seed)
-        loss = train_step(encoder, painter, codebook, optimizer, next(pictures))
+        pixels = next(pictures)
+        pixels = random_crops(pixels) if progress < CROPPED else pixels
+        loss = train_step(encoder, painter, codebook, optimizer, pixels)
         if step % 50 == 0:
             print(f"step {step} ({progress:.0%}) loss {loss:.4f}", flush=True)
-        if step % 200 == 199 and codebook is not None:
+        if step % 500 == 499 and codebook is not None:
             save(arguments.output, encoder, painter, codebook)
             report(encoder, painter, codebook, num=60)
     save(arguments.output, encoder, painter, codebook)
@@ -81,19 +83,12 @@ def train_step(
             with torch.no_grad():
                 latents = quantize(encoder(pixels_BCHW), codebook_VC)
         painted = painter(latents)
-    loss = (edge_weights(pixels_BCHW) * (painted.float() - pixels_BCHW).abs()).mean()
+    loss = painting_loss(painted, pixels_BCHW)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_([*encoder.parameters(), *painter.parameters()], 1.0)
     optimizer.step()
     return loss.item()
-
-
-def edge_weights(pixels_BCHW: torch.Tensor) -> torch.Tensor:
-    """Weights [B, 1, H, W]: 6 within two pixels of an edge, 1 elsewhere, or flat ground would decide everything."""
-    highest = F.max_pool2d(pixels_BCHW, 5, stride=1, padding=2)
-    lowest = -F.max_pool2d(-pixels_BCHW, 5, stride=1, padding=2)
-    return 1 + 5 * ((highest - lowest).amax(dim=1, keepdim=True) > 0.1)
 
 
 def quantize(latents_BCHW: torch.Tensor, codebook_VC: torch.Tensor) -> torch.Tensor:
@@ -104,22 +99,9 @@ def quantize(latents_BCHW: torch.Tensor, codebook_VC: torch.Tensor) -> torch.Ten
 @torch.no_grad()
 def make_codebook(encoder: PatchEncoder, seed: int) -> torch.Tensor:
     """k-means over the latents of 5,000 training pictures."""
-    batches = itertools.islice(picture_batches(seed + 1), 5_000 // BATCH)
+    batches = itertools.islice(picture_batches(seed + 1, BATCH), 5_000 // BATCH)
     latents = torch.cat([encoder(pixels).flatten(2).transpose(1, 2).reshape(-1, CODE_DIM).cpu() for pixels in batches])
     return spherical_kmeans(latents, NUM_CODES, torch.Generator().manual_seed(seed)).to(device())
-
-
-def picture_batches(seed: int) -> Iterator[torch.Tensor]:
-    """Endless batches of training pictures, float [B, 3, 128, 128] in [-1, 1]."""
-    rng = random.Random(f"pictures {seed}")
-    scenes = training_scenes(seed)
-    while True:
-        yield pixels_of(itertools.islice(scenes, BATCH), rng)
-
-
-def pixels_of(scenes, rng: random.Random) -> torch.Tensor:
-    arrays = np.stack([np.asarray(draw(scene, rng)) for scene in scenes])
-    return (torch.from_numpy(arrays).to(device()).permute(0, 3, 1, 2).float() / 127.5) - 1
 
 
 @torch.no_grad()
@@ -128,22 +110,14 @@ def report(encoder: PatchEncoder, painter: Painter, codebook_VC: torch.Tensor, n
     rng = random.Random("report")
     used: set[int] = set()
     for name, scenes in (("single", held_out_singles(1, num)), ("pair", held_out_pairs(1, num))):
-        right = 0
+        right = []
         for start in range(0, num, 20):
             chunk = scenes[start : start + 20]
-            latents = encoder(pixels_of(chunk, rng))
+            latents = encoder(drawn(chunk, rng))
             used.update(nearest_codes(latents, codebook_VC).flatten().tolist())
-            right += sum(map(passes, to_uint8(painter(quantize(latents, codebook_VC))), chunk))
-        print(f"reconstructions of held-out {name} scenes right: {right / num:.1%}", flush=True)
+            right.append(share_right(painter(quantize(latents, codebook_VC)), chunk))
+        print(f"reconstructions of held-out {name} scenes right: {sum(right) / len(right):.1%}", flush=True)
     print(f"codes used by these pictures: {len(used)} of {NUM_CODES}", flush=True)
-
-
-def passes(pixels: np.ndarray, scene: Scene) -> bool:
-    return not faults(pixels, scene)
-
-
-def to_uint8(painted_BCHW: torch.Tensor) -> np.ndarray:
-    return ((painted_BCHW.clamp(-1, 1) + 1) / 2 * 255).byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def save(path: Path, encoder: PatchEncoder, painter: Painter, codebook_VC: torch.Tensor) -> None:
@@ -154,6 +128,11 @@ def save(path: Path, encoder: PatchEncoder, painter: Painter, codebook_VC: torch
 def full_state(painter: Painter) -> dict[str, torch.Tensor]:
     """The painter's weights with the idle blocks written out: zero convolutions, so that they add nothing."""
     state = {name: value.cpu() for name, value in painter.state_dict().items()}
+    for level, block in IDLE_BLOCKS:  # where a shortcut stood in for its block, it goes back to its own name
+        prefix = f"decoder.conv_blocks.{level}.res.{block}."
+        for name in ("weight", "bias"):
+            if prefix + name in state:
+                state[f"{prefix}nin_shortcut.{name}"] = state.pop(prefix + name)
     for name, value in VQDecoder(Z_CHANNELS, CHANNELS, CH_MULT).state_dict().items():
         is_scale = "norm" in name and name.endswith("weight")
         state.setdefault(f"decoder.{name}", torch.ones_like(value) if is_scale else torch.zeros_like(value))

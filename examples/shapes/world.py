@@ -24,7 +24,7 @@ COLORS = {
 }
 BACKGROUNDS = {"white": (255, 255, 255), "black": (15, 15, 15), "gray": (150, 150, 150), "yellow": COLORS["yellow"]}
 SHAPES = ("circle", "square", "triangle", "diamond")
-SIZES = {"small": 12, "large": 24}  # half the width of a shape, in pixels
+SIZES = {"small": 14, "large": 24}  # half the width of a shape, in pixels
 PLACES = {
     "on the left": (32, 64),
     "on the right": (96, 64),

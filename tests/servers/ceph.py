@@ -11,13 +11,15 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from tests.servers.process import end, free_port, launch, run_until_it_works
+from tests.servers.process import end, free_port, launch, run
 from tests.servers.s3 import S3Server
 
 PROGRAMS = ("ceph", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin")
 
 # One replica, no authentication between the daemons, one placement group per pool, and a monitor that does not wait
 # to batch its decisions: what makes a cluster of one start in two seconds. Everything is gone when the store ends.
+# A command that reaches a monitor before its sender has the cluster map is refused ("wrong fsid"). `run` tries again,
+# but an object store that is refused so ends: it is told to send none.
 CONFIGURATION = """
 [global]
 fsid = {fsid}
@@ -47,6 +49,8 @@ osd crush chooseleaf type = 0
 osd objectstore = memstore
 osd data = {folder}/osd
 memstore device bytes = 4294967296
+osd class update on start = false
+osd crush update on start = false
 [client.rgw]
 rgw data = {folder}/rgw
 rgw frontends = beast endpoint=127.0.0.1:{port} tcp_nodelay=1
@@ -78,15 +82,16 @@ class CephServer(S3Server):
             CONFIGURATION.format(folder=self.folder, fsid=cluster_id, monitor_port=monitor_port, port=self.port)
         )
         monitor_map, address = str(self.folder / "monmap"), f"[v1:127.0.0.1:{monitor_port}]"
-        self._run("monmaptool", "--create", "--fsid", cluster_id, "--addv", "a", address, monitor_map)
-        self._run("ceph-mon", "-i", "a", "--mkfs", "--monmap", monitor_map)
+        run(self._command("monmaptool", "--create", "--fsid", cluster_id, "--addv", "a", address, monitor_map))
+        run(self._command("ceph-mon", "-i", "a", "--mkfs", "--monmap", monitor_map))
         self._launch("ceph-mon", "-i", "a")
-        self._run("ceph-osd", "-i", "0", "--mkfs", "--no-mon-config", "--osd-uuid", osd_id)
-        run_until_it_works(self._command("ceph", "osd", "new", osd_id, "0"))
+        run(self._command("ceph-osd", "-i", "0", "--mkfs", "--no-mon-config", "--osd-uuid", osd_id))
+        run(self._command("ceph", "osd", "new", osd_id, "0"))
         self._launch("ceph-osd", "-i", "0")
+        run(self._command("ceph", "osd", "crush", "add", "osd.0", "1.0", "root=default", "host=localhost"))
         keys = ["--access-key", self.key, "--secret-key", self.secret]
         user = ["user", "create", "--uid", "tests", "--display-name", "tests", *keys]
-        run_until_it_works(self._command("radosgw-admin", *user))
+        run(self._command("radosgw-admin", *user))
 
     def gateway_command(self) -> list[str]:
         return self._command("radosgw", "-n", "client.rgw", "-f")
@@ -102,9 +107,6 @@ class CephServer(S3Server):
 
     def _command(self, program: str, *arguments: str) -> list[str]:
         return [program, "-c", str(self._configuration_file), *arguments]
-
-    def _run(self, program: str, *arguments: str) -> None:
-        subprocess.run(self._command(program, *arguments), check=True, stdin=subprocess.DEVNULL, capture_output=True)
 
     def _launch(self, program: str, *arguments: str) -> None:
         self._store.append(launch(self._command(program, *arguments, "-f"), self.folder / f"{program}.out"))

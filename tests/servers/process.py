@@ -15,10 +15,9 @@ POLL_S = 0.05
 
 def launch(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
     """Start a daemon that writes to `log` and that dies with this process, even when this process is killed."""
-    dies_with_parent = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
     with log.open("ab") as output:
         return subprocess.Popen(
-            [*dies_with_parent, *command],
+            [*_dies_with_parent(), *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -63,13 +62,19 @@ def wait_for(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: P
         time.sleep(POLL_S)
 
 
-def run_until_it_works(command: Sequence[str], timeout_s: float = 30) -> None:
-    """Run a short command again until it exits with 0: a cluster that is still forming refuses the first ones."""
+def run(command: Sequence[str], timeout_s: float = 30) -> None:
+    """Run a short command to its end, and again until it exits with 0: a cluster that is forming refuses the first."""
     deadline = time.monotonic() + timeout_s
+    command = [*_dies_with_parent(), *command]
     while True:
         result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s)
         if result.returncode == 0:
             return
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{command!r} failed for {timeout_s} s: {result.stderr[-2000:]}")
+            raise RuntimeError(f"{command!r} failed for {timeout_s:g} s: {result.stderr[-2000:]}")
         time.sleep(POLL_S)
+
+
+def _dies_with_parent() -> list[str]:
+    """The start of a command line that ends with the process that launched it. Linux only, as Ceph is."""
+    return ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []

@@ -1,0 +1,9 @@
+"""The two kinds of error a user sees as one clear line; everything else is a bug and keeps its traceback."""
+
+
+class InputError(ValueError):
+    """Something a user wrote or pointed at is wrong: the rule, the value, what is allowed. Exit code 2."""
+
+
+class JobFailure(RuntimeError):
+    """The job cannot go on, though nothing was wrong with what the user wrote. Exit code 1."""

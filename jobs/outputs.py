@@ -1,0 +1,41 @@
+"""Finding one's way in an output that exists: its storage, and what its job.json claims."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from actors.recipe import Recipe
+from jobs.resolve import settled
+from workflows.resume import read_claim
+from workflows.storage import Storage, storage_errors
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """job.json, read: the parts of the job that later commands need."""
+
+    name: str
+    prompts: str
+    recipe: Recipe
+    shard_rows: int
+    fields: dict[str, Any]
+
+
+def open_output(output: str, endpoint_url: str | None) -> tuple[Storage, Claim]:
+    """The storage and the claim of an output folder. Raises StorageError if it is none."""
+    storage = Storage(settled(output), {"endpoint_url": endpoint_url} if endpoint_url else {})
+    with storage_errors(output):
+        fields = read_claim(storage)
+    recipe = Recipe.from_dict(fields["recipe"])
+    options = fields["job_file"].get("storage", {})
+    if options and not endpoint_url:
+        storage = Storage(storage.url, options)
+    claim = Claim(
+        name=fields["name"],
+        prompts=fields["prompts"],
+        recipe=recipe,
+        shard_rows=fields["shard_rows"],
+        fields=fields,
+    )
+    return storage, claim

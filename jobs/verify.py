@@ -1,0 +1,57 @@
+"""`janus-batch verify`: hold an output against its manifest and its prompts, and make some of its images again."""
+
+from __future__ import annotations
+
+import click
+
+from jobs.outputs import open_output
+from jobs.resolve import ignored_columns
+from workflows.plan import make_plan
+from workflows.prompts import find_prompt_files
+from workflows.replay import replay_images
+from workflows.resume import committed_shards
+from workflows.storage import Storage, storage_errors
+from workflows.verify import Findings, verify_output
+
+MAX_LINES = 20  # of each kind of finding
+
+
+def verify(output: str, endpoint_url: str | None, *, num_replays: int, seed: int) -> int:
+    """Print what was checked and found; 1 if anything is missing or wrong."""
+    storage, claim = open_output(output, endpoint_url)
+    with storage_errors(output):
+        files = find_prompt_files(
+            claim.prompts, storage.options, ignored_columns=ignored_columns(claim.recipe.family)
+        )
+        plan = make_plan(files, committed_shards(storage), claim.shard_rows)
+        findings = verify_output(storage, plan, claim.recipe)
+    _print_findings(findings)
+    num_different = _print_replays(storage, num_replays, seed) if num_replays else 0
+    return 0 if findings.is_whole and not num_different else 1
+
+
+def _print_findings(findings: Findings) -> None:
+    click.echo(f"images      {findings.num_images:,} in the manifest, files and SHA-256 checked")
+    click.echo(f"rejected    {findings.num_rejected:,}")
+    click.echo(f"missing     {findings.num_missing:,}")
+    click.echo(f"faults      {len(findings.faults):,}")
+    _print_some(findings.faults)
+    if findings.leftovers:
+        click.echo(f"leftovers   {len(findings.leftovers):,} files that no manifest row names (of attempts that were lost)")
+        _print_some(findings.leftovers)
+
+
+def _print_some(lines: list[str]) -> None:
+    for line in lines[:MAX_LINES]:
+        click.echo(f"  {line}")
+    if len(lines) > MAX_LINES:
+        click.echo(f"  ... and {len(lines) - MAX_LINES:,} more")
+
+
+def _print_replays(storage: Storage, num_replays: int, seed: int) -> int:
+    """Replay and print; the number of images that came out different."""
+    replays = list(replay_images(storage, num_replays, seed))
+    different = [replay for replay in replays if not replay.same_bytes]
+    click.echo(f"replayed    {len(replays):,} images again, {len(replays) - len(different):,} with the same bytes")
+    _print_some([f"{replay.image}: {replay.difference}" for replay in different])
+    return len(different)

@@ -1,0 +1,124 @@
+"""Making an image again from its manifest row alone, in this process, and holding the bytes against the stored ones."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actors.checkpoint import fetch_checkpoint, open_checkpoint, weights_digest
+from actors.engines import load_engine
+from actors.errors import InputError
+from actors.painter import Painter
+from actors.recipe import Recipe
+from actors.request import ImageRequest, Rejection, RenderedImage
+from workflows.encode import EXTENSIONS, encode_image
+from workflows.resume import committed_shards
+from workflows.status import count_rows, read_table
+from workflows.storage import Storage
+
+
+class OtherWeightsError(InputError):
+    """The checkpoint that a manifest row names holds other weights now."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Replay:
+    """One image made again: `same_bytes`, or how it differs."""
+
+    image_id: str
+    image: str
+    same_bytes: bool
+    difference: str = ""
+
+
+def replay_images(storage: Storage, num_images: int, seed: int) -> Iterator[Replay]:
+    """Render `num_images` randomly picked images again and compare the files byte for byte.
+
+    Raises OtherWeightsError, CheckpointError or EngineLoadError when the model of a row is not to be had.
+    """
+    rows = _pick_rows(storage, num_images, random.Random(seed))
+    for recipe in dict.fromkeys(_recipe_of(row) for row in rows):
+        chosen = {row["image_id"]: row for row in rows if _recipe_of(row) == recipe}
+        for request, answer in _render_again(storage, recipe, [_request_of(row) for row in chosen.values()]):
+            yield _compare(chosen[request.image_id], request, answer, recipe)
+
+
+def _pick_rows(storage: Storage, num_images: int, chance: random.Random) -> list[dict[str, Any]]:
+    """Rows of the manifest, each as likely as any other."""
+    shards = committed_shards(storage)
+    counts = [count_rows(storage, f"manifest/{shard}.parquet") for shard in shards]
+    picked = chance.sample(range(sum(counts)), min(num_images, sum(counts)))
+    rows, offset = [], 0
+    for shard, count in zip(shards, counts, strict=True):
+        inside = sorted(position - offset for position in picked if offset <= position < offset + count)
+        if inside:
+            rows += read_table(storage, f"manifest/{shard}.parquet").take(inside).to_pylist()
+        offset += count
+    return rows
+
+
+def _recipe_of(row: dict[str, Any]) -> Recipe:
+    """The recipe a manifest row was made with; what each row says itself (weight, seed, steps) is left out."""
+    return Recipe(
+        family=row["family"],
+        checkpoint=row["model"],
+        revision=row["model_revision"],
+        weights_sha256=row["weights_sha256"],
+        prompt_format=row["prompt_format"],
+        vae=row["vae"],
+        vae_revision=row["vae_revision"],
+        vae_sha256=row["vae_sha256"],
+        dtype=row["dtype"],
+        sampler=row["sampler"],
+        cfg_weights=(),
+        cfg_interval=row["cfg_interval"] and tuple(row["cfg_interval"]),
+        temperature=None,
+        num_inference_steps=None,
+        solver=row["solver"],
+        match_reference_demo=row["match_reference_demo"],
+        images_per_prompt=1,
+        seed=0,
+    )
+
+
+def _request_of(row: dict[str, Any]) -> ImageRequest:
+    names = ("image_id", "prompt_id", "image_index", "prompt", "negative_prompt", "seed", "cfg_weight", "temperature")
+    return ImageRequest(num_inference_steps=row["num_inference_steps"], **{name: row[name] for name in names})
+
+
+def _render_again(
+    storage: Storage, recipe: Recipe, requests: list[ImageRequest]
+) -> Iterator[tuple[ImageRequest, RenderedImage | Rejection]]:
+    folder: Path | None = None
+    vae_folder: Path | None = None
+    if recipe.family != "toy":
+        checkpoint = open_checkpoint(recipe.checkpoint, revision=recipe.revision, storage_options=storage.options)
+        digest = weights_digest(checkpoint, storage.options)
+        if digest != recipe.weights_sha256:
+            raise OtherWeightsError(
+                f"{recipe.checkpoint} holds other weights now: their SHA-256 is {digest}, the manifest says "
+                f"{recipe.weights_sha256}"
+            )
+        folder = fetch_checkpoint(recipe.checkpoint, recipe.revision, storage.options)
+    if recipe.vae is not None:
+        vae_folder = fetch_checkpoint(recipe.vae, recipe.vae_revision, storage.options)
+    for batch in Painter(load_engine(recipe, folder, vae_folder)).paint(requests):
+        yield from batch
+
+
+def _compare(row: dict[str, Any], request: ImageRequest, answer: RenderedImage | Rejection, recipe: Recipe) -> Replay:
+    difference = ""
+    if isinstance(answer, Rejection):
+        difference = f"it cannot be rendered now: {answer.reason}"
+    else:
+        extension = row["image"].rpartition(".")[2]
+        image_format = next(name for name, ending in EXTENSIONS.items() if ending == extension)
+        data = encode_image(answer.pixels, image_format, request, recipe)
+        if hashlib.sha256(data).hexdigest() != row["image_sha256"]:
+            same_codes = row["codes"] is not None and list(answer.codes) == row["codes"]
+            difference = "other bytes" + (", the same codes" if same_codes else "")
+    return Replay(image_id=row["image_id"], image=row["image"], same_bytes=not difference, difference=difference)

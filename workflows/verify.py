@@ -1,0 +1,127 @@
+"""Is an output what its manifest says, and is it everything that was asked for? Reads files and hashes; renders nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors.recipe import Recipe
+from workflows.layouts import read_pack
+from workflows.plan import Plan, row_range
+from workflows.resume import committed_shards
+from workflows.status import NUM_READERS, read_table
+from workflows.storage import Storage
+
+
+@dataclass(kw_only=True, slots=True)
+class Findings:
+    """What was checked and what is wrong: `faults` make an output unfit, `leftovers` are files no row names."""
+
+    num_images: int = 0
+    num_rejected: int = 0
+    num_missing: int = 0
+    faults: list[str] = field(default_factory=list)
+    leftovers: list[str] = field(default_factory=list)
+
+    @property
+    def is_whole(self) -> bool:
+        return not self.faults and not self.num_missing
+
+
+def verify_output(storage: Storage, plan: Plan, recipe: Recipe) -> Findings:
+    """Check every manifest row against its file, every file against the rows, and the rows against the prompts."""
+    findings, keys = Findings(), Counter[tuple[str, int, float]]()
+    shards = committed_shards(storage)
+    names = set(storage.walk("images"))
+    named: set[str] = set()
+    with ThreadPoolExecutor(NUM_READERS) as readers:
+        for part in readers.map(lambda shard: _check_shard(storage, shard, recipe.images_per_prompt), shards):
+            findings.num_images += part.num_images
+            findings.num_rejected += part.num_rejected
+            findings.faults += part.faults
+            keys.update(part.keys)
+            named |= part.files
+    findings.faults += [_twice(key, count) for key, count in keys.items() if count > 1]
+    findings.leftovers = sorted(names - named) + _uncommitted(storage, "rejected", shards)
+    findings.num_missing = (plan.num_rows - plan.num_rows_committed) * recipe.images_per_row
+    return findings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Part:
+    """What one shard's check found."""
+
+    num_images: int
+    num_rejected: int
+    faults: list[str]
+    keys: list[tuple[str, int, float]]
+    files: set[str]
+
+
+def _check_shard(storage: Storage, shard_id: str, images_per_prompt: int) -> _Part:
+    """Check the files and the arithmetic of one committed shard."""
+    columns = ["image_id", "prompt_id", "image_index", "cfg_weight", "image", "image_sha256", "latents"]
+    rows = read_table(storage, f"manifest/{shard_id}.parquet", columns).to_pylist()
+    try:
+        rejected = read_table(storage, f"rejected/{shard_id}.parquet").to_pylist()
+    except FileNotFoundError:
+        rejected = []
+    places: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        places[row["image"].partition("#")[0]].append(row)
+    faults = [fault for file, inside in places.items() for fault in _check_file(storage, file, inside)]
+    return _Part(
+        num_images=len(rows),
+        num_rejected=sum(row["num_images"] for row in rejected),
+        faults=faults + _check_counts(shard_id, rows, rejected, images_per_prompt),
+        keys=[(row["prompt_id"], row["image_index"], row["cfg_weight"]) for row in rows],
+        files=set(places) | {row["latents"].partition("#")[0] for row in rows if row["latents"]},
+    )
+
+
+def _check_counts(
+    shard_id: str, rows: list[dict[str, Any]], rejected: list[dict[str, Any]], images_per_prompt: int
+) -> list[str]:
+    """Faults of the arithmetic: each prompt row has all its images, made or rejected, or is rejected as a whole."""
+    whole_rows = [row for row in rejected if row["image_id"] is None]
+    answers = Counter(row["prompt_id"] for row in [*rows, *(row for row in rejected if row["image_id"] is not None)])
+    start, stop = row_range(shard_id)
+    faults = []
+    if len(answers) + len(whole_rows) != stop - start:
+        faults.append(f"shard {shard_id} accounts for {len(answers) + len(whole_rows)} of {stop - start} prompt rows")
+    for prompt_id, num_answers in answers.items():
+        if num_answers % images_per_prompt:
+            faults.append(f"prompt {prompt_id!r} has {num_answers} images, not a multiple of {images_per_prompt}")
+    return faults
+
+
+def _check_file(storage: Storage, file: str, rows: Iterable[dict[str, Any]]) -> list[str]:
+    """Faults of the images in one file (a picture of its own, or a pack of many)."""
+    try:
+        is_pack = any("#" in row["image"] for row in rows)
+        members = read_pack(storage, file) if is_pack else {"": storage.read(file)}
+    except FileNotFoundError:
+        return [f"{row['image']} is missing" for row in rows]
+    faults = []
+    for row in rows:
+        data = members.get(row["image"].partition("#")[2])
+        if data is None:
+            faults.append(f"{row['image']} is missing")
+        elif hashlib.sha256(data).hexdigest() != row["image_sha256"]:
+            faults.append(f"{row['image']} is not the file its manifest row describes: its SHA-256 differs")
+    return faults
+
+
+def _twice(key: tuple[str, int, float], count: int) -> str:
+    prompt_id, image_index, cfg_weight = key
+    return f"prompt {prompt_id!r}, image {image_index}, weight {cfg_weight:g} stands in the manifest {count} times"
+
+
+def _uncommitted(storage: Storage, folder: str, shards: list[str]) -> list[str]:
+    """Files of shards that were never committed."""
+    committed = {f"{shard}.parquet" for shard in shards}
+    return [f"{folder}/{name}" for name in storage.names(folder) if name not in committed]
