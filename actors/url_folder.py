@@ -130,6 +130,8 @@ def _explained(url: str) -> Iterator[None]:
     except Exception as error:
         if not type(error).__module__.startswith(("botocore.", "aiohttp.")):
             raise
+        if "Credentials" in type(error).__name__:
+            raise CheckpointError(f"{url} cannot be opened: {_sentence(error)}") from error
         raise CheckpointUnreachable(f"{url} cannot be read now: {_sentence(error)}") from error
 
 

@@ -16,16 +16,16 @@ os.environ.update(
 )
 os.environ.pop("RAY_ADDRESS", None)  # never join the cluster of the person who runs the tests
 
-import subprocess  # noqa: E402
-import uuid  # noqa: E402
-from collections.abc import Iterator  # noqa: E402
+import subprocess
+import uuid
+from collections.abc import Iterator
 
-import pytest  # noqa: E402
+import pytest
 
-from tests.servers import ceph  # noqa: E402
-from tests.servers.ceph import CephServer  # noqa: E402
-from tests.servers.moto import MotoServer  # noqa: E402
-from tests.servers.s3 import S3Server  # noqa: E402
+from tests.servers import ceph
+from tests.servers.ceph import CephServer
+from tests.servers.moto import MotoServer
+from tests.servers.s3 import S3Server
 
 ACCESS_KEY, SECRET_KEY = "janus-batch-tests", "a secret of the tests only"
 S3_TESTS_RAN = pytest.StashKey[bool]()

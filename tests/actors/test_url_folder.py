@@ -83,7 +83,6 @@ def test_only_the_files_a_render_reads_are_downloaded(url: str, cache: Path) -> 
 
 def test_a_second_fetch_downloads_nothing(url: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = fetch_checkpoint(url)
-    monkeypatch.delattr("fsspec.implementations.memory.MemoryFileSystem.get_file", raising=False)
     monkeypatch.setattr("fsspec.AbstractFileSystem.get_file", None)
     assert fetch_checkpoint(url) == first
 
@@ -136,11 +135,10 @@ def test_a_file_that_comes_cut_short_is_not_kept(url: str, cache: Path, monkeypa
     def cut(_: object, path: str, target: str) -> None:
         Path(target).write_bytes(b"half")
 
-    monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.get_file", cut, raising=False)
-    with pytest.raises(CheckpointUnreachable, match=r"config.json of memory://\S+ came with 4 bytes in place of 1747"):
+    message = r"config.json of memory://\S+ came with 4 bytes in place of 1747"
+    with monkeypatch.context() as patch, pytest.raises(CheckpointUnreachable, match=message):
+        patch.setattr("fsspec.AbstractFileSystem.get_file", cut)
         fetch_checkpoint(url)
-    monkeypatch.undo()
-    os.environ["JANUS_BATCH_CACHE"] = str(cache)
     assert (fetch_checkpoint(url) / "config.json").stat().st_size == 1747
 
 
@@ -172,6 +170,16 @@ def test_a_checkpoint_on_s3_is_described_hashed_and_fetched(s3_folder: str, s3_s
     folder = fetch_checkpoint(checkpoint.name, None, options)
     assert json.loads((folder / "config.json").read_text()) == checkpoint.config
     assert (folder / "model.safetensors").read_bytes() == (TINY / "model.safetensors").read_bytes()
+
+
+def test_missing_credentials_are_not_a_store_that_does_not_answer(s3_folder: str, s3_server, monkeypatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    options = {**s3_server.storage_options, "skip_instance_cache": True}
+    with pytest.raises(CheckpointError, match="cannot be opened: Unable to locate credentials") as caught:
+        open_checkpoint(f"{s3_folder}/tiny", storage_options=options)
+    assert type(caught.value) is CheckpointError
 
 
 def test_a_store_that_does_not_answer_is_unreachable_and_not_a_wrong_checkpoint(aws_environment: None) -> None:

@@ -52,7 +52,7 @@ def answers_http(port: int) -> bool:
 
 
 def wait_for(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, timeout_s: float = 60) -> None:
-    """Return once `ready()`; raise RuntimeError with the end of the log when the process ends first or time runs out."""
+    """Return once `ready()`; raise RuntimeError with the end of the log when the process ends or takes too long."""
     deadline = time.monotonic() + timeout_s
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline:

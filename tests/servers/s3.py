@@ -53,7 +53,7 @@ class S3Server:
         return s3fs.S3FileSystem(skip_instance_cache=True, **options)
 
     def start(self) -> None:
-        """Start what is not running, and return when the bucket is there. After `kill` this starts the gateway again."""
+        """Return when the bucket is there. After `kill` this starts the gateway again."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._is_store_running:
             self.start_store()

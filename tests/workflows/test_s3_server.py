@@ -72,7 +72,7 @@ def test_a_client_of_a_paused_server_times_out_and_one_of_a_resumed_server_does_
 
     s3_server.pause()
     try:
-        with pytest.raises(OSError, match="[Tt]imeout"):
+        with pytest.raises(OSError, match=r"[Tt]imeout"):
             hasty.cat_file(f"{s3_folder}/mark")
     finally:
         s3_server.resume()
