@@ -16,6 +16,10 @@ from actors.errors import InputError
 from workflows.storage import SECRET_OPTIONS
 
 
+# What people write who want another picture size; the models garble every size they were not trained at.
+SIZE_KEYS = frozenset({"width", "height", "size", "image_size", "img_size", "resolution"})
+
+
 class JobFileError(InputError):
     """The job file or a `--set` is wrong: section, key, rule, value and what is allowed."""
 
@@ -187,6 +191,8 @@ def _explain(fault: dict[str, Any]) -> str:
     """One line for one fault: the dotted key, the rule, the value."""
     path = [str(part) for part in fault["loc"] if not _is_union_branch(str(part))]
     key = ".".join(path)
+    if fault["type"] == "extra_forbidden" and path[-1] in SIZE_KEYS:
+        return f"{key}: a checkpoint renders pictures of one size (Janus, Janus-Pro and JanusFlow: 384 x 384) and no other"
     if fault["type"] == "extra_forbidden":
         known = _known_keys(path[:-1])
         close = difflib.get_close_matches(path[-1], known, n=1)

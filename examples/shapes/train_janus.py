@@ -1,0 +1,163 @@
+"""Trains the language model of janus-shapes on the codes of train_vq, and writes the checkpoint.
+
+The examples are drawn as training goes, each seen once. Run from the project's root, after `train_vq`:
+`python -m examples.shapes.train_janus`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+from torch.nn import functional as F
+from transformers import LlamaConfig, LlamaModel
+
+from actors.prompt import PromptTokenizer
+from examples.shapes.folder import build_tokenizer, save_folder, vision_tower, vocab_size
+from examples.shapes.pictures import drawn
+from examples.shapes.schedule import (
+    CHECKPOINTS,
+    device,
+    mixed_precision,
+    parse_arguments,
+    set_learning_rate,
+    training_steps,
+)
+from examples.shapes.tokenizing import CODE_DIM, PatchEncoder, nearest_codes
+from examples.shapes.train_vq import CH_MULT, CHANNELS, NUM_CODES, OUTPUT as CODE_MODEL, Z_CHANNELS
+from examples.shapes.world import describe, forget_words, training_scenes
+
+OUTPUT = CHECKPOINTS / "janus-shapes"
+HIDDEN, FFN, LAYERS, HEADS = 192, 512, 4, 6
+BATCH = 32
+UNCONDITIONAL = 0.1  # of the prompts are replaced by the unconditional form: what guidance subtracts
+
+# B rows, S text tokens, T codes, V codebook entries, D hidden size
+
+
+class JanusShapes(nn.Module):
+    """The trained part of the checkpoint, with the names of the original layout."""
+
+    def __init__(self, num_tokens: int, codebook_VC: torch.Tensor) -> None:
+        super().__init__()
+        self.language_model = nn.ModuleDict({"model": LlamaModel(llama_config(num_tokens))})
+        self.gen_embed = nn.Embedding(NUM_CODES, CODE_DIM, _weight=codebook_VC.clone())
+        self.gen_aligner = nn.ModuleDict(
+            {"layers": nn.Sequential(nn.Linear(CODE_DIM, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, HIDDEN))}
+        )
+        self.gen_head = nn.ModuleDict(
+            {"output_mlp_projector": nn.Linear(HIDDEN, HIDDEN), "vision_head": nn.Linear(HIDDEN, NUM_CODES)}
+        )
+
+    def forward(self, ids_BS: torch.Tensor, codes_BT: torch.Tensor) -> torch.Tensor:
+        """Logits [B, T, V] of every code, each from the text and the codes before it."""
+        llama = self.language_model["model"]
+        codes_BTD = self.gen_aligner["layers"](self.gen_embed(codes_BT[:, :-1]))
+        inputs = torch.cat([llama.embed_tokens(ids_BS), codes_BTD], dim=1)
+        hidden = llama(inputs_embeds=inputs, use_cache=False).last_hidden_state[:, ids_BS.shape[1] - 1 :]
+        return self.gen_head["vision_head"](F.gelu(self.gen_head["output_mlp_projector"](hidden)))
+
+
+def main() -> None:
+    arguments = parse_arguments(__doc__.splitlines()[0], steps=4000, output=OUTPUT)
+    code_model = torch.load(CODE_MODEL, weights_only=True)
+    tokenizer = build_tokenizer()
+    model = JanusShapes(vocab_size(tokenizer), code_model["codebook"]).to(device())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0, betas=(0.9, 0.98), weight_decay=0.02)
+    save(arguments.output, tokenizer, model, code_model)
+    batches = example_batches(PromptTokenizer(arguments.output, "janus-pro"), code_model, arguments.seed)
+    for step, progress in training_steps(arguments):
+        set_learning_rate(optimizer, 2e-3, step, progress)
+        loss = train_step(model, optimizer, *next(batches))
+        if step % 50 == 0:
+            print(f"step {step} ({progress:.0%}) loss {loss:.4f} per code", flush=True)
+        if step % 500 == 499:
+            save(arguments.output, tokenizer, model, code_model)
+    save(arguments.output, tokenizer, model, code_model)
+
+
+def train_step(
+    model: JanusShapes, optimizer: torch.optim.Optimizer, ids_BS: torch.Tensor, codes_BT: torch.Tensor
+) -> float:
+    with mixed_precision():
+        logits_BTV = model(ids_BS, codes_BT)
+    loss = F.cross_entropy(logits_BTV.float().flatten(0, 1), codes_BT.flatten())
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return loss.item()
+
+
+@torch.no_grad()
+def example_batches(
+    prompts: PromptTokenizer, code_model: dict, seed: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Endless (ids [B, S], codes [B, T]), each batch of prompts of one length: no padding, as in rendering alone."""
+    encoder = PatchEncoder().to(device())
+    encoder.load_state_dict(code_model["encoder"])
+    codebook_VC = code_model["codebook"].to(device())
+    rng = random.Random(f"examples {seed}")
+    waiting = defaultdict(list)  # prompt length -> (ids, scene)
+    for scene in training_scenes(seed + 100):
+        ids = prompts.cond_ids(describe(forget_words(scene, rng)))
+        if rng.random() < UNCONDITIONAL:
+            ids = prompts.uncond_ids(len(ids))
+        waiting[len(ids)].append((ids, scene))
+        if len(waiting[len(ids)]) == BATCH:
+            rows, scenes = zip(*waiting.pop(len(ids)), strict=True)
+            yield torch.tensor(rows, device=device()), nearest_codes(encoder(drawn(scenes, rng)), codebook_VC)
+
+
+def save(folder: Path, tokenizer: Tokenizer, model: JanusShapes, code_model: dict) -> None:
+    weights = dict(model.state_dict())
+    weights["gen_vision_model.quantize.embedding.weight"] = code_model["codebook"]
+    weights |= {f"gen_vision_model.{name}": value for name, value in code_model["painter"].items()}
+    num_codes = 8 * 8
+    save_folder(folder, tokenizer, checkpoint_config(vocab_size(tokenizer)), num_codes, weights)
+
+
+def checkpoint_config(num_tokens: int) -> dict:
+    """config.json in the original layout."""
+
+    def part(model_type: str, cls: str, **params: object) -> dict:
+        return {"cls": cls, "model_type": model_type, "params": params}
+
+    projector = {"depth": 2, "n_embed": HIDDEN, "projector_type": "mlp_gelu"}
+    code_model = {"ch": CHANNELS, "z_channels": Z_CHANNELS, "encoder_ch_mult": CH_MULT, "decoder_ch_mult": CH_MULT}
+    return {
+        "aligner_config": part("aligner", "MlpProjector", input_dim=32, **projector),
+        "architectures": ["MultiModalityCausalLM"],
+        "gen_aligner_config": part("gen_aligner", "MlpProjector", input_dim=CODE_DIM, **projector),
+        "gen_head_config": part(
+            "gen_head", "vision_head", image_token_embed=HIDDEN, image_token_size=NUM_CODES, n_embed=HIDDEN
+        ),
+        "gen_vision_config": part(
+            "gen_vision", "VQ-16", image_token_size=NUM_CODES, n_embed=CODE_DIM, **code_model
+        ),
+        "language_config": llama_config(num_tokens).to_diff_dict() | {"torch_dtype": "bfloat16"},
+        "model_type": "multi_modality",
+        "torch_dtype": "bfloat16",
+        "vision_config": part("vision", "CLIPVisionTower", **vision_tower()),
+    }
+
+
+def llama_config(num_tokens: int) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=num_tokens,
+        hidden_size=HIDDEN,
+        intermediate_size=FFN,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS,
+        max_position_embeddings=1024,
+    )
+
+
+if __name__ == "__main__":
+    main()
