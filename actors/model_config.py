@@ -104,24 +104,23 @@ def _transformers_janus_shape(config: dict[str, Any]) -> JanusShape:
 
 
 def _flow_shape(config: dict[str, Any]) -> FlowShape:
+    llama = _llama_shape(_section(config, "language_config"), "language_config")
     enc_name, dec_name = "vision_gen_enc_config.params", "vision_gen_dec_config.params"
     enc = _section(_section(config, "vision_gen_enc_config"), "params", "vision_gen_enc_config")
     dec = _section(_section(config, "vision_gen_dec_config"), "params", "vision_gen_dec_config")
-    for key, value in {"kernel_size": 2, "stride": 2, "padding": 0}.items():
-        _require(enc, key, value, enc_name)
-    _require(dec, "upsamples", 1, dec_name, default=2)
-    for section, name in ((enc, enc_name), (dec, dec_name)):
-        _require(section, "use_bias", True, name, default=True)
-        _require(section, "use_mid_block", True, name, default=True)
     encoder_channels = _integers(enc, "block_out_channels", (768,), enc_name)
-    _require(dec, "block_out_channels", list(encoder_channels), dec_name, default=[768])
-    _require(dec, "hidden_size", enc.get("hidden_size", 2048), dec_name, default=2048)
-    _require(dec, "out_channels", enc.get("input_channels", 3), dec_name, default=3)
-    _require(dec, "norm_eps", enc.get("norm_eps", 1e-6), dec_name, default=1e-6)
     if len(encoder_channels) != 1:
         raise CheckpointError(f"{enc_name}.block_out_channels must hold one number, got {list(encoder_channels)}")
-    llama = _llama_shape(_section(config, "language_config"), "language_config")
-    _require(enc, "hidden_size", llama.hidden_size, enc_name, default=2048)
+    for key, value in {"kernel_size": 2, "stride": 2, "padding": 0}.items():
+        _require(enc, key, value, enc_name)
+    for section, name in ((enc, enc_name), (dec, dec_name)):
+        _require(section, "hidden_size", llama.hidden_size, name, default=2048)
+        _require(section, "use_bias", True, name, default=True)
+        _require(section, "use_mid_block", True, name, default=True)
+    _require(dec, "upsamples", 1, dec_name, default=2)
+    _require(dec, "block_out_channels", list(encoder_channels), dec_name, default=[768])
+    _require(dec, "out_channels", enc.get("input_channels", 3), dec_name, default=3)
+    _require(dec, "norm_eps", enc.get("norm_eps", 1e-6), dec_name, default=1e-6)
     return FlowShape(
         llama=llama,
         latent_channels=_integer(enc, "input_channels", 3, enc_name),

@@ -16,7 +16,7 @@ from actors.model_files import StoredFile
 BUNDLED = ("janus-shapes", "janusflow-shapes")
 _BUNDLED_ROOT = Path(__file__).parent / "checkpoints"
 # organization/name, with a folder of an autoencoder in it or not. Anything else without :// is a path.
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(/vae)?")
+_HUB_NAME = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:/(vae))?")
 
 
 class Folder(Protocol):
@@ -45,7 +45,7 @@ def find_folder(name: str, *, revision: str | None, storage_options: Mapping[str
     exists; a hub id `organization/name`, at `revision` (default: its main branch). `/vae` behind a bundled name or a
     hub id is the folder of that name inside. Raises CheckpointError where nothing is found.
     """
-    is_hub_name = False
+    hub_name = None
     if name.removesuffix("/vae") in BUNDLED:
         folder: Folder = LocalFolder(_BUNDLED_ROOT / name, name)
     elif name.startswith("file://"):
@@ -54,14 +54,13 @@ def find_folder(name: str, *, revision: str | None, storage_options: Mapping[str
         from actors.url_folder import UrlFolder
 
         folder = UrlFolder(name, storage_options or {})
-    elif Path(name).expanduser().exists() or not _HUB_NAME.fullmatch(name):
-        folder = LocalFolder(Path(name).expanduser(), name)
+    elif os.path.exists(os.path.expanduser(name)) or not (hub_name := _HUB_NAME.fullmatch(name)):
+        folder = LocalFolder(Path(os.path.expanduser(name)), name)
     else:
         from actors.hub_folder import open_hub_folder
 
-        is_hub_name = True
-        folder = open_hub_folder(name.removesuffix("/vae"), revision, "vae" if name.endswith("/vae") else "")
-    if revision is not None and not is_hub_name:
+        folder = open_hub_folder(hub_name[1], revision, hub_name[2] or "")
+    if revision is not None and not hub_name:
         raise CheckpointError(f"a revision belongs to a hub id (organization/name); {name} is none, got {revision!r}")
     return folder
 
@@ -79,8 +78,11 @@ class LocalFolder:
                 f"the model folder {self.path} {what}; a model is named by a folder, a URL of one, a hub id "
                 f"(organization/name) or one of {', '.join(BUNDLED)}"
             )
-        with os.scandir(self.path) as entries:
-            return {e.name: StoredFile(name=e.name, size=e.stat().st_size) for e in entries if e.is_file()}
+        try:
+            with os.scandir(self.path) as entries:
+                return {e.name: StoredFile(name=e.name, size=e.stat().st_size) for e in entries if e.is_file()}
+        except PermissionError as error:
+            raise CheckpointError(f"the model folder {self.path} may not be read by this user") from error
 
     def read(self, file_name: str) -> bytes:
         return (self.path / file_name).read_bytes()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOMS = ("actors", "workflows", "jobs")  # each may import itself and those before it
 HEAVY = ("torch", "transformers", "diffusers")  # seconds to load, and absent from no GPU process: actors only
-OTHER_FOLDERS = ("tests", "benchmarks")
+OTHER_FOLDERS = ("tests", "benchmarks", "examples")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +61,7 @@ class Project:
         self.rooms = [source for source in self.sources if source.room in ROOMS]
 
     def uphill_imports(self) -> list[str]:
-        """Imports of a higher room, or of tests and benchmarks; relative ones hide their room and count too."""
+        """Imports of a higher room, or of a folder that is no room; relative ones hide their room and count too."""
         return [
             f"{source.path}:{found.line} imports {found.module}"
             for source in self.rooms

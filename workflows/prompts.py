@@ -5,24 +5,28 @@ from __future__ import annotations
 import functools
 import glob
 import hashlib
-from collections.abc import Iterable
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actors.errors import InputError
-from workflows.storage import StorageError, options_for, storage_errors
+from workflows.storage import open_url, storage_errors
 
 NUM_FOOTER_READERS = 16  # footers are read in parallel: on object storage each is one or two round trips
 FOOTER_BYTES = 64 * 1024
 
 
 class PromptsError(InputError):
-    """The prompt files are not what a job can be made of: none match, one is corrupt, a column is missing or mistyped."""
+    """The prompt files are not what a job can be made of: none match, one is corrupt, a column is missing or mistyped,
+    one was changed while its rows were being rendered."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,13 +44,15 @@ class PromptFile:
     num_rows: int
 
 
-def find_prompt_files(prompts: str, storage: dict[str, Any], *, ignored_columns: Iterable[str] = ()) -> list[PromptFile]:
+def find_prompt_files(
+    prompts: str, storage: dict[str, Any], *, ignored_columns: Iterable[str] = ()
+) -> list[PromptFile]:
     """List the Parquet files that `prompts` (a file, a glob or a folder) means, in the order of their names.
 
     Only footers are read. Raises PromptsError or StorageError naming the file that is wrong.
     """
+    fs, root = open_url(prompts, storage, is_first_contact=True)
     with storage_errors(prompts):
-        fs, root = fsspec.core.url_to_fs(prompts, **options_for(prompts, storage))
         fs.invalidate_cache()
         folder, infos = _matching_files(fs, root)
     if not infos:
@@ -56,17 +62,19 @@ def find_prompt_files(prompts: str, storage: dict[str, Any], *, ignored_columns:
 
 
 def read_rows(file: PromptFile, start: int, stop: int, storage: dict[str, Any]) -> pa.Table:
-    """Rows `start` to `stop` of a prompt file, all columns."""
-    offset, parts = 0, []
-    footer = _open_footer(file.url, file.version, _hashable(storage))
-    for group in range(footer.num_row_groups):
-        num_rows = footer.row_group(group).num_rows
-        begin, end = max(start - offset, 0), min(stop - offset, num_rows)
-        if begin < end:
-            table = _read_row_group(file.url, file.version, group, _hashable(storage))
-            parts.append(table.slice(begin, end - begin))
-        offset += num_rows
-    return pa.concat_tables(parts).combine_chunks()
+    """Rows `start` to `stop` of a prompt file, all columns. Raises PromptsError if the file is not the planned one."""
+    options, offset, parts = json.dumps(storage, sort_keys=True), 0, []
+    with _decoding_errors(f"rows {start} to {stop} of {file.url}"):
+        footer = _open_footer(file.url, file.version, options)
+        for group in range(footer.num_row_groups):
+            num_rows = footer.row_group(group).num_rows
+            begin, end = max(start - offset, 0), min(stop - offset, num_rows)
+            if begin < end:
+                table = _read_row_group(file.url, file.version, options, group).slice(begin, end - begin)
+                # Copied: a slice would travel to the writers with the whole row group behind it.
+                parts.append(table.take(pa.array(range(end - begin), pa.int64())))
+            offset += num_rows
+        return pa.concat_tables(parts)
 
 
 def _matching_files(fs: fsspec.AbstractFileSystem, root: str) -> tuple[str, list[dict[str, Any]]]:
@@ -74,12 +82,20 @@ def _matching_files(fs: fsspec.AbstractFileSystem, root: str) -> tuple[str, list
     if glob.has_magic(root):
         found = {path: info for path, info in fs.glob(root, detail=True).items() if info["type"] == "file"}
         folder = root[: root.index(next(c for c in root if c in "*?["))].rpartition("/")[0]
-    elif fs.isfile(root):
-        found, folder = {root: fs.info(root)}, root.rpartition("/")[0]
+    elif (info := _info(fs, root)) and info["type"] == "file":
+        found, folder = {root: info}, root.rpartition("/")[0]
     else:
         found, folder = fs.find(root, detail=True), root.rstrip("/")
         found = {path: info for path, info in found.items() if _is_prompt_file(path[len(folder) :])}
     return folder, [found[path] for path in sorted(found)]
+
+
+def _info(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, Any] | None:
+    """What storage says of a path, None if nothing is there; unlike `fs.isfile` it hides no other error."""
+    try:
+        return fs.info(path)
+    except FileNotFoundError:
+        return None
 
 
 def _is_prompt_file(name: str) -> bool:
@@ -91,13 +107,8 @@ def _read_footer(
     fs: fsspec.AbstractFileSystem, folder: str, info: dict[str, Any], ignored_columns: set[str]
 ) -> PromptFile:
     url = fs.unstrip_protocol(info["name"])
-    try:
-        with fs.open(info["name"], "rb", **_footer_cache(fs)) as file:
-            metadata = pq.read_metadata(file)
-    except (pa.ArrowInvalid, pa.ArrowException) as error:
-        raise PromptsError(f"prompts: {url} is not a Parquet file that can be read: {error}") from error
-    except OSError as error:
-        raise StorageError(f"prompts: {url} cannot be read: {error}") from error
+    with storage_errors(url), _decoding_errors(url), fs.open(info["name"], "rb", **_footer_cache(fs)) as file:
+        metadata = pq.read_metadata(file)
     _check_columns(url, metadata.schema.to_arrow_schema(), ignored_columns)
     return PromptFile(
         url=url,
@@ -112,6 +123,20 @@ def _version_of(info: dict[str, Any]) -> str:
     """8 hex digits that change when the file may have changed."""
     mark = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or info.get("created")
     return hashlib.sha256(f"{info['size']}|{mark}".encode()).hexdigest()[:8]
+
+
+@contextmanager
+def _decoding_errors(what: str) -> Iterator[None]:
+    """Turn what Arrow raises for bytes that are no Parquet into one clear sentence; storage's errors pass."""
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise PromptsError(f"prompts: {what} cannot be read as Parquet: {error}") from error
+    except OSError as error:
+        # Arrow's own OSErrors (a damaged footer or page) have no number, those of storage do.
+        if type(error) is not OSError or error.errno is not None:
+            raise
+        raise PromptsError(f"prompts: {what} cannot be read as Parquet: {error}") from error
 
 
 def _footer_cache(fs: fsspec.AbstractFileSystem) -> dict[str, Any]:
@@ -146,11 +171,12 @@ def _check_columns(url: str, schema: pa.Schema, ignored_columns: set[str]) -> No
     """Raise PromptsError unless the columns a job reads are there and of a type it can read."""
     if "prompt" not in schema.names:
         raise PromptsError(f"prompts: {url} has no column `prompt`; its columns are {', '.join(schema.names)}")
+    for name, count in Counter(schema.names).items():
+        if count > 1:
+            raise PromptsError(f"prompts: {url} has {count} columns `{name}`, allowed is one of a name")
     for name, (is_allowed, allowed) in COLUMN_TYPES.items():
         if name not in schema.names or name in ignored_columns:
             continue
-        if schema.names.count(name) > 1:
-            raise PromptsError(f"prompts: {url} has {schema.names.count(name)} columns `{name}`, allowed is one")
         kind = schema.field(name).type
         # A column of nulls only has no type of its own: every row then takes the job's value.
         if not is_allowed(kind) and not pa.types.is_null(kind):
@@ -160,25 +186,25 @@ def _check_columns(url: str, schema: pa.Schema, ignored_columns: set[str]) -> No
 # ---- reading rows --------------------------------------------------------------------------------------------------
 
 @functools.lru_cache(maxsize=8)
-def _open_footer(url: str, version: str, storage: tuple) -> pq.FileMetaData:
-    with fsspec.open(url, "rb", **options_for(url, dict(storage))) as file:
+def _open_footer(url: str, version: str, options: str) -> pq.FileMetaData:
+    with _open_planned(url, version, options) as file:
         return pq.read_metadata(file)
 
 
 @functools.lru_cache(maxsize=2)
-def _read_row_group(url: str, version: str, group: int, storage: tuple) -> pa.Table:
+def _read_row_group(url: str, version: str, options: str, group: int) -> pa.Table:
     """One row group, kept for the next shard: a writer's row group often holds thousands of shards."""
-    with fsspec.open(url, "rb", **options_for(url, dict(storage))) as file:
+    with _open_planned(url, version, options) as file:
         return pq.ParquetFile(file).read_row_group(group)
 
 
-def _hashable(storage: dict[str, Any]) -> tuple:
-    """Storage options as a key of a cache."""
-    return tuple(sorted((key, _Frozen(value) if isinstance(value, dict) else value) for key, value in storage.items()))
-
-
-class _Frozen(dict):
-    """A dictionary of options that hashes by its text; it is never changed."""
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return hash(repr(sorted(self.items(), key=repr)))
+@contextmanager
+def _open_planned(url: str, version: str, options: str) -> Iterator[IO[bytes]]:
+    """The prompt file, if it still is the one that was planned. `options` are the storage options as JSON."""
+    fs, path = open_url(url, json.loads(options))
+    fs.invalidate_cache()
+    found = _version_of(fs.info(path))
+    if found != version:
+        raise PromptsError(f"prompts: {url} was changed after this job was planned (version {version}, now {found})")
+    with fs.open(path, "rb") as file:
+        yield file

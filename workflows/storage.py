@@ -19,6 +19,13 @@ from actors.errors import InputError
 SECRET_OPTIONS = frozenset({"key", "secret", "token", "password", "sas_token", "account_key", "connection_string"})
 
 
+# For the first contact with an S3 store: a wrong address is worth seconds, an outage in mid-job s3fs's own patience.
+FIRST_CONTACT = {"connect_timeout": 5, "read_timeout": 10, "retries": {"mode": "standard", "total_max_attempts": 2}}
+
+
+LASTING_ERRORS = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
+
+
 class StorageError(InputError):
     """A folder that cannot be read or written as it was named: wrong address, credentials, permissions or path."""
 
@@ -26,11 +33,10 @@ class StorageError(InputError):
 class Storage:
     """A folder and what may be done with the files below it. `name`s are relative, with `/` between parts."""
 
-    def __init__(self, url: str, options: dict[str, Any] | None = None) -> None:
+    def __init__(self, url: str, options: dict[str, Any] | None = None, *, is_first_contact: bool = False) -> None:
         self.url = url.rstrip("/")
         self.options = dict(options or {})
-        with storage_errors(url):
-            self.fs, self.root = fsspec.core.url_to_fs(self.url, **options_for(url, self.options))
+        self.fs, self.root = open_url(self.url, self.options, is_first_contact=is_first_contact)
         self.is_local = isinstance(self.fs, fsspec.implementations.local.LocalFileSystem)
 
     def path(self, name: str) -> str:
@@ -110,6 +116,28 @@ class Storage:
                 os.unlink(draft)
 
 
+def open_url(
+    url: str, options: dict[str, Any], *, is_first_contact: bool = False
+) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system behind a URL or local path, and the path in it. Raises StorageError.
+
+    On first contact an S3 store that cannot be reached is given up after seconds.
+    """
+    options = options if _is_remote(url) else {}  # the job's storage options are its object store's
+    is_hasty = is_first_contact and url.startswith(("s3://", "s3a://"))
+    if is_hasty:
+        options = {**options, "config_kwargs": {**FIRST_CONTACT, **options.get("config_kwargs", {})}}
+    with storage_errors(url):
+        try:
+            fs, path = fsspec.core.url_to_fs(url, **options)
+            if is_hasty:
+                fs.retries = 1
+                fs.connect()
+        except TypeError as error:
+            raise StorageError(f"{url} cannot be opened with storage options {', '.join(options)}: {error}") from error
+    return fs, path
+
+
 @contextlib.contextmanager
 def storage_errors(url: str) -> Iterator[None]:
     """Turn what a storage library raises for a wrong address, credentials or permission into one clear sentence."""
@@ -118,29 +146,28 @@ def storage_errors(url: str) -> Iterator[None]:
     except InputError:
         raise
     except FileNotFoundError as error:
-        raise StorageError(f"{url} is not there: {_first_line(error)}") from error
+        raise StorageError(f"{url} is not there{_detail(error)}") from error
     except PermissionError as error:
-        raise StorageError(f"{url} may not be used with the credentials given: {_first_line(error)}") from error
+        raise StorageError(f"{url} may not be used with the credentials given{_detail(error)}") from error
     except (OSError, ImportError, ValueError) as error:
-        raise StorageError(f"{url} cannot be used: {_first_line(error)}") from error
+        raise StorageError(f"{url} cannot be used{_detail(error)}") from error
     except Exception as error:
         if not type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp", "gcsfs", "adlfs")):
             raise
-        raise StorageError(f"{url} cannot be reached: {_first_line(error)}") from error
+        raise StorageError(f"{url} cannot be reached{_detail(error)}") from error
 
 
 def is_transient(error: BaseException) -> bool:
     """Whether a storage error may go away by itself: a lost connection, a time-out, a server that is busy or down."""
-    if isinstance(error, FileNotFoundError | PermissionError | FileExistsError | IsADirectoryError | NotADirectoryError):
+    if isinstance(error, LASTING_ERRORS):
         return False
     if isinstance(error, OSError | TimeoutError):
         return True
     return type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp"))
 
 
-def options_for(url: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The job's storage options for an object store; a local path in the same job needs none."""
-    return options if "://" in url and not url.startswith("file://") else {}
+def _is_remote(url: str) -> bool:
+    return "://" in url and not url.startswith(("file://", "local://"))
 
 
 def _says_exists(error: OSError) -> bool:
@@ -149,5 +176,7 @@ def _says_exists(error: OSError) -> bool:
     return isinstance(error, FileExistsError) or code in {"PreconditionFailed", "412", "ConditionalRequestConflict"}
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _detail(error: BaseException) -> str:
+    """What a library says of an error, to stand behind our own sentence; some stores say nothing ("None")."""
+    line = (str(error).splitlines() or [""])[0]
+    return "" if line in ("", "None") else f": {line}"

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from examples.shapes.world import IMAGE_SIZE, describe, forget_words, training_scenes
+from examples.shapes.world import describe, forget_words, training_scenes
 
 # The bars are U+FF5C and the low blocks U+2581.
 BOS, EOS, PAD = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>"
@@ -53,7 +53,7 @@ def vocab_size(tokenizer: Tokenizer) -> int:
 
 
 def save_folder(
-    folder: Path, tokenizer: Tokenizer, config: dict, num_image_tokens: int, weights: dict[str, torch.Tensor]
+    folder: Path, tokenizer: Tokenizer, config: dict, num_image_tokens: int, image_size: int, weights: dict[str, torch.Tensor]
 ) -> None:
     """Writes a checkpoint in the original layout, its weights as bfloat16."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,17 +62,17 @@ def save_folder(
     save_file(rounded, folder / "model.safetensors", metadata={"format": "pt"})
     _write(folder / "config.json", config)
     _write(folder / "processor_config.json", _processor(num_image_tokens))
-    _write(folder / "preprocessor_config.json", _PREPROCESSOR)
+    _write(folder / "preprocessor_config.json", _PREPROCESSOR | {"image_size": image_size})
     _write(folder / "tokenizer_config.json", _TOKENIZER)
     specials = {"additional_special_tokens": OTHER_SPECIALS, "bos_token": BOS, "eos_token": EOS, "pad_token": PAD}
     _write(folder / "special_tokens_map.json", specials)
 
 
-def vision_tower() -> dict:
+def vision_tower(image_size: int) -> dict:
     """The `params` of a vision tower that is not shipped: generation reads the picture's size there."""
     return {
-        "image_size": IMAGE_SIZE,
-        "model_name": f"siglip_none_patch16_{IMAGE_SIZE}",
+        "image_size": image_size,
+        "model_name": f"siglip_none_patch16_{image_size}",
         "select_feature": "same",
         "select_layer": -1,
     }
@@ -95,7 +95,6 @@ _PREPROCESSOR = {
     "do_normalize": True,
     "image_mean": [0.5, 0.5, 0.5],
     "image_processor_type": "VLMImageProcessor",
-    "image_size": IMAGE_SIZE,
     "image_std": [0.5, 0.5, 0.5],
     "min_size": 14,
     "processor_class": "VLChatProcessor",

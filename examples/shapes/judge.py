@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from examples.shapes.world import BACKGROUNDS, COLORS, PLACES, RELATIONS, SHAPES, Scene, Thing
+from examples.shapes.world import BACKGROUNDS, COLORS, EXTENT, PLACES, RELATIONS, SHAPES, Scene, Thing
 
-MIN_AREA = 40  # pixels: a smaller stain is not counted as an object
+MIN_AREA = 0.0025  # of the picture: a smaller stain is not counted as an object
 FOREGROUND_DISTANCE = 60  # RGB distance to the background from which a pixel belongs to an object
 COLOR_DISTANCE = 60  # RGB distance within which a colour is called by its name
-LARGE_FROM = 36  # pixels of width or height; drawn small shapes have at most 28, large ones at least 41
+LARGE_FROM = 0.28  # of the picture's width or height; drawn small shapes have at most 0.22, large ones at least 0.32
 SHAPE_OVERLAP = 0.8  # intersection over union with the ideal shape in the same box
 
 
@@ -55,7 +55,7 @@ def look(pixels: np.ndarray) -> tuple[str | None, list[Seen]]:
     border = np.concatenate([rgb[0], rgb[-1], rgb[:, 0], rgb[:, -1]])
     ground = np.median(border, axis=0)
     mask = np.linalg.norm(rgb - ground, axis=-1) > FOREGROUND_DISTANCE
-    return _color_name(ground, BACKGROUNDS), [_see(part, rgb) for part in _parts(mask) if part.sum() >= MIN_AREA]
+    return _color_name(ground, BACKGROUNDS), [_see(part, rgb) for part in _parts(mask) if part.mean() >= MIN_AREA]
 
 
 def _thing_faults(seen: Seen, wanted: Thing) -> list[str]:
@@ -66,7 +66,7 @@ def _thing_faults(seen: Seen, wanted: Thing) -> list[str]:
 def _place_faults(seen: Seen, place: str | None, shape: tuple[int, ...]) -> list[str]:
     """The nearest of the five places must be the one that was asked."""
     height, width = shape[:2]
-    where = np.array([seen.x / width, seen.y / height]) * 128
+    where = np.array([seen.x / width, seen.y / height]) * EXTENT
     nearest = min(PLACES, key=lambda name: np.linalg.norm(where - PLACES[name]))
     return [] if place in (None, nearest) else [f"{nearest}, not {place}"]
 
@@ -75,7 +75,7 @@ def _see(part: np.ndarray, rgb: np.ndarray) -> Seen:
     rows, columns = np.nonzero(part)
     box = part[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     x, y = (columns.min() + columns.max()) / 2, (rows.min() + rows.max()) / 2
-    size = "large" if max(box.shape) >= LARGE_FROM * part.shape[0] / 128 else "small"
+    size = "large" if max(box.shape) >= LARGE_FROM * part.shape[0] else "small"
     return Seen(color=_color_name(np.median(rgb[part], axis=0), COLORS), shape=_shape_name(box), size=size, x=x, y=y)
 
 

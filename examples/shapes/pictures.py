@@ -15,27 +15,17 @@ from examples.shapes.schedule import device
 from examples.shapes.world import Scene, draw, training_scenes
 
 
-CROP = 64  # pixels: a crop costs a quarter of a picture
-
-
-def picture_batches(seed: int, batch: int) -> Iterator[torch.Tensor]:
-    """Endless batches of training pictures, float [B, 3, 128, 128] in [-1, 1]."""
+def picture_batches(seed: int, batch: int, image_size: int) -> Iterator[torch.Tensor]:
+    """Endless batches of training pictures, float [B, 3, H, W] in [-1, 1]."""
     rng = random.Random(f"pictures {seed}")
     scenes = training_scenes(seed)
     while True:
-        yield drawn(itertools.islice(scenes, batch), rng)
+        yield drawn(itertools.islice(scenes, batch), rng, image_size)
 
 
-def random_crops(pixels_BCHW: torch.Tensor) -> torch.Tensor:
-    """Of every picture one square of 64 pixels, at a multiple of 16 pixels."""
-    corners = torch.randint(0, (pixels_BCHW.shape[-1] - CROP) // 16 + 1, (len(pixels_BCHW), 2)) * 16
-    crops = [pixels[:, y : y + CROP, x : x + CROP] for pixels, (y, x) in zip(pixels_BCHW, corners.tolist(), strict=True)]
-    return torch.stack(crops)
-
-
-def drawn(scenes: Iterable[Scene], rng: random.Random) -> torch.Tensor:
-    """The drawings of complete scenes, float [B, 3, 128, 128] in [-1, 1]."""
-    arrays = np.stack([np.asarray(draw(scene, rng)) for scene in scenes])
+def drawn(scenes: Iterable[Scene], rng: random.Random, image_size: int) -> torch.Tensor:
+    """The drawings of complete scenes, float [B, 3, H, W] in [-1, 1]."""
+    arrays = np.stack([np.asarray(draw(scene, rng, image_size)) for scene in scenes])
     return torch.from_numpy(arrays).to(device()).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 

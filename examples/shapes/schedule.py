@@ -51,6 +51,20 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, 
         group["lr"] = peak * warm * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
 
 
+def start_as_identity(model: torch.nn.Module, last_convolutions: tuple[str, ...]) -> None:
+    """Gives every layer's output the spread of its input, and starts each residual branch at zero.
+
+    `last_convolutions` are the names that a branch's last layer can have. Without this a deep stack of convolutions
+    begins by fading its input out, and learns the mean picture for a long time.
+    """
+    for name, layer in model.named_modules():
+        if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)):
+            torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
+            torch.nn.init.zeros_(layer.bias)
+            if name.endswith(last_convolutions):
+                torch.nn.init.zeros_(layer.weight)
+
+
 def mixed_precision() -> torch.autocast:
     """bfloat16 products with float32 weights: twice the speed where the processor has them."""
     return torch.autocast(device().type, dtype=torch.bfloat16)

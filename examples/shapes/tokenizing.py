@@ -1,6 +1,6 @@
 """The code model's other half, which training needs and rendering does not: pictures to codes.
 
-The encoder sees one 16x16 patch at a time, so that equal patches have equal codes and a flat patch costs one code.
+The encoder sees one 8x8 patch at a time, so that equal patches have equal codes and a flat patch costs one code.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-PATCH = 16  # pixels; the factor of the decoder's four upsamplings
+PATCH = 8  # pixels; the factor of the decoder's three upsamplings
 CODE_DIM = 8
 
 
 class PatchEncoder(nn.Module):
-    """Pixels [B, 3, H, W] in [-1, 1] to unit vectors [B, 8, H/16, W/16]."""
+    """Pixels [B, 3, H, W] in [-1, 1] to unit vectors [B, 8, H/8, W/8]."""
 
     def __init__(self) -> None:
         super().__init__()
-        width = 384
+        width = 256
         self.layers = nn.Sequential(
             nn.Conv2d(3, width, PATCH, stride=PATCH), nn.GELU(),
             nn.Conv2d(width, width, 1), nn.GELU(),

@@ -29,7 +29,7 @@ from examples.shapes.schedule import (
     training_steps,
 )
 from examples.shapes.tokenizing import CODE_DIM, PatchEncoder, nearest_codes
-from examples.shapes.train_vq import CH_MULT, CHANNELS, NUM_CODES, OUTPUT as CODE_MODEL, Z_CHANNELS
+from examples.shapes.train_vq import CH_MULT, CHANNELS, IMAGE_SIZE, NUM_CODES, OUTPUT as CODE_MODEL, Z_CHANNELS
 from examples.shapes.world import describe, forget_words, training_scenes
 
 OUTPUT = CHECKPOINTS / "janus-shapes"
@@ -111,7 +111,7 @@ def example_batches(
         waiting[len(ids)].append((ids, scene))
         if len(waiting[len(ids)]) == BATCH:
             rows, scenes = zip(*waiting.pop(len(ids)), strict=True)
-            yield torch.tensor(rows, device=device()), nearest_codes(encoder(drawn(scenes, rng)), codebook_VC)
+            yield torch.tensor(rows, device=device()), nearest_codes(encoder(drawn(scenes, rng, IMAGE_SIZE)), codebook_VC)
 
 
 def save(folder: Path, tokenizer: Tokenizer, model: JanusShapes, code_model: dict) -> None:
@@ -119,7 +119,7 @@ def save(folder: Path, tokenizer: Tokenizer, model: JanusShapes, code_model: dic
     weights["gen_vision_model.quantize.embedding.weight"] = code_model["codebook"]
     weights |= {f"gen_vision_model.{name}": value for name, value in code_model["painter"].items()}
     num_codes = 8 * 8
-    save_folder(folder, tokenizer, checkpoint_config(vocab_size(tokenizer)), num_codes, weights)
+    save_folder(folder, tokenizer, checkpoint_config(vocab_size(tokenizer)), num_codes, IMAGE_SIZE, weights)
 
 
 def checkpoint_config(num_tokens: int) -> dict:
@@ -143,7 +143,7 @@ def checkpoint_config(num_tokens: int) -> dict:
         "language_config": llama_config(num_tokens).to_diff_dict() | {"torch_dtype": "bfloat16"},
         "model_type": "multi_modality",
         "torch_dtype": "bfloat16",
-        "vision_config": part("vision", "CLIPVisionTower", **vision_tower()),
+        "vision_config": part("vision", "CLIPVisionTower", **vision_tower(IMAGE_SIZE)),
     }
 
 
@@ -156,6 +156,7 @@ def llama_config(num_tokens: int) -> LlamaConfig:
         num_attention_heads=HEADS,
         num_key_value_heads=HEADS,
         max_position_embeddings=1024,
+        attn_implementation="eager",  # on a CPU the fused kernel's backward pass is slower
     )
 
 

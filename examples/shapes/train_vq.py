@@ -1,4 +1,4 @@
-"""Trains the code model of janus-shapes: 128x128 pictures to 8x8 codes and back.
+"""Trains the code model of janus-shapes: 64x64 pictures to 8x8 codes and back.
 
 First an autoencoder with continuous latents of unit length, then k-means over them gives the codebook, then the
 decoder learns to paint from the codes. Run from the project's root: `python -m examples.shapes.train_vq`.
@@ -14,20 +14,21 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vqdec import Decoder as VQDecoder
-from examples.shapes.pictures import drawn, painting_loss, picture_batches, random_crops, share_right
-from examples.shapes.schedule import device, mixed_precision, parse_arguments, set_learning_rate, training_steps
-from examples.shapes.tokenizing import CODE_DIM, PatchEncoder, nearest_codes, spherical_kmeans
+from actors.model_shape import VQShape
+from actors.vq import Decoder
+from examples.shapes.pictures import drawn, painting_loss, picture_batches, share_right
+from examples.shapes.schedule import device, mixed_precision, parse_arguments, set_learning_rate, start_as_identity, training_steps
+from examples.shapes.tokenizing import CODE_DIM, PATCH, PatchEncoder, nearest_codes, spherical_kmeans
 from examples.shapes.world import held_out_pairs, held_out_singles
 
-NUM_CODES, Z_CHANNELS, CHANNELS, CH_MULT = 1024, 64, 32, (2, 1, 1, 2, 4)
+IMAGE_SIZE = 64
+NUM_CODES, Z_CHANNELS, CHANNELS, CH_MULT = 1024, 64, 32, (3, 1, 2, 4)
 OUTPUT = Path("build/shapes/vq.pt")
 BATCH = 8
-CROPPED = 0.6  # this part of the training sees crops of pictures, at a quarter of the cost
-CONTINUOUS = 0.4  # this part of the training goes to the autoencoder without a codebook
+CONTINUOUS = 0.35  # this part of the training goes to the autoencoder without a codebook
 LATENT_NOISE = 0.1  # teaches the decoder the errors that codes will make
 # Residual blocks that training leaves at the identity (second convolution zero): most of the cost, little of the use.
-IDLE_BLOCKS = ((0, 2), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2), (4, 0), (4, 1), (4, 2))
+IDLE_BLOCKS = ((0, 2), (1, 2), (2, 1), (2, 2), (3, 0), (3, 1), (3, 2))
 
 
 class Painter(nn.Module):
@@ -36,10 +37,25 @@ class Painter(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.post_quant_conv = nn.Conv2d(CODE_DIM, Z_CHANNELS, 1)
-        self.decoder = VQDecoder(Z_CHANNELS, CHANNELS, CH_MULT)
+        self.decoder = Decoder(shape())
         for level, block in IDLE_BLOCKS:
             residual = self.decoder.conv_blocks[level].res
             residual[block] = getattr(residual[block], "nin_shortcut", nn.Identity())
+        start_as_identity(self, ("conv2", "proj_out"))
+        self._steady_last_norm()
+
+    @torch.no_grad()
+    def _steady_last_norm(self) -> None:
+        """Gives each group of the last norm one channel of picture and two constants, 4 and -4.
+
+        The norm divides by the spread of the whole picture: of a picture's channels alone it would leave the signs of
+        flat colours. Beside the constants it is nearly linear from the first step on.
+        """
+        widen, norm = self.decoder.conv_blocks[-1].res[0], self.decoder.norm_out
+        for offset, constant in ((1, 4.0), (2, -4.0)):
+            widen.weight[offset::3] = 0
+            widen.bias[offset::3] = constant
+        norm.weight[0::3] = 4 * (2 / 3) ** 0.5
 
     def forward(self, latents_BCHW: torch.Tensor) -> torch.Tensor:
         return self.decoder(self.post_quant_conv(latents_BCHW))
@@ -48,16 +64,15 @@ class Painter(nn.Module):
 def main() -> None:
     arguments = parse_arguments(__doc__.splitlines()[0], steps=4000, output=OUTPUT)
     encoder, painter = PatchEncoder().to(device()), Painter().to(device())
+    start_as_identity(encoder, ())
     optimizer = torch.optim.AdamW([*encoder.parameters(), *painter.parameters()], lr=0, weight_decay=0.01)
-    pictures = picture_batches(arguments.seed, BATCH)
+    pictures = picture_batches(arguments.seed, BATCH, IMAGE_SIZE)
     codebook = None
     for step, progress in training_steps(arguments):
-        set_learning_rate(optimizer, 2e-3, step, progress)
+        set_learning_rate(optimizer, 1.5e-3, step, progress)
         if codebook is None and progress >= CONTINUOUS:
             codebook = make_codebook(encoder, arguments.seed)
-        pixels = next(pictures)
-        pixels = random_crops(pixels) if progress < CROPPED else pixels
-        loss = train_step(encoder, painter, codebook, optimizer, pixels)
+        loss = train_step(encoder, painter, codebook, optimizer, next(pictures))
         if step % 50 == 0:
             print(f"step {step} ({progress:.0%}) loss {loss:.4f}", flush=True)
         if step % 500 == 499 and codebook is not None:
@@ -91,6 +106,17 @@ def train_step(
     return loss.item()
 
 
+def shape() -> VQShape:
+    return VQShape(
+        codebook_size=NUM_CODES,
+        code_dim=CODE_DIM,
+        channels=CHANNELS,
+        channel_multipliers=CH_MULT,
+        z_channels=Z_CHANNELS,
+        grid_size=IMAGE_SIZE // PATCH,
+    )
+
+
 def quantize(latents_BCHW: torch.Tensor, codebook_VC: torch.Tensor) -> torch.Tensor:
     codes = nearest_codes(latents_BCHW, codebook_VC)
     return codebook_VC[codes].transpose(1, 2).reshape(latents_BCHW.shape)
@@ -99,7 +125,7 @@ def quantize(latents_BCHW: torch.Tensor, codebook_VC: torch.Tensor) -> torch.Ten
 @torch.no_grad()
 def make_codebook(encoder: PatchEncoder, seed: int) -> torch.Tensor:
     """k-means over the latents of 5,000 training pictures."""
-    batches = itertools.islice(picture_batches(seed + 1, BATCH), 5_000 // BATCH)
+    batches = itertools.islice(picture_batches(seed + 1, BATCH, IMAGE_SIZE), 5_000 // BATCH)
     latents = torch.cat([encoder(pixels).flatten(2).transpose(1, 2).reshape(-1, CODE_DIM).cpu() for pixels in batches])
     return spherical_kmeans(latents, NUM_CODES, torch.Generator().manual_seed(seed)).to(device())
 
@@ -113,7 +139,7 @@ def report(encoder: PatchEncoder, painter: Painter, codebook_VC: torch.Tensor, n
         right = []
         for start in range(0, num, 20):
             chunk = scenes[start : start + 20]
-            latents = encoder(drawn(chunk, rng))
+            latents = encoder(drawn(chunk, rng, IMAGE_SIZE))
             used.update(nearest_codes(latents, codebook_VC).flatten().tolist())
             right.append(share_right(painter(quantize(latents, codebook_VC)), chunk))
         print(f"reconstructions of held-out {name} scenes right: {sum(right) / len(right):.1%}", flush=True)
@@ -133,7 +159,7 @@ def full_state(painter: Painter) -> dict[str, torch.Tensor]:
         for name in ("weight", "bias"):
             if prefix + name in state:
                 state[f"{prefix}nin_shortcut.{name}"] = state.pop(prefix + name)
-    for name, value in VQDecoder(Z_CHANNELS, CHANNELS, CH_MULT).state_dict().items():
+    for name, value in Decoder(shape()).state_dict().items():
         is_scale = "norm" in name and name.endswith("weight")
         state.setdefault(f"decoder.{name}", torch.ones_like(value) if is_scale else torch.zeros_like(value))
     return state

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from PIL import Image, ImageDraw
 
-IMAGE_SIZE = 128
+EXTENT = 128  # the coordinates of a scene run from 0 to here each way, whatever size it is drawn in
 COLORS = {
     "red": (215, 35, 45),
     "green": (40, 155, 70),
@@ -24,7 +24,7 @@ COLORS = {
 }
 BACKGROUNDS = {"white": (255, 255, 255), "black": (15, 15, 15), "gray": (150, 150, 150), "yellow": COLORS["yellow"]}
 SHAPES = ("circle", "square", "triangle", "diamond")
-SIZES = {"small": 14, "large": 24}  # half the width of a shape, in pixels
+SIZES = {"small": 14, "large": 24}  # half the width of a shape
 PLACES = {
     "on the left": (32, 64),
     "on the right": (96, 64),
@@ -137,22 +137,23 @@ def forget_words(scene: Scene, rng: random.Random) -> Scene:
     return replace(scene, first=first, second=second, place=keep(scene.place), background=keep(scene.background))
 
 
-def draw(scene: Scene, rng: random.Random) -> Image.Image:
-    """The picture of a complete scene, RGB; `rng` moves each shape by up to 4 pixels."""
-    scale = 4  # drawn larger and reduced: smooth edges
-    canvas = Image.new("RGB", (IMAGE_SIZE * scale, IMAGE_SIZE * scale), BACKGROUNDS[scene.background])
+def draw(scene: Scene, rng: random.Random, image_size: int) -> Image.Image:
+    """The picture of a complete scene, RGB; `rng` moves each shape by up to 1/32 of the picture."""
+    oversampling = 4  # drawn larger and reduced: smooth edges
+    scale = oversampling * image_size / EXTENT
+    canvas = Image.new("RGB", (image_size * oversampling,) * 2, BACKGROUNDS[scene.background])
     pen = ImageDraw.Draw(canvas)
     for thing, (x, y) in _placed_things(scene, rng):
         x, y = x + rng.choice((-4, 0, 4)), y + rng.choice((-4, 0, 4))
         _draw_thing(pen, thing, x * scale, y * scale, SIZES[thing.size] * scale)
-    return canvas.reduce(scale)
+    return canvas.reduce(oversampling)
 
 
 def _placed_things(scene: Scene, rng: random.Random) -> list[tuple[Thing, tuple[int, int]]]:
     if scene.is_single:
         return [(scene.first, PLACES[scene.place])]
     dx, dy = RELATIONS[scene.relation or rng.choice(("left of", "above"))]
-    middle = IMAGE_SIZE // 2
+    middle = EXTENT // 2
     first = (scene.first, (middle + 32 * dx, middle + 32 * dy))
     return [first, (scene.second or scene.first, (middle - 32 * dx, middle - 32 * dy))]
 

@@ -1,4 +1,4 @@
-"""A small hub on 127.0.0.1: the three endpoints the hub client uses for a download, serving one folder as one commit."""
+"""A small hub on 127.0.0.1: the endpoints its client uses for a download, each repository a folder at one commit."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class HubServer:
         etag = _sha256(path) if path.suffix in (".safetensors", ".bin") else "e" + _sha256(path)[:39]
         return 200, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT}, path.read_bytes()
 
-    def _handler_class(hub) -> type[BaseHTTPRequestHandler]:  # noqa: N805
+    def _handler_class(hub) -> type[BaseHTTPRequestHandler]:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 

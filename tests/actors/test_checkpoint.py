@@ -25,11 +25,6 @@ def tiny(tmp_path: Path) -> Path:
     return Path(shutil.copytree(TINY, tmp_path / "tiny"))
 
 
-@pytest.fixture
-def flow(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(FLOW, tmp_path / "flow"))
-
-
 def edit(path: Path, **changes: object) -> None:
     """Set keys of a JSON file; a value of None removes the key."""
     config = {**json.loads(path.read_text()), **changes}
@@ -50,7 +45,9 @@ def test_an_original_janus_folder_is_recognized() -> None:
     assert checkpoint.config == json.loads((TINY / "config.json").read_text())
     assert checkpoint.weight_files == ("model.safetensors",)
     sizes = {file.name: file.size for file in checkpoint.files}
-    assert sizes == {name: (TINY / name).stat().st_size for name in ("config.json", "tokenizer.json", "model.safetensors")}
+    assert sizes == {
+        name: (TINY / name).stat().st_size for name in ("config.json", "tokenizer.json", "model.safetensors")
+    }
     assert checkpoint.context_length == 1024
     assert fetch_checkpoint(str(TINY)) == TINY
 
@@ -83,7 +80,12 @@ def test_toy_needs_no_files() -> None:
 
 @pytest.mark.parametrize(
     ("model", "prompt_format"),
-    [("Janus-1.3B", "janus"), ("Janus-Pro-1B", "janus-pro"), ("Janus-Pro-7B", "janus-pro"), ("JanusFlow-1.3B", "janus")],
+    [
+        ("Janus-1.3B", "janus"),
+        ("Janus-Pro-1B", "janus-pro"),
+        ("Janus-Pro-7B", "janus-pro"),
+        ("JanusFlow-1.3B", "janus"),
+    ],
 )
 def test_the_published_configs_tell_their_role_tags(model: str, prompt_format: str, tiny: Path) -> None:
     published = json.loads(gzip.decompress((DATA / "real_shapes" / f"{model}.json.gz").read_bytes()))["config"]
@@ -147,7 +149,9 @@ def test_a_missing_shard_is_named(tiny: Path) -> None:
 def test_an_index_that_points_out_of_its_folder_is_refused(tiny: Path) -> None:
     (tiny / "model.safetensors").unlink()
     (tiny / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../other/model.safetensors"}}')
-    with pytest.raises(CheckpointError, match=r"names '../other/model.safetensors', which is not a weight file of that"):
+    with pytest.raises(
+        CheckpointError, match=r"names '../other/model.safetensors', which is not a weight file of that"
+    ):
         open_checkpoint(str(tiny))
 
 
@@ -157,7 +161,7 @@ def test_weights_that_were_never_pulled_are_told_from_damaged_ones(tiny: Path) -
     with pytest.raises(CheckpointError, match="is a Git LFS pointer, not the weights: run `git lfs pull`"):
         open_checkpoint(str(tiny))
     (tiny / "model.safetensors").write_text("")
-    with pytest.raises(CheckpointError, match="model.safetensors of .* is empty"):
+    with pytest.raises(CheckpointError, match=r"model.safetensors of .* is empty"):
         open_checkpoint(str(tiny))
 
 
@@ -196,14 +200,16 @@ def test_a_folder_with_no_model_in_it_lists_what_it_holds(tmp_path: Path) -> Non
         open_checkpoint(str(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["./nothing", "../nothing/here", "/nothing/here", "~/nothing", "nothing", "a/b/c"])
+@pytest.mark.parametrize(
+    "name", ["./nothing", "../nothing/here", "/nothing/here", "~/nothing", "~nobody-here/x", "nothing", "a/b/c"]
+)
 def test_a_path_that_does_not_exist_is_not_asked_of_the_hub(name: str) -> None:
     with pytest.raises(NoSuchFolder, match=r"does not exist; a model is named by a folder, a URL of one, a hub id"):
         open_checkpoint(name)
 
 
 def test_a_file_in_place_of_a_folder_is_refused() -> None:
-    with pytest.raises(CheckpointError, match="config.json is a file, not a folder"):
+    with pytest.raises(CheckpointError, match=r"config.json is a file, not a folder"):
         open_checkpoint(str(TINY / "config.json"))
 
 
@@ -217,41 +223,6 @@ def test_a_folder_that_exists_wins_over_a_hub_id(tmp_path: Path, monkeypatch: py
 def test_a_revision_belongs_to_a_hub_id(name: str) -> None:
     with pytest.raises(CheckpointError, match=f"a revision belongs to a hub id .*; {name} is none, got 'main'"):
         open_checkpoint(name, revision="main")
-
-
-def test_janusflow_without_an_autoencoder_asks_for_one(flow: Path) -> None:
-    shutil.rmtree(flow / "vae")
-    with pytest.raises(CheckpointError, match="so model.vae must name an autoencoder, such as stabilityai/sdxl-vae"):
-        open_vae(None, open_checkpoint(str(flow)))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"scaling_factor": None}, r"must hold a scaling_factor \(0.13025 for stabilityai/sdxl-vae\), got None"),
-        ({"scaling_factor": -1}, "must hold a scaling_factor .*, got -1"),
-        ({"shift_factor": 0.1159}, "shift_factor of .* must be null: JanusFlow's latents are only scaled; got 0.1159"),
-        ({"latent_channels": 16}, "decodes latents of 16 channels, the checkpoint makes 4"),
-        ({"block_out_channels": [8, 16, 16]}, "makes 4 pixels of a latent, JanusFlow needs 8"),
-        ({"_class_name": "AutoencoderKLWan"}, "must be a diffusers AutoencoderKL folder; .* is of kind 'AutoencoderKLWan'"),
-    ],
-)
-def test_an_autoencoder_that_would_garble_is_refused(changes: dict, message: str, flow: Path) -> None:
-    edit(flow / "vae" / "config.json", **changes)
-    with pytest.raises(CheckpointError, match=message):
-        open_vae(None, open_checkpoint(str(flow)))
-
-
-def test_an_autoencoder_config_without_a_class_name_is_known_by_its_keys(flow: Path) -> None:
-    edit(flow / "vae" / "config.json", _class_name=None)
-    assert open_vae(None, open_checkpoint(str(flow))).weight_files == ("diffusion_pytorch_model.safetensors",)
-
-
-def test_a_text_model_is_no_autoencoder_and_janus_takes_none() -> None:
-    with pytest.raises(CheckpointError, match=r"janus-tiny is of kind 'multi_modality'"):
-        open_vae(str(TINY), open_checkpoint(str(FLOW)))
-    with pytest.raises(CheckpointError, match=r"model.vae belongs to JanusFlow; .*janus-tiny \(janus\) has its own"):
-        open_vae(f"{FLOW}/vae", open_checkpoint(str(TINY)))
 
 
 def test_looking_at_a_checkpoint_loads_no_torch_and_no_transformers() -> None:

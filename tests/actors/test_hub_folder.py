@@ -46,7 +46,11 @@ print(json.dumps(answer))
 def hub(tmp_path: Path) -> Iterator[HubServer]:
     """org/tiny (with a second copy of the weights as .bin, and a readme), org/Janus-1.3B, org/flow and org/llama."""
     repositories = {}
-    for name, source in {"org/tiny": "janus-tiny", "org/Janus-1.3B": "janus-tiny", "org/flow": "janusflow-tiny"}.items():
+    for name, source in {
+        "org/tiny": "janus-tiny",
+        "org/Janus-1.3B": "janus-tiny",
+        "org/flow": "janusflow-tiny",
+    }.items():
         repositories[name] = Path(shutil.copytree(DATA / source, tmp_path / "repositories" / name))
     (repositories["org/tiny"] / "pytorch_model.bin").write_bytes(b"the same weights once more")
     (repositories["org/tiny"] / "README.md").write_text("about the model")
@@ -78,7 +82,7 @@ def test_a_hub_id_is_pinned_to_the_commit_and_described_without_its_weights(hub:
     assert {file["name"]: file["size"] for file in checkpoint["files"]}["model.safetensors"] == len(weights)
     assert checkpoint["digest"] == hashlib.sha256(line.encode()).hexdigest()
     assert hub.downloaded() == {"config.json"}
-    assert hub.tokens == {f"Bearer {TOKEN}"}  # and `ask` checks that no output has it
+    assert f"Bearer {TOKEN}" in hub.tokens  # and `ask` checks that no output has it
 
 
 def test_only_the_files_a_render_reads_are_downloaded_and_only_once(hub: HubServer, tmp_path: Path) -> None:
@@ -118,6 +122,7 @@ def test_a_hub_id_of_janus_1_3b_means_its_role_tags(hub: HubServer, tmp_path: Pa
     ("name", "revision", "error", "kind", "message"),
     [
         ("org/nothing", None, None, "NoSuchFolder", "org/nothing is neither a folder here nor a hub repository"),
+        ("org/vae", None, None, "NoSuchFolder", "org/vae is neither a folder here nor a hub repository"),
         ("org/tiny", "v9", None, "NoSuchFolder", "the hub repository org/tiny has no revision 'v9'"),
         ("org/tiny", None, (403, "GatedRepo"), "CheckpointError", "org/tiny is gated: accept its terms"),
         ("org/tiny", None, (403, ""), "CheckpointError", "refuses to show org/tiny to this machine's HF_TOKEN"),
@@ -127,7 +132,13 @@ def test_a_hub_id_of_janus_1_3b_means_its_role_tags(hub: HubServer, tmp_path: Pa
     ],
 )
 def test_what_the_hub_does_not_give_is_refused_in_one_sentence(
-    hub: HubServer, tmp_path: Path, name: str, revision: str | None, error: tuple[int, str] | None, kind: str, message: str
+    hub: HubServer,
+    tmp_path: Path,
+    name: str,
+    revision: str | None,
+    error: tuple[int, str] | None,
+    kind: str,
+    message: str,
 ) -> None:
     hub.error = error
     answer = ask(hub.url, tmp_path / "home", name, revision)

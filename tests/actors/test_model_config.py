@@ -122,7 +122,11 @@ YARN = {"rope_type": "yarn", "factor": 2.0}
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("language_config.rope_scaling", LINEAR, r"language_config.rope_scaling must be None, the only one .* got {'type'"),
+        (
+            "language_config.rope_scaling",
+            LINEAR,
+            r"language_config.rope_scaling must be None, the only one .* got {'type'",
+        ),
         ("language_config.rope_parameters", YARN, "rope_parameters.rope_type must be 'default', .* got 'yarn'"),
         ("language_config.attention_bias", True, "language_config.attention_bias must be False, .* got True"),
         ("language_config.mlp_bias", True, "language_config.mlp_bias must be False, .* got True"),
@@ -133,7 +137,11 @@ YARN = {"rope_type": "yarn", "factor": 2.0}
         ("language_config.rms_norm_eps", 0, "rms_norm_eps must be a positive number, got 0"),
         ("language_config", None, "config.json must hold an object language_config, got None"),
         ("gen_vision_config.cls", "VQ-8", "gen_vision_config.cls must be VQ-16, got 'VQ-8'"),
-        ("gen_vision_config.params.decoder_ch_mult", 4, "decoder_ch_mult must be a list of positive whole numbers, got 4"),
+        (
+            "gen_vision_config.params.decoder_ch_mult",
+            4,
+            "decoder_ch_mult must be a list of positive whole numbers, got 4",
+        ),
         ("gen_vision_config.params.ch", 40, r"channels \(40 x \[1, 1, 2, 2, 4\]\) must be multiples of 32"),
         ("gen_aligner_config.params.depth", 3, "gen_aligner_config.params.depth must be 2, .* got 3"),
         ("gen_aligner_config.params.projector_type", "linear", "projector_type must be 'mlp_gelu', .* got 'linear'"),
@@ -167,7 +175,7 @@ def test_a_transformers_setting_that_would_be_got_wrong_is_refused(path: str, va
     [
         ("vision_gen_enc_config.params.kernel_size", 7, "kernel_size must be 2, .* got 7"),
         ("vision_gen_enc_config.params.hidden_size", 1024, "params.hidden_size must be 2048, .* got 1024"),
-        ("vision_gen_enc_config.params.block_out_channels", [768, 768], r"must hold one number, got \[768, 768\]|must be"),
+        ("vision_gen_enc_config.params.block_out_channels", [768, 768], r"must hold one number, got \[768, 768\]"),
         ("vision_gen_dec_config.params.upsamples", 2, "vision_gen_dec_config.params.upsamples must be 1, .* got 2"),
         ("vision_gen_dec_config.params.use_bias", False, "use_bias must be True, .* got False"),
         ("vision_gen_dec_config.params.out_channels", 16, "out_channels must be 4, .* got 16"),

@@ -8,40 +8,29 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.servers.s3 import S3Server
+from workflows.storage import Storage
 
 NUM_RACERS = 16
 NUM_ROUNDS = 5
 
 
-def create(fs, path: str, content: bytes) -> bool:
-    """Write an object unless it exists; whether it was written. Stores differ in how they say that it exists."""
-    try:
-        fs.pipe_file(path, content, mode="create")
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if getattr(error.__cause__, "response", {}).get("Error", {}).get("Code") == "PreconditionFailed":
-            return False
-        raise
-    return True
-
-
 def test_one_of_many_racing_creators_wins_and_its_content_stands(s3_server: S3Server, s3_folder: str) -> None:
-    fs = s3_server.filesystem(config_kwargs={"max_pool_connections": NUM_RACERS})
+    connections = {"config_kwargs": {"max_pool_connections": NUM_RACERS}}
+    storage = Storage(s3_folder, {**s3_server.storage_options, **connections})
 
-    for round_ in range(NUM_ROUNDS):
-        mark = f"{s3_folder}/mark-{round_}"
+    for number in range(NUM_ROUNDS):
+        mark = f"mark-{number}"
         start = threading.Barrier(NUM_RACERS)
 
         def race(racer: int, mark: str = mark, start: threading.Barrier = start) -> bool:
             start.wait()
-            return create(fs, mark, f"racer {racer}".encode())
+            return storage.create(mark, f"racer {racer}".encode())
 
         with ThreadPoolExecutor(NUM_RACERS) as threads:
             won = list(threads.map(race, range(NUM_RACERS)))
 
         assert won.count(True) == 1
-        assert fs.cat_file(mark) == f"racer {won.index(True)}".encode()
+        assert storage.read(mark) == f"racer {won.index(True)}".encode()
 
 
 def test_a_wrong_secret_is_refused(s3_server: S3Server, s3_folder: str) -> None:

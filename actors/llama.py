@@ -1,0 +1,149 @@
+"""The Llama decoder of Janus, reduced to what guided generation runs: prefill one prompt, decode one token of all rows.
+
+Rows are ragged: row r holds its own prompt in cache slots 0..n_r-1 and what follows in n_r, n_r+1, ...; a slot is the
+rotary position of its token. No tokenizer, no sampling and no image code here.
+
+Shapes: R rows, T cache slots or prompt tokens, L layers, C hidden channels, K key/value heads, G query heads for each of
+those, D channels of a head, I channels of the feed-forward part, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from actors.linear import Linear
+from actors.model_shape import LlamaShape
+
+SEGMENT = 64  # the cache is read in whole segments: fewer shapes, and the same bits however far neighbours reach
+
+_PREFIX = "language_model.model."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Layer:
+    attention_norm_C: torch.Tensor
+    qkv: Linear  # [(K*G + K + K) * D, C]: query, key and value heads in one matrix
+    out: Linear
+    mlp_norm_C: torch.Tensor
+    gate_up: Linear  # [2 * I, C]
+    down: Linear
+
+
+class Llama:
+    """The decoder, from a checkpoint's tensors under their original-layout names, which are taken out of `weights`."""
+
+    def __init__(self, weights: MutableMapping[str, torch.Tensor], shape: LlamaShape) -> None:
+        self.shape = shape
+        self.embedding_VC = weights.pop(f"{_PREFIX}embed_tokens.weight")
+        self.norm_C = weights.pop(f"{_PREFIX}norm.weight")
+        self.layers = [_read_layer(weights, f"{_PREFIX}layers.{index}.") for index in range(shape.num_layers)]
+        self.device, self.dtype = self.embedding_VC.device, self.embedding_VC.dtype
+        # A CPU attends in float32: its bfloat16 batched products are 3 times slower than float32 ones.
+        self.cache_dtype = torch.float32 if self.device.type == "cpu" else self.dtype
+        self.cos_TD, self.sin_TD = _rotary_tables(shape, self.device, self.cache_dtype)
+
+    def new_cache(self, num_rows: int, num_slots: int) -> torch.Tensor:
+        """Keys and values of every layer, [L, 2, R, K, T, D], all zero."""
+        shape = self.shape
+        size = (shape.num_layers, 2, num_rows, shape.num_kv_heads, num_slots, shape.head_dim)
+        return torch.zeros(size, dtype=self.cache_dtype, device=self.device)
+
+    def prefill(self, x_TC: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run one prompt alone: its hidden states [T, C] after the last norm, and its keys and values [L, 2, K, T, D]."""
+        num_tokens = len(x_TC)
+        cos_T1D, sin_T1D = self.cos_TD[:num_tokens, None], self.sin_TD[:num_tokens, None]
+        mask_TT = torch.full((num_tokens, num_tokens), -torch.inf, device=self.device).triu(1)
+        mask = mask_TT.repeat(self.shape.num_heads // self.shape.num_kv_heads, 1)  # [G * T, T]
+        cached = []
+        for layer in self.layers:
+            q_TKGD, k_TKD, v_TKD = self._project(layer, x_TC, cos_T1D, sin_T1D)
+            kv = torch.stack((k_TKD, v_TKD)).transpose(1, 2)  # [2, K, T, D]
+            q = q_TKGD.permute(1, 2, 0, 3).flatten(1, 2)  # [K, G * T, D]
+            attended = _attend(q, kv[0], kv[1], mask).unflatten(1, (-1, num_tokens)).permute(2, 0, 1, 3)
+            x_TC = self._finish(layer, x_TC, attended)
+            cached.append(kv)
+        return self._norm(x_TC, self.norm_C), torch.stack(cached)
+
+    def decode(
+        self, x_RC: torch.Tensor, position_R: torch.Tensor, cache: torch.Tensor, num_attended: int
+    ) -> torch.Tensor:
+        """One token of every row: [R, C] after the last norm. Its key and value go to slot `position_R` of the cache.
+
+        `num_attended` is how far the cache is read, a multiple of SEGMENT beyond every position; what lies beyond a
+        row's own position is masked. It is the only argument that the kernels launched depend on.
+        """
+        cos_R1D, sin_R1D = self.cos_TD[position_R, None], self.sin_TD[position_R, None]
+        row_R, slot_T = torch.arange(len(x_RC), device=self.device), torch.arange(num_attended, device=self.device)
+        is_empty_RT = slot_T > position_R[:, None]
+        mask_R11T = torch.zeros(is_empty_RT.shape, device=self.device).masked_fill_(is_empty_RT, -torch.inf)[:, None, None]
+        for layer, (keys, values) in zip(self.layers, cache, strict=True):
+            q_RKGD, k_RKD, v_RKD = self._project(layer, x_RC, cos_R1D, sin_R1D)
+            keys[row_R, :, position_R] = k_RKD
+            values[row_R, :, position_R] = v_RKD
+            attended = _attend(q_RKGD, keys[:, :, :num_attended], values[:, :, :num_attended], mask_R11T)
+            x_RC = self._finish(layer, x_RC, attended)
+        return self._norm(x_RC, self.norm_C)
+
+    def _project(
+        self, layer: _Layer, x_RC: torch.Tensor, cos_R1D: torch.Tensor, sin_R1D: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries [R, K, G, D], keys [R, K, D] and values [R, K, D], queries and keys rotated to their positions."""
+        shape = self.shape
+        qkv = layer.qkv(self._norm(x_RC, layer.attention_norm_C)).to(self.cache_dtype)
+        heads = qkv.unflatten(1, (-1, shape.head_dim))
+        qk = heads[:, : shape.num_heads + shape.num_kv_heads]
+        # x * cos + rotate_half(x) * sin, where the sign of rotate_half stands in the sine table
+        qk = torch.addcmul(qk * cos_R1D, qk.roll(shape.head_dim // 2, -1), sin_R1D)
+        q_RKGD = qk[:, : shape.num_heads].unflatten(1, (shape.num_kv_heads, -1))
+        return q_RKGD, qk[:, shape.num_heads :], heads[:, shape.num_heads + shape.num_kv_heads :]
+
+    def _finish(self, layer: _Layer, x_RC: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        """The rest of a layer after attention; `attended` is [R, K, G, D]."""
+        x_RC = x_RC + layer.out(attended.flatten(1).to(self.dtype))
+        gate_RI, up_RI = layer.gate_up(self._norm(x_RC, layer.mlp_norm_C)).chunk(2, dim=-1)
+        return x_RC + layer.down(F.silu(gate_RI) * up_RI)
+
+    def _norm(self, x_RC: torch.Tensor, weight_C: torch.Tensor) -> torch.Tensor:
+        return F.rms_norm(x_RC, weight_C.shape, weight_C, self.shape.rms_norm_eps)
+
+
+def num_slots(num_tokens: int) -> int:
+    """Cache slots for rows of up to `num_tokens` tokens: whole segments."""
+    return -(-num_tokens // SEGMENT) * SEGMENT
+
+
+def _attend(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Softmax attention, [..., queries, D]: two products with a float32 softmax between them.
+
+    Spelled out because fused kernels split the keys by how many rows and slots there are, which changes bits.
+    """
+    scores = torch.matmul(q, keys.transpose(-1, -2)).float()
+    probs = torch.softmax(torch.add(mask, scores, alpha=q.shape[-1] ** -0.5), dim=-1)
+    return torch.matmul(probs.to(values.dtype), values)
+
+
+def _rotary_tables(shape: LlamaShape, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines of every position, each [T, D], the first half of the sines negated."""
+    channel = torch.arange(0, shape.head_dim, 2, dtype=torch.float32)
+    frequency = 1.0 / shape.rope_theta ** (channel / shape.head_dim)
+    angle = torch.outer(torch.arange(shape.context_length, dtype=torch.float32), frequency)
+    cos, sin = angle.cos(), angle.sin()
+    return torch.cat((cos, cos), -1).to(device, dtype), torch.cat((-sin, sin), -1).to(device, dtype)
+
+
+def _read_layer(weights: MutableMapping[str, torch.Tensor], prefix: str) -> _Layer:
+    def fused(*names: str) -> Linear:
+        return Linear(torch.cat([weights.pop(f"{prefix}{name}_proj.weight") for name in names]))
+
+    return _Layer(
+        attention_norm_C=weights.pop(f"{prefix}input_layernorm.weight"),
+        qkv=fused("self_attn.q", "self_attn.k", "self_attn.v"),
+        out=fused("self_attn.o"),
+        mlp_norm_C=weights.pop(f"{prefix}post_attention_layernorm.weight"),
+        gate_up=fused("mlp.gate", "mlp.up"),
+        down=fused("mlp.down"),
+    )

@@ -1,0 +1,103 @@
+"""Renders held-out prompts with the engines of this project and prints how many pictures the judge finds right.
+
+`python -m examples.shapes.evaluate janus-shapes` prints a line per guidance weight; `--sheet FILE.png` also draws the
+pictures, a row per weight.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from actors.checkpoint import open_checkpoint, open_vae
+from actors.engines import FAMILIES, Engine, load_engine
+from actors.noise import derive_seed
+from actors.recipe import Recipe
+from actors.request import ImageRequest
+from examples.shapes.judge import faults
+from examples.shapes.schedule import CHECKPOINTS
+from examples.shapes.world import Scene, describe, held_out_pairs, held_out_singles
+
+WEIGHTS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0)
+SHEET_COLUMNS = 16
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", help="janus-shapes, janusflow-shapes or a folder")
+    parser.add_argument("--num", type=int, default=200, help="prompts of each kind (default: %(default)s)")
+    parser.add_argument("--weights", type=float, nargs="+", default=WEIGHTS)
+    parser.add_argument("--sheet", type=Path, help="PNG file for the first pictures of every weight")
+    arguments = parser.parse_args()
+    bundled = CHECKPOINTS / arguments.checkpoint
+    engine, recipe = load(bundled if bundled.is_dir() else Path(arguments.checkpoint))
+    kinds = {"single": held_out_singles(7, arguments.num), "pair": held_out_pairs(7, arguments.num)}
+    rows = []
+    print("weight " + " ".join(f"{kind:>8}" for kind in kinds))
+    for weight in arguments.weights:
+        pictures = {kind: render(engine, recipe, scenes, weight) for kind, scenes in kinds.items()}
+        shares = [share_right(pictures[kind], scenes) for kind, scenes in kinds.items()]
+        print(f"{weight:6g} " + " ".join(f"{share:8.1%}" for share in shares), flush=True)
+        half = SHEET_COLUMNS // 2
+        rows.append(np.concatenate([*pictures["single"][:half], *pictures["pair"][:half]], axis=1))
+    if arguments.sheet:
+        Image.fromarray(np.concatenate(rows)).save(arguments.sheet)
+
+
+def load(folder: Path) -> tuple[Engine, Recipe]:
+    """The engine of a checkpoint folder, in float32, and the recipe it was loaded with."""
+    checkpoint = open_checkpoint(str(folder))
+    is_flow = checkpoint.family == "janusflow"
+    vae = open_vae(None, checkpoint) if is_flow else None
+    family = FAMILIES[checkpoint.family]
+    recipe = Recipe(
+        family=checkpoint.family,
+        checkpoint=str(folder),
+        revision=None,
+        weights_sha256="",
+        prompt_format=checkpoint.prompt_format,
+        vae=vae and vae.name,
+        vae_revision=None,
+        vae_sha256=None,
+        dtype="float32",
+        sampler=family.sampler,
+        cfg_weights=(family.default_cfg_weight,),
+        temperature=family.settings.get("temperature"),
+        num_inference_steps=family.settings.get("num_inference_steps"),
+        images_per_prompt=1,
+        seed=0,
+        solver=family.settings.get("solver"),
+    )
+    return load_engine(recipe, folder, Path(vae.name) if vae else None), recipe
+
+
+def render(engine: Engine, recipe: Recipe, scenes: Sequence[Scene], cfg_weight: float, batch: int = 16) -> list[np.ndarray]:
+    """One picture of each scene's prompt, uint8 [height, width, 3]; the seed depends on the prompt alone."""
+    requests = [
+        ImageRequest(
+            image_id=str(index),
+            prompt_id=str(index),
+            image_index=0,
+            prompt=describe(scene),
+            seed=derive_seed(0, describe(scene), 0),
+            cfg_weight=cfg_weight,
+            temperature=recipe.temperature,
+            num_inference_steps=recipe.num_inference_steps,
+        )
+        for index, scene in enumerate(scenes)
+    ]
+    batches = [requests[start : start + batch] for start in range(0, len(requests), batch)]
+    return [image.pixels for chunk in batches for image in engine.render(chunk)]
+
+
+def share_right(pictures: Sequence[np.ndarray], scenes: Sequence[Scene]) -> float:
+    verdicts = [not faults(pixels, scene) for pixels, scene in zip(pictures, scenes, strict=True)]
+    return sum(verdicts) / len(verdicts)
+
+
+if __name__ == "__main__":
+    main()
