@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 
@@ -19,7 +20,8 @@ MAX_PROMPT_CHARACTERS = 2000
 class ToyEngine:
     """Paints a gradient between two colours that the request decides, and obeys a few words in a prompt.
 
-    `toy:nan` in a prompt makes its row unrenderable and `toy:sleep=S` takes S seconds: faults for tests to aim at.
+    `toy:nan` in a prompt makes its row unrenderable, `toy:sleep=S` takes S seconds, `toy:exit` ends the process and
+    `toy:bug` raises an error: faults for tests to aim at.
     """
 
     family = "toy"
@@ -43,6 +45,10 @@ class ToyEngine:
     def _render_one(self, request: ImageRequest) -> RenderedImage | Rejection:
         if "toy:nan" in request.prompt:
             return Rejection(image_id=request.image_id, reason="the model's numbers became NaN")
+        if "toy:exit" in request.prompt:
+            os._exit(1)
+        if "toy:bug" in request.prompt:
+            raise RuntimeError(f"a bug met image {request.image_id}")
         if "toy:sleep=" in request.prompt:
             time.sleep(float(request.prompt.split("toy:sleep=")[1].split()[0]))
         mark = f"{request.prompt}|{request.negative_prompt}|{request.cfg_weight!r}|{request.temperature!r}"

@@ -14,30 +14,26 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from actors.model_shape import FlowShape
+
 # B rows, C channels, H x W positions, D the language model's hidden size. Maps are [B, C, H, W] with the channels last
-# in memory, which is how `permute` between the convolutions and the linear layers costs nothing.
+# in memory, so that `permute` between the convolutions and the linear layers costs nothing.
 
 RES_FFN_FACTOR = 4  # channels of a block's hidden layer, as a multiple of its own
 PATCH_SIZE = 2  # latent positions of one image token, each way
 MAX_PERIOD = 10_000  # of the time embedding's slowest wave
+NUM_VECTORS = 64  # of one product of a VectorLinear
 
 
 class UViTEncoder(nn.Module):
     """`(z_BCHW, t_B) -> (map_BCHW, t_emb_BD)`: patches of the latent as a map, and the time as one more token."""
 
-    def __init__(self, params: dict) -> None:
+    def __init__(self, shape: FlowShape) -> None:
         super().__init__()
-        (channels,) = params["block_out_channels"]
-        hidden_size, use_bias = params["hidden_size"], params["use_bias"]
-        self.time_embed = TimeEmbedding(channels, hidden_size, use_bias)
-        self.in_conv = nn.Conv2d(
-            params["input_channels"],
-            channels,
-            kernel_size=params["kernel_size"],
-            stride=params["stride"],
-            padding=params["padding"],
-        )
-        self.mid_block = MidBlock(params["layers_in_middle"], channels, hidden_size, use_bias, params["norm_eps"])
+        channels, hidden_size = shape.encoder_channels, shape.llama.hidden_size
+        self.time_embed = TimeEmbedding(channels, hidden_size)
+        self.in_conv = nn.Conv2d(shape.latent_channels, channels, kernel_size=PATCH_SIZE, stride=PATCH_SIZE)
+        self.mid_block = MidBlock(shape.num_encoder_blocks, channels, hidden_size, shape.norm_eps)
 
     def forward(self, z_BCHW: torch.Tensor, t_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`t_B` is float32 and runs from 0 (noise) to 1000 (image); everything else has the model's dtype."""
@@ -48,29 +44,27 @@ class UViTEncoder(nn.Module):
 class UViTDecoder(nn.Module):
     """`(x_BCHW, skip_BCHW, t_emb_BD) -> velocity_BCHW`, where `skip_BCHW` is the encoder's map of the same latent."""
 
-    def __init__(self, params: dict) -> None:
+    def __init__(self, shape: FlowShape) -> None:
         super().__init__()
-        (out_channels,) = params["block_out_channels"]
-        channels = params["in_channels"] + out_channels
-        use_bias, norm_eps = params["use_bias"], params["norm_eps"]
-        self.input_norm = LlamaRMSNorm(params["in_channels"], norm_eps)
-        self.mid_block = MidBlock(params["layers_in_middle"], channels, params["hidden_size"], use_bias, norm_eps)
-        self.out_convs = nn.ModuleList([Unpatchify(channels, params["out_channels"], use_bias, norm_eps)])
+        channels = shape.decoder_channels + shape.encoder_channels
+        self.input_norm = LlamaRMSNorm(shape.decoder_channels, shape.norm_eps)
+        self.mid_block = MidBlock(shape.num_decoder_blocks, channels, shape.llama.hidden_size, shape.norm_eps)
+        self.out_convs = nn.ModuleList([Unpatchify(channels, shape.latent_channels, shape.norm_eps)])
 
     def forward(self, x_BCHW: torch.Tensor, skip_BCHW: torch.Tensor, t_emb_BD: torch.Tensor) -> torch.Tensor:
-        x_BCHW = torch.cat([_over_channels(self.input_norm, x_BCHW), skip_BCHW], dim=1)
-        x_BCHW = self.mid_block(x_BCHW, t_emb_BD)
+        x_BCHW = self.input_norm(x_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        x_BCHW = self.mid_block(torch.cat([x_BCHW, skip_BCHW], dim=1), t_emb_BD)
         return self.out_convs[0](x_BCHW)
 
 
 class TimeEmbedding(nn.Module):
     """A time as cosines and sines of it (cosines first), then two linear layers up to the hidden size."""
 
-    def __init__(self, channels: int, hidden_size: int, use_bias: bool) -> None:
+    def __init__(self, channels: int, hidden_size: int) -> None:
         super().__init__()
         self.num_waves = channels // 2
-        self.linear_1 = nn.Linear(channels, hidden_size, bias=use_bias)
-        self.linear_2 = nn.Linear(hidden_size, hidden_size, bias=use_bias)
+        self.linear_1 = VectorLinear(channels, hidden_size)
+        self.linear_2 = VectorLinear(hidden_size, hidden_size)
 
     def forward(self, t_B: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         exponent = torch.arange(self.num_waves, dtype=torch.float32, device=t_B.device) / self.num_waves
@@ -82,10 +76,10 @@ class TimeEmbedding(nn.Module):
 class MidBlock(nn.Module):
     """ConvNeXt blocks, one after another."""
 
-    def __init__(self, num_blocks: int, channels: int, hidden_size: int, use_bias: bool, norm_eps: float) -> None:
+    def __init__(self, num_blocks: int, channels: int, hidden_size: int, norm_eps: float) -> None:
         super().__init__()
         self.res_blocks = nn.ModuleList(
-            [ConvNeXtBlock(channels, hidden_size, use_bias, norm_eps) for _ in range(num_blocks)]
+            [ConvNeXtBlock(channels, hidden_size, norm_eps) for _ in range(num_blocks)]
         )
 
     def forward(self, x_BCHW: torch.Tensor, t_emb_BD: torch.Tensor) -> torch.Tensor:
@@ -97,15 +91,15 @@ class MidBlock(nn.Module):
 class ConvNeXtBlock(nn.Module):
     """A depthwise convolution and two linear layers over the channels around it, then a scale and shift by the time."""
 
-    def __init__(self, channels: int, hidden_size: int, use_bias: bool, norm_eps: float) -> None:
+    def __init__(self, channels: int, hidden_size: int, norm_eps: float) -> None:
         super().__init__()
         inner = RES_FFN_FACTOR * channels
-        self.depthwise = nn.Conv2d(channels, channels, kernel_size=7, padding=3, groups=channels, bias=use_bias)
+        self.depthwise = nn.Conv2d(channels, channels, kernel_size=7, padding=3, groups=channels)
         self.norm = LlamaRMSNorm(channels, norm_eps)
-        self.channelwise_linear_1 = nn.Linear(channels, inner, bias=use_bias)
+        self.channelwise_linear_1 = nn.Linear(channels, inner)
         self.channelwise_norm = GlobalResponseNorm(inner)
-        self.channelwise_linear_2 = nn.Linear(inner, channels, bias=use_bias)
-        self.cond_embeds_mapper = nn.Linear(hidden_size, 2 * channels, bias=use_bias)
+        self.channelwise_linear_2 = nn.Linear(inner, channels)
+        self.cond_embeds_mapper = VectorLinear(hidden_size, 2 * channels)
 
     def forward(self, x_BCHW: torch.Tensor, t_emb_BD: torch.Tensor) -> torch.Tensor:
         y_BHWC = self.norm(self.depthwise(x_BCHW).permute(0, 2, 3, 1))
@@ -133,14 +127,25 @@ class GlobalResponseNorm(nn.Module):
 class Unpatchify(nn.Module):
     """Each position of the map becomes a patch of PATCH_SIZE x PATCH_SIZE positions."""
 
-    def __init__(self, channels: int, out_channels: int, use_bias: bool, norm_eps: float) -> None:
+    def __init__(self, channels: int, out_channels: int, norm_eps: float) -> None:
         super().__init__()
         self.norm = LlamaRMSNorm(channels, norm_eps)
-        self.unpatch_conv = nn.Conv2d(channels, out_channels * PATCH_SIZE**2, kernel_size=1, bias=use_bias)
+        self.unpatch_conv = nn.Conv2d(channels, out_channels * PATCH_SIZE**2, kernel_size=1)
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        return F.pixel_shuffle(self.unpatch_conv(_over_channels(self.norm, x_BCHW)), PATCH_SIZE)
+        # A 1x1 convolution as the matrix product it is: oneDNN's own depends on the number of threads in float32.
+        weight, bias = self.unpatch_conv.weight.flatten(1), self.unpatch_conv.bias
+        y_BHWC = F.linear(self.norm(x_BCHW.permute(0, 2, 3, 1)), weight, bias)
+        return F.pixel_shuffle(y_BHWC.permute(0, 3, 1, 2), PATCH_SIZE)
 
 
-def _over_channels(norm: nn.Module, x_BCHW: torch.Tensor) -> torch.Tensor:
-    return norm(x_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+class VectorLinear(nn.Linear):
+    """A linear layer over one vector per row, always run on NUM_VECTORS rows at once.
+
+    With few rows, libraries take another kernel for another number of them, and the bits of a row would depend on its
+    neighbours. The other layers see all positions of a map: there the bits are the same from one row up.
+    """
+
+    def forward(self, x_BI: torch.Tensor) -> torch.Tensor:
+        padded = F.pad(x_BI, (0, 0, 0, -len(x_BI) % NUM_VECTORS))
+        return torch.cat([F.linear(part, self.weight, self.bias) for part in padded.split(NUM_VECTORS)])[: len(x_BI)]

@@ -27,7 +27,7 @@ def load_vq_decoder(weights: MutableMapping[str, torch.Tensor], shape: VQShape) 
         decoder = VQDecoder(shape)
     decoder.load_state_dict(state, assign=True)
     decoder.quantize.embedding.weight.data = F.normalize(decoder.quantize.embedding.weight.data, dim=-1)
-    return decoder.requires_grad_(False).to(memory_format=torch.channels_last)
+    return decoder.requires_grad_(False)
 
 
 def to_uint8(decoded_B3HW: torch.Tensor) -> torch.Tensor:
@@ -37,7 +37,11 @@ def to_uint8(decoded_B3HW: torch.Tensor) -> torch.Tensor:
 
 
 class VQDecoder(nn.Module):
-    """Codes to pictures. Activations are channels_last: on a CPU that is up to 3 times as fast."""
+    """Codes to pictures.
+
+    Activations are NCHW: channels_last is 10 to 20 % faster on a CPU, but its group norm there splits a picture among
+    the threads, so that the bits depend on their number and on the picture's place in the batch.
+    """
 
     def __init__(self, shape: VQShape) -> None:
         super().__init__()
@@ -52,7 +56,7 @@ class VQDecoder(nn.Module):
 
     def look_up(self, codes_BN: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
         """The codes' codebook entries, [B, E, H, W]."""
-        return self.quantize.embedding(codes_BN).unflatten(1, grid).permute(0, 3, 1, 2)
+        return self.quantize.embedding(codes_BN).unflatten(1, grid).permute(0, 3, 1, 2).contiguous()
 
 
 class Decoder(nn.Module):

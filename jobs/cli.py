@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
@@ -38,6 +39,54 @@ def render(job_file: str, settings: tuple[str, ...], address: str | None) -> int
     from jobs.spec import read_job_file
 
     return render(read_job_file(job_file, list(settings)), address=address)
+
+
+@cli.command()
+@click.argument("job_file", metavar="[JOB.yaml]", type=click.Path(), required=False)
+@settings
+@click.option(
+    "--address",
+    metavar="URL",
+    required=True,
+    envvar="RAY_API_SERVER_ADDRESS",
+    show_envvar=True,
+    help="Ray's job server (the dashboard): http://HEAD:8265.",
+)
+@click.option("--working-dir", metavar="DIR", help="Folder to upload, 100 MiB at most; this program's own if left out.")
+@click.option(
+    "--env",
+    "variables",
+    metavar="NAME",
+    multiple=True,
+    help="Send this environment variable, such as AWS_PROFILE. Whoever may see the Ray dashboard can read it.",
+)
+@click.option(
+    "--runtime-env-json", metavar="JSON", default="{}", help="More of Ray's runtime environment: pip, env_vars."
+)
+@click.option("--entrypoint-num-cpus", metavar="N", type=click.FloatRange(min=0), default=0, help="For the driver.")
+@click.option("--no-wait", is_flag=True, help="Print the submission id and return at once.")
+@click.option("--stop", "stop_id", metavar="ID", help="Stop the job with this submission id instead.")
+def submit(
+    job_file: str | None,
+    settings: tuple[str, ...],
+    address: str,
+    stop_id: str | None,
+    no_wait: bool,
+    **sent: Any,
+) -> int:
+    """Run a job on a cluster through Ray's job server: show its log and return its exit code.
+
+    Relative paths in the job file are looked up in the uploaded folder, on the cluster. The output must be a URL or
+    an absolute path of a file system that all nodes share: one node's own disk keeps only what that node wrote.
+    Ctrl-C leaves the job running.
+    """
+    from jobs.submit import Submission, stop, submit
+
+    if (job_file is None) == (stop_id is None):
+        raise click.UsageError("give either a JOB.yaml to submit or --stop ID")
+    if job_file is None:
+        return stop(stop_id, address=address)
+    return submit(job_file, settings, Submission(**sent), address=address, is_waited_for=not no_wait)
 
 
 @cli.command()

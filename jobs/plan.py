@@ -15,7 +15,6 @@ from workflows.prompts import find_prompt_files
 from workflows.resume import check_claim
 
 
-
 def plan(spec: JobSpec, *, as_json: bool) -> int:
     """Print the plan; the exit code is always 0, since what is wrong with a job is raised."""
     job = resolve(spec, num_gpus=0, with_digest=False)
@@ -55,7 +54,8 @@ def _print_table(job: RenderJob, plan: Plan) -> None:
     weights = ", ".join(f"{weight:g}" for weight in job.recipe.cfg_weights)
     rows = {
         "job": job.name,
-        "model": f"{job.recipe.checkpoint} ({job.recipe.family})" + (f" @ {job.recipe.revision}" * bool(job.recipe.revision)),
+        "model": f"{job.recipe.checkpoint} ({job.recipe.family})"
+        + (f" @ {job.recipe.revision}" * bool(job.recipe.revision)),
         "cfg_weight": weights,
         "prompt files": f"{facts['num_files']:,} ({facts['num_bytes_of_prompts']:,} bytes)",
         "prompts": f"{facts['num_rows']:,}, of which {facts['num_rows_committed']:,} are done",

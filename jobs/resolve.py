@@ -1,13 +1,15 @@
-"""From the job file to the resolved job: family defaults filled in, the checkpoint found and pinned, settings checked."""
+"""From the job file to the resolved job: defaults filled in, the checkpoint found and pinned, settings checked."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+from fnmatch import fnmatch
 from typing import Any
 
 from actors.checkpoint import Checkpoint, open_checkpoint, open_vae, weights_digest
 from actors.engines import FAMILIES
 from actors.guidance import check_cfg_weight
+from actors.model_folder import BUNDLED
 from actors.recipe import Recipe
 from jobs.spec import JobFileError, JobSpec
 from workflows.job import Images, RenderJob, Workers
@@ -31,11 +33,11 @@ def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True) -> Render
     gpus = spec.workers.gpus_per_actor if spec.workers.gpus_per_actor is not None else min(num_gpus, 1)
     recipe = Recipe(
         family=checkpoint.family,
-        checkpoint=settled(model.checkpoint),
+        checkpoint=_settled_model(model.checkpoint),
         revision=checkpoint.revision,
         weights_sha256=weights_digest(checkpoint, storage) if with_digest else "",
         prompt_format=checkpoint.prompt_format,
-        vae=vae and settled(vae.name),
+        vae=vae and _settled_model(vae.name),
         vae_revision=vae and vae.revision,
         vae_sha256=weights_digest(vae, storage) if vae and with_digest else None,
         dtype=model.dtype or ("bfloat16" if gpus else "float32"),
@@ -50,6 +52,7 @@ def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True) -> Render
         batch_size=None if isinstance(batch_size, str) else batch_size,
         max_tries=spec.workers.max_tries,
     )
+    _check_output(settled(spec.prompts), settled(spec.output))
     return RenderJob(
         name=spec.name or "render",
         prompts=settled(spec.prompts),
@@ -126,8 +129,20 @@ def _sampling_fields(spec: JobSpec, family: str) -> dict[str, Any]:
     }
 
 
+def _check_output(prompts: str, output: str) -> None:
+    """Refuse an output among the prompts: a resume would take its manifest for prompts."""
+    is_inside = f"{output}/".startswith(f"{prompts}/")
+    if is_inside or ("**" in prompts and fnmatch(f"{output}/manifest/part.parquet", prompts)):
+        raise JobFileError(f"output: must not lie among the prompts ({prompts}), got {output}")
+
+
 def settled(place: str) -> str:
-    """A local path that means the same from every working directory and node; URLs and hub ids as they are."""
-    path = Path(place).expanduser()
-    is_local = "://" not in place and (path.is_absolute() or path.exists() or place.startswith("."))
-    return str(path.absolute()) if is_local else place
+    """A path or URL of prompts or of an output that means the same from every working directory and node."""
+    return place.rstrip("/") if "://" in place else os.path.abspath(os.path.expanduser(place))
+
+
+def _settled_model(name: str) -> str:
+    """The same for a model: a local folder by its full path; bundled names, hub ids and URLs as they are."""
+    if "://" in name or name.removesuffix("/vae") in ("toy", *BUNDLED) or not os.path.exists(os.path.expanduser(name)):
+        return name
+    return os.path.abspath(os.path.expanduser(name))

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from actors.errors import InputError
 from workflows.storage import SECRET_OPTIONS
 
+# Parts of option names that mean a secret, in whatever spelling; the fault's type keeps the value out of the message.
+SECRET_WORDS = ("secret", "password", "access_key", "token", "credential", "account_key")
+SECRET_FAULT = "secret"
 
 # What people write who want another picture size; the models garble every size they were not trained at.
 SIZE_KEYS = frozenset({"width", "height", "size", "image_size", "img_size", "resolution"})
@@ -45,6 +51,11 @@ class ModelSection(_Section):
     dtype: Literal["float32", "bfloat16"] | None = Field(
         None, description="Number format of the model. bfloat16 on GPUs and float32 on CPUs if left out."
     )
+
+    @field_validator("checkpoint", "vae")
+    @classmethod
+    def _check_address(cls, value: str | None) -> str | None:
+        return value if value is None else _refuse_user_info(value)
 
     @field_validator("dtype", mode="before")
     @classmethod
@@ -80,8 +91,9 @@ class SamplingSection(_Section):
     @field_validator("cfg_weight")
     @classmethod
     def _check_sweep(cls, value: Any) -> Any:
-        if isinstance(value, list) and (not value or len(set(value)) != len(value)):
-            raise ValueError("a sweep needs at least one weight and none of them twice")
+        # Six digits of a weight stand in the image's name.
+        if isinstance(value, list) and (not value or len({f"{weight:g}" for weight in value}) != len(value)):
+            raise ValueError("a sweep needs at least one weight and none of them twice (to six digits)")
         return value
 
     @field_validator("cfg_interval")
@@ -94,7 +106,9 @@ class SamplingSection(_Section):
 
 class ImagesSection(_Section):
     format: Literal["png", "webp", "jpeg"] = Field("png", description="png and webp are lossless.")
-    layout: Literal["files", "webdataset", "parquet"] = Field("files", description="A file an image, or a pack a shard.")
+    layout: Literal["files", "webdataset", "parquet"] = Field(
+        "files", description="A file an image, or a pack a shard."
+    )
     keep_latents: bool = Field(False, description="JanusFlow: keep each image's latents as .npy beside it.")
 
 
@@ -133,18 +147,33 @@ class JobSpec(_Section):
 
     @field_validator("storage")
     @classmethod
-    def _refuse_secrets(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for key in _keys_of(value):
-            if key in SECRET_OPTIONS or any(word in key.lower() for word in ("secret", "password", "access_key")):
-                raise ValueError(f"`{key}` would put a secret into the job file; credentials come from the environment")
+    def _check_storage(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for key, option in _items_of(value):
+            if key in SECRET_OPTIONS or any(word in key.lower() for word in SECRET_WORDS):
+                raise _secret_error(f"`{key}` would put a secret into the job file")
+            if isinstance(option, str):
+                _refuse_user_info(option)
+        try:
+            json.dumps(value)
+        except TypeError as error:
+            raise ValueError(f"options must be text, numbers, true or false, lists and sections ({error})") from error
         return value
 
     @field_validator("prompts", "output")
     @classmethod
-    def _refuse_user_info(cls, value: str) -> str:
-        if "://" in value and "@" in value.split("://", 1)[1].split("/", 1)[0]:
-            raise ValueError("an address with a user name or password in it; credentials come from the environment")
-        return value
+    def _check_address(cls, value: str) -> str:
+        return _refuse_user_info(value)
+
+
+def _refuse_user_info(address: str) -> str:
+    """The address, unless it carries a user name or password, which would stand in job.json and every log."""
+    if "://" in address and "@" in address.split("://", 1)[1].split("/", 1)[0]:
+        raise _secret_error("an address with a user name or password in it is refused")
+    return address
+
+
+def _secret_error(rule: str) -> PydanticCustomError:
+    return PydanticCustomError(SECRET_FAULT, "{rule}; credentials come from the environment", {"rule": rule})
 
 
 def read_job_file(path: str, settings: list[str]) -> JobSpec:
@@ -189,10 +218,14 @@ def _lay_over(fields: dict[str, Any], setting: str) -> None:
 
 def _explain(fault: dict[str, Any]) -> str:
     """One line for one fault: the dotted key, the rule, the value."""
-    path = [str(part) for part in fault["loc"] if not _is_union_branch(str(part))]
+    path = [str(part) for part in fault["loc"]]
+    if fault["type"] != "extra_forbidden":
+        path = [part for part in path if not _is_union_branch(part)]
     key = ".".join(path)
     if fault["type"] == "extra_forbidden" and path[-1] in SIZE_KEYS:
-        return f"{key}: a checkpoint renders pictures of one size (Janus, Janus-Pro and JanusFlow: 384 x 384) and no other"
+        return (
+            f"{key}: a checkpoint renders pictures of one size (Janus, Janus-Pro and JanusFlow: 384 x 384) and no other"
+        )
     if fault["type"] == "extra_forbidden":
         known = _known_keys(path[:-1])
         close = difflib.get_close_matches(path[-1], known, n=1)
@@ -200,6 +233,8 @@ def _explain(fault: dict[str, Any]) -> str:
         return f"{key}: there is no such key; {hint}"
     if fault["type"] == "missing":
         return f"{key}: this key is needed"
+    if fault["type"] == SECRET_FAULT:
+        return f"{key}: {fault['msg']}"  # the value is not shown
     value = fault["input"]
     shown = "nan" if isinstance(value, float) and math.isnan(value) else repr(value)
     return f"{key}: {fault['msg'].removeprefix('Value error, ')}, got {shown}"
@@ -218,8 +253,9 @@ def _known_keys(sections: list[str]) -> list[str]:
     return list(model.model_fields)
 
 
-def _keys_of(value: Any) -> list[str]:
-    """Every key of nested dictionaries."""
-    if not isinstance(value, dict):
-        return []
-    return [str(key) for key in value] + [key for inner in value.values() for key in _keys_of(inner)]
+def _items_of(value: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
+    """Every key and value of nested dictionaries."""
+    for key, inner in value.items():
+        yield str(key), inner
+        if isinstance(inner, dict):
+            yield from _items_of(inner)

@@ -20,9 +20,7 @@ def verify(output: str, endpoint_url: str | None, *, num_replays: int, seed: int
     """Print what was checked and found; 1 if anything is missing or wrong."""
     storage, claim = open_output(output, endpoint_url)
     with storage_errors(output):
-        files = find_prompt_files(
-            claim.prompts, storage.options, ignored_columns=ignored_columns(claim.recipe.family)
-        )
+        files = find_prompt_files(claim.prompts, storage.options, ignored_columns=ignored_columns(claim.recipe.family))
         plan = make_plan(files, committed_shards(storage), claim.shard_rows)
         findings = verify_output(storage, plan, claim.recipe)
     _print_findings(findings)
@@ -37,7 +35,9 @@ def _print_findings(findings: Findings) -> None:
     click.echo(f"faults      {len(findings.faults):,}")
     _print_some(findings.faults)
     if findings.leftovers:
-        click.echo(f"leftovers   {len(findings.leftovers):,} files that no manifest row names (of attempts that were lost)")
+        click.echo(
+            f"leftovers   {len(findings.leftovers):,} files that no manifest row names (of attempts that were lost)"
+        )
         _print_some(findings.leftovers)
 
 

@@ -1,7 +1,7 @@
 """Pictures and manifest of a shard into storage: images first, then the rejected rows, the manifest part last.
 
-A shard is committed when its manifest part exists. The part is created, never overwritten: the first attempt to
-commit wins and a late one changes nothing.
+A shard is committed when its manifest part exists. The part is created, never overwritten, and so are the images: the
+first attempt to commit wins and a late one changes nothing, even where it came to other bytes on another kind of GPU.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from workflows.job import RenderJob
 from workflows.layouts import location, npy_bytes, parquet_bytes, write_pack
 from workflows.plan import Shard
 from workflows.shard import RejectedRow, ShardRows
-from workflows.statistics import STATISTICS_FIELDS, picture_statistics
+from workflows.picture_statistics import STATISTICS_FIELDS, picture_statistics
 from workflows.storage import Storage
 
 NUM_WRITERS = 8  # images of one batch that are encoded and uploaded at the same time
@@ -124,7 +124,7 @@ def commit_shard(job: RenderJob, rows: ShardRows, *written: WrittenBatch) -> Rec
         raise AssertionError(f"shard {shard.id} has {found} answers for {expected} requests")
     if storage.exists(manifest_name(shard.id)):
         return _receipt(shard, manifest, rejected, is_first=False)
-    write_pack(storage, job.images.layout, shard.id, packed, manifest)
+    manifest = write_pack(storage, job.images.layout, shard.id, packed, manifest)
     if rejected:
         storage.write(f"rejected/{shard.id}.parquet", _rejected_bytes(shard, rejected))
     is_first = storage.create(manifest_name(shard.id), parquet_bytes(manifest))
@@ -143,11 +143,10 @@ def _write_image(
     files = {location(job.images.layout, shard_id, request.image_id, EXTENSIONS[job.images.format]): data}
     if job.images.keep_latents and image.latents is not None:
         files[location(job.images.layout, shard_id, request.image_id, "npy")] = npy_bytes(image.latents)
-    is_packed = job.images.layout != "files"
+    is_packed, places = job.images.layout != "files", list(files)
     if not is_packed:
-        for file_name, file_data in files.items():
-            storage.write(file_name, file_data)
-    row = _manifest_row(job, device, request, image, list(files), data)
+        places = [storage.put_beside(file_name, file_data) for file_name, file_data in files.items()]
+    row = _manifest_row(job, device, request, image, places, data)
     return row, files if is_packed else {}, sum(len(file) for file in files.values())
 
 
@@ -199,7 +198,10 @@ def _manifest_table(rows: ShardRows, image_rows: list[dict[str, Any]]) -> pa.Tab
     carried = rows.carried.take(source_rows)
     for name in carried.column_names:
         # A carried column that has the name of one of ours keeps its values under another name.
-        table = table.append_column(f"source_{name}" if name in MANIFEST_SCHEMA.names else name, carried[name])
+        taken, free_name = {*table.column_names, *carried.column_names}, name
+        while free_name in MANIFEST_SCHEMA.names or (free_name != name and free_name in taken):
+            free_name = f"source_{free_name}"
+        table = table.append_column(free_name, carried[name])
     return table
 
 

@@ -8,16 +8,21 @@ from dataclasses import dataclass
 import ray
 from ray import exceptions as ray_errors
 
-from workflows import commit, pool, shard as shards
+from actors.checkpoint_error import CheckpointUnreachable
+from actors.errors import InputError, JobFailure
+from workflows import commit, pool
+from workflows import shard as shards
 from workflows.job import RenderJob
+from workflows.patience import patiently
 from workflows.plan import Plan, Shard
 from workflows.progress import Progress
-from workflows.shard_queue import ShardFailedError, ShardQueue
+from workflows.shard_queue import ShardQueue
 from workflows.storage import is_transient
 
-MAX_BATCHES_BEING_WRITTEN = 4  # per shard; the actor's stream waits for the writers beyond that
-MAX_LOAD_TRIES = 3
+MAX_BATCHES_BEING_WRITTEN = 4  # per shard; what is rendered meanwhile waits in Ray's object store
+MAX_LOAD_TRIES = 3  # in a row, of one place in the pool
 BACKOFF_SECONDS = 2.0
+MAX_REASON_CHARACTERS = 300
 
 # Losses of a process or node: the same work elsewhere gives the same bytes. Anything else an actor raises is a bug.
 LOSSES = (
@@ -31,6 +36,10 @@ LOSSES = (
 )
 
 
+class EngineNeverLoadedError(JobFailure):
+    """No actor lived until it had loaded its engine, or none could fetch the checkpoint."""
+
+
 def render_shards(job: RenderJob, plan: Plan, progress: Progress) -> None:
     """Render and commit every remaining shard of the plan on the Ray that is running.
 
@@ -40,10 +49,10 @@ def render_shards(job: RenderJob, plan: Plan, progress: Progress) -> None:
     try:
         asyncio.run(_Dispatch(job, plan, progress).run())
     except BaseExceptionGroup as group:
-        raise _first_of(group) from group
+        raise _first_of(group) from None
 
 
-@dataclass(kw_only=False, slots=True)
+@dataclass(kw_only=False, slots=True, eq=False)
 class _Painter:
     """An actor as the driver sees it: its handle, its card once it is loaded, and why it was lost if it was."""
 
@@ -59,10 +68,11 @@ class _Dispatch:
         self._job, self._progress = job, progress
         self._queue = ShardQueue(plan.remaining_shards(), job.workers.max_tries)
         self._num_painters = pool.pool_size(job, plan.num_shards_remaining)
+        self._num_cpus = pool.cpus_of_actor(job, self._num_painters)
         self._job_ref = ray.put(job)
-        self._read = ray.remote(shards.read_shard).options(num_cpus=0)
+        self._read = ray.remote(_read_shard).options(num_cpus=0)
         self._write = ray.remote(_write_batch).options(num_cpus=0, num_returns=2)
-        self._commit = ray.remote(commit.commit_shard).options(num_cpus=0)
+        self._commit = ray.remote(_commit_shard).options(num_cpus=0)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -73,23 +83,29 @@ class _Dispatch:
 
     async def _keep_painting(self) -> None:
         """One place in the pool: start an actor, feed it shards until none is left, replace it if it is lost."""
-        num_load_failures = 0
-        while num_load_failures < MAX_LOAD_TRIES:
-            painter = _Painter(pool.start_painter(self._job, self._num_painters))
+        num_failed_loads = 0
+        while num_failed_loads < MAX_LOAD_TRIES:
+            painter = _Painter(pool.start_painter(self._job, self._num_cpus))
             try:
-                painter.card = await painter.actor.load.remote()
-                num_load_failures = 0
-                await self._feed(painter)
-            except LOSSES as error:
-                num_load_failures += 1
-                painter.loss = _reason(error)
+                await self._load(painter)
+                if painter.card is not None:
+                    await self._feed(painter)
             finally:
                 ray.kill(painter.actor)
             if painter.loss is None:
                 return
+            num_failed_loads = num_failed_loads + 1 if painter.card is None else 0
             self._progress.num_painters_lost += 1
-            self._progress.last_trouble = f"an actor was lost: {painter.loss}"
-        raise ShardFailedError(f"an actor was lost {MAX_LOAD_TRIES} times while loading: {painter.loss}")
+            self._progress.last_trouble = painter.loss
+        raise EngineNeverLoadedError(f"an actor failed to load its engine {MAX_LOAD_TRIES} times: {painter.loss}")
+
+    async def _load(self, painter: _Painter) -> None:
+        """Wait for room on the cluster and for the engine. What may pass becomes the painter's loss."""
+        try:
+            painter.card = await painter.actor.load.remote()
+        except (*LOSSES, CheckpointUnreachable) as error:
+            painter.loss = _reason(error)
+            await asyncio.sleep(BACKOFF_SECONDS)
 
     async def _feed(self, painter: _Painter) -> None:
         """Keep several shards in flight on one actor until the queue is empty or the actor is lost."""
@@ -103,7 +119,7 @@ class _Dispatch:
 
     async def _paint_shards(self, painter: _Painter) -> None:
         """Take shards and render them with one actor, one after the other."""
-        while (shard := await self._queue.take()) is not None:
+        while painter.loss is None and (shard := await self._queue.take(painter)) is not None:
             if painter.loss is not None:  # it was lost while this waited for a shard
                 await self._queue.release(shard)
                 return
@@ -118,22 +134,27 @@ class _Dispatch:
                 self._progress.num_rejected += receipt.num_rejected
                 await self._queue.finish(shard)
 
-    async def _try_again(self, painter: _Painter, shard: Shard, error: BaseException) -> None:
-        """Give a shard that met a passing fault back to the queue; after a fault of storage wait a little."""
-        if _is_loss_of_actor(error):
-            painter.loss = _reason(error)
-        else:
-            await asyncio.sleep(BACKOFF_SECONDS)
+    async def _try_again(self, painter: _Painter, shard: Shard, error: Exception) -> None:
+        """Give a shard that met a passing fault back to the queue. It is charged a try, unless its node went away."""
+        reason = _reason(error)
         self._progress.num_retries += 1
-        self._progress.last_trouble = _reason(error)
-        await self._queue.put_back(shard, _reason(error))
+        self._progress.last_trouble = reason
+        if not isinstance(_cause(error), ray_errors.RayActorError):
+            await asyncio.sleep(BACKOFF_SECONDS)
+        else:
+            painter.loss = reason
+            if _cause(error).preempted or not pool.is_node_alive(painter.card.node):
+                await self._queue.release(shard)
+                return
+        await self._queue.put_back(shard, reason)
 
     async def _render_shard(self, painter: _Painter, shard: Shard) -> commit.Receipt:
         """The path of one shard: read its rows, paint them, write each batch as it comes, commit."""
         rows = self._read.remote(self._job_ref, shard)
+        batches = painter.actor.paint.options(num_returns="streaming").remote(rows)
         written, counts = [], []
         try:
-            async for batch in painter.actor.paint.options(num_returns="streaming").remote(rows):
+            async for batch in batches:
                 part, counted = self._write.remote(self._job_ref, shard.id, painter.card.device, batch)
                 written.append(part)
                 counts.append(asyncio.ensure_future(self._count(counted)))
@@ -142,6 +163,7 @@ class _Dispatch:
             await asyncio.gather(*counts)
             return await self._commit.remote(self._job_ref, rows, *written)
         except BaseException:
+            ray.cancel(batches)  # or the actor renders the rest of the shard for nobody
             await self._uncount(counts)
             raise
 
@@ -160,33 +182,47 @@ class _Dispatch:
         self._progress.num_images -= sum(result for result in results if isinstance(result, int))
 
 
-def _write_batch(job: RenderJob, shard_id: str, device: str, batch: list) -> tuple[commit.WrittenBatch, tuple[int, int]]:
+def _read_shard(job: RenderJob, shard: Shard) -> shards.ShardRows:
+    return patiently(shards.read_shard, job, shard)
+
+
+def _write_batch(
+    job: RenderJob, shard_id: str, device: str, batch: list
+) -> tuple[commit.WrittenBatch, tuple[int, int]]:
     """The Ray task around `write_batch`: the rows stay where they are, only the counts go to the driver."""
-    written = commit.write_batch(job, shard_id, device, batch)
+    written = patiently(commit.write_batch, job, shard_id, device, batch)
     return written, (len(written.rows), written.num_bytes)
 
 
-def _may_pass(error: BaseException) -> bool:
+def _commit_shard(job: RenderJob, rows: shards.ShardRows, *written: commit.WrittenBatch) -> commit.Receipt:
+    return patiently(commit.commit_shard, job, rows, *written)
+
+
+def _may_pass(error: Exception) -> bool:
     """Whether trying again can help: a lost process or node, or storage that is away for a while."""
-    return any(isinstance(e, LOSSES) or is_transient(e) for e in (error, _cause(error)))
-
-
-def _is_loss_of_actor(error: BaseException) -> bool:
-    return any(isinstance(e, ray_errors.RayActorError) for e in (error, _cause(error)))
+    return isinstance(_cause(error), LOSSES) or is_transient(_cause(error))
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What a remote function raised, out of Ray's wrapping."""
-    return error.cause if isinstance(error, ray_errors.RayTaskError) and error.cause is not None else error
+    """What a remote function raised, out of Ray's wrapping; a task that was handed the error of another wraps it again."""
+    while isinstance(error, ray_errors.RayTaskError) and error.cause is not None:
+        error = error.cause
+    return error
 
 
 def _reason(error: BaseException) -> str:
+    """One line for people."""
     cause = _cause(error)
-    return f"{type(cause).__name__}: {(str(cause).splitlines() or [''])[0]}"
+    lines = str(cause).splitlines() or [""]
+    if not isinstance(cause, ray_errors.ActorDiedError):
+        return f"{type(cause).__name__}: {lines[0]}"[:MAX_REASON_CHARACTERS]
+    # A headline, indented facts (ids, addresses), then what happened; of a SYSTEM_ERROR Ray can only guess the causes.
+    what_happened = next((line for line in lines[1:] if not line.startswith("\t")), lines[0])
+    return what_happened.partition(" Worker exit type: SYSTEM_ERROR")[0][:MAX_REASON_CHARACTERS]
 
 
 def _first_of(group: BaseException) -> BaseException:
-    """The first real error of a task group: what the others were cancelled for."""
+    """The first real error of a task group: what the others were cancelled for. A bug keeps its remote traceback."""
     while isinstance(group, BaseExceptionGroup):
         group = group.exceptions[0]
-    return group
+    return _cause(group) if isinstance(_cause(group), InputError | JobFailure) else group

@@ -10,8 +10,10 @@ import tarfile
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from workflows.damage import damage_errors
 from workflows.storage import Storage
 
 LAYOUTS = ("files", "webdataset", "parquet")
@@ -21,10 +23,16 @@ def location(layout: str, shard_id: str, image_id: str, extension: str) -> str:
     """Where a file of an image stands, relative to OUTPUT."""
     if layout == "webdataset":
         # webdataset takes what follows the first dot of a name for its extension.
-        return f"images/{shard_id}.tar#{image_id.replace('.', '%2E')}.{extension}"
+        return f"images/{shard_id}.tar#{_escape(image_id, '.')}.{extension}"
     if layout == "parquet":
         return f"images/{shard_id}.parquet#{image_id}.{extension}"
-    return f"images/{shard_id}/{image_id}.{extension}"
+    # `#` stands before the member of a pack, and object stores read versions out of what follows a `?`.
+    return f"images/{shard_id}/{_escape(image_id, '#?')}.{extension}"
+
+
+def _escape(image_id: str, characters: str) -> str:
+    """The id with these characters, and % itself, as %XX: different ids stay different."""
+    return "".join(f"%{ord(c):02X}" if c in characters + "%" else c for c in image_id)
 
 
 def read_image(storage: Storage, place: str) -> bytes:
@@ -34,23 +42,32 @@ def read_image(storage: Storage, place: str) -> bytes:
 
 
 def read_pack(storage: Storage, file_name: str) -> dict[str, bytes]:
-    """All members of a tar or Parquet pack by name."""
+    """All members of a tar or Parquet pack by name. Raises FileNotFoundError or DamagedFileError."""
     data = storage.read(file_name)
-    if file_name.endswith(".tar"):
-        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-            return {member.name: tar.extractfile(member).read() for member in tar if member.isfile()}
-    table = pq.read_table(pa.BufferReader(data))
+    with damage_errors(file_name):
+        if file_name.endswith(".tar"):
+            with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+                return {member.name: tar.extractfile(member).read() for member in tar if member.isfile()}
+        table = pq.read_table(pa.BufferReader(data))
     members = {entry["path"]: entry["bytes"] for entry in table["image"].to_pylist()}
     return members | {e["path"]: e["bytes"] for e in table["latents"].to_pylist() if e is not None}
 
 
-def write_pack(storage: Storage, layout: str, shard_id: str, packed: dict[str, bytes], manifest: pa.Table) -> None:
-    """Put a shard's packed files (by their locations) in place as one object; nothing to do for layout files."""
+def write_pack(storage: Storage, layout: str, shard_id: str, packed: dict[str, bytes], manifest: pa.Table) -> pa.Table:
+    """Put a shard's packed files (by their locations) in place as one object; nothing to do for layout files.
+
+    Returns the manifest, whose rows name the object by the name it got (see `Storage.put_beside`).
+    """
     if layout == "files":
-        return
+        return manifest
     members = {place.partition("#")[2]: data for place, data in packed.items()}
     data = _tar_bytes(members, manifest) if layout == "webdataset" else _image_table_bytes(members, manifest)
-    storage.write(f"images/{shard_id}.{'tar' if layout == 'webdataset' else 'parquet'}", data)
+    wanted = f"images/{shard_id}.{'tar' if layout == 'webdataset' else 'parquet'}"
+    got = storage.put_beside(wanted, data)
+    for name in ("image", "latents") if got != wanted else ():
+        renamed = pc.replace_substring(manifest[name], f"{wanted}#", f"{got}#", max_replacements=1)
+        manifest = manifest.set_column(manifest.schema.get_field_index(name), manifest.schema.field(name), renamed)
+    return manifest
 
 
 def parquet_bytes(table: pa.Table) -> bytes:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import pairwise
 
 import numpy as np
 
@@ -39,11 +38,13 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bar:
-    """Images made in a stretch of `seconds`; `after_pause` is the pause before it in seconds, 0 within a run."""
+    """One of the equal stretches of a chart. At the edges of a run the rate is over the part that the run covers, at
+    least half. `after_pause` is the pause before it in seconds, 0 within a run."""
 
     start: datetime
     seconds: int
     num_images: int
+    images_per_second: float
     after_pause: float
 
 
@@ -95,21 +96,27 @@ class Pace:
         return runs
 
     def bars(self) -> list[Bar]:
-        """At most about `MAX_BARS` equal stretches of the time at work, empty ones within a run included."""
+        """At most about `MAX_BARS` stretches of the time at work; those within a run in which nothing came are kept."""
         width = next((s for s in BAR_SECONDS if self.seconds / s <= MAX_BARS), BAR_SECONDS[-1])
-        return list(self._bars(width))
-
-    def _bars(self, width: int) -> Iterator[Bar]:
-        counts: dict[int, int] = {}
+        counts: Counter[int] = Counter()
         for key, (count, _, _) in self.buckets.items():
-            start = key * BUCKET_SECONDS // width
-            counts[start] = counts.get(start, 0) + count
-        runs = self.runs()
-        pauses = {b.start // MICROSECONDS // width: (b.start - a.stop) / MICROSECONDS for a, b in pairwise(runs)}
-        for run in runs:
-            for start in range(run.start // MICROSECONDS // width, run.stop // MICROSECONDS // width + 1):
-                if start in counts:  # a stretch that a pause parts belongs to the run before it
-                    moment = datetime.fromtimestamp(start * width, UTC)
-                    yield Bar(start=moment, seconds=width, num_images=counts.pop(start), after_pause=pauses.get(start, 0))
-                else:
-                    yield Bar(start=datetime.fromtimestamp(start * width, UTC), seconds=width, num_images=0, after_pause=0)
+            counts[key * BUCKET_SECONDS // width] += count
+        bars, runs = [], self.runs()
+        for before, run in zip([None, *runs], runs, strict=False):
+            pause = (run.start - before.stop) / MICROSECONDS if before else 0.0
+            for key in range(run.start // MICROSECONDS // width, run.stop // MICROSECONDS // width + 1):
+                # A stretch that a pause parts was counted with the run before it.
+                bars.append(_bar(key, width, counts.pop(key, 0), run, pause))
+                pause = 0.0
+        return bars
+
+
+def _bar(key: int, width: int, num_images: int, run: Run, pause: float) -> Bar:
+    covered = min((key + 1) * width, run.stop / MICROSECONDS) - max(key * width, run.start / MICROSECONDS)
+    return Bar(
+        start=datetime.fromtimestamp(key * width, UTC),
+        seconds=width,
+        num_images=num_images,
+        images_per_second=num_images / max(covered, width / 2),
+        after_pause=pause,
+    )

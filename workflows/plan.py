@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from actors.errors import InputError
 from workflows.prompts import PromptFile
 
-_SHARD_ID = re.compile(r".*-(?P<file>[0-9a-f]{8})-(?P<version>[0-9a-f]{8})-(?P<start>\d{9})-(?P<stop>\d{9})$")
+_SHARD_ID = re.compile(r".*-(?P<file>[0-9a-f]{12})-(?P<version>[0-9a-f]{8})-(?P<start>\d{9,})-(?P<stop>\d{9,})$")
 
 
 class SourceChangedError(InputError):
@@ -32,8 +32,9 @@ class Shard:
 
     @property
     def id(self) -> str:
-        """`<file stem>-<hash of its name>-<its version>-<start>-<stop>`: other files and other ranges change nothing."""
-        stem = re.sub(r"[^A-Za-z0-9_.]", "_", PurePosixPath(self.file.name).stem)[:40]
+        """`<file stem>-<hash of its name>-<its version>-<start>-<stop>`: other files and ranges change nothing."""
+        # Readers of a folder of Parquet files pass over names that begin with a dot or an underscore.
+        stem = re.sub(r"[^A-Za-z0-9_.]", "_", PurePosixPath(self.file.name).stem)[:40].lstrip("._") or "prompts"
         return f"{stem}-{_name_hash(self.file.name)}-{self.file.version}-{self.start:09d}-{self.stop:09d}"
 
     @property
@@ -46,7 +47,7 @@ class Plan:
     """The prompt files of a job and, per file, the row ranges that are already committed."""
 
     files: tuple[PromptFile, ...]
-    committed: dict[str, list[tuple[int, int]]]  # file name -> sorted, disjoint (start, stop)
+    committed: dict[str, list[tuple[int, int]]]  # file name -> sorted (start, stop)
     shard_rows: int
 
     @property
@@ -55,7 +56,8 @@ class Plan:
 
     @property
     def num_rows_committed(self) -> int:
-        return sum(stop - start for ranges in self.committed.values() for start, stop in ranges)
+        """Rows of the files as they are now; one that two shards hold (of runs with other sizes) counts once."""
+        return self.num_rows - sum(stop - start for file in self.files for start, stop in self._gaps(file))
 
     @property
     def num_shards_remaining(self) -> int:
@@ -107,4 +109,4 @@ def row_range(shard_id: str) -> tuple[int, int]:
 
 
 def _name_hash(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()[:8]
+    return hashlib.sha256(name.encode()).hexdigest()[:12]

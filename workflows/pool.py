@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import glob
 import os
+import signal
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+
+# Read once, by the import of ray. The driver says itself that it lost an actor, and why, in one line.
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed while executing a task")
 
 import ray
 
 from actors.checkpoint import fetch_checkpoint
 from actors.engines import load_engine
+from actors.errors import InputError
 from actors.painter import Answer, Painter
 from workflows.job import RenderJob
 from workflows.shard import ShardRows
@@ -19,6 +26,11 @@ from workflows.shard import ShardRows
 # Shards an actor holds at once: one whose images it renders, one to fill its batches from, one being read.
 SHARDS_IN_FLIGHT = 3
 CPUS_PER_ACTOR = 2  # of a pool without GPUs whose size the job file leaves open
+CONNECT_SECONDS = 10
+
+
+class ClusterError(InputError):
+    """There is no Ray cluster to join at the address given."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,21 +71,25 @@ class PainterActor:
 
 
 def start_ray(address: str | None) -> None:
-    """Join the Ray cluster at `address` (or RAY_ADDRESS), or start one on this machine that ends with this process."""
+    """Join the Ray cluster at `address` (or RAY_ADDRESS), or start one on this machine that ends with this process.
+
+    Raises ClusterError if there is no cluster to join.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Every error reaches the user once, through the driver; Ray's own report of it would be a second.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     if ray.is_initialized():
         return
-    address = address or os.environ.get("RAY_ADDRESS")
-    if address:
-        ray.init(address=address, logging_level="ERROR", log_to_driver=False)
-    else:
-        ray.init(address="local", include_dashboard=False, logging_level="ERROR", log_to_driver=False)
-
-
-def stop_ray() -> None:
-    ray.shutdown()
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    try:
+        if address == "local":
+            ray.init(address="local", include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+        else:
+            _join(address)
+    except SystemExit as error:  # so ends ray.init() when this process is told to end meanwhile
+        raise KeyboardInterrupt from error
+    finally:
+        _end_as_interrupted()
 
 
 def count_gpus(address: str | None) -> int:
@@ -99,11 +115,19 @@ def pool_size(job: RenderJob, num_shards: int) -> int:
     return max(1, workers.min, min(wanted, num_shards))
 
 
-def start_painter(job: RenderJob, num_painters: int) -> ray.actor.ActorHandle:
-    """Ask Ray for one actor. It may wait for room; it is not restarted by Ray, since a retry is the driver's to decide."""
-    num_cpus = 1.0
-    if not job.workers.gpus_per_actor:
-        num_cpus = max(1.0, ray.cluster_resources().get("CPU", 1) // num_painters)
+def cpus_of_actor(job: RenderJob, num_painters: int) -> float:
+    """CPUs to ask for with each actor. Ray gives a process as many threads as CPUs, so without GPUs the actors share
+    all that are free; but one must fit on a node beside what runs there, or it waits for room for ever.
+    """
+    if job.workers.gpus_per_actor:
+        return 1.0
+    num_all, num_free = ray.cluster_resources().get("CPU", 0), ray.available_resources().get("CPU", 0)
+    largest = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
+    return max(1.0, min(num_free // num_painters, largest - (num_all - num_free)))
+
+
+def start_painter(job: RenderJob, num_cpus: float) -> ray.actor.ActorHandle:
+    """Ask Ray for one actor. It may wait for room; Ray does not restart it, since a retry is the driver's to decide."""
     options = {
         "num_gpus": job.workers.gpus_per_actor,
         "num_cpus": num_cpus,
@@ -112,3 +136,36 @@ def start_painter(job: RenderJob, num_painters: int) -> ray.actor.ActorHandle:
         "max_task_retries": 0,
     }
     return ray.remote(PainterActor).options(**options).remote(job)
+
+
+def is_node_alive(node_id: str) -> bool:
+    """Whether the cluster still has this node."""
+    return any(node["Alive"] for node in ray.nodes() if node["NodeID"] == node_id)
+
+
+def _join(address: str) -> None:
+    """ray.init() with an address, after a look whether anything is there: it would wait for minutes."""
+    try:
+        if "://" in address:
+            raise ValueError("that is no address of a cluster but of a server in front of one")
+        if address != "auto":
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+        ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ClusterError(
+            f"--address: no Ray cluster can be joined at {address} ({error}); allowed are auto and HOST:PORT of a head "
+            "node, from one of the cluster's machines. From elsewhere use `janus-batch submit --address URL`"
+        ) from error
+
+
+def _end_as_interrupted() -> None:
+    """Make SIGTERM, which `kill`, Kubernetes and Ray's job server send, what a Ctrl-C is: Ray's own handler prints a
+    stack and aborts. The signal is not passed on as SIGINT, because Ray starts job drivers with that one blocked.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        handler = signal.getsignal(signal.SIGINT)
+        (handler if callable(handler) else signal.default_int_handler)(number, frame)
+
+    signal.signal(signal.SIGTERM, interrupt)

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actors.errors import InputError
+from workflows.damage import damage_errors
 from workflows.storage import open_url, storage_errors
 
 NUM_FOOTER_READERS = 16  # footers are read in parallel: on object storage each is one or two round trips
@@ -25,8 +26,8 @@ FOOTER_BYTES = 64 * 1024
 
 
 class PromptsError(InputError):
-    """The prompt files are not what a job can be made of: none match, one is corrupt, a column is missing or mistyped,
-    one was changed while its rows were being rendered."""
+    """The prompt files are not what a job can be made of: none match, a column is missing or mistyped, one was changed
+    while its rows were being rendered."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +50,7 @@ def find_prompt_files(
 ) -> list[PromptFile]:
     """List the Parquet files that `prompts` (a file, a glob or a folder) means, in the order of their names.
 
-    Only footers are read. Raises PromptsError or StorageError naming the file that is wrong.
+    Only footers are read. Raises PromptsError, DamagedFileError or StorageError naming the file that is wrong.
     """
     fs, root = open_url(prompts, storage, is_first_contact=True)
     with storage_errors(prompts):
@@ -64,7 +65,7 @@ def find_prompt_files(
 def read_rows(file: PromptFile, start: int, stop: int, storage: dict[str, Any]) -> pa.Table:
     """Rows `start` to `stop` of a prompt file, all columns. Raises PromptsError if the file is not the planned one."""
     options, offset, parts = json.dumps(storage, sort_keys=True), 0, []
-    with _decoding_errors(f"rows {start} to {stop} of {file.url}"):
+    with damage_errors(f"prompts: rows {start} to {stop} of {file.url}"):
         footer = _open_footer(file.url, file.version, options)
         for group in range(footer.num_row_groups):
             num_rows = footer.row_group(group).num_rows
@@ -82,11 +83,14 @@ def _matching_files(fs: fsspec.AbstractFileSystem, root: str) -> tuple[str, list
     if glob.has_magic(root):
         found = {path: info for path, info in fs.glob(root, detail=True).items() if info["type"] == "file"}
         folder = root[: root.index(next(c for c in root if c in "*?["))].rpartition("/")[0]
+        if not _is_hidden(root[len(folder) :]):  # as in a shell, hidden files must be asked for
+            found = {path: info for path, info in found.items() if not _is_hidden(path[len(folder) :])}
     elif (info := _info(fs, root)) and info["type"] == "file":
         found, folder = {root: info}, root.rpartition("/")[0]
     else:
         found, folder = fs.find(root, detail=True), root.rstrip("/")
-        found = {path: info for path, info in found.items() if _is_prompt_file(path[len(folder) :])}
+        names = (path for path in found if path.endswith(".parquet") and not _is_hidden(path[len(folder) :]))
+        found = {path: found[path] for path in names}
     return folder, [found[path] for path in sorted(found)]
 
 
@@ -98,16 +102,17 @@ def _info(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, Any] | None:
         return None
 
 
-def _is_prompt_file(name: str) -> bool:
-    """Whether a file in a prompt folder holds prompts: other writers' marks and temporary files do not."""
-    return name.endswith(".parquet") and not any(part.startswith(("_", ".")) for part in name.split("/"))
+def _is_hidden(name: str) -> bool:
+    """Whether a path below the prompt folder names other writers' marks or temporary files, as they call them."""
+    return any(part.startswith(("_", ".")) for part in name.split("/"))
 
 
 def _read_footer(
     fs: fsspec.AbstractFileSystem, folder: str, info: dict[str, Any], ignored_columns: set[str]
 ) -> PromptFile:
     url = fs.unstrip_protocol(info["name"])
-    with storage_errors(url), _decoding_errors(url), fs.open(info["name"], "rb", **_footer_cache(fs)) as file:
+    cache = _footer_cache(fs)
+    with storage_errors(url), damage_errors(f"prompts: {url}"), fs.open(info["name"], "rb", **cache) as file:
         metadata = pq.read_metadata(file)
     _check_columns(url, metadata.schema.to_arrow_schema(), ignored_columns)
     return PromptFile(
@@ -125,26 +130,13 @@ def _version_of(info: dict[str, Any]) -> str:
     return hashlib.sha256(f"{info['size']}|{mark}".encode()).hexdigest()[:8]
 
 
-@contextmanager
-def _decoding_errors(what: str) -> Iterator[None]:
-    """Turn what Arrow raises for bytes that are no Parquet into one clear sentence; storage's errors pass."""
-    try:
-        yield
-    except pa.ArrowException as error:
-        raise PromptsError(f"prompts: {what} cannot be read as Parquet: {error}") from error
-    except OSError as error:
-        # Arrow's own OSErrors (a damaged footer or page) have no number, those of storage do.
-        if type(error) is not OSError or error.errno is not None:
-            raise
-        raise PromptsError(f"prompts: {what} cannot be read as Parquet: {error}") from error
-
-
 def _footer_cache(fs: fsspec.AbstractFileSystem) -> dict[str, Any]:
     """Read the tail of a remote file in one request rather than a block of many megabytes."""
     return {} if "file" in fs.protocol else {"cache_type": "readahead", "block_size": FOOTER_BYTES}
 
 
 # ---- columns -------------------------------------------------------------------------------------------------------
+
 
 def _is_text(kind: pa.DataType) -> bool:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
@@ -185,6 +177,7 @@ def _check_columns(url: str, schema: pa.Schema, ignored_columns: set[str]) -> No
 
 # ---- reading rows --------------------------------------------------------------------------------------------------
 
+
 @functools.lru_cache(maxsize=8)
 def _open_footer(url: str, version: str, options: str) -> pq.FileMetaData:
     with _open_planned(url, version, options) as file:
@@ -195,7 +188,10 @@ def _open_footer(url: str, version: str, options: str) -> pq.FileMetaData:
 def _read_row_group(url: str, version: str, options: str, group: int) -> pa.Table:
     """One row group, kept for the next shard: a writer's row group often holds thousands of shards."""
     with _open_planned(url, version, options) as file:
-        return pq.ParquetFile(file).read_row_group(group)
+        table = pq.ParquetFile(file).read_row_group(group)
+    # Arrow cannot pick rows out of its view type yet.
+    kinds = [pa.large_string() if pa.types.is_string_view(field.type) else field.type for field in table.schema]
+    return table.cast(pa.schema(zip(table.column_names, kinds, strict=True)))
 
 
 @contextmanager

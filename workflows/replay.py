@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from actors.painter import Painter
 from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
 from workflows.encode import EXTENSIONS, encode_image
+from workflows.layouts import read_image
 from workflows.resume import committed_shards
 from workflows.status import count_rows, read_table
 from workflows.storage import Storage
@@ -42,9 +42,9 @@ def replay_images(storage: Storage, num_images: int, seed: int) -> Iterator[Repl
     """
     rows = _pick_rows(storage, num_images, random.Random(seed))
     for recipe in dict.fromkeys(_recipe_of(row) for row in rows):
-        chosen = {row["image_id"]: row for row in rows if _recipe_of(row) == recipe}
-        for request, answer in _render_again(storage, recipe, [_request_of(row) for row in chosen.values()]):
-            yield _compare(chosen[request.image_id], request, answer, recipe)
+        chosen = {_request_of(row): row for row in rows if _recipe_of(row) == recipe}
+        for request, answer in _render_again(storage, recipe, list(chosen)):
+            yield _compare(storage, chosen[request], request, answer, recipe)
 
 
 def _pick_rows(storage: Storage, num_images: int, chance: random.Random) -> list[dict[str, Any]]:
@@ -110,15 +110,31 @@ def _render_again(
         yield from batch
 
 
-def _compare(row: dict[str, Any], request: ImageRequest, answer: RenderedImage | Rejection, recipe: Recipe) -> Replay:
-    difference = ""
+def _compare(
+    storage: Storage, row: dict[str, Any], request: ImageRequest, answer: RenderedImage | Rejection, recipe: Recipe
+) -> Replay:
+    return Replay(
+        image_id=row["image_id"],
+        image=row["image"],
+        same_bytes=not (difference := _difference(storage, row, request, answer, recipe)),
+        difference=difference,
+    )
+
+
+def _difference(
+    storage: Storage, row: dict[str, Any], request: ImageRequest, answer: RenderedImage | Rejection, recipe: Recipe
+) -> str:
+    """How the image made now differs from the stored file; empty if it does not."""
     if isinstance(answer, Rejection):
-        difference = f"it cannot be rendered now: {answer.reason}"
-    else:
-        extension = row["image"].rpartition(".")[2]
-        image_format = next(name for name, ending in EXTENSIONS.items() if ending == extension)
-        data = encode_image(answer.pixels, image_format, request, recipe)
-        if hashlib.sha256(data).hexdigest() != row["image_sha256"]:
-            same_codes = row["codes"] is not None and list(answer.codes) == row["codes"]
-            difference = "other bytes" + (", the same codes" if same_codes else "")
-    return Replay(image_id=row["image_id"], image=row["image"], same_bytes=not difference, difference=difference)
+        return f"it cannot be rendered now: {answer.reason}"
+    extension = row["image"].rpartition(".")[2]
+    image_format = next(name for name, ending in EXTENSIONS.items() if ending == extension)
+    data = encode_image(answer.pixels, image_format, request, recipe)
+    try:
+        stored = read_image(storage, row["image"])
+    except (FileNotFoundError, KeyError):
+        return "its file is missing"
+    if data == stored:
+        return ""
+    same_codes = row["codes"] is not None and list(answer.codes) == row["codes"]
+    return "other bytes" + (", the same codes" if same_codes else "")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from actors.errors import InputError
@@ -12,6 +14,9 @@ from workflows.job import RenderJob
 from workflows.storage import Storage, StorageError, storage_errors
 
 JOB_FILE, SUCCESS_FILE = "job.json", "_SUCCESS"
+
+# What a claim must hold for its output to be resumed or read.
+_CLAIM_FIELDS = {"name": str, "prompts": str, "images": dict, "recipe": dict, "shard_rows": int, "job_file": dict}
 
 
 class OtherJobError(InputError):
@@ -24,7 +29,7 @@ def claim_output(job: RenderJob, wish: dict[str, Any]) -> bool:
     `wish` is the job file as it was resolved, kept for people. Raises OtherJobError naming the first field that
     differs and both values; StorageError if the output cannot be written.
     """
-    storage = Storage(job.output, job.storage)
+    storage = Storage(job.output, job.storage, is_first_contact=True)
     text = json.dumps(_claim_of(job, wish), indent=2, ensure_ascii=False) + "\n"
     with storage_errors(job.output):
         if not storage.exists(JOB_FILE):
@@ -40,7 +45,7 @@ def claim_output(job: RenderJob, wish: dict[str, Any]) -> bool:
 
 def check_claim(job: RenderJob, *, ignore: tuple[str, ...] = ()) -> None:
     """Raise OtherJobError if the output belongs to another job; an output that is not begun is anybody's."""
-    storage = Storage(job.output, job.storage)
+    storage = Storage(job.output, job.storage, is_first_contact=True)
     with storage_errors(job.output):
         if storage.exists(JOB_FILE):
             _check_same_job(job, read_claim(storage), ignore)
@@ -54,6 +59,9 @@ def read_claim(storage: Storage) -> dict[str, Any]:
         raise StorageError(f"{storage.url} has no {JOB_FILE}: it is no output of janus-batch") from error
     except ValueError as error:
         raise StorageError(f"{storage.url}/{JOB_FILE} is damaged: {error}") from error
+    for field, kind in _CLAIM_FIELDS.items():
+        if not isinstance(claim, dict) or not isinstance(claim.get(field), kind):
+            raise StorageError(f"{storage.url}/{JOB_FILE} is damaged: it has no {field} that can be read")
     return claim
 
 
@@ -69,7 +77,7 @@ def mark_success(job: RenderJob, num_images: int, num_rejected: int) -> None:
 
 def _claim_of(job: RenderJob, wish: dict[str, Any]) -> dict[str, Any]:
     return {
-        "janus_batch": version("janus-batch"),
+        "janus_batch": _own_version(),
         "name": job.name,
         "created_at": _now(),
         "prompts": job.prompts,
@@ -93,6 +101,15 @@ def _check_same_job(job: RenderJob, claim: dict[str, Any], ignore: tuple[str, ..
                 f"{job.output} was begun with {field} = {json.dumps(theirs.get(field))}, this job has "
                 f"{json.dumps(ours)}; finish it with the old value or render into another output folder"
             )
+
+
+def _own_version() -> str:
+    """This program's version; a working directory that Ray carried to a node runs without being installed."""
+    try:
+        return version("janus-batch")
+    except PackageNotFoundError:
+        pyproject = Path(__file__).parents[1] / "pyproject.toml"
+        return tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]["version"]
 
 
 def _now() -> str:

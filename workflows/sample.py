@@ -21,8 +21,9 @@ from workflows.thumbnails import read_thumbnails
 MAX_IMAGES = 10_000
 MIN_SEEDS = 4  # of a shown prompt; below that, prompts are left out rather than seeds
 MAX_PACKS = 40  # a pack is read whole for its pictures, so a sample comes from a few
-LARGE_THUMBNAIL, SMALL_THUMBNAIL = 144, 112  # pixels of the longer side
-MAX_LARGE_THUMBNAILS = 2_500
+# Up to so many pictures, thumbnails of so many pixels: a page of photographs stays below about 30 MB.
+THUMBNAIL_SIZES = ((1_000, 208), (3_000, 144))
+SMALLEST_THUMBNAIL = 112
 MAX_CARRIED, MAX_CARRIED_CHARACTERS = 6, 100
 
 Item = TypeVar("Item")
@@ -81,7 +82,8 @@ def load_pictures(storage: Storage, choice: Choice, lookalikes: np.ndarray) -> l
 
 
 def thumbnail_size(num_pictures: int) -> int:
-    return LARGE_THUMBNAIL if num_pictures <= MAX_LARGE_THUMBNAILS else SMALL_THUMBNAIL
+    """Pixels of the longer side."""
+    return next((size for most, size in THUMBNAIL_SIZES if num_pictures <= most), SMALLEST_THUMBNAIL)
 
 
 def spread(items: Sequence[Item], num: int) -> Sequence[Item]:

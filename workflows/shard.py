@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -65,6 +64,7 @@ def read_shard(job: RenderJob, shard: Shard) -> ShardRows:
             row_of[made[0].prompt_id] = index
             requests.extend(made)
     carried = table.select([name for name in table.column_names if name not in COLUMN_TYPES])
+    carried = pa.table([_valid_text(column) for column in carried.columns], schema=carried.schema)
     return ShardRows(shard=shard, requests=requests, rejected=rejected, carried=carried, row_of=row_of)
 
 
@@ -90,8 +90,10 @@ class _Row:
     @property
     def default_id(self) -> str:
         """The id of a row in a file without an `id` column: the file's name and the row's number in it."""
-        name = PurePosixPath(self._shard.file.name)
-        return f"{str(name.with_suffix('')).replace('/', '~')}-{self.position:09d}"
+        name = self._shard.file.name.removesuffix(".parquet").replace("/", "~")
+        if _fault_of_id(name):
+            name = self._shard.id.rsplit("-", 3)[0]  # what is left of the name, and its hash
+        return f"{name}-{self.position:09d}"
 
     def reject(self, reason: str, recipe: Recipe) -> RejectedRow:
         prompt_id, prompt = self._text_or_none("id"), self._text_or_none("prompt")
@@ -120,11 +122,9 @@ def _requests_of(row: _Row, recipe: Recipe, *, taken_ids: dict[str, int]) -> Ite
     prompt_id = _check_id(row, taken_ids)
     prompt = _check_prompt(row["prompt"])
     row_seed = _whole_number(row["seed"], "seed", 0, 2**64 - 1)
+    checks = {"temperature": _check_temperature, "num_inference_steps": _check_steps}
     takes = FAMILIES[recipe.family].settings
-    settings = {
-        "temperature": _check_temperature(row["temperature"], recipe) if "temperature" in takes else None,
-        "num_inference_steps": _check_steps(row["num_inference_steps"], recipe) if "num_inference_steps" in takes else None,
-    }
+    settings = {key: check(row[key], recipe) if key in takes else None for key, check in checks.items()}
     negative_prompt = (row["negative_prompt"] or "").strip() or None
     for image_index in range(recipe.images_per_prompt):
         seed = derive_seed(recipe.seed if row_seed is None else row_seed, prompt_id, image_index)
@@ -150,13 +150,18 @@ def _check_id(row: _Row, taken_ids: dict[str, int]) -> str:
     if row["id"] is None:
         raise ValueError("id is null; every row of a file with an id column needs one")
     prompt_id = str(row["id"])
-    if not prompt_id or prompt_id.startswith(".") or any(c in '/\\' or not c.isprintable() for c in prompt_id):
-        raise ValueError(f"id {prompt_id!r} must be printable text without / or \\ that does not begin with a dot")
-    if len(prompt_id.encode()) > MAX_ID_BYTES:
-        raise ValueError(f"id of {len(prompt_id.encode())} bytes is longer than {MAX_ID_BYTES}")
+    if fault := _fault_of_id(prompt_id):
+        raise ValueError(fault)
     if prompt_id in taken_ids:
         raise ValueError(f"id {prompt_id!r} stands in this shard twice; the first row keeps it")
     return prompt_id
+
+
+def _fault_of_id(prompt_id: str) -> str | None:
+    if not prompt_id or prompt_id.startswith(".") or any(c in "/\\" or not c.isprintable() for c in prompt_id):
+        return f"id {prompt_id!r} must be printable text without / or \\ that does not begin with a dot"
+    num_bytes = len(prompt_id.encode()) + 2 * sum(prompt_id.count(c) for c in "#?%")  # written as %23, %3F, %25
+    return f"id of {num_bytes} bytes in a file name is longer than {MAX_ID_BYTES}" if num_bytes > MAX_ID_BYTES else None
 
 
 def _check_prompt(prompt: str | None) -> str:
@@ -185,6 +190,19 @@ def _check_temperature(value: Any, recipe: Recipe) -> float | None:
 def _check_steps(value: Any, recipe: Recipe) -> int | None:
     steps = _whole_number(value, "num_inference_steps", 1, MAX_NUM_INFERENCE_STEPS)
     return recipe.num_inference_steps if steps is None else steps
+
+
+def _valid_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A text column with what is not UTF-8 in it replaced: one such value would make a manifest part unreadable."""
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return column
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        raw = column.cast(pa.large_binary()).to_pylist()
+        text = [None if value is None else value.decode("utf-8", "replace") for value in raw]
+        return pa.chunked_array([text], type=column.type)
+    return column
 
 
 def _whole_number(value: Any, name: str, low: int, high: int) -> int | None:

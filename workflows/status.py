@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from workflows.damage import damage_errors
 from workflows.resume import committed_shards
 from workflows.storage import Storage, storage_errors
 
@@ -45,9 +46,12 @@ def tally_output(output: str, storage_options: dict[str, Any]) -> Tally:
 
 
 def count_rows(storage: Storage, name: str) -> int:
-    with storage.fs.open(storage.path(name), "rb") as file:
+    with damage_errors(f"{storage.url}/{name}"), storage.fs.open(storage.path(name), "rb") as file:
         return pq.read_metadata(file).num_rows
 
 
 def read_table(storage: Storage, name: str, columns: list[str] | None = None) -> pa.Table:
-    return pq.read_table(pa.BufferReader(storage.read(name)), columns=columns)
+    """One Parquet file of an output. Raises FileNotFoundError or DamagedFileError."""
+    data = storage.read(name)
+    with damage_errors(f"{storage.url}/{name}"):
+        return pq.read_table(pa.BufferReader(data), columns=columns)

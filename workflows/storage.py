@@ -6,6 +6,7 @@ What the files mean is not known here.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import uuid
 from collections.abc import Iterator
@@ -18,11 +19,13 @@ from actors.errors import InputError
 # Keys of fsspec options that would put a secret into a job file, and from there into job.json.
 SECRET_OPTIONS = frozenset({"key", "secret", "token", "password", "sas_token", "account_key", "connection_string"})
 
-
 # For the first contact with an S3 store: a wrong address is worth seconds, an outage in mid-job s3fs's own patience.
 FIRST_CONTACT = {"connect_timeout": 5, "read_timeout": 10, "retries": {"mode": "standard", "total_max_attempts": 2}}
 
+# Stores take 5 GiB in one PUT, and ignore a condition on a PUT in parts.
+MAX_CREATE_BYTES = 4 * 2**30
 
+# Errors of storage that trying again does not mend.
 LASTING_ERRORS = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
 
 
@@ -71,6 +74,19 @@ class Storage:
             if not _says_exists(error):
                 raise
             return self.read(name) == data
+
+    def put_beside(self, name: str, data: bytes) -> str:
+        """Put a whole file in place without touching one that is there; returns the name that holds `data` now.
+
+        A file with other bytes is left alone and `data` goes beside it, with a part of its hash in the name.
+        """
+        if len(data) <= MAX_CREATE_BYTES:
+            if self.create(name, data):
+                return name
+            stem, _, extension = name.rpartition(".")
+            name = f"{stem}.{hashlib.sha256(data).hexdigest()[:8]}.{extension}"
+        self.write(name, data)
+        return name
 
     def exists(self, name: str) -> bool:
         self.fs.invalidate_cache()
@@ -124,13 +140,13 @@ def open_url(
     On first contact an S3 store that cannot be reached is given up after seconds.
     """
     options = options if _is_remote(url) else {}  # the job's storage options are its object store's
-    is_hasty = is_first_contact and url.startswith(("s3://", "s3a://"))
-    if is_hasty:
-        options = {**options, "config_kwargs": {**FIRST_CONTACT, **options.get("config_kwargs", {})}}
+    patience = {}
+    if is_first_contact and url.startswith(("s3://", "s3a://")):
+        patience = {"config_kwargs": {**FIRST_CONTACT, **options.get("config_kwargs", {})}}
     with storage_errors(url):
         try:
-            fs, path = fsspec.core.url_to_fs(url, **options)
-            if is_hasty:
+            fs, path = fsspec.core.url_to_fs(url, **{**options, **patience})
+            if patience:
                 fs.retries = 1
                 fs.connect()
         except TypeError as error:

@@ -1,4 +1,4 @@
-"""Is an output what its manifest says, and is it everything that was asked for? Reads files and hashes; renders nothing."""
+"""Is an output what its manifest says, and is it all that was asked for? Reads files and hashes; renders nothing."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.recipe import Recipe
+from workflows.damage import DamagedFileError
 from workflows.layouts import read_pack
 from workflows.plan import Plan, row_range
 from workflows.resume import committed_shards
 from workflows.status import NUM_READERS, read_table
 from workflows.storage import Storage
+
+COLUMNS = ["image_id", "prompt_id", "image_index", "cfg_weight", "image", "image_sha256", "latents"]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -39,12 +42,13 @@ def verify_output(storage: Storage, plan: Plan, recipe: Recipe) -> Findings:
     names = set(storage.walk("images"))
     named: set[str] = set()
     with ThreadPoolExecutor(NUM_READERS) as readers:
-        for part in readers.map(lambda shard: _check_shard(storage, shard, recipe.images_per_prompt), shards):
+        for part in readers.map(lambda shard: _check_shard(storage, shard, recipe), shards):
             findings.num_images += part.num_images
             findings.num_rejected += part.num_rejected
             findings.faults += part.faults
             keys.update(part.keys)
-            named |= part.files
+            named |= part.files | part.latents
+            findings.faults += [f"{name} is missing" for name in sorted(part.latents - names)]
     findings.faults += [_twice(key, count) for key, count in keys.items() if count > 1]
     findings.leftovers = sorted(names - named) + _uncommitted(storage, "rejected", shards)
     findings.num_missing = (plan.num_rows - plan.num_rows_committed) * recipe.images_per_row
@@ -60,16 +64,16 @@ class _Part:
     faults: list[str]
     keys: list[tuple[str, int, float]]
     files: set[str]
+    latents: set[str]
 
 
-def _check_shard(storage: Storage, shard_id: str, images_per_prompt: int) -> _Part:
+def _check_shard(storage: Storage, shard_id: str, recipe: Recipe) -> _Part:
     """Check the files and the arithmetic of one committed shard."""
-    columns = ["image_id", "prompt_id", "image_index", "cfg_weight", "image", "image_sha256", "latents"]
-    rows = read_table(storage, f"manifest/{shard_id}.parquet", columns).to_pylist()
     try:
-        rejected = read_table(storage, f"rejected/{shard_id}.parquet").to_pylist()
-    except FileNotFoundError:
-        rejected = []
+        rows = read_table(storage, f"manifest/{shard_id}.parquet", COLUMNS).to_pylist()
+        rejected = _read_rejected(storage, shard_id)
+    except DamagedFileError as error:
+        return _Part(num_images=0, num_rejected=0, faults=[str(error)], keys=[], files=set(), latents=set())
     places: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         places[row["image"].partition("#")[0]].append(row)
@@ -77,14 +81,22 @@ def _check_shard(storage: Storage, shard_id: str, images_per_prompt: int) -> _Pa
     return _Part(
         num_images=len(rows),
         num_rejected=sum(row["num_images"] for row in rejected),
-        faults=faults + _check_counts(shard_id, rows, rejected, images_per_prompt),
+        faults=faults + _check_counts(shard_id, rows, rejected, recipe),
         keys=[(row["prompt_id"], row["image_index"], row["cfg_weight"]) for row in rows],
-        files=set(places) | {row["latents"].partition("#")[0] for row in rows if row["latents"]},
+        files=set(places),
+        latents={row["latents"].partition("#")[0] for row in rows if row["latents"]},
     )
 
 
+def _read_rejected(storage: Storage, shard_id: str) -> list[dict[str, Any]]:
+    try:
+        return read_table(storage, f"rejected/{shard_id}.parquet").to_pylist()
+    except FileNotFoundError:
+        return []
+
+
 def _check_counts(
-    shard_id: str, rows: list[dict[str, Any]], rejected: list[dict[str, Any]], images_per_prompt: int
+    shard_id: str, rows: list[dict[str, Any]], rejected: list[dict[str, Any]], recipe: Recipe
 ) -> list[str]:
     """Faults of the arithmetic: each prompt row has all its images, made or rejected, or is rejected as a whole."""
     whole_rows = [row for row in rejected if row["image_id"] is None]
@@ -94,8 +106,9 @@ def _check_counts(
     if len(answers) + len(whole_rows) != stop - start:
         faults.append(f"shard {shard_id} accounts for {len(answers) + len(whole_rows)} of {stop - start} prompt rows")
     for prompt_id, num_answers in answers.items():
-        if num_answers % images_per_prompt:
-            faults.append(f"prompt {prompt_id!r} has {num_answers} images, not a multiple of {images_per_prompt}")
+        # A row with a weight of its own is not swept.
+        if num_answers not in (recipe.images_per_prompt, recipe.images_per_row):
+            faults.append(f"prompt {prompt_id!r} has {num_answers} images of {recipe.images_per_row}")
     return faults
 
 
@@ -106,6 +119,8 @@ def _check_file(storage: Storage, file: str, rows: Iterable[dict[str, Any]]) -> 
         members = read_pack(storage, file) if is_pack else {"": storage.read(file)}
     except FileNotFoundError:
         return [f"{row['image']} is missing" for row in rows]
+    except DamagedFileError as error:
+        return [str(error)]
     faults = []
     for row in rows:
         data = members.get(row["image"].partition("#")[2])

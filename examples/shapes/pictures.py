@@ -23,6 +23,16 @@ def picture_batches(seed: int, batch: int, image_size: int) -> Iterator[torch.Te
         yield drawn(itertools.islice(scenes, batch), rng, image_size)
 
 
+def busy_crops(pixels_BCHW: torch.Tensor, size: int) -> torch.Tensor:
+    """Of every picture one square of `size` pixels at a multiple of 8 pixels: of four random ones the most varied."""
+    return torch.stack([max((_random_crop(pixels, size) for _ in range(4)), key=torch.std) for pixels in pixels_BCHW])
+
+
+def _random_crop(pixels_CHW: torch.Tensor, size: int) -> torch.Tensor:
+    y, x = (torch.randint(0, (pixels_CHW.shape[-1] - size) // 8 + 1, (2,)) * 8).tolist()
+    return pixels_CHW[:, y : y + size, x : x + size]
+
+
 def drawn(scenes: Iterable[Scene], rng: random.Random, image_size: int) -> torch.Tensor:
     """The drawings of complete scenes, float [B, 3, H, W] in [-1, 1]."""
     arrays = np.stack([np.asarray(draw(scene, rng, image_size)) for scene in scenes])

@@ -1,55 +1,45 @@
-"""The code model's other half, which training needs and rendering does not: pictures to codes.
+"""Pictures to codes: the half of the code model that training needs and rendering does not.
 
-The encoder sees one 8x8 patch at a time, so that equal patches have equal codes and a flat patch costs one code.
+Every shape of the world stands on the grid of codes, so its drawings hold few different patches of 8x8 pixels: each has
+a code of its own, and the code of any other patch is that of the nearest one.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 PATCH = 8  # pixels; the factor of the decoder's three upsamplings
 CODE_DIM = 8
 
-
-class PatchEncoder(nn.Module):
-    """Pixels [B, 3, H, W] in [-1, 1] to unit vectors [B, 8, H/8, W/8]."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        width = 256
-        self.layers = nn.Sequential(
-            nn.Conv2d(3, width, PATCH, stride=PATCH), nn.GELU(),
-            nn.Conv2d(width, width, 1), nn.GELU(),
-            nn.Conv2d(width, CODE_DIM, 1),
-        )  # fmt: skip
-
-    def forward(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        return F.normalize(self.layers(pixels_BCHW).float(), dim=1)
+# B pictures, N codes of a picture in raster order, P numbers of a patch, V codebook entries
 
 
-def nearest_codes(latents_BCHW: torch.Tensor, codebook_VC: torch.Tensor) -> torch.Tensor:
-    """The ids [B, H*W] of the codebook's unit vectors nearest to the latents, in raster order."""
-    flat = latents_BCHW.flatten(2).transpose(1, 2)
-    return (flat @ codebook_VC.T).argmax(dim=-1)
+def collect_patches(pixels_BCHW: torch.Tensor, num_codes: int) -> torch.Tensor:
+    """The most frequent patches [V, P] of these pictures, the most frequent one first.
 
-
-def spherical_kmeans(vectors_NC: torch.Tensor, num_codes: int, generator: torch.Generator) -> torch.Tensor:
-    """`num_codes` unit vectors that cover the given ones: k-means by angle.
-
-    Equal vectors count once, so the many flat patches hold one code each and edges get the rest. An empty cluster is
-    started again at the vector that is served worst: no code is dead.
+    Where there are fewer than V, the last rows repeat the first: codes that no picture has.
     """
-    vectors = torch.unique((vectors_NC * 4096).round(), dim=0) / 4096
-    vectors = F.normalize(vectors, dim=1)
-    centers = vectors[torch.randperm(len(vectors), generator=generator)[:num_codes]]
-    for _ in range(15):
-        nearest_of_chunks = [(chunk @ centers.T).max(dim=1) for chunk in vectors.split(4096)]
-        similarity, nearest = (torch.cat(parts) for parts in zip(*nearest_of_chunks, strict=True))
-        sums = torch.zeros_like(centers).index_add_(0, nearest, vectors)
-        counts = torch.bincount(nearest, minlength=num_codes)
-        empty = counts == 0
-        sums[empty] = vectors[similarity.argsort()[: int(empty.sum())]]
-        centers = F.normalize(sums, dim=1)
-    return centers
+    patches = (to_patches(pixels_BCHW).flatten(0, 1) * 127).round()
+    different, counts = torch.unique(patches, dim=0, return_counts=True)
+    most_frequent = different[counts.argsort(descending=True, stable=True)] / 127
+    print(f"{len(different)} different patches in {len(pixels_BCHW)} pictures, {num_codes} codes", flush=True)
+    return most_frequent[torch.arange(num_codes) % len(most_frequent)]
+
+
+def to_codes(pixels_BCHW: torch.Tensor, patches_VP: torch.Tensor) -> torch.Tensor:
+    """The codes [B, N] of pictures: of each patch the nearest entry, the first where several are as near."""
+    return torch.cdist(to_patches(pixels_BCHW), patches_VP).argmin(dim=-1)
+
+
+def to_patches(pixels_BCHW: torch.Tensor) -> torch.Tensor:
+    """[B, N, P], in raster order."""
+    return F.unfold(pixels_BCHW, PATCH, stride=PATCH).transpose(1, 2)
+
+
+def first_embedding(patches_VP: torch.Tensor) -> torch.Tensor:
+    """Unit vectors [V, 8] to start the codebook from: patches that look alike lie side by side."""
+    centered = patches_VP - patches_VP.mean(dim=0)
+    directions = torch.linalg.svd(centered, full_matrices=False).Vh[:CODE_DIM]
+    components = centered @ directions.T
+    return F.normalize(components / components.std(dim=0), dim=1)

@@ -28,7 +28,7 @@ from examples.shapes.schedule import (
     set_learning_rate,
     training_steps,
 )
-from examples.shapes.tokenizing import CODE_DIM, PatchEncoder, nearest_codes
+from examples.shapes.tokenizing import CODE_DIM, first_embedding, to_codes
 from examples.shapes.train_vq import CH_MULT, CHANNELS, IMAGE_SIZE, NUM_CODES, OUTPUT as CODE_MODEL, Z_CHANNELS
 from examples.shapes.world import describe, forget_words, training_scenes
 
@@ -43,10 +43,10 @@ UNCONDITIONAL = 0.1  # of the prompts are replaced by the unconditional form: wh
 class JanusShapes(nn.Module):
     """The trained part of the checkpoint, with the names of the original layout."""
 
-    def __init__(self, num_tokens: int, codebook_VC: torch.Tensor) -> None:
+    def __init__(self, num_tokens: int, embedding_VC: torch.Tensor) -> None:
         super().__init__()
         self.language_model = nn.ModuleDict({"model": LlamaModel(llama_config(num_tokens))})
-        self.gen_embed = nn.Embedding(NUM_CODES, CODE_DIM, _weight=codebook_VC.clone())
+        self.gen_embed = nn.Embedding(NUM_CODES, CODE_DIM, _weight=embedding_VC.clone())
         self.gen_aligner = nn.ModuleDict(
             {"layers": nn.Sequential(nn.Linear(CODE_DIM, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, HIDDEN))}
         )
@@ -67,15 +67,16 @@ def main() -> None:
     arguments = parse_arguments(__doc__.splitlines()[0], steps=4000, output=OUTPUT)
     code_model = torch.load(CODE_MODEL, weights_only=True)
     tokenizer = build_tokenizer()
-    model = JanusShapes(vocab_size(tokenizer), code_model["codebook"]).to(device())
+    model = JanusShapes(vocab_size(tokenizer), first_embedding(code_model["patches"])).to(device())
     optimizer = torch.optim.AdamW(model.parameters(), lr=0, betas=(0.9, 0.98), weight_decay=0.02)
     save(arguments.output, tokenizer, model, code_model)
     batches = example_batches(PromptTokenizer(arguments.output, "janus-pro"), code_model, arguments.seed)
+    losses = []
     for step, progress in training_steps(arguments):
-        set_learning_rate(optimizer, 2e-3, step, progress)
-        loss = train_step(model, optimizer, *next(batches))
+        set_learning_rate(optimizer, 1.5e-3, step, progress)
+        losses.append(train_step(model, optimizer, *next(batches)))
         if step % 50 == 0:
-            print(f"step {step} ({progress:.0%}) loss {loss:.4f} per code", flush=True)
+            print(f"step {step} ({progress:.0%}) loss {sum(losses[-50:]) / len(losses[-50:]):.4f} per code", flush=True)
         if step % 500 == 499:
             save(arguments.output, tokenizer, model, code_model)
     save(arguments.output, tokenizer, model, code_model)
@@ -99,9 +100,7 @@ def example_batches(
     prompts: PromptTokenizer, code_model: dict, seed: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless (ids [B, S], codes [B, T]), each batch of prompts of one length: no padding, as in rendering alone."""
-    encoder = PatchEncoder().to(device())
-    encoder.load_state_dict(code_model["encoder"])
-    codebook_VC = code_model["codebook"].to(device())
+    patches_VP = code_model["patches"].to(device())
     rng = random.Random(f"examples {seed}")
     waiting = defaultdict(list)  # prompt length -> (ids, scene)
     for scene in training_scenes(seed + 100):
@@ -111,12 +110,11 @@ def example_batches(
         waiting[len(ids)].append((ids, scene))
         if len(waiting[len(ids)]) == BATCH:
             rows, scenes = zip(*waiting.pop(len(ids)), strict=True)
-            yield torch.tensor(rows, device=device()), nearest_codes(encoder(drawn(scenes, rng, IMAGE_SIZE)), codebook_VC)
+            yield torch.tensor(rows, device=device()), to_codes(drawn(scenes, rng, IMAGE_SIZE), patches_VP)
 
 
 def save(folder: Path, tokenizer: Tokenizer, model: JanusShapes, code_model: dict) -> None:
     weights = dict(model.state_dict())
-    weights["gen_vision_model.quantize.embedding.weight"] = code_model["codebook"]
     weights |= {f"gen_vision_model.{name}": value for name, value in code_model["painter"].items()}
     num_codes = 8 * 8
     save_folder(folder, tokenizer, checkpoint_config(vocab_size(tokenizer)), num_codes, IMAGE_SIZE, weights)

@@ -82,7 +82,7 @@ def main() -> None:
     batches = example_batches(prompts, *encoded_pictures(arguments.seed), arguments.seed)
     losses = []
     for step, progress in training_steps(arguments):
-        set_learning_rate(optimizer, 2e-3, step, progress)
+        set_learning_rate(optimizer, 1.5e-3, step, progress)
         losses.append(train_step(model, optimizer, *next(batches)))
         if step % 50 == 0:
             print(f"step {step} ({progress:.0%}) loss {sum(losses[-50:]) / len(losses[-50:]):.4f}", flush=True)

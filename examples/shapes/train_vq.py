@@ -1,7 +1,7 @@
 """Trains the code model of janus-shapes: 64x64 pictures to 8x8 codes and back.
 
-First an autoencoder with continuous latents of unit length, then k-means over them gives the codebook, then the
-decoder learns to paint from the codes. Run from the project's root: `python -m examples.shapes.train_vq`.
+What a code stands for is collected from drawings (`tokenizing`); what is learned is each code's entry in the codebook
+and the decoder that paints from the entries. Run from the project's root: `python -m examples.shapes.train_vq`.
 """
 
 from __future__ import annotations
@@ -16,25 +16,31 @@ from torch.nn import functional as F
 
 from actors.model_shape import VQShape
 from actors.vq import Decoder
-from examples.shapes.pictures import drawn, painting_loss, picture_batches, share_right
-from examples.shapes.schedule import device, mixed_precision, parse_arguments, set_learning_rate, start_as_identity, training_steps
-from examples.shapes.tokenizing import CODE_DIM, PATCH, PatchEncoder, nearest_codes, spherical_kmeans
+from examples.shapes.pictures import busy_crops, drawn, painting_loss, picture_batches, share_right
+from examples.shapes.schedule import (
+    device,
+    mixed_precision,
+    parse_arguments,
+    set_learning_rate,
+    start_as_identity,
+    training_steps,
+)
+from examples.shapes.tokenizing import CODE_DIM, PATCH, collect_patches, first_embedding, to_codes
 from examples.shapes.world import held_out_pairs, held_out_singles
 
 IMAGE_SIZE = 64
-NUM_CODES, Z_CHANNELS, CHANNELS, CH_MULT = 1024, 64, 32, (3, 1, 2, 4)
+NUM_CODES, Z_CHANNELS, CHANNELS, CH_MULT = 1280, 64, 32, (3, 1, 2, 4)
 OUTPUT = Path("build/shapes/vq.pt")
-BATCH = 8
-CONTINUOUS = 0.35  # this part of the training goes to the autoencoder without a codebook
-LATENT_NOISE = 0.1  # teaches the decoder the errors that codes will make
+BATCH = 16
+CROPPED, CROP = 0.85, 32  # this part of the training sees crops of so many pixels, where the edges are
 # Residual blocks that training leaves at the identity (second convolution zero): most of the cost, little of the use.
 IDLE_BLOCKS = ((0, 2), (1, 2), (2, 1), (2, 2), (3, 0), (3, 1), (3, 2))
 
 
 class Painter(nn.Module):
-    """Latents [B, 8, H/16, W/16] to pictures [B, 3, H, W]: the part of the code model that is shipped."""
+    """Codes [B, H/8 * W/8] to pictures [B, 3, H, W]: what is shipped of the code model."""
 
-    def __init__(self) -> None:
+    def __init__(self, embedding_VC: torch.Tensor) -> None:
         super().__init__()
         self.post_quant_conv = nn.Conv2d(CODE_DIM, Z_CHANNELS, 1)
         self.decoder = Decoder(shape())
@@ -43,6 +49,12 @@ class Painter(nn.Module):
             residual[block] = getattr(residual[block], "nin_shortcut", nn.Identity())
         start_as_identity(self, ("conv2", "proj_out"))
         self._steady_last_norm()
+        self.quantize = nn.ModuleDict({"embedding": nn.Embedding(NUM_CODES, CODE_DIM, _weight=embedding_VC)})
+
+    def forward(self, codes_BN: torch.Tensor) -> torch.Tensor:
+        side = int(codes_BN.shape[1] ** 0.5)
+        entries_BNC = F.normalize(self.quantize["embedding"](codes_BN), dim=-1)
+        return self.decoder(self.post_quant_conv(entries_BNC.transpose(1, 2).unflatten(2, (side, side))))
 
     @torch.no_grad()
     def _steady_last_norm(self) -> None:
@@ -62,48 +74,40 @@ class Painter(nn.Module):
 
 
 def main() -> None:
-    arguments = parse_arguments(__doc__.splitlines()[0], steps=4000, output=OUTPUT)
-    encoder, painter = PatchEncoder().to(device()), Painter().to(device())
-    start_as_identity(encoder, ())
-    optimizer = torch.optim.AdamW([*encoder.parameters(), *painter.parameters()], lr=0, weight_decay=0.01)
-    pictures = picture_batches(arguments.seed, BATCH, IMAGE_SIZE)
-    codebook = None
+    arguments = parse_arguments(__doc__.splitlines()[0], steps=3000, output=OUTPUT)
+    patches = collect_patches(torch.cat(list(first_pictures(arguments.seed, 4000))), NUM_CODES)
+    painter = Painter(first_embedding(patches).clone()).to(device())
+    optimizer = torch.optim.AdamW(painter.parameters(), lr=0, weight_decay=0)
+    pictures, losses = picture_batches(arguments.seed, BATCH, IMAGE_SIZE), []
     for step, progress in training_steps(arguments):
-        set_learning_rate(optimizer, 1.5e-3, step, progress)
-        if codebook is None and progress >= CONTINUOUS:
-            codebook = make_codebook(encoder, arguments.seed)
-        loss = train_step(encoder, painter, codebook, optimizer, next(pictures))
+        set_learning_rate(optimizer, 7e-4, step, progress)
+        pixels = next(pictures)
+        pixels = busy_crops(pixels, CROP) if progress < CROPPED else pixels
+        losses.append(train_step(painter, patches, optimizer, pixels))
         if step % 50 == 0:
-            print(f"step {step} ({progress:.0%}) loss {loss:.4f}", flush=True)
-        if step % 500 == 499 and codebook is not None:
-            save(arguments.output, encoder, painter, codebook)
-            report(encoder, painter, codebook, num=60)
-    save(arguments.output, encoder, painter, codebook)
-    report(encoder, painter, codebook, num=300)
+            print(f"step {step} ({progress:.0%}) loss {sum(losses[-50:]) / len(losses[-50:]):.4f}", flush=True)
+        if step % 400 == 0:
+            save(arguments.output, painter, patches)
+            report(painter, patches, num=40)
+    save(arguments.output, painter, patches)
+    report(painter, patches, num=300)
 
 
 def train_step(
-    encoder: PatchEncoder,
-    painter: Painter,
-    codebook_VC: torch.Tensor | None,
-    optimizer: torch.optim.Optimizer,
-    pixels_BCHW: torch.Tensor,
+    painter: Painter, patches_VP: torch.Tensor, optimizer: torch.optim.Optimizer, pixels_BCHW: torch.Tensor
 ) -> float:
-    """One step. With a codebook the encoder is finished, and only the painter learns."""
     with mixed_precision():
-        if codebook_VC is None:
-            latents = encoder(pixels_BCHW)
-            latents = F.normalize(latents + LATENT_NOISE * torch.randn_like(latents), dim=1)
-        else:
-            with torch.no_grad():
-                latents = quantize(encoder(pixels_BCHW), codebook_VC)
-        painted = painter(latents)
+        painted = painter(to_codes(pixels_BCHW, patches_VP))
     loss = painting_loss(painted, pixels_BCHW)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    nn.utils.clip_grad_norm_([*encoder.parameters(), *painter.parameters()], 1.0)
+    nn.utils.clip_grad_norm_(painter.parameters(), 1.0)
     optimizer.step()
     return loss.item()
+
+
+def first_pictures(seed: int, num: int):
+    return itertools.islice(picture_batches(seed + 1, BATCH, IMAGE_SIZE), num // BATCH)
 
 
 def shape() -> VQShape:
@@ -117,38 +121,25 @@ def shape() -> VQShape:
     )
 
 
-def quantize(latents_BCHW: torch.Tensor, codebook_VC: torch.Tensor) -> torch.Tensor:
-    codes = nearest_codes(latents_BCHW, codebook_VC)
-    return codebook_VC[codes].transpose(1, 2).reshape(latents_BCHW.shape)
-
-
 @torch.no_grad()
-def make_codebook(encoder: PatchEncoder, seed: int) -> torch.Tensor:
-    """k-means over the latents of 5,000 training pictures."""
-    batches = itertools.islice(picture_batches(seed + 1, BATCH, IMAGE_SIZE), 5_000 // BATCH)
-    latents = torch.cat([encoder(pixels).flatten(2).transpose(1, 2).reshape(-1, CODE_DIM).cpu() for pixels in batches])
-    return spherical_kmeans(latents, NUM_CODES, torch.Generator().manual_seed(seed)).to(device())
-
-
-@torch.no_grad()
-def report(encoder: PatchEncoder, painter: Painter, codebook_VC: torch.Tensor, num: int) -> None:
-    """Prints how many reconstructions of held-out drawings the judge finds right, and how many codes are in use."""
+def report(painter: Painter, patches_VP: torch.Tensor, num: int) -> None:
+    """Prints how many reconstructions of held-out drawings the judge finds right, and how many codes they use."""
     rng = random.Random("report")
     used: set[int] = set()
     for name, scenes in (("single", held_out_singles(1, num)), ("pair", held_out_pairs(1, num))):
         right = []
         for start in range(0, num, 20):
             chunk = scenes[start : start + 20]
-            latents = encoder(drawn(chunk, rng, IMAGE_SIZE))
-            used.update(nearest_codes(latents, codebook_VC).flatten().tolist())
-            right.append(share_right(painter(quantize(latents, codebook_VC)), chunk))
+            codes = to_codes(drawn(chunk, rng, IMAGE_SIZE), patches_VP)
+            used.update(codes.flatten().tolist())
+            right.append(share_right(painter(codes), chunk))
         print(f"reconstructions of held-out {name} scenes right: {sum(right) / len(right):.1%}", flush=True)
     print(f"codes used by these pictures: {len(used)} of {NUM_CODES}", flush=True)
 
 
-def save(path: Path, encoder: PatchEncoder, painter: Painter, codebook_VC: torch.Tensor) -> None:
+def save(path: Path, painter: Painter, patches_VP: torch.Tensor) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"encoder": encoder.state_dict(), "painter": full_state(painter), "codebook": codebook_VC.cpu()}, path)
+    torch.save({"patches": patches_VP.cpu(), "painter": full_state(painter)}, path)
 
 
 def full_state(painter: Painter) -> dict[str, torch.Tensor]:

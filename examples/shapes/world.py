@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from PIL import Image, ImageDraw
 
 EXTENT = 128  # the coordinates of a scene run from 0 to here each way, whatever size it is drawn in
+MIDDLE = EXTENT // 2
 COLORS = {
     "red": (215, 35, 45),
     "green": (40, 155, 70),
@@ -32,6 +33,7 @@ PLACES = {
     "at the bottom": (64, 96),
     "in the center": (64, 64),
 }
+STEPS = (-16, 0, 16)  # a drawing moves a shape by one of these: a row of prompts has more than one picture
 RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 
 # These stand in training only beside another shape, never alone and never doubled.
@@ -138,24 +140,27 @@ def forget_words(scene: Scene, rng: random.Random) -> Scene:
 
 
 def draw(scene: Scene, rng: random.Random, image_size: int) -> Image.Image:
-    """The picture of a complete scene, RGB; `rng` moves each shape by up to 1/32 of the picture."""
+    """The picture of a complete scene, RGB; `rng` moves each shape by up to 1/8 of the picture."""
     oversampling = 4  # drawn larger and reduced: smooth edges
     scale = oversampling * image_size / EXTENT
     canvas = Image.new("RGB", (image_size * oversampling,) * 2, BACKGROUNDS[scene.background])
     pen = ImageDraw.Draw(canvas)
     for thing, (x, y) in _placed_things(scene, rng):
-        x, y = x + rng.choice((-4, 0, 4)), y + rng.choice((-4, 0, 4))
         _draw_thing(pen, thing, x * scale, y * scale, SIZES[thing.size] * scale)
     return canvas.reduce(oversampling)
 
 
 def _placed_things(scene: Scene, rng: random.Random) -> list[tuple[Thing, tuple[int, int]]]:
+    """Each thing with its middle, moved across the direction that the prompt names; what is central stays there."""
     if scene.is_single:
-        return [(scene.first, PLACES[scene.place])]
+        x, y = PLACES[scene.place]
+        return [(scene.first, (x + rng.choice(STEPS) * (y != MIDDLE), y + rng.choice(STEPS) * (x != MIDDLE)))]
     dx, dy = RELATIONS[scene.relation or rng.choice(("left of", "above"))]
-    middle = EXTENT // 2
-    first = (scene.first, (middle + 32 * dx, middle + 32 * dy))
-    return [first, (scene.second or scene.first, (middle - 32 * dx, middle - 32 * dy))]
+    placed = []
+    for thing, side in ((scene.first, 1), (scene.second or scene.first, -1)):
+        step = rng.choice(STEPS)
+        placed.append((thing, (MIDDLE + 32 * side * dx + step * abs(dy), MIDDLE + 32 * side * dy + step * abs(dx))))
+    return placed
 
 
 def _draw_thing(pen: ImageDraw.ImageDraw, thing: Thing, x: float, y: float, half: float) -> None:

@@ -1,0 +1,89 @@
+"""From JanusFlow's latents to pixels: the decoder half of a diffusers AutoencoderKL, the SDXL VAE as a rule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from actors.checkpoint_error import CheckpointError
+from actors.errors import InputError
+from actors.vq import to_uint8
+
+# Always this many in one call, the last picture again where there are fewer: with one picture libraries take other
+# kernels, and the bits of a picture would depend on whether it has a neighbour.
+PICTURES_PER_CALL = 2
+
+DTYPES = (torch.bfloat16, torch.float32)
+
+
+class VAE:
+    """Decodes latents [B, 4, S, S] to pixels. `folder` holds config.json and the weights; raises CheckpointError."""
+
+    def __init__(self, folder: Path, *, dtype: torch.dtype, device: torch.device) -> None:
+        check_vae_dtype(dtype)
+        self.model = _load(folder, dtype).to(device)
+        self.device, self.dtype = device, dtype
+        self.scaling_factor = self.model.config.scaling_factor
+
+    def decode(self, z_BCHW: torch.Tensor) -> np.ndarray:
+        """Pixels of latents as the solver leaves them, uint8 [B, 8 * S, 8 * S, 3]."""
+        num_pictures = len(z_BCHW)
+        parts = []
+        for start in range(0, num_pictures, PICTURES_PER_CALL):
+            rows = [min(row, num_pictures - 1) for row in range(start, start + PICTURES_PER_CALL)]
+            parts.append(to_uint8(self.decode_call(z_BCHW[rows])))
+        if not parts:
+            return np.empty((0, 0, 0, 3), dtype=np.uint8)
+        return torch.cat(parts)[:num_pictures].cpu().numpy()
+
+    def decode_call(self, z_BCHW: torch.Tensor) -> torch.Tensor:
+        """The decoder's output [B, 3, 8 * S, 8 * S], [-1, 1] where it is not beyond."""
+        return self.model.decode((z_BCHW / self.scaling_factor).to(self.device, self.dtype)).sample
+
+
+def check_vae_dtype(dtype: torch.dtype) -> None:
+    """Raise InputError unless the decoder's numbers fit into `dtype`."""
+    if dtype not in DTYPES:
+        raise InputError(
+            "model.dtype must be bfloat16 or float32 for JanusFlow: the SDXL VAE's activations pass 65504, the largest "
+            f"number of float16, and its pictures become NaN; got {str(dtype).removeprefix('torch.')}"
+        )
+
+
+def _load(folder: Path, dtype: torch.dtype) -> nn.Module:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # takes seconds to import
+
+    try:
+        model, found = AutoencoderKL.from_pretrained(
+            folder, torch_dtype=dtype, low_cpu_mem_usage=False, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{folder} cannot be loaded as a diffusers AutoencoderKL: {error}") from error
+    missing = [key for key in found["missing_keys"] if not key.startswith(("encoder.", "quant_conv."))]
+    if missing:
+        raise CheckpointError(f"{folder} lacks {len(missing)} tensors of the VAE's decoder, {missing[0]} among them")
+    del model.encoder, model.quant_conv
+    _replace_pointwise_convs(model)
+    return model.eval().requires_grad_(False)
+
+
+def _replace_pointwise_convs(model: nn.Module) -> None:
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.Conv2d) and child.kernel_size == (1, 1):
+                setattr(module, name, PointwiseConv(child))
+
+
+class PointwiseConv(nn.Module):
+    """A 1x1 convolution as the matrix product it is: oneDNN's own depends on the number of threads in float32."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(conv.weight.flatten(1)), conv.bias
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        return F.linear(x_BCHW.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2).contiguous()

@@ -1,0 +1,88 @@
+"""The bundled checkpoints paint what they are asked for, by the word of a judge that is itself tested on true drawings."""
+
+import dataclasses
+import random
+
+import numpy as np
+import pytest
+from examples.shapes import world
+from examples.shapes.evaluate import load, render, share_right
+from examples.shapes.judge import faults
+from examples.shapes.schedule import CHECKPOINTS
+from examples.shapes.world import Scene, Thing
+
+RED_CIRCLE = Scene(first=Thing(color="red", shape="circle", size="small"), place="at the top", background="white")
+BESIDE = Scene(
+    first=Thing(color="red", shape="circle", size="small"),
+    second=Thing(color="blue", shape="square", size="large"),
+    relation="left of",
+    background="yellow",
+)
+
+
+def drawn(scene: Scene, image_size: int = 64, seed: int = 0) -> np.ndarray:
+    return np.asarray(world.draw(scene, random.Random(seed), image_size))
+
+
+@pytest.mark.parametrize("image_size", [64, 96, 128])
+def test_the_judge_finds_no_fault_in_true_drawings(image_size):
+    rng = random.Random(0)
+    scenes = [world.random_scene(rng) for _ in range(60)]
+    assert [faults(drawn(scene, image_size), scene) for scene in scenes] == [[]] * len(scenes)
+
+
+def test_the_judge_fails_the_drawing_of_another_scene():
+    rng = random.Random(1)
+    scenes = [world.random_scene(rng) for _ in range(60)]
+    neighbors = [*scenes[1:], scenes[0]]
+    assert all(faults(drawn(scene), other) for scene, other in zip(scenes, neighbors, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"background": "gray"}, "background white, not gray"),
+        ({"place": "on the left"}, "at the top, not on the left"),
+        ({"first": Thing(color="blue", shape="circle", size="small")}, "red where blue was asked"),
+        ({"first": Thing(color="red", shape="square", size="small")}, "circle where square was asked"),
+        ({"first": Thing(color="red", shape="circle", size="large")}, "small where large was asked"),
+        ({"twice": True, "place": None}, "1 objects, not 2"),
+    ],
+)
+def test_the_judge_names_the_one_word_that_is_wrong(changes, fault):
+    assert faults(drawn(RED_CIRCLE), dataclasses.replace(RED_CIRCLE, **changes)) == [fault]
+
+
+def test_the_judge_tells_left_from_right():
+    swapped = dataclasses.replace(BESIDE, first=BESIDE.second, second=BESIDE.first)
+    assert faults(drawn(BESIDE), BESIDE) == []
+    assert "blue where red was asked" in faults(drawn(swapped), BESIDE)
+
+
+def test_what_a_prompt_leaves_open_is_not_demanded():
+    open_scene = Scene(first=Thing(color="red", shape="circle", size=None))
+    assert world.describe(open_scene) == "a red circle"
+    assert faults(drawn(RED_CIRCLE), open_scene) == []
+
+
+def test_a_shape_with_a_piece_missing_is_no_shape():
+    pixels = drawn(dataclasses.replace(BESIDE, relation="above"), 128).copy()
+    rows, columns = np.nonzero(np.all(pixels == world.COLORS["blue"], axis=-1))
+    pixels[rows.mean().astype(int) :, : columns.mean().astype(int)] = world.BACKGROUNDS["yellow"]
+    assert faults(pixels, BESIDE) != []
+
+
+def test_no_held_out_scene_is_in_training():
+    stream = world.training_scenes(0)
+    seen = {next(stream) for _ in range(3000)}
+    held_out = world.held_out_singles(0, 300) + world.held_out_pairs(0, 300)
+    assert not seen & set(held_out)
+    assert not any((scene.first.color, scene.first.shape) in world.NEVER_ALONE for scene in seen if scene.second is None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "cfg_weight", "at_least"), [("janus-shapes", 5.0, 0.8), ("janusflow-shapes", 2.0, 0.8)])
+def test_a_bundled_checkpoint_paints_held_out_prompts(name, cfg_weight, at_least):
+    engine, recipe = load(CHECKPOINTS / name)
+    scenes = world.held_out_singles(11, 20)
+    assert share_right(render(engine, recipe, scenes, cfg_weight), scenes) >= at_least

@@ -1,0 +1,309 @@
+"""Prompt files: which are found, what is refused before anything runs, and which rows a range has."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.servers.s3 import S3Server
+from tests.toy_job import write_prompts
+from workflows import prompts
+from workflows.damage import DamagedFileError
+from workflows.prompts import PromptsError, find_prompt_files, read_rows
+from workflows.storage import StorageError
+
+
+def names(pattern: Path | str, **options) -> list[str]:
+    return [file.name for file in find_prompt_files(str(pattern), options)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two prompt files, one of them in a folder of its own, among what other writers leave behind."""
+    for name in ("b.parquet", "sub/a.parquet", "_tmp/c.parquet", ".hidden.parquet"):
+        write_prompts(tmp_path / "prompts" / name, {"prompt": ["a red square"]})
+    (tmp_path / "prompts/_SUCCESS").touch()
+    (tmp_path / "prompts/notes.txt").write_text("not prompts")
+    return tmp_path / "prompts"
+
+
+def test_a_folder_means_its_parquet_files_at_any_depth_and_no_marks_of_other_writers(folder: Path) -> None:
+    assert names(folder) == ["b.parquet", "sub/a.parquet"]
+    assert names(f"{folder}/") == ["b.parquet", "sub/a.parquet"]
+    assert names(f"file://{folder}") == ["b.parquet", "sub/a.parquet"]
+
+
+def test_a_glob_means_what_it_matches_and_hidden_files_only_where_it_says_so(folder: Path) -> None:
+    write_prompts(folder / "c.other", {"prompt": ["a"]})
+
+    assert names(folder / "*.parquet") == ["b.parquet"]
+    assert names(folder / "**/*.parquet") == ["b.parquet", "sub/a.parquet"]
+    assert names(folder / "*.other") == ["c.other"]
+    assert names(folder / "_tmp/*") == ["c.parquet"]
+    assert names(folder / "_t*/*.parquet") == ["_tmp/c.parquet"]
+    assert names(folder / ".h*.parquet") == [".hidden.parquet"]
+
+
+def test_a_file_means_itself_whatever_it_is_called(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "prompts.pq", {"prompt": ["a", "b"]})
+
+    (file,) = find_prompt_files(str(tmp_path / "prompts.pq"), {})
+
+    assert (file.name, file.num_rows) == ("prompts.pq", 2)
+    assert file.num_bytes == (tmp_path / "prompts.pq").stat().st_size
+
+
+@pytest.mark.parametrize("pattern", ["nothing.parquet", "nothing/", "*.csv", "empty"])
+def test_no_match_is_refused(tmp_path: Path, pattern: str) -> None:
+    (tmp_path / "empty").mkdir()
+
+    with pytest.raises(PromptsError, match=r"no Parquet files match .*\(a .parquet file, a glob, or a folder"):
+        names(f"{tmp_path}/{pattern}")
+
+
+def test_a_file_without_prompts_is_refused_with_the_columns_it_has(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "a.parquet", {"caption": ["a"], "id": ["1"]})
+
+    with pytest.raises(PromptsError, match="a.parquet has no column `prompt`; its columns are caption, id"):
+        names(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "refusal"),
+    [
+        ("prompt", [1, 2], "column `prompt` of .* must hold text, it holds int64"),
+        ("prompt", [b"a", b"b"], "must hold text, it holds binary"),
+        ("id", [1.5, 2.5], "column `id` of .* must hold text or whole numbers, it holds double"),
+        ("seed", ["1", "2"], "column `seed` of .* must hold whole numbers, it holds string"),
+        ("cfg_weight", ["5", "7"], "column `cfg_weight` of .* must hold numbers, it holds string"),
+        ("cfg_weight", [[5.0], [7.0]], "must hold numbers, it holds list"),
+        ("temperature", [True, False], "column `temperature` of .* must hold numbers, it holds bool"),
+        ("negative_prompt", [0, 1], "column `negative_prompt` of .* must hold text"),
+    ],
+)
+def test_a_column_of_another_type_is_refused(tmp_path: Path, column: str, values: list, refusal: str) -> None:
+    write_prompts(tmp_path / "a.parquet", {"prompt": ["a", "b"], column: values})
+
+    with pytest.raises(PromptsError, match=refusal):
+        names(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())])
+def test_text_of_every_kind_is_taken(tmp_path: Path, kind: pa.DataType) -> None:
+    path = write_prompts(tmp_path / "a.parquet", {"prompt": pa.array(["a", "b"]).cast(kind)})
+
+    (file,) = find_prompt_files(path, {})
+
+    assert read_rows(file, 1, 2, {})["prompt"].to_pylist() == ["b"]
+
+
+def test_a_column_of_nulls_only_and_a_column_of_another_family_are_no_fault(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "a.parquet", {"prompt": ["a"], "seed": pa.nulls(1), "num_inference_steps": ["many"]})
+
+    assert len(find_prompt_files(str(tmp_path), {}, ignored_columns=["num_inference_steps"])) == 1
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array([1]), pa.array([2])], names=["prompt", "n", "n"])
+    pq.write_table(table, tmp_path / "a.parquet")
+
+    with pytest.raises(PromptsError, match="a.parquet has 2 columns `n`, allowed is one of a name"):
+        names(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-30], lambda data: b"no parquet" * 50])
+def test_a_damaged_file_is_refused_by_name(tmp_path: Path, damage) -> None:
+    write_prompts(tmp_path / "good.parquet", {"prompt": ["a"]})
+    data = (tmp_path / "good.parquet").read_bytes()
+    (tmp_path / "bad.parquet").write_bytes(damage(data))
+
+    with pytest.raises(DamagedFileError, match="prompts: .*/bad.parquet cannot be read, it is damaged: "):
+        names(tmp_path)
+
+
+def test_a_damaged_footer_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    data = Path(write_prompts(path, {"prompt": ["a"]})).read_bytes()
+    footer_size = int.from_bytes(data[-8:-4], "little")
+    path.write_bytes(data[: -8 - footer_size] + b"\xff" * footer_size + data[-8:])
+
+    with pytest.raises(DamagedFileError, match="a.parquet cannot be read, it is damaged: "):
+        names(path)
+
+
+def test_damaged_rows_are_refused_by_file_and_range(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    prompts_ = [f"a prompt that is not the {n}th" for n in range(500)]
+    data = bytearray(Path(write_prompts(path, {"prompt": prompts_})).read_bytes())
+    data[20:2000] = os.urandom(1980)
+    path.write_bytes(data)
+
+    (file,) = find_prompt_files(str(path), {})
+
+    with pytest.raises(DamagedFileError, match="prompts: rows 0 to 500 of .*a.parquet cannot be read, it is damaged"):
+        read_rows(file, 0, 500, {})
+
+
+# ---- rows ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_range_has_its_rows_across_row_groups(tmp_path: Path) -> None:
+    path = write_prompts(tmp_path / "a.parquet", {"prompt": [str(n) for n in range(23)]}, row_group_size=5)
+    (file,) = find_prompt_files(path, {})
+
+    for start in range(23):
+        for stop in range(start + 1, 24):
+            assert read_rows(file, start, stop, {})["prompt"].to_pylist() == [str(n) for n in range(start, stop)]
+
+
+def test_one_huge_row_group_is_decoded_once_in_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_prompts(tmp_path / "a.parquet", {"prompt": [str(n) for n in range(1000)]})
+    (file,) = find_prompt_files(path, {})
+    decoded = []
+    real = pq.ParquetFile.read_row_group
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", lambda self, n: decoded.append(n) or real(self, n))
+
+    rows = [read_rows(file, start, start + 10, {})["prompt"].to_pylist() for start in range(0, 1000, 10)]
+
+    assert [row for part in rows for row in part] == [str(n) for n in range(1000)]
+    assert decoded == [0]
+
+
+def test_the_rows_of_a_shard_travel_without_the_row_group_they_come_from(tmp_path: Path) -> None:
+    path = write_prompts(tmp_path / "a.parquet", {"prompt": [f"{n:0100d}" for n in range(10_000)]})
+    (file,) = find_prompt_files(path, {})
+
+    assert len(pickle.dumps(read_rows(file, 5, 15, {}))) < 3000  # ten rows of 100 bytes; the row group has 1 MB
+
+
+def test_a_file_that_was_changed_after_the_plan_is_refused(tmp_path: Path) -> None:
+    path = write_prompts(tmp_path / "a.parquet", {"prompt": ["a red square"]})
+    (planned,) = find_prompt_files(path, {})
+    write_prompts(path, {"prompt": ["a blue square"]})
+
+    with pytest.raises(PromptsError, match="a.parquet was changed after this job was planned"):
+        read_rows(planned, 0, 1, {})
+
+
+def test_the_version_changes_with_the_content_and_not_with_another_look(tmp_path: Path) -> None:
+    path = write_prompts(tmp_path / "a.parquet", {"prompt": ["a red square"]})
+    versions = {find_prompt_files(place, {})[0].version for place in (path, str(tmp_path), f"{tmp_path}/*.parquet")}
+    os.utime(path, ns=(0, 0))
+
+    assert len(versions) == 1
+    assert find_prompt_files(path, {})[0].version not in versions
+
+
+# ---- S3 --------------------------------------------------------------------------------------------------------------
+
+
+def put_prompts(server: S3Server, url: str) -> None:
+    table = pa.table({"prompt": [str(n) for n in range(20)]})
+    with server.filesystem().open(url, "wb") as file:
+        pq.write_table(table, file, row_group_size=6)
+
+
+def test_prompts_are_found_and_read_on_s3(s3_server: S3Server, s3_folder: str) -> None:
+    put_prompts(s3_server, f"{s3_folder}/a.parquet")
+    put_prompts(s3_server, f"{s3_folder}/_temporary/b.parquet")
+
+    files = [
+        find_prompt_files(place, s3_server.storage_options)
+        for place in (s3_folder, f"{s3_folder}/", f"{s3_folder}/*.parquet", f"{s3_folder}/a.parquet")
+    ]
+
+    assert files[0] == files[1] == files[2] == files[3]
+    assert [(file.name, file.url) for file in files[0]] == [("a.parquet", f"{s3_folder}/a.parquet")]
+    rows = read_rows(files[0][0], 5, 13, s3_server.storage_options)
+    assert rows["prompt"].to_pylist() == [str(n) for n in range(5, 13)]
+
+
+def test_a_file_changed_on_s3_is_another_version(s3_server: S3Server, s3_folder: str) -> None:
+    put_prompts(s3_server, f"{s3_folder}/a.parquet")
+    (planned,) = find_prompt_files(s3_folder, s3_server.storage_options)
+    with s3_server.filesystem().open(f"{s3_folder}/a.parquet", "wb") as file:
+        pq.write_table(pa.table({"prompt": ["other"]}), file)
+
+    assert find_prompt_files(s3_folder, s3_server.storage_options)[0].version != planned.version
+    with pytest.raises(PromptsError, match="was changed after this job was planned"):
+        read_rows(planned, 0, 1, s3_server.storage_options)
+
+
+def test_a_bucket_or_folder_that_is_not_there_is_refused(s3_server: S3Server, s3_folder: str) -> None:
+    with pytest.raises(StorageError, match="s3://no-such-bucket/prompts is not there$"):
+        names("s3://no-such-bucket/prompts", **s3_server.storage_options)
+    with pytest.raises(PromptsError, match="no Parquet files match s3://tests/"):
+        names(s3_folder, **s3_server.storage_options)
+
+
+def test_wrong_credentials_are_refused(s3_server: S3Server, s3_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not s3_server.checks_signatures:
+        pytest.skip(f"{s3_server.name} checks no signatures")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not the secret")
+
+    with pytest.raises(StorageError, match=f"{s3_folder} may not be used with the credentials given"):
+        # an option of its own, so that no client with the right keys is found in fsspec's cache
+        names(s3_folder, **s3_server.storage_options, config_kwargs={"user_agent_extra": "wrong-keys"})
+
+
+def test_an_endpoint_that_refuses_connections_is_refused(aws_environment: None) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and does not listen
+        endpoint_url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+
+        with pytest.raises(StorageError, match="s3://tests/prompts cannot be reached: Could not connect"):
+            names("s3://tests/prompts", endpoint_url=endpoint_url)
+
+
+def test_an_endpoint_that_never_answers_is_asked_twice_and_no_more(aws_environment: None) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        endpoint_url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+
+        with pytest.raises(StorageError, match="s3://tests/prompts cannot be used: Read timeout on endpoint"):
+            names("s3://tests/prompts", endpoint_url=endpoint_url, config_kwargs={"read_timeout": 0.2})
+
+        silent.settimeout(0.5)
+        silent.accept()
+        silent.accept()
+        with pytest.raises(TimeoutError):
+            silent.accept()
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "refusal"),
+    [
+        ("s3://tests/prompts", {"endpoint_url": "nonsense"}, "s3://tests/prompts cannot be used: Invalid endpoint"),
+        (
+            "s3://tests/prompts",
+            {"endpoint": "x"},
+            "s3://tests/prompts cannot be opened with storage options endpoint: ",
+        ),
+        ("s4://tests/prompts", {}, "s4://tests/prompts cannot be used: Protocol not known: s4"),
+    ],
+)
+def test_an_address_that_means_nothing_is_refused(
+    aws_environment: None, url: str, options: dict[str, str], refusal: str
+) -> None:
+    with pytest.raises(StorageError, match=refusal):
+        names(url, **options)
+
+
+def test_storage_options_belong_to_object_stores_and_leave_local_prompts_alone(folder: Path) -> None:
+    assert names(folder, endpoint_url="http://127.0.0.1:9") == ["b.parquet", "sub/a.parquet"]
+
+
+def test_options_with_sections_and_lists_are_no_hindrance_to_reading(s3_server: S3Server, s3_folder: str) -> None:
+    put_prompts(s3_server, f"{s3_folder}/a.parquet")
+    options = {"client_kwargs": dict(s3_server.storage_options), "config_kwargs": {"proxies": {}}}
+
+    (file,) = find_prompt_files(s3_folder, options)
+
+    assert read_rows(file, 0, 1, options)["prompt"].to_pylist() == ["0"]
