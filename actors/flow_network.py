@@ -17,10 +17,12 @@ from transformers.cache_utils import DynamicCache
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
 
 from actors.model_shape import FlowShape, LlamaShape
+from actors.silu import SiLU
 from actors.uvit import PATCH_SIZE, UViTDecoder, UViTEncoder
 
 # B rows, C latent channels, H x W latent positions or patches, D hidden channels, N heads, K key/value heads,
-# E channels of a head, Q tokens of a row in one step (its time token and image tokens), P tokens of a prompt, T = P + Q.
+# E channels of a head, P tokens of a prompt, Q tokens of a row in one step (one for the time, the others for the image),
+# T = P + Q.
 
 ATTENTION = "janusflow_own_prompt"  # the name `attend` goes by among transformers' attention functions
 TIME_SCALE = 1000.0  # the network counts the time from 0 to this
@@ -45,10 +47,12 @@ def load_flow_network(weights: Mapping[str, torch.Tensor], shape: FlowShape, lat
     with torch.device("meta"):
         network = FlowNetwork(shape, latent_size)
     network.load_state_dict(weights, strict=True, assign=True)
-    device = network.vision_gen_enc_aligner.weight.device
-    network.language_model.model.rotary_emb = LlamaRotaryEmbedding(network.language_model.model.config).to(device)
-    for unet in (network.vision_gen_enc_model, network.vision_gen_dec_model):
-        unet.to(memory_format=torch.channels_last)
+    llama, device = network.language_model.model, network.vision_gen_enc_aligner.weight.device
+    llama.rotary_emb = LlamaRotaryEmbedding(llama.config).to(device)
+    for layer in llama.layers:
+        layer.mlp.act_fn = SiLU()
+    for uvit in (network.vision_gen_enc_model, network.vision_gen_dec_model):
+        uvit.to(memory_format=torch.channels_last)
     return network.eval().requires_grad_(False)
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 UNGUIDED = 1.0
 CFG_WEIGHT_MIN, CFG_WEIGHT_MAX = 1.0, 10.0
+_TIME_TOLERANCE = 1e-9  # a step that lies on an end of the guidance interval is inside it
 
 
 def guide(cond: torch.Tensor, uncond: torch.Tensor, cfg_weight_B: torch.Tensor) -> torch.Tensor:
@@ -29,6 +30,17 @@ def guide(cond: torch.Tensor, uncond: torch.Tensor, cfg_weight_B: torch.Tensor) 
 def is_guided(cfg_weight: float) -> bool:
     """Whether an image of this weight needs an unconditional row beside its conditional one."""
     return cfg_weight != UNGUIDED
+
+
+def is_inside(cfg_interval: tuple[float, float] | None, t: float) -> bool:
+    """Whether guidance acts at `t`, the fraction of the sampling that is done (code i of n, or step i of n: i/n).
+
+    Both ends belong to the interval, so that [0, 1] is the same as none.
+    """
+    if cfg_interval is None:
+        return True
+    start, end = cfg_interval
+    return start - _TIME_TOLERANCE <= t <= end + _TIME_TOLERANCE
 
 
 def check_cfg_weight(cfg_weight: float, *, allow_any: bool = False) -> None:

@@ -22,6 +22,11 @@ _ROLES = {
 }
 
 
+def role_tags(prompt_format: str) -> tuple[str, str]:
+    """What stands before the prompt and before the picture, in a prompt format."""
+    return _ROLES[prompt_format][:2]
+
+
 class PromptTokenizer:
     """A checkpoint's tokenizer with its prompt template; `folder` holds its tokenizer.json.
 

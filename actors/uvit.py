@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from actors.model_shape import FlowShape
+from actors.silu import silu
 
 # B rows, C channels, H x W positions, D the language model's hidden size. Maps are [B, C, H, W] with the channels last
 # in memory, so that `permute` between the convolutions and the linear layers costs nothing.
@@ -70,7 +71,7 @@ class TimeEmbedding(nn.Module):
         exponent = torch.arange(self.num_waves, dtype=torch.float32, device=t_B.device) / self.num_waves
         phase = t_B[:, None] * torch.exp(-math.log(MAX_PERIOD) * exponent)
         waves = torch.cat([phase.cos(), phase.sin()], dim=1).to(dtype)
-        return self.linear_2(F.silu(self.linear_1(waves)))
+        return self.linear_2(silu(self.linear_1(waves)))
 
 
 class MidBlock(nn.Module):
@@ -105,7 +106,7 @@ class ConvNeXtBlock(nn.Module):
         y_BHWC = self.norm(self.depthwise(x_BCHW).permute(0, 2, 3, 1))
         y_BHWC = self.channelwise_norm(F.gelu(self.channelwise_linear_1(y_BHWC)))
         y_BHWC = self.channelwise_linear_2(y_BHWC) + x_BCHW.permute(0, 2, 3, 1)
-        scale_BC, shift_BC = self.cond_embeds_mapper(F.silu(t_emb_BD)).chunk(2, dim=1)
+        scale_BC, shift_BC = self.cond_embeds_mapper(silu(t_emb_BD)).chunk(2, dim=1)
         y_BHWC = torch.addcmul(shift_BC[:, None, None], y_BHWC, 1 + scale_BC[:, None, None])
         return y_BHWC.permute(0, 3, 1, 2)
 

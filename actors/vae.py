@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from actors.checkpoint_error import CheckpointError
 from actors.errors import InputError
+from actors.silu import SiLU
 from actors.vq import to_uint8
 
 # Always this many in one call, the last picture again where there are fewer: with one picture libraries take other
@@ -67,15 +68,18 @@ def _load(folder: Path, dtype: torch.dtype) -> nn.Module:
     if missing:
         raise CheckpointError(f"{folder} lacks {len(missing)} tensors of the VAE's decoder, {missing[0]} among them")
     del model.encoder, model.quant_conv
-    _replace_pointwise_convs(model)
+    _replace_layers(model)
     return model.eval().requires_grad_(False)
 
 
-def _replace_pointwise_convs(model: nn.Module) -> None:
+def _replace_layers(model: nn.Module) -> None:
+    """Put layers that compute the same, whatever the number of threads, in the place of those that do not."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.Conv2d) and child.kernel_size == (1, 1):
                 setattr(module, name, PointwiseConv(child))
+            elif isinstance(child, nn.SiLU):
+                setattr(module, name, SiLU())
 
 
 class PointwiseConv(nn.Module):

@@ -47,7 +47,7 @@ class VQDecoder(nn.Module):
         super().__init__()
         self.quantize = nn.Module()
         self.quantize.embedding = nn.Embedding(shape.codebook_size, shape.code_dim)  # rows of length 1 once loaded
-        self.post_quant_conv = nn.Conv2d(shape.code_dim, shape.z_channels, 1)
+        self.post_quant_conv = Conv1(shape.code_dim, shape.z_channels)
         self.decoder = Decoder(shape)
 
     def forward(self, codes_BN: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
@@ -108,7 +108,7 @@ class ResBlock(nn.Module):
         self.norm1, self.conv1 = _norm(num_in), _conv3(num_in, num_out)
         self.norm2, self.conv2 = _norm(num_out), _conv3(num_out, num_out)
         if num_in != num_out:
-            self.nin_shortcut = nn.Conv2d(num_in, num_out, 1)
+            self.nin_shortcut = Conv1(num_in, num_out)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
@@ -122,7 +122,7 @@ class AttentionBlock(nn.Module):
     def __init__(self, num_channels: int) -> None:
         super().__init__()
         self.norm = _norm(num_channels)
-        self.q, self.k, self.v, self.proj_out = (nn.Conv2d(num_channels, num_channels, 1) for _ in range(4))
+        self.q, self.k, self.v, self.proj_out = (Conv1(num_channels, num_channels) for _ in range(4))
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         h = self.norm(x_BCHW)
@@ -139,6 +139,18 @@ class Upsample(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class Conv1(nn.Conv2d):
+    """A 1 x 1 convolution. torch would take another library's with one thread than with several: other bits."""
+
+    def __init__(self, num_in: int, num_out: int) -> None:
+        super().__init__(num_in, num_out, kernel_size=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
+            return torch.mkldnn_convolution(x, self.weight, self.bias, self.padding, self.stride, self.dilation, 1)
+        return super().forward(x)
 
 
 def _conv3(num_in: int, num_out: int) -> nn.Conv2d:

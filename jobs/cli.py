@@ -124,6 +124,16 @@ def verify(output: str, endpoint_url: str | None, replay: int | None, seed: int)
     return verify(output, endpoint_url, num_replays=replay or 0, seed=seed)
 
 
+@cli.command()
+@output
+@endpoint_url
+def report(output: str, endpoint_url: str | None) -> int:
+    """Write OUTPUT/report.html: the pictures, sweeps as grids, settings, throughput and rejected rows as one page."""
+    from jobs.report import report
+
+    return report(output, endpoint_url)
+
+
 def main() -> None:
     """Run a verb and turn what it raises into one clear line and the right exit code."""
     try:

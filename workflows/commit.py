@@ -19,9 +19,9 @@ from actors.request import ImageRequest, Rejection, RenderedImage
 from workflows.encode import EXTENSIONS, encode_image
 from workflows.job import RenderJob
 from workflows.layouts import location, npy_bytes, parquet_bytes, write_pack
+from workflows.picture_statistics import STATISTICS_FIELDS, picture_statistics
 from workflows.plan import Shard
 from workflows.shard import RejectedRow, ShardRows
-from workflows.picture_statistics import STATISTICS_FIELDS, picture_statistics
 from workflows.storage import Storage
 
 NUM_WRITERS = 8  # images of one batch that are encoded and uploaded at the same time

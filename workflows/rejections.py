@@ -44,11 +44,6 @@ class Rejections:
         if len(examples) < MAX_EXAMPLES:
             examples.append(example)
 
-    def title(self, kind: str) -> str:
-        """The reason itself where all examples of a kind have the same one, else the kind."""
-        reasons = {example.reason for example in self.examples[kind]}
-        return reasons.pop() if len(reasons) == 1 else kind
-
 
 def collect_rejections(storage: Storage, shard_ids: Iterable[str]) -> Rejections:
     """Read the rejected parts of committed shards."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from workflows.flags import FLAG_NAMES
+from workflows.flags import FLAG_NAMES, LOOKALIKE
 from workflows.sample import Picture
 from workflows.survey import STATISTICS
 
@@ -54,6 +54,7 @@ def picture_table(pictures: Sequence[Picture], weights: Sequence[float | None]) 
     prompts, settings = _Index(), _Index()
     weight_of = {weight: index for index, weight in enumerate(weights)}
     rows = [picture.row for picture in pictures]
+    groups = _Index()
     return {
         "prompt": [prompts.add(_prompt_entry(picture)) for picture in pictures],
         "settings": [settings.add(_settings_of(row)) for row in rows],
@@ -65,6 +66,7 @@ def picture_table(pictures: Sequence[Picture], weights: Sequence[float | None]) 
         "place": [clean(row["image"]) for row in rows],
         "link": [picture_link(picture) for picture in pictures],
         "flags": [sum(1 << FLAG_NAMES.index(flag) for flag in picture.flags) for picture in pictures],
+        "alike": [groups.add(p.row["perceptual_hash"]) if LOOKALIKE in p.flags else -1 for p in pictures],
         "sampled": [int(picture.is_sampled) for picture in pictures],
         **{name: [round(row[name], 3) for row in rows] for name in STATISTICS},
         "prompts": list(prompts.entries),

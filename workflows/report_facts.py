@@ -1,4 +1,4 @@
-"""What a report tells of an output, gathered from storage: the claim, how complete it is, totals, rejected rows, pictures."""
+"""What a report tells of an output, gathered from storage: claim, completion, totals, rejected rows, pictures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from workflows.survey import Survey, survey_manifest
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Completion:
-    """How much of the job is there. `num_missing` is None where the prompts cannot be read, for the reason `unknown`."""
+    """How much of a job is there. `num_missing` is None where the prompts cannot be read, `unknown` says why."""
 
     is_marked: bool
     num_missing: int | None

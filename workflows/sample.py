@@ -120,7 +120,7 @@ def _read_rows(storage: Storage, shard_id: str, choice: Choice, lookalikes: np.n
     chosen = np.union1d(np.flatnonzero(is_sampled), choice.flagged_rows.get(shard_id, [])).astype(np.int64)
     ours = [name for name in MANIFEST_SCHEMA.names if name not in ("codes", "latents", "cfg_interval")]
     rows = table.select(ours).take(chosen)
-    carried = _carried(table.drop_columns(MANIFEST_SCHEMA.names).take(chosen))
+    carried = _carried(table.drop_columns(MANIFEST_SCHEMA.names), chosen)
     return [
         Picture(row=row, flags=flags, carried=values, is_sampled=bool(is_sampled[position]))
         for row, flags, values, position in zip(
@@ -136,13 +136,15 @@ def _flags_of(rows: pa.Table, lookalikes: np.ndarray) -> list[tuple[str, ...]]:
     return [tuple(name for name in FLAG_NAMES if holds[name][i]) for i in range(rows.num_rows)]
 
 
-def _carried(table: pa.Table) -> list[dict[str, str]]:
-    """The carried columns that are text or plain numbers, per row; text may be anything, even not UTF-8."""
-    rows: list[dict[str, str]] = [{} for _ in range(table.num_rows)]
+def _carried(table: pa.Table, chosen: np.ndarray) -> list[dict[str, str]]:
+    """Of the chosen rows, the carried columns that are text or plain numbers. Text may be anything, even not UTF-8."""
+    rows: list[dict[str, str]] = [{} for _ in chosen]
     for name in table.column_names[:MAX_CARRIED]:
-        column = table[name]
+        column = table[name].take(chosen)
         if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            values = [v if v is None else v.decode("utf-8", "replace") for v in column.cast(pa.large_binary()).to_pylist()]
+            values = [
+                None if v is None else v.decode("utf-8", "replace") for v in column.cast(pa.large_binary()).to_pylist()
+            ]
         elif pa.types.is_primitive(column.type):
             values = column.to_pylist()
         else:

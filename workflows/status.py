@@ -37,12 +37,18 @@ def tally_output(output: str, storage_options: dict[str, Any]) -> Tally:
         with ThreadPoolExecutor(NUM_READERS) as readers:
             counts = readers.map(lambda shard: count_rows(storage, f"manifest/{shard}.parquet"), shards)
             num_images = sum(counts)
-            rejected = list(readers.map(lambda name: read_table(storage, name), rejected_names))
-    reasons: Counter[str] = Counter()
-    for table in rejected:
-        for row in table.select(["reason", "num_images"]).to_pylist():
-            reasons[row["reason"]] += row["num_images"]
+            reasons: Counter[str] = Counter()
+            for part in readers.map(lambda name: _count_reasons(storage, name), rejected_names):
+                reasons.update(part)
     return Tally(num_shards=len(shards), num_images=num_images, num_rejected=reasons.total(), reasons=reasons)
+
+
+def _count_reasons(storage: Storage, name: str) -> Counter[str]:
+    """Images by the reason they were rejected for."""
+    reasons: Counter[str] = Counter()
+    for row in read_table(storage, name, ["reason", "num_images"]).to_pylist():
+        reasons[row["reason"]] += row["num_images"]
+    return reasons
 
 
 def count_rows(storage: Storage, name: str) -> int:

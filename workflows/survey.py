@@ -122,9 +122,7 @@ def _add_shard(survey: Survey, shard_id: str, table: pa.Table) -> tuple[np.ndarr
     """Add a manifest part; its hashes, each once per prompt and seed, and how many images each stands for."""
     columns = {name: table[name].to_numpy() for name in STATISTICS}
     prompts = np.asarray(table["prompt_id"].combine_chunks().dictionary_encode().indices)
-    survey.shards.append(
-        ShardCount(shard_id=shard_id, num_prompts=len(np.unique(prompts)), num_images=table.num_rows)
-    )
+    survey.shards.append(ShardCount(shard_id=shard_id, num_prompts=len(np.unique(prompts)), num_images=table.num_rows))
     _add_weights(survey, table["cfg_weight"].to_numpy(), columns)
     _add_worst(survey, shard_id, columns)
     survey.sizes.update(zip(table["width"].to_pylist(), table["height"].to_pylist(), strict=True))

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
 
+from workflows.damage import DamagedFileError
 from workflows.layouts import read_image, read_pack
 from workflows.status import NUM_READERS
 from workflows.storage import Storage
@@ -57,7 +58,7 @@ def _from_file(storage: Storage, place: str, size: int) -> bytes | None:
 def _from_pack(storage: Storage, name: str, places: Sequence[str], size: int) -> dict[str, bytes | None]:
     try:
         members = read_pack(storage, name)
-    except FileNotFoundError:
+    except (FileNotFoundError, DamagedFileError):
         return dict.fromkeys(places)
     found = {place: members.get(place.partition("#")[2]) for place in places}
     return {place: None if data is None else make_thumbnail(data, size) for place, data in found.items()}

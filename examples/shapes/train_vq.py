@@ -69,9 +69,6 @@ class Painter(nn.Module):
             widen.bias[offset::3] = constant
         norm.weight[0::3] = 4 * (2 / 3) ** 0.5
 
-    def forward(self, latents_BCHW: torch.Tensor) -> torch.Tensor:
-        return self.decoder(self.post_quant_conv(latents_BCHW))
-
 
 def main() -> None:
     arguments = parse_arguments(__doc__.splitlines()[0], steps=3000, output=OUTPUT)

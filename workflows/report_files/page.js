@@ -9,7 +9,7 @@
   const numImages = images.id.length;
   if (!numImages) return;
 
-  const state = { view: data.sweep.length > 1 ? "sweep" : "gallery", query: "", weight: "", index: "0", sort: "", flag: -1, page: 0 };
+  const state = { view: find("sweep") ? "sweep" : "gallery", query: "", weight: "", index: "0", sort: "", flag: -1, page: 0 };
   const haystacks = images.prompts.map((texts) => texts.join("\n").toLowerCase());
   const chunks = new Map();
   let pictures = []; // numbers of the pictures that fit, in order: what the viewer steps through
@@ -34,8 +34,10 @@
     }
   }
 
+  // Near-duplicates stand beside each other unless another order is asked for.
   function sorted(numbers) {
-    if (!state.sort) return numbers;
+    const byLikeness = state.flag === data.lookalike;
+    if (!state.sort) return byLikeness ? numbers.sort((a, b) => images.alike[a] - images.alike[b] || a - b) : numbers;
     const [column, sign] = state.sort.startsWith("-") ? [images[state.sort.slice(1)], -1] : [images[state.sort], 1];
     return numbers.sort((a, b) => sign * (column[a] - column[b]) || a - b);
   }
@@ -242,6 +244,9 @@
     find("viewer").addEventListener("keydown", (event) => {
       if (event.key === "ArrowLeft") step(-1);
       if (event.key === "ArrowRight") step(1);
+    });
+    find("viewer").addEventListener("close", () => {
+      document.querySelector(`main .picture[data-number="${open}"]`)?.focus({ preventScroll: true });
     });
     find("viewer").addEventListener("click", (event) => { if (event.target === find("viewer")) find("viewer").close(); });
   }

@@ -1,0 +1,107 @@
+"""Is a checkpoint whole, and does its guidance work? A list of findings; nothing is rendered and nothing is mended.
+
+A published checkpoint once came with a tokenizer configuration that named a wrong pad id. Its unconditional prompt was
+no longer one, nothing failed, and guidance silently did nothing: the checks of the tokenizer and of guidance are there
+to notice such a checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actors.prompt import BEGIN_OF_IMAGE, BOS, PAD, PromptTokenizer, role_tags
+
+PROBE_PROMPT = "a photo of a red apple on a wooden table"
+
+# Guidance that moves the prediction by less than this share of the prediction's own size does nothing one could see.
+MIN_GUIDANCE_EFFECT = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One check: what was looked at, whether it is as it should be, and what was seen."""
+
+    check: str
+    is_ok: bool
+    detail: str
+
+
+def check_tokenizer(folder: Path, prompt_format: str) -> Iterator[Finding]:
+    """The special tokens that prompts are built from, and whether the tokenizer's other files agree on them."""
+    tokenizer = PromptTokenizer(folder, prompt_format)
+    names_of = _names_by_id(folder)
+    for name, token_id in ((BOS, tokenizer.bos_id), (PAD, tokenizer.pad_id), (BEGIN_OF_IMAGE, tokenizer.begin_of_image_id)):
+        others = sorted(names_of[token_id] - {name})
+        detail = f"id {token_id}" + (f", which is also the id of {', '.join(map(repr, others))}" if others else "")
+        yield Finding(check=f"token {name}", is_ok=not others, detail=detail)
+    tags = role_tags(prompt_format)
+    missing = [tag for tag in tags if tag.startswith("<") and not any(tag in names for names in names_of.values())]
+    detail = f"{' and '.join(tags)} ({prompt_format})" + (f"; not in the vocabulary: {', '.join(missing)}" if missing else "")
+    yield Finding(check="role tags", is_ok=not missing, detail=detail)
+    yield _check_pad_settings(folder, tokenizer.pad_id)
+    yield _check_unconditional_prompt(tokenizer)
+
+
+def check_guidance(engine: Any) -> Iterator[Finding]:
+    """Whether the engine's two predictions for a probe prompt are numbers, and how far they lie apart."""
+    cond, uncond = (prediction.float() for prediction in engine.predict(PROBE_PROMPT))
+    is_finite = bool(cond.isfinite().all() and uncond.isfinite().all())
+    detail = "none in the first prediction" if is_finite else "the first prediction holds NaN or infinite numbers"
+    yield Finding(check="NaN", is_ok=is_finite, detail=detail)
+    effect = float((cond - uncond).std() / cond.std().clamp_min(1e-30)) if is_finite else 0.0
+    yield Finding(
+        check="guidance",
+        is_ok=effect >= MIN_GUIDANCE_EFFECT,
+        detail=f"the prompt moves the first prediction by {effect:.1%} of its spread"
+        + ("" if effect >= MIN_GUIDANCE_EFFECT else ": conditional and unconditional prompt mean the same to the model"),
+    )
+
+
+def _names_by_id(folder: Path) -> dict[int, set[str]]:
+    """Every name that tokenizer.json gives each id, in its vocabulary and among its added tokens."""
+    fields = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary = fields.get("model", {}).get("vocab", {})
+    if isinstance(vocabulary, list):  # unigram models list [name, score] in the order of the ids
+        vocabulary = {entry[0]: index for index, entry in enumerate(vocabulary)}
+    names: dict[int, set[str]] = {}
+    for name, token_id in [*vocabulary.items(), *((t["content"], t["id"]) for t in fields.get("added_tokens", []))]:
+        names.setdefault(token_id, set()).add(name)
+    return names
+
+
+def _check_pad_settings(folder: Path, pad_id: int) -> Finding:
+    """tokenizer_config.json and special_tokens_map.json must not call another token the pad.
+
+    Renders here take the pad's id from the vocabulary and not from these files. Other programs take it from them, and a
+    checkpoint whose files disagree was broken by somebody.
+    """
+    faults, seen = [], []
+    for file_name in ("tokenizer_config.json", "special_tokens_map.json"):
+        path = folder / file_name
+        if not path.is_file():
+            continue
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        pad = fields.get("pad_token")
+        pad = pad.get("content") if isinstance(pad, dict) else pad
+        seen.append(f"{file_name}: {pad!r}")
+        if pad not in (None, PAD):
+            faults.append(f"{file_name} calls {pad!r} the pad token, it must be {PAD!r} or null")
+        if fields.get("pad_token_id", pad_id) not in (None, pad_id):
+            faults.append(f"{file_name} gives pad_token_id {fields['pad_token_id']}, the vocabulary says {pad_id}")
+        for token_id, token in fields.get("added_tokens_decoder", {}).items():
+            if (token.get("content") == PAD) != (int(token_id) == pad_id):
+                faults.append(f"{file_name} gives id {token_id} to {token.get('content')!r}, the vocabulary says {pad_id} is {PAD!r}")
+    return Finding(check="pad settings", is_ok=not faults, detail="; ".join(faults or seen or ["no such file"]))
+
+
+def _check_unconditional_prompt(tokenizer: PromptTokenizer) -> Finding:
+    cond = tokenizer.cond_ids(PROBE_PROMPT)
+    uncond = tokenizer.uncond_ids(len(cond))
+    num_same = sum(a == b for a, b in zip(cond, uncond, strict=True))
+    is_ok = num_same == 2  # the first and the last id: bos and begin-of-image
+    detail = f"{len(cond)} ids, {len(cond) - num_same} of them differ from the prompt's"
+    return Finding(check="unconditional prompt", is_ok=is_ok, detail=detail)
