@@ -79,7 +79,7 @@ def open_checkpoint(
         layout=layout,
         prompt_format=prompt_format or _prompt_format(folder, family, layout, config),
         config=config,
-        files=_stored(folder, ["config.json", "tokenizer.json", index, *weight_files]),
+        files=_stored(folder, ["config.json", "tokenizer.json", index, *weight_files, *_settings_files(folder)]),
         weight_files=weight_files,
         context_length=read_shape(config).llama.context_length,
     )
@@ -142,8 +142,17 @@ def fetch_checkpoint(name: str, revision: str | None = None, storage_options: Ma
     config = read_json(folder, "config.json")
     is_vae = is_vae_config(config)
     index, weight_files = find_weight_files(folder, VAE_STEMS if is_vae else TEXT_MODEL_STEMS)
-    files = _stored(folder, ["config.json", None if is_vae else "tokenizer.json", index, *weight_files])
+    names = ["config.json", index, *weight_files]
+    if not is_vae:
+        names += ["tokenizer.json", *_settings_files(folder)]
+    files = _stored(folder, names)
     return folder.fetch([file.name for file in files])
+
+
+def _settings_files(folder: Folder) -> list[str]:
+    """Files about the tokenizer that no render needs and that `actors.doctor` looks at."""
+    present = folder.files()
+    return [name for name in ("tokenizer_config.json", "special_tokens_map.json") if name in present]
 
 
 def _stored(folder: Folder, names: list[str | None]) -> tuple[StoredFile, ...]:

@@ -28,7 +28,7 @@ class Family:
     engine: str
     sampler: str
     default_cfg_weight: float
-    settings: dict[str, float | int]
+    settings: dict[str, float | int | str]
 
 
 FAMILIES: dict[str, Family] = {
@@ -37,6 +37,12 @@ FAMILIES: dict[str, Family] = {
         sampler="janus-1",
         default_cfg_weight=5.0,
         settings={"temperature": 1.0},
+    ),
+    "janusflow": Family(
+        engine="actors.janusflow:JanusFlowEngine",
+        sampler="janusflow-1",
+        default_cfg_weight=2.0,
+        settings={"num_inference_steps": 30, "solver": "euler", "match_reference_demo": False},
     ),
     "toy": Family(
         engine="actors.toy:ToyEngine",

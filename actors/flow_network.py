@@ -21,11 +21,11 @@ from actors.silu import SiLU
 from actors.uvit import PATCH_SIZE, UViTDecoder, UViTEncoder
 
 # B rows, C latent channels, H x W latent positions or patches, D hidden channels, N heads, K key/value heads,
-# E channels of a head, P tokens of a prompt, Q tokens of a row in one step (one for the time, the others for the image),
-# T = P + Q.
+# E channels of a head, P tokens of a prompt, Q tokens of a row in one step (the time's and the image's), T = P + Q.
 
 ATTENTION = "janusflow_own_prompt"  # the name `attend` goes by among transformers' attention functions
 TIME_SCALE = 1000.0  # the network counts the time from 0 to this
+PROMPT_MULTIPLE = 64  # prompts are read in a multiple of this many tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -76,19 +76,24 @@ class FlowNetwork(nn.Module):
         return 1 + self.grid_size**2
 
     def read_prompt(self, ids: Sequence[int]) -> PromptState:
-        """Run one prompt, alone and in its own length, so that nothing beside it has a say in its numbers."""
+        """Run one prompt alone, so that nothing beside it has a say in its numbers.
+
+        It is filled up behind its end, where causal attention does not look, to a length at which the products' bits do
+        not depend on the number of threads: with fewer than 4 tokens a thread they do.
+        """
         device, dtype = self.vision_gen_enc_aligner.weight.device, self.vision_gen_enc_aligner.weight.dtype
+        num_ids, num_tokens = len(ids), self.num_tokens
+        filled = [*ids, *[ids[-1]] * (-num_ids % PROMPT_MULTIPLE)]
         cache = DynamicCache()
         self.language_model.model(
-            input_ids=torch.tensor([ids], device=device), past_key_values=cache, use_cache=True, prompts=None
+            input_ids=torch.tensor([filled], device=device), past_key_values=cache, use_cache=True, prompts=None
         )
-        num_tokens = self.num_tokens
-        mask_QT = torch.full((num_tokens, len(ids) + num_tokens), -torch.inf, dtype=dtype, device=device)
+        mask_QT = torch.full((num_tokens, num_ids + num_tokens), -torch.inf, dtype=dtype, device=device)
         return PromptState(
-            keys=tuple(layer.keys[0] for layer in cache.layers),
-            values=tuple(layer.values[0] for layer in cache.layers),
-            mask_QT=mask_QT.triu(len(ids) + 1),
-            next_position=len(ids),
+            keys=tuple(layer.keys[0, :, :num_ids].contiguous() for layer in cache.layers),
+            values=tuple(layer.values[0, :, :num_ids].contiguous() for layer in cache.layers),
+            mask_QT=mask_QT.triu(num_ids + 1),
+            next_position=num_ids,
         )
 
     def forward(self, z_BCHW: torch.Tensor, t_B: torch.Tensor, prompts: Sequence[PromptState]) -> torch.Tensor:

@@ -111,6 +111,16 @@ class JanusFlowEngine:
             for request, latents, is_finite in zip(requests, z_BCHW.cpu().numpy(), is_finite_B, strict=True)
         ]
 
+    @torch.inference_mode()
+    def predict(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """What guidance begins with: conditional and unconditional velocity at t = 0, float32 [C, H, W] each."""
+        cond = self.network.read_prompt(self.tokenizer.flow_cond_ids(prompt))
+        uncond = dataclasses.replace(self.bos_state, next_position=cond.next_position)
+        size = (self.shape.latent_channels, self.latent_size, self.latent_size)
+        z_CHW = torch.from_numpy(normal_noise(0, size)).to(self.torch_device)
+        velocities = self.network_velocity(torch.stack((z_CHW, z_CHW)), torch.zeros(2, dtype=torch.float64), [cond, uncond])
+        return velocities[0], velocities[1]
+
     def embed_prompts(self, requests: Sequence[ImageRequest]) -> list[ImagePrompts]:
         """Keys and values of every distinct prompt, computed once.
 

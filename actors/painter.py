@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from actors.engines import Engine
 from actors.request import ImageRequest, Rejection, RenderedImage
 
-
 Answer = tuple[ImageRequest, RenderedImage | Rejection]
 
 
@@ -22,6 +21,7 @@ class _Ticket:
 
     def __init__(self) -> None:
         self.num_pending = 0
+        self.is_closed = False
         self.finished: list[Answer] = []
 
 
@@ -42,7 +42,7 @@ class Painter:
             while ticket.num_pending or ticket.finished:
                 batch = self._wait_for_turn(ticket)
                 if batch:
-                    self._render(batch)
+                    self._render(ticket, batch)
                 with self._state:
                     finished, ticket.finished = ticket.finished, []
                 if finished:
@@ -75,26 +75,36 @@ class Painter:
             self._engine_is_busy = True
             return [self._waiting.popleft() for _ in range(min(self.batch_size, len(self._waiting)))]
 
-    def _render(self, batch: list[tuple[_Ticket, ImageRequest]]) -> None:
+    def _render(self, renderer: _Ticket, batch: list[tuple[_Ticket, ImageRequest]]) -> None:
         """Render one batch and hand each answer to the ticket it belongs to.
 
-        If the engine raises, the whole batch goes back to the front of the queue for the other tickets to find.
+        If the engine raises, the call whose thread rendered fails, and what the batch held of other calls goes back to
+        the front of the queue for them to find.
         """
-        answers: list[RenderedImage | Rejection] = []
+        answers: list[RenderedImage | Rejection] | None = None
         try:
-            answers = self.engine.render([request for _, request in batch])
+            answers = self._ask_engine([request for _, request in batch])
         finally:
             with self._state:
-                if not answers:
-                    self._waiting.extendleft(reversed(batch))
-                for (ticket, request), answer in zip(batch, answers, strict=bool(answers)):
+                if answers is None:
+                    left = [entry for entry in batch if entry[0] is not renderer and not entry[0].is_closed]
+                    self._waiting.extendleft(reversed(left))
+                for (ticket, request), answer in zip(batch, answers or (), strict=False):
                     ticket.finished.append((request, answer))
                     ticket.num_pending -= 1
                 self._engine_is_busy = False
                 self._state.notify_all()
 
+    def _ask_engine(self, requests: list[ImageRequest]) -> list[RenderedImage | Rejection]:
+        answers = self.engine.render(requests)
+        asked, answered = [request.image_id for request in requests], [answer.image_id for answer in answers]
+        if answered != asked:
+            raise AssertionError(f"the engine was asked for {asked} and answered {answered}")
+        return answers
+
     def _withdraw(self, ticket: _Ticket) -> None:
         """Forget what a closed or failed call still had waiting."""
         with self._state:
+            ticket.is_closed = True
             self._waiting = deque(entry for entry in self._waiting if entry[0] is not ticket)
             self._state.notify_all()

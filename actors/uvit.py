@@ -79,9 +79,7 @@ class MidBlock(nn.Module):
 
     def __init__(self, num_blocks: int, channels: int, hidden_size: int, norm_eps: float) -> None:
         super().__init__()
-        self.res_blocks = nn.ModuleList(
-            [ConvNeXtBlock(channels, hidden_size, norm_eps) for _ in range(num_blocks)]
-        )
+        self.res_blocks = nn.ModuleList([ConvNeXtBlock(channels, hidden_size, norm_eps) for _ in range(num_blocks)])
 
     def forward(self, x_BCHW: torch.Tensor, t_emb_BD: torch.Tensor) -> torch.Tensor:
         for block in self.res_blocks:

@@ -126,10 +126,9 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         h = self.norm(x_BCHW)
-        q, k, v = (conv(h).flatten(2).transpose(1, 2) for conv in (self.q, self.k, self.v))  # each [B, H * W, C]
-        scores = torch.bmm(q, k.transpose(1, 2)) * q.shape[-1] ** -0.5
-        attended = torch.bmm(torch.softmax(scores, dim=-1), v)
-        return x_BCHW + self.proj_out(attended.transpose(1, 2).unflatten(2, x_BCHW.shape[2:]))
+        q, k, v = (conv(h).flatten(2).transpose(1, 2).unsqueeze(1) for conv in (self.q, self.k, self.v))  # [B, 1, H * W, C]
+        attended = F.scaled_dot_product_attention(q, k, v).squeeze(1).transpose(1, 2)
+        return x_BCHW + self.proj_out(attended.unflatten(2, x_BCHW.shape[2:]))
 
 
 class Upsample(nn.Module):

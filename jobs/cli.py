@@ -134,6 +134,19 @@ def report(output: str, endpoint_url: str | None) -> int:
     return report(output, endpoint_url)
 
 
+@cli.command()
+@click.argument("checkpoint", metavar="CHECKPOINT")
+@click.option("--revision", metavar="REV", help="Branch, tag or commit of a hub id.")
+@click.option("--vae", metavar="NAME", help="JanusFlow: the VAE, if there is none in the checkpoint's folder.")
+@click.option("--prompt-format", type=click.Choice(["janus", "janus-pro"]), help="Found from the files if left out.")
+@endpoint_url
+def doctor(checkpoint: str, **options: Any) -> int:
+    """Is this checkpoint whole, and does its guidance work? Exits 1 on a fault."""
+    from jobs.doctor import doctor
+
+    return doctor(checkpoint, **options)
+
+
 def main() -> None:
     """Run a verb and turn what it raises into one clear line and the right exit code."""
     try:

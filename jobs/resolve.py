@@ -33,11 +33,11 @@ def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True) -> Render
     gpus = spec.workers.gpus_per_actor if spec.workers.gpus_per_actor is not None else min(num_gpus, 1)
     recipe = Recipe(
         family=checkpoint.family,
-        checkpoint=_settled_model(model.checkpoint),
+        checkpoint=settled_model(model.checkpoint),
         revision=checkpoint.revision,
         weights_sha256=weights_digest(checkpoint, storage) if with_digest else "",
         prompt_format=checkpoint.prompt_format,
-        vae=vae and _settled_model(vae.name),
+        vae=vae and settled_model(vae.name),
         vae_revision=vae and vae.revision,
         vae_sha256=weights_digest(vae, storage) if vae and with_digest else None,
         dtype=model.dtype or ("bfloat16" if gpus else "float32"),
@@ -62,6 +62,7 @@ def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True) -> Render
         images=Images(**spec.images.model_dump()),
         workers=workers,
         shard_rows=spec.shard_rows,
+        allow_faults=model.allow_faults,
     )
 
 
@@ -141,7 +142,7 @@ def settled(place: str) -> str:
     return place.rstrip("/") if "://" in place else os.path.abspath(os.path.expanduser(place))
 
 
-def _settled_model(name: str) -> str:
+def settled_model(name: str) -> str:
     """The same for a model: a local folder by its full path; bundled names, hub ids and URLs as they are."""
     if "://" in name or name.removesuffix("/vae") in ("toy", *BUNDLED) or not os.path.exists(os.path.expanduser(name)):
         return name

@@ -48,6 +48,9 @@ class ModelSection(_Section):
     )
     vae: str | None = Field(None, description="JanusFlow only: hub id, local or s3:// folder of the VAE.")
     vae_revision: str | None = Field(None, description="Branch, tag or commit of the VAE's hub id.")
+    allow_faults: bool = Field(
+        False, description="Render with a checkpoint whose tokenizer or guidance `janus-batch doctor` finds faulty."
+    )
     dtype: Literal["float32", "bfloat16"] | None = Field(
         None, description="Number format of the model. bfloat16 on GPUs and float32 on CPUs if left out."
     )

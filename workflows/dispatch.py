@@ -130,8 +130,8 @@ class _Dispatch:
                     raise
                 await self._try_again(painter, shard, error)
             else:
-                self._progress.num_shards += 1
-                self._progress.num_rejected += receipt.num_rejected
+                num_expected = shard.num_rows * self._job.recipe.images_per_row
+                self._progress.shard_is_committed(num_expected, receipt.num_images, receipt.num_rejected)
                 await self._queue.finish(shard)
 
     async def _try_again(self, painter: _Painter, shard: Shard, error: Exception) -> None:

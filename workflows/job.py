@@ -43,6 +43,7 @@ class RenderJob:
     images: Images = Images()
     workers: Workers = Workers()
     shard_rows: int = 256
+    allow_faults: bool = False
 
     def pinned(self) -> dict[str, Any]:
         """What a resume must find unchanged, by dotted field name: the recipe, the prompts and the image layout."""

@@ -58,7 +58,7 @@ class Pace:
         """Count images by their moments, int64 microseconds [num_images], in any order."""
         times = np.sort(times)
         keys, starts = np.unique(times // (BUCKET_SECONDS * MICROSECONDS), return_index=True)
-        for key, part in zip(keys.tolist(), np.split(times, starts[1:]), strict=True):
+        for key, part in zip(keys.tolist(), np.split(times, starts)[1:], strict=True):
             self._merge(key, (len(part), int(part[0]), int(part[-1])))
 
     def merge(self, other: Pace) -> None:

@@ -8,7 +8,6 @@ import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 
 # Read once, by the import of ray. The driver says itself that it lost an actor, and why, in one line.
@@ -16,8 +15,7 @@ os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed 
 
 import ray
 
-from actors.checkpoint import fetch_checkpoint
-from actors.engines import load_engine
+from actors.opening import open_engine
 from actors.errors import InputError
 from actors.painter import Answer, Painter
 from workflows.job import RenderJob
@@ -52,14 +50,7 @@ class PainterActor:
 
     def load(self) -> EngineCard:
         """Fetch the checkpoint to this machine and build the engine. Raises EngineLoadError or CheckpointError."""
-        recipe, storage = self._job.recipe, self._job.storage
-        folder: Path | None = None
-        vae_folder: Path | None = None
-        if recipe.family != "toy":
-            folder = fetch_checkpoint(recipe.checkpoint, recipe.revision, storage)
-        if recipe.vae is not None:
-            vae_folder = fetch_checkpoint(recipe.vae, recipe.vae_revision, storage)
-        engine = load_engine(recipe, folder, vae_folder)
+        engine = open_engine(self._job.recipe, self._job.storage, allow_faults=self._job.allow_faults)
         self._painter = Painter(engine, self._job.workers.batch_size)
         node = ray.get_runtime_context().get_node_id()
         return EngineCard(device=engine.device, batch_size=self._painter.batch_size, node=node, pid=os.getpid())

@@ -33,6 +33,12 @@ class Progress:
         if self.painting_since is None:
             self.painting_since = time.monotonic()
 
+    def shard_is_committed(self, num_expected: int, num_images: int, num_rejected: int) -> None:
+        """Its images were counted as they were written; what its rows did not ask for after all is not waited for."""
+        self.num_shards += 1
+        self.num_rejected += num_rejected
+        self.num_images_total -= num_expected - num_images - num_rejected
+
     @property
     def num_done(self) -> int:
         return self.num_images_before + self.num_images + self.num_rejected
@@ -46,5 +52,5 @@ class Progress:
 
     @property
     def eta_seconds(self) -> float | None:
-        num_left = self.num_images_total - self.num_done
+        num_left = max(0, self.num_images_total - self.num_done)
         return num_left / self.images_per_second if self.images_per_second else None

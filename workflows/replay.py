@@ -5,12 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from actors.checkpoint import fetch_checkpoint, open_checkpoint, weights_digest
-from actors.engines import load_engine
-from actors.errors import InputError
+from actors.opening import open_engine
 from actors.painter import Painter
 from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
@@ -19,10 +16,6 @@ from workflows.layouts import read_image
 from workflows.resume import committed_shards
 from workflows.status import count_rows, read_table
 from workflows.storage import Storage
-
-
-class OtherWeightsError(InputError):
-    """The checkpoint that a manifest row names holds other weights now."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,20 +86,8 @@ def _request_of(row: dict[str, Any]) -> ImageRequest:
 def _render_again(
     storage: Storage, recipe: Recipe, requests: list[ImageRequest]
 ) -> Iterator[tuple[ImageRequest, RenderedImage | Rejection]]:
-    folder: Path | None = None
-    vae_folder: Path | None = None
-    if recipe.family != "toy":
-        checkpoint = open_checkpoint(recipe.checkpoint, revision=recipe.revision, storage_options=storage.options)
-        digest = weights_digest(checkpoint, storage.options)
-        if digest != recipe.weights_sha256:
-            raise OtherWeightsError(
-                f"{recipe.checkpoint} holds other weights now: their SHA-256 is {digest}, the manifest says "
-                f"{recipe.weights_sha256}"
-            )
-        folder = fetch_checkpoint(recipe.checkpoint, recipe.revision, storage.options)
-    if recipe.vae is not None:
-        vae_folder = fetch_checkpoint(recipe.vae, recipe.vae_revision, storage.options)
-    for batch in Painter(load_engine(recipe, folder, vae_folder)).paint(requests):
+    engine = open_engine(recipe, storage.options, allow_faults=True)
+    for batch in Painter(engine).paint(requests):
         yield from batch
 
 

@@ -19,6 +19,7 @@ def parse_arguments(description: str, *, steps: int, output: Path) -> argparse.N
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, default=steps, help="training steps (default: %(default)s)")
     length.add_argument("--minutes", type=float, help="stop by the clock instead of after a number of steps")
+    parser.add_argument("--resume", action="store_true", help="start from the weights that --output holds")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=output, help="folder to write (default: %(default)s)")
     arguments = parser.parse_args()

@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
-from examples.shapes.pictures import drawn, painting_loss, picture_batches, share_right
+from examples.shapes.pictures import busy_crops, drawn, painting_loss, picture_batches, share_right
 from examples.shapes.schedule import (
     CHECKPOINTS,
     device,
@@ -26,7 +26,8 @@ from examples.shapes.schedule import (
 from examples.shapes.world import held_out_pairs, held_out_singles
 
 OUTPUT = CHECKPOINTS / "janusflow-shapes" / "vae"
-BATCH = 8
+BATCH = 16
+CROPPED, CROP = 0.8, 32  # this part of the training sees crops of so many pixels, where the edges are
 IMAGE_SIZE = 64
 KL_WEIGHT = 1e-3
 
@@ -40,10 +41,11 @@ def main() -> None:
     pictures, losses = picture_batches(arguments.seed, BATCH, IMAGE_SIZE), []
     for step, progress in training_steps(arguments):
         set_learning_rate(optimizer, 7e-4, step, progress)
-        losses.append(train_step(vae, optimizer, next(pictures)))
+        pixels = next(pictures)
+        losses.append(train_step(vae, optimizer, busy_crops(pixels, CROP) if progress < CROPPED else pixels))
         if step % 50 == 0:
             print(f"step {step} ({progress:.0%}) loss {sum(losses[-50:]) / len(losses[-50:]):.4f}", flush=True)
-        if step % 500 == 499:
+        if step % 400 == 399:
             report(vae, num=60)
             save(vae, arguments.output)
     standardize_latents(vae, arguments.seed)

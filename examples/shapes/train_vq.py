@@ -74,6 +74,10 @@ def main() -> None:
     arguments = parse_arguments(__doc__.splitlines()[0], steps=3000, output=OUTPUT)
     patches = collect_patches(torch.cat(list(first_pictures(arguments.seed, 4000))), NUM_CODES)
     painter = Painter(first_embedding(patches).clone()).to(device())
+    if arguments.resume:
+        saved = torch.load(arguments.output, weights_only=True)
+        patches = saved["patches"].to(device())
+        painter.load_state_dict(without_idle_blocks(saved["painter"], painter))
     optimizer = torch.optim.AdamW(painter.parameters(), lr=0, weight_decay=0)
     pictures, losses = picture_batches(arguments.seed, BATCH, IMAGE_SIZE), []
     for step, progress in training_steps(arguments):
@@ -137,6 +141,12 @@ def report(painter: Painter, patches_VP: torch.Tensor, num: int) -> None:
 def save(path: Path, painter: Painter, patches_VP: torch.Tensor) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"patches": patches_VP.cpu(), "painter": full_state(painter)}, path)
+
+
+def without_idle_blocks(state: dict[str, torch.Tensor], painter: Painter) -> dict[str, torch.Tensor]:
+    """The inverse of `full_state`."""
+    short = {name.replace(".nin_shortcut", "") if name not in painter.state_dict() else name: state[name] for name in state}
+    return {name: value for name, value in short.items() if name in painter.state_dict()}
 
 
 def full_state(painter: Painter) -> dict[str, torch.Tensor]:

@@ -46,7 +46,10 @@ def test_an_original_janus_folder_is_recognized() -> None:
     assert checkpoint.weight_files == ("model.safetensors",)
     sizes = {file.name: file.size for file in checkpoint.files}
     assert sizes == {
-        name: (TINY / name).stat().st_size for name in ("config.json", "tokenizer.json", "model.safetensors")
+        name: (TINY / name).stat().st_size
+        for name in (
+            "config.json", "tokenizer.json", "model.safetensors", "tokenizer_config.json", "special_tokens_map.json"
+        )
     }
     assert checkpoint.context_length == 1024
     assert fetch_checkpoint(str(TINY)) == TINY

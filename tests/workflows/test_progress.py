@@ -28,6 +28,15 @@ def test_what_is_done_is_rendered_or_rejected_now_or_before() -> None:
     assert Progress(num_images_total=100, num_images_before=40, num_images=5, num_rejected=2).num_done == 47
 
 
+def test_what_rows_did_not_ask_for_after_all_is_not_waited_for() -> None:
+    """In a sweep of three weights, two rows of which one has a weight of its own: four images and not six."""
+    progress = Progress(num_images_total=12, num_images=3)
+
+    progress.shard_is_committed(num_expected=6, num_images=3, num_rejected=1)
+
+    assert (progress.num_images_total, progress.num_shards, progress.num_done) == (10, 1, 4)
+
+
 def test_the_rate_counts_this_runs_images_since_the_first_actor_was_ready(clock: Clock) -> None:
     progress = Progress(num_images_total=100, num_images_before=40)
     clock.now = 400.0  # a model that takes five minutes to load
@@ -61,3 +70,12 @@ def test_rejected_images_are_not_counted_as_speed_but_are_no_work_that_is_left(c
 
     assert progress.images_per_second == 1.0
     assert progress.eta_seconds == 40.0
+
+
+def test_no_time_is_left_when_there_is_more_than_was_expected(clock: Clock) -> None:
+    progress = Progress(num_images_total=10)
+    progress.painter_is_ready()
+    clock.now += 10
+    progress.num_images = 12
+
+    assert progress.eta_seconds == 0.0

@@ -134,9 +134,14 @@ def test_an_output_without_a_single_image_has_a_report(tmp_path: Path) -> None:
 def test_prompts_that_are_gone_leave_the_pictures(tmp_path: Path) -> None:
     job = rendered(tmp_path, ["a"])
     Path(job.prompts).unlink()
+
     page = report_of(job)
-    assert re.search(r"Missing unknown .* is not known: .*prompts.parquet", page.text)
     assert page.images["id"] == ["prompts-000000000_0"]
+    assert re.search(r"Finished .* Missing 0 .* its prompts can no longer be read: .*prompts.parquet", page.text)
+
+    (Path(job.output) / "_SUCCESS").unlink()
+    text = report_of(job).text
+    assert re.search(r"Not marked as finished .* Missing unknown .* cannot be read: .*prompts.parquet", text)
 
 
 def test_hostile_prompts_are_text_and_nothing_else(tmp_path: Path) -> None:
@@ -255,6 +260,11 @@ def test_rejected_rows_stand_under_the_rule_they_broke(tmp_path: Path) -> None:
     assert "4 prompt of … characters is longer than the toy engine's … Row Id Prompt Reason Images" in text
     assert "4 prompt is empty Row Id Prompt Images" in text
     assert "2 prompt is null Row Id Prompt Images 3 prompts-000000003 none 2" in text
+
+
+def test_a_shard_without_a_single_image_is_told_of(tmp_path: Path) -> None:
+    page = report_of(rendered(tmp_path, ["", "", "fine"], shard_rows=2))
+    assert "Images 1 Prompts 1 Rejected 2 Missing 0" in page.text
 
 
 def test_a_missing_or_broken_picture_is_counted_and_shown_as_missing(tmp_path: Path) -> None:

@@ -1,0 +1,181 @@
+"""`janus-batch status` and `verify`: what they say of an output, and their exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jobs.resolve import resolve
+from jobs.spec import read_job_file
+from tests.command_line import Command
+from tests.servers.s3 import S3Server
+from tests.toy_job import manifest_of, plan_job, render, render_shard, write_prompts
+from workflows.job import RenderJob
+from workflows.resume import claim_output, mark_success
+from workflows.storage import Storage
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """A job of ten prompts, two of which cannot be made."""
+    command = Command(tmp_path, monkeypatch, capsys)
+    prompts = ["", *(f"a picture of {n}" for n in range(8)), "toy:nan"]
+    write_prompts(tmp_path / "prompts.parquet", {"prompt": prompts})
+    command.write(
+        prompts=str(tmp_path / "prompts.parquet"), output=str(tmp_path / "out"), model={"checkpoint": "toy"}, shard_rows=4
+    )
+    return command
+
+
+def job_of(command: Command) -> RenderJob:
+    """The job, its output claimed."""
+    spec = read_job_file(str(command.job_file), [])
+    job = resolve(spec, num_gpus=0)
+    claim_output(job, spec.model_dump())
+    return job
+
+
+def finish(job: RenderJob) -> None:
+    render(job)
+    mark_success(job, 8, 2)
+
+
+# ---- status ----------------------------------------------------------------------------------------------------------
+
+
+def test_status_of_an_unfinished_output_says_what_is_left_and_fails(command: Command) -> None:
+    job = job_of(command)
+    render_shard(job, next(plan_job(job).remaining_shards()))
+
+    code, out, err = command("status", job.output)
+
+    assert (code, err) == (1, "")
+    assert out.splitlines() == [
+        "job        job",
+        "committed  3 images in 1 shards",
+        "remaining  6 images of 6 prompts in 2 shards",
+        "rejected   1 images",
+        "       1  prompt is empty",
+    ]
+
+
+def test_status_of_a_finished_output_succeeds(command: Command) -> None:
+    finish(job := job_of(command))
+
+    code, out, _ = command("status", job.output, "--json")
+
+    assert code == 0
+    assert json.loads(out) == {
+        "name": "job",
+        "num_images": 8,
+        "num_rejected": 2,
+        "num_images_remaining": 0,
+        "num_rows_remaining": 0,
+        "num_shards_committed": 3,
+        "num_shards_remaining": 0,
+        "is_finished": True,
+        "reasons": {"prompt is empty": 1, "the model's numbers became NaN": 1},
+    }
+
+
+def test_a_finished_output_to_whose_prompts_a_file_was_added_is_unfinished(command: Command) -> None:
+    write_prompts(command.folder / "prompts/a.parquet", {"prompt": ["a"]})
+    command.write(prompts=str(command.folder / "prompts"))
+    finish(job := job_of(command))
+    assert command("status", job.output)[0] == 0
+
+    write_prompts(command.folder / "prompts/b.parquet", {"prompt": ["b", "c"]})
+    code, out, _ = command("status", job.output, "--json")
+
+    assert code == 1
+    assert json.loads(out)["num_rows_remaining"] == 2
+
+
+def test_status_needs_no_job_file_and_finds_the_store_by_its_address(
+    command: Command, s3_server: S3Server, s3_folder: str
+) -> None:
+    command.write(output=f"{s3_folder}/out", storage=s3_server.storage_options)
+    finish(job := job_of(command))
+    command.job_file.unlink()
+
+    assert command("status", f"{s3_folder}/out", "--endpoint-url", s3_server.endpoint_url)[0] == 0
+    assert command("verify", f"{job.output}/", "--endpoint-url", s3_server.endpoint_url, "--replay", "2")[0] == 0
+
+
+@pytest.mark.parametrize("verb", ["status", "verify"])
+def test_a_folder_that_is_no_output_is_refused(command: Command, verb: str) -> None:
+    code, out, err = command(verb, str(command.folder / "nothing"))
+
+    assert (code, out) == (2, "")
+    assert err == f"janus-batch: {command.folder}/nothing has no job.json: it is no output of janus-batch\n"
+
+
+@pytest.mark.parametrize("verb", ["status", "verify"])
+def test_an_output_of_a_version_with_other_settings_is_refused(command: Command, verb: str) -> None:
+    job = job_of(command)
+    claim = json.loads(Storage(job.output).read("job.json"))
+    claim["recipe"]["sharpness"] = 3
+    Storage(job.output).write("job.json", json.dumps(claim).encode())
+
+    code, _, err = command(verb, job.output)
+
+    assert code == 2
+    assert "was made by another version of janus-batch: " in err
+    assert "sharpness" in err
+
+
+# ---- verify ----------------------------------------------------------------------------------------------------------
+
+
+def test_verify_of_a_whole_output_succeeds_and_replays(command: Command) -> None:
+    finish(job := job_of(command))
+
+    code, out, err = command("verify", job.output, "--replay", "3")
+
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "images      8 in the manifest, files and SHA-256 checked",
+        "rejected    2",
+        "missing     0",
+        "faults      0",
+        "replayed    3 images again, 3 with the same bytes",
+    ]
+
+
+def test_verify_names_what_is_wrong_and_fails(command: Command) -> None:
+    finish(job := job_of(command))
+    row, *_ = manifest_of(job)
+    Storage(job.output).remove(row["image"])
+    Storage(job.output).write("images/lost/x.png", b"")
+
+    code, out, _ = command("verify", job.output, "--replay", "100")
+
+    assert code == 1
+    assert f"faults      1\n  {row['image']} is missing\n" in out
+    assert "leftovers   1 files that no manifest row names" in out
+    assert f"replayed    8 images again, 7 with the same bytes\n  {row['image']}: its file is missing\n" in out
+
+
+def test_verify_of_an_unfinished_output_fails(command: Command) -> None:
+    job = job_of(command)
+    render_shard(job, next(plan_job(job).remaining_shards()))
+
+    code, out, _ = command("verify", job.output)
+
+    assert code == 1
+    assert "missing     6\n" in out
+
+
+def test_many_faults_are_counted_and_some_shown(command: Command) -> None:
+    write_prompts(command.folder / "prompts.parquet", {"prompt": [f"{n}" for n in range(50)]})
+    finish(job := job_of(command))
+    for row in manifest_of(job):
+        Storage(job.output).remove(row["image"])
+
+    code, out, _ = command("verify", job.output)
+
+    assert code == 1
+    assert "faults      50\n" in out
+    assert "  ... and 30 more" in out

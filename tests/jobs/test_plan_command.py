@@ -1,0 +1,155 @@
+"""`janus-batch plan`: the numbers before anything is rendered, and every wrong job refused with exit code 2."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jobs.resolve import resolve
+from jobs.spec import read_job_file
+from tests.command_line import Command
+from tests.toy_job import bytes_of, plan_job, render_shard, write_prompts
+from workflows.resume import claim_output
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Two files of ten and five prompts, and a job of two images of each at two weights."""
+    command = Command(tmp_path, monkeypatch, capsys)
+    for name, num in (("a", 10), ("b", 5)):
+        write_prompts(tmp_path / f"prompts/{name}.parquet", {"prompt": [f"a picture of {n}" for n in range(num)]})
+    command.write(
+        name="plan",
+        prompts=str(tmp_path / "prompts"),
+        output=str(tmp_path / "out"),
+        model={"checkpoint": "toy"},
+        sampling={"cfg_weight": [1, 7.5], "images_per_prompt": 2},
+        shard_rows=4,
+    )
+    return command
+
+
+def test_the_plan_is_a_table_for_people(command: Command) -> None:
+    code, out, err = command("plan", str(command.job_file))
+
+    assert (code, err) == (0, "")
+    num_bytes = sum(len(data) for data in bytes_of(command.folder / "prompts").values())
+    assert out.splitlines() == [
+        "job           plan",
+        "model         toy (toy)",
+        "cfg_weight    1, 7.5",
+        f"prompt files  2 ({num_bytes:,} bytes)",
+        "prompts       15, of which 0 are done",
+        "shards left   5 of up to 4 prompts",
+        "images        60 (4 a prompt), 60 left",
+        f"output        {command.folder}/out",
+    ]
+    assert not (command.folder / "out").exists()
+
+
+def test_the_plan_is_json_for_programs_and_settings_change_it(command: Command) -> None:
+    code, out, _ = command("plan", str(command.job_file), "--json", "--set", "sampling.cfg_weight=3")
+
+    assert code == 0
+    facts = json.loads(out)
+    assert {key: facts[key] for key in ("num_files", "num_rows", "num_shards_remaining", "num_images")} == {
+        "num_files": 2,
+        "num_rows": 15,
+        "num_shards_remaining": 5,
+        "num_images": 30,
+    }
+
+
+def test_what_is_committed_is_no_longer_left(command: Command) -> None:
+    job = resolve(read_job_file(str(command.job_file), []), num_gpus=0)
+    claim_output(job, {})
+    render_shard(job, next(plan_job(job).remaining_shards()))
+
+    _, out, _ = command("plan", str(command.job_file), "--json", "--set", "shard_rows=3")
+
+    facts = json.loads(out)
+    assert (facts["num_rows_committed"], facts["num_images_remaining"]) == (4, 44)
+    assert facts["num_shards_remaining"] == 2 + 2
+
+
+def refused(command: Command, *arguments: str) -> str:
+    """What is said of a command that must fail with exit code 2 and leave everything as it was."""
+    before = bytes_of(command.folder)
+
+    code, out, err = command(*(arguments or ("plan", str(command.job_file))))
+
+    assert (code, out) == (2, "")
+    assert all(line.startswith("janus-batch: ") for line in err.splitlines())
+    assert bytes_of(command.folder) == before
+    return err
+
+
+def test_no_prompts_are_refused(command: Command) -> None:
+    command.write(prompts=str(command.folder / "nothing"))
+
+    assert "prompts: no Parquet files match " in refused(command)
+
+
+def test_a_wrong_file_among_many_is_refused_by_name(command: Command) -> None:
+    write_prompts(command.folder / "prompts/c.parquet", {"text": ["a"]})
+
+    assert "/prompts/c.parquet has no column `prompt`; its columns are text" in refused(command)
+
+
+def test_an_unknown_key_is_refused_with_the_nearest(command: Command) -> None:
+    command.write(shard_row=4)
+
+    assert refused(command) == "janus-batch: shard_row: there is no such key; did you mean `shard_rows`?\n"
+
+
+def test_a_weight_out_of_range_is_refused(command: Command) -> None:
+    command.write(sampling={"cfg_weight": 11})
+
+    assert "sampling.cfg_weight: cfg_weight must be from 1 to 10 (1 is unguided), got 11; " in refused(command)
+
+
+def test_several_faults_are_several_lines(command: Command) -> None:
+    command.write(shard_rows=0, images={"format": "gif"})
+
+    assert len(refused(command).splitlines()) == 2
+
+
+def test_another_jobs_output_is_refused_with_the_field_and_both_values(command: Command) -> None:
+    claim_output(resolve(read_job_file(str(command.job_file), []), num_gpus=0), {})
+    command.write(sampling={**command.fields["sampling"], "seed": 7})
+
+    assert "out was begun with recipe.seed = 0, this job has 7; finish it with the old value" in refused(command)
+
+
+def test_the_same_job_on_other_devices_may_be_planned(command: Command) -> None:
+    job = resolve(read_job_file(str(command.job_file), []), num_gpus=1)
+    assert job.recipe.dtype == "bfloat16"
+    claim_output(job, {})
+
+    assert command("plan", str(command.job_file))[0] == 0
+
+
+def test_a_changed_prompt_file_is_refused_by_name(command: Command) -> None:
+    job = resolve(read_job_file(str(command.job_file), []), num_gpus=0)
+    claim_output(job, {})
+    render_shard(job, next(plan_job(job).remaining_shards()))
+    write_prompts(command.folder / "prompts/a.parquet", {"prompt": ["another"]})
+
+    assert "/prompts/a.parquet was changed after rows of it were rendered into this output" in refused(command)
+
+
+def test_a_damaged_claim_is_refused(command: Command) -> None:
+    (command.folder / "out").mkdir()
+    (command.folder / "out/job.json").write_text('{"name": ')
+
+    assert "/out/job.json is damaged: " in refused(command)
+
+
+@pytest.mark.parametrize("arguments", [("plan",), ("plan", "job.yaml", "--nonsense"), ("pln",)])
+def test_a_wrong_command_line_is_refused(command: Command, arguments: tuple[str, ...]) -> None:
+    code, _, err = command(*arguments)
+
+    assert code == 2
+    assert "Usage: " in err

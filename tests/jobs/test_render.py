@@ -1,0 +1,135 @@
+"""`janus-batch render` as a person runs it: its words and exit codes, and what an end in the middle leaves behind."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import ray
+
+from tests import toy_job
+from tests.command import finish, press_ctrl_c, processes_of, run, start, wait_until, write_job
+from tests.toy_job import make_job, manifest_of, write_prompts
+
+NUM_ROWS = 60
+NUM_KILLS = 3
+HINT = "janus-batch: interrupted; the same command goes on where this one stopped"
+
+
+@pytest.fixture
+def job_file(tmp_path: Path) -> Path:
+    """A job of twelve shards that takes one actor a few seconds."""
+    prompts = [f"prompt {n} toy:sleep=0.05" for n in range(NUM_ROWS)]
+    path = write_prompts(tmp_path / "prompts.parquet", {"prompt": prompts})
+    sections = {"workers": {"max": 1, "batch_size": 2}, "shard_rows": 5}
+    return write_job(tmp_path / "job.yaml", path, tmp_path / "out", **sections)
+
+
+@pytest.fixture
+def address(ray_cluster: None) -> str:
+    """Where a driver joins the tests' own Ray, which is quicker than starting one."""
+    return ray.get_runtime_context().gcs_address
+
+
+def num_committed(tmp_path: Path) -> int:
+    return len(list((tmp_path / "out" / "manifest").glob("*.parquet")))
+
+
+def hashes_of(prompts: Path, output: Path) -> dict[str, str]:
+    rows = manifest_of(make_job(prompts, output))
+    assert len({row["image_id"] for row in rows}) == len(rows), "an image stands in the manifest twice"
+    return {row["image_id"]: row["image_sha256"] for row in rows}
+
+
+def calm_hashes(tmp_path: Path) -> dict[str, str]:
+    """What the same prompts become without Ray and without a disturbance."""
+    toy_job.render(make_job(tmp_path / "prompts.parquet", tmp_path / "calm"))
+    return hashes_of(tmp_path / "prompts.parquet", tmp_path / "calm")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.ray
+def test_a_run_that_is_killed_or_interrupted_is_finished_by_the_same_command(tmp_path: Path, job_file: Path) -> None:
+    killed = start("render", job_file)
+    wait_until(lambda: num_committed(tmp_path) >= 2, killed)
+    os.kill(killed.pid, signal.SIGKILL)
+    finish(killed)
+
+    interrupted = start("render", job_file)
+    num_before = num_committed(tmp_path)
+    wait_until(lambda: num_committed(tmp_path) >= num_before + 2, interrupted)
+    press_ctrl_c(interrupted)
+    answer = finish(interrupted)
+    assert answer.returncode == 1
+    assert answer.stderr.endswith(f"{HINT}\n")
+    assert "Traceback" not in answer.stderr
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+    num_before = num_committed(tmp_path)
+    answer = run("render", job_file)
+
+    assert answer.returncode == 0
+    num_left = 12 - num_before
+    assert f"resuming: {5 * num_before} prompts are done, {num_left} shards are left\n" in answer.stderr
+    assert f"done: {NUM_ROWS} images, 0 rejected" in answer.stderr
+    assert f"{5 * num_left} of them in this run" in answer.stderr
+    assert answer.stdout == ""
+    assert (tmp_path / "out" / "_SUCCESS").exists()
+    assert run("verify", tmp_path / "out").returncode == 0
+    assert hashes_of(tmp_path / "prompts.parquet", tmp_path / "out") == calm_hashes(tmp_path)
+
+    again = run("render", job_file)
+    assert again.returncode == 0
+    assert "starting Ray" not in again.stderr
+
+    if sys.platform == "linux":  # Ray's agents look for a dead parent for up to a minute
+        wait_until(lambda: not processes_of(killed.pid) and not processes_of(interrupted.pid))
+
+
+@pytest.mark.timeout(600)
+def test_drivers_killed_at_random_moments_leave_the_same_images(tmp_path: Path, job_file: Path, address: str) -> None:
+    chance = random.Random(7)
+
+    for num_shards in sorted(chance.sample(range(1, 10), NUM_KILLS)):
+        driver = start("render", job_file, "--address", address)
+        wait_until(lambda n=num_shards: num_committed(tmp_path) >= n, driver)
+        time.sleep(chance.random() / 2)
+        os.kill(driver.pid, signal.SIGKILL)
+        finish(driver)
+    answer = run("render", job_file, "--address", address)
+
+    assert answer.returncode == 0
+    assert hashes_of(tmp_path / "prompts.parquet", tmp_path / "out") == calm_hashes(tmp_path)
+    assert run("verify", tmp_path / "out").returncode == 0
+
+
+def test_a_driver_that_is_told_to_end_says_how_to_go_on(tmp_path: Path, job_file: Path, address: str) -> None:
+    driver = start("render", job_file, "--address", address)
+    wait_until(lambda: num_committed(tmp_path) >= 1, driver)
+    driver.send_signal(signal.SIGTERM)
+    answer = finish(driver)
+
+    assert answer.returncode == 1
+    assert answer.stderr.endswith(f"{HINT}\n")
+    assert "SIGTERM" not in answer.stderr
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nonsense"])
+def test_a_cluster_that_is_not_there_is_refused(job_file: Path, address: str) -> None:
+    answer = run("render", job_file, "--address", address)
+
+    assert answer.returncode == 2
+    assert f"janus-batch: --address: no Ray cluster can be joined at {address} (" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_job_file_that_is_wrong_is_refused(job_file: Path) -> None:
+    answer = run("render", job_file, "--set", "sampling.sed=7")
+
+    assert answer.returncode == 2
+    assert answer.stderr == "janus-batch: sampling.sed: there is no such key; did you mean `seed`?\n"
