@@ -30,15 +30,20 @@ def cli() -> None:
 
 
 @cli.command()
-@job_file
+@click.argument("job_files", metavar="JOB.yaml...", type=click.Path(), nargs=-1, required=True)
 @settings
 @click.option("--address", metavar="ADDR", help="Ray cluster to join (host:port or auto); starts Ray here if left out.")
-def render(job_file: str, settings: tuple[str, ...], address: str | None) -> int:
-    """Run a job to its end. Run it again after an interruption: it goes on where it stopped."""
+def render(job_files: tuple[str, ...], settings: tuple[str, ...], address: str | None) -> int:
+    """Run a job to its end, or several one after the other.
+
+    Run it again after an interruption: it goes on where it stopped.
+    """
     from jobs.render import render
     from jobs.spec import read_job_file
 
-    return render(read_job_file(job_file, list(settings)), address=address)
+    for spec in [read_job_file(job_file, list(settings)) for job_file in job_files]:
+        render(spec, address=address)
+    return 0
 
 
 @cli.command()

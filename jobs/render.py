@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from actors.errors import InputError
 from jobs.resolve import ignored_columns, remarks, resolve
 from jobs.spec import JobSpec
 from jobs.view import say, watch
@@ -11,6 +12,7 @@ from workflows.job import RenderJob
 from workflows.plan import Plan, make_plan
 from workflows.progress import Progress
 from workflows.prompts import find_prompt_files
+from workflows.report import write_report
 from workflows.resume import claim_output, committed_shards, mark_success
 from workflows.status import Tally, tally_output
 from workflows.storage import Storage, storage_errors
@@ -39,6 +41,7 @@ def render(spec: JobSpec, *, address: str | None) -> int:
     tally = tally_output(job.output, job.storage)
     mark_success(job, tally.num_images, tally.num_rejected)
     _summarize(job, tally, progress, time.monotonic() - started_at)
+    _report(job)
     return 0
 
 
@@ -62,6 +65,14 @@ def introduce(job: RenderJob, plan: Plan, *, is_resumed: bool) -> None:
         say(f"note: {line}")
     if is_resumed:
         say(f"resuming: {plan.num_rows_committed:,} prompts are done, {plan.num_shards_remaining:,} shards are left")
+
+
+def _report(job: RenderJob) -> None:
+    """Write report.html and say where. A page that cannot be written takes nothing from a finished job."""
+    try:
+        say(f"report    {write_report(Storage(job.output, job.storage)).place}")
+    except InputError as error:
+        say(f"note: the report was not written: {error}")
 
 
 def _progress_of(job: RenderJob, plan: Plan) -> Progress:

@@ -71,7 +71,7 @@ def remarks(job: RenderJob) -> list[str]:
     lines = []
     default = FAMILIES[job.recipe.family].default_cfg_weight
     for family, facts in FAMILIES.items():
-        is_others = family != job.recipe.family and facts.default_cfg_weight != default
+        is_others = family not in (job.recipe.family, "toy") and facts.default_cfg_weight != default
         if is_others and job.recipe.cfg_weights == (facts.default_cfg_weight,):
             lines.append(
                 f"cfg_weight {facts.default_cfg_weight:g} is the default of {family}; the default of "

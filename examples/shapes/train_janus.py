@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional as F
@@ -69,11 +70,14 @@ def main() -> None:
     tokenizer = build_tokenizer()
     model = JanusShapes(vocab_size(tokenizer), first_embedding(code_model["patches"])).to(device())
     optimizer = torch.optim.AdamW(model.parameters(), lr=0, betas=(0.9, 0.98), weight_decay=0.02)
+    if arguments.resume:
+        saved = load_file(arguments.output / "model.safetensors")
+        model.load_state_dict({name: saved[name].float() for name in model.state_dict()})
     save(arguments.output, tokenizer, model, code_model)
     batches = example_batches(PromptTokenizer(arguments.output, "janus-pro"), code_model, arguments.seed)
     losses = []
     for step, progress in training_steps(arguments):
-        set_learning_rate(optimizer, 1.5e-3, step, progress)
+        set_learning_rate(optimizer, 5e-4 if arguments.resume else 1.5e-3, step, progress)
         losses.append(train_step(model, optimizer, *next(batches)))
         if step % 50 == 0:
             print(f"step {step} ({progress:.0%}) loss {sum(losses[-50:]) / len(losses[-50:]):.4f} per code", flush=True)

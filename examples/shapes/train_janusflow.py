@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import torch
 from diffusers import AutoencoderKL
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import nn
 from transformers import LlamaConfig, LlamaModel
@@ -77,12 +78,15 @@ def main() -> None:
     tokenizer = build_tokenizer()
     model = JanusFlowShapes(vocab_size(tokenizer)).to(device())
     optimizer = torch.optim.AdamW(model.parameters(), lr=0, betas=(0.9, 0.98), weight_decay=0.02)
+    if arguments.resume:
+        saved = load_file(arguments.output / "model.safetensors")
+        model.load_state_dict({name: value.float() for name, value in saved.items()})
     save(arguments.output, tokenizer, model)
     prompts = PromptTokenizer(arguments.output, "janus")
     batches = example_batches(prompts, *encoded_pictures(arguments.seed), arguments.seed)
     losses = []
     for step, progress in training_steps(arguments):
-        set_learning_rate(optimizer, 1.5e-3, step, progress)
+        set_learning_rate(optimizer, 5e-4 if arguments.resume else 1.5e-3, step, progress)
         losses.append(train_step(model, optimizer, *next(batches)))
         if step % 50 == 0:
             print(f"step {step} ({progress:.0%}) loss {sum(losses[-50:]) / len(losses[-50:]):.4f}", flush=True)

@@ -35,12 +35,15 @@ KL_WEIGHT = 1e-3
 def main() -> None:
     arguments = parse_arguments(__doc__.splitlines()[0], steps=4000, output=OUTPUT)
     vae = new_vae().to(device())
-    start_as_identity(vae, ("conv2", "to_out.0"))
-    steady_last_norm(vae)
+    if arguments.resume:
+        vae = AutoencoderKL.from_pretrained(arguments.output).to(device())
+    else:
+        start_as_identity(vae, ("conv2", "to_out.0"))
+        steady_last_norm(vae)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=0, weight_decay=0.01)
     pictures, losses = picture_batches(arguments.seed, BATCH, IMAGE_SIZE), []
     for step, progress in training_steps(arguments):
-        set_learning_rate(optimizer, 7e-4, step, progress)
+        set_learning_rate(optimizer, 2e-4 if arguments.resume else 7e-4, step, progress)
         pixels = next(pictures)
         losses.append(train_step(vae, optimizer, busy_crops(pixels, CROP) if progress < CROPPED else pixels))
         if step % 50 == 0:

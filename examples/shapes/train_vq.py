@@ -81,7 +81,7 @@ def main() -> None:
     optimizer = torch.optim.AdamW(painter.parameters(), lr=0, weight_decay=0)
     pictures, losses = picture_batches(arguments.seed, BATCH, IMAGE_SIZE), []
     for step, progress in training_steps(arguments):
-        set_learning_rate(optimizer, 7e-4, step, progress)
+        set_learning_rate(optimizer, 2e-4 if arguments.resume else 7e-4, step, progress)
         pixels = next(pictures)
         pixels = busy_crops(pixels, CROP) if progress < CROPPED else pixels
         losses.append(train_step(painter, patches, optimizer, pixels))

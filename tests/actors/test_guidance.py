@@ -52,7 +52,9 @@ def test_weights_from_1_to_10_are_taken(weight: float) -> None:
 
 @pytest.mark.parametrize("weight", [0, 0.999, -1, 10.001, 11])
 def test_other_weights_are_refused_unless_the_limits_are_lifted(weight: float) -> None:
-    with pytest.raises(ValueError, match=rf"cfg_weight must be from 1 to 10 \(1 is unguided\), got {weight:g}; sampling"):
+    with pytest.raises(
+        ValueError, match=rf"cfg_weight must be from 1 to 10 \(1 is unguided\), got {weight:g}; sampling"
+    ):
         check_cfg_weight(weight)
     check_cfg_weight(weight, allow_any=True)
 
@@ -60,5 +62,5 @@ def test_other_weights_are_refused_unless_the_limits_are_lifted(weight: float) -
 @pytest.mark.parametrize("weight", [float("nan"), float("inf"), -float("inf")])
 def test_no_job_takes_a_weight_that_is_no_number(weight: float) -> None:
     for allow_any in (False, True):
-        with pytest.raises(ValueError, match=f"cfg_weight must be a finite number, got {weight}"):
+        with pytest.raises(ValueError, match=rf"cfg_weight must be a finite number, got {weight}"):
             check_cfg_weight(weight, allow_any=allow_any)

@@ -75,7 +75,7 @@ def test_uniform_numbers_are_uniform() -> None:
     noise = np.sort(np.concatenate([uniform_noise(seed, 576) for seed in range(100)]))
     distance = np.abs(noise - (np.arange(noise.size) + 0.5) / noise.size).max()
 
-    assert 0 <= noise[0]
+    assert noise[0] >= 0
     assert noise[-1] < 1
     assert distance < 1.95 / math.sqrt(noise.size)  # Kolmogorov-Smirnov at 0.1 %
 
@@ -84,9 +84,7 @@ def test_normal_numbers_are_these() -> None:
     noise = normal_noise(7, (2, 2))
 
     assert noise.dtype == np.float32
-    np.testing.assert_array_equal(
-        noise, np.array([[-0.293339, 1.7038306], [1.5391918, 0.63675386]], np.float32)
-    )
+    np.testing.assert_array_equal(noise, np.array([[-0.293339, 1.7038306], [1.5391918, 0.63675386]], np.float32))
 
 
 def test_normal_numbers_are_normal_and_of_the_shape_asked_for() -> None:

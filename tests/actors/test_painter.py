@@ -189,7 +189,7 @@ def fail_on(*poison: str) -> Callable[[list[str]], None]:
 def test_a_failing_engine_fails_the_call_and_the_next_call_is_rendered() -> None:
     painter = Painter(RecordingEngine(fail_on("a1")), batch_size=4)
 
-    with pytest.raises(RuntimeError, match="the engine failed on"):
+    with pytest.raises(RuntimeError, match=r"the engine failed on"):
         paint(painter, requests_of("a", 3))
 
     assert ids(paint(painter, requests_of("b", 6))) == [f"b{n}" for n in range(6)]
@@ -200,7 +200,7 @@ def test_what_came_before_a_failure_was_answered() -> None:
     batches = Painter(RecordingEngine(fail_on("a5")), batch_size=4).paint(requests_of("a", 8))
 
     assert ids(next(batches)) == ["a0", "a1", "a2", "a3"]
-    with pytest.raises(RuntimeError, match="the engine failed on"):
+    with pytest.raises(RuntimeError, match=r"the engine failed on"):
         next(batches)
 
 
@@ -233,7 +233,7 @@ def test_a_call_whose_thread_met_the_failure_leaves_the_rest_of_the_batch_to_the
         (call,) = queue_behind(painter, gate, threads, requests_of("a", 5))
         ticket = painter._queue(requests_of("b", 2))  # another call, whose thread is not at work yet
         gate.open()
-        with pytest.raises(RuntimeError, match="the engine failed on"):
+        with pytest.raises(RuntimeError, match=r"the engine failed on"):
             call.result(SECONDS)
 
     assert [request.image_id for _, request in painter._waiting] == ["b0", "b1"]
@@ -289,7 +289,7 @@ def test_a_call_that_is_closed_while_another_renders_its_request_leaves_nothing_
         assert gate.is_rendering.wait(SECONDS)
         painter._withdraw(closed)
         gate.open()
-        with pytest.raises(RuntimeError, match="the engine failed on"):
+        with pytest.raises(RuntimeError, match=r"the engine failed on"):
             call.result(SECONDS)
 
     assert not painter._waiting

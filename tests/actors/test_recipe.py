@@ -34,5 +34,5 @@ def test_a_row_without_a_weight_has_every_index_at_every_weight() -> None:
 
 
 def test_a_recipe_of_another_version_is_refused() -> None:
-    with pytest.raises(TypeError, match="unexpected keyword argument 'sharpness'"):
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'sharpness'"):
         Recipe.from_dict({**SWEEP.to_dict(), "sharpness": 3})

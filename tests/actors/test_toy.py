@@ -76,7 +76,7 @@ def test_a_prompt_that_asks_for_nan_is_rejected_and_its_neighbours_are_not(engin
 
 
 def test_a_prompt_that_asks_for_a_bug_gets_one(engine: ToyEngine) -> None:
-    with pytest.raises(RuntimeError, match="a bug met image x_0"):
+    with pytest.raises(RuntimeError, match=r"a bug met image x_0"):
         engine.render([request("toy:bug")])
 
 
@@ -94,5 +94,7 @@ def test_it_needs_no_torch() -> None:
 
 @pytest.mark.parametrize("seed", [-1, 2**64])
 def test_a_request_takes_a_seed_of_64_bits_only(seed: int) -> None:
-    with pytest.raises(ValueError, match=rf"seed must fit in 64 unsigned bits \(0 to 18446744073709551615\), got {seed}"):
+    with pytest.raises(
+        ValueError, match=rf"seed must fit in 64 unsigned bits \(0 to 18446744073709551615\), got {seed}"
+    ):
         request(seed=seed)

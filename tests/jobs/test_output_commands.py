@@ -24,7 +24,10 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     prompts = ["", *(f"a picture of {n}" for n in range(8)), "toy:nan"]
     write_prompts(tmp_path / "prompts.parquet", {"prompt": prompts})
     command.write(
-        prompts=str(tmp_path / "prompts.parquet"), output=str(tmp_path / "out"), model={"checkpoint": "toy"}, shard_rows=4
+        prompts=str(tmp_path / "prompts.parquet"),
+        output=str(tmp_path / "out"),
+        model={"checkpoint": "toy"},
+        shard_rows=4,
     )
     return command
 

@@ -119,12 +119,12 @@ def test_a_driver_that_is_told_to_end_says_how_to_go_on(tmp_path: Path, job_file
     assert "SIGTERM" not in answer.stderr
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nonsense"])
-def test_a_cluster_that_is_not_there_is_refused(job_file: Path, address: str) -> None:
-    answer = run("render", job_file, "--address", address)
+@pytest.mark.parametrize("where", ["127.0.0.1:1", "ray://127.0.0.1:1", "nonsense"])
+def test_a_cluster_that_is_not_there_is_refused(job_file: Path, where: str) -> None:
+    answer = run("render", job_file, "--address", where)
 
     assert answer.returncode == 2
-    assert f"janus-batch: --address: no Ray cluster can be joined at {address} (" in answer.stderr
+    assert f"janus-batch: --address: no Ray cluster can be joined at {where} (" in answer.stderr
     assert "Traceback" not in answer.stderr
 
 

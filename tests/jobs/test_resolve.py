@@ -56,7 +56,13 @@ def test_what_the_job_file_leaves_out_is_settled() -> None:
 def test_what_the_job_file_says_is_taken() -> None:
     job = job_of(
         name="parti",
-        sampling={"cfg_weight": [1, 7.5], "temperature": 0, "images_per_prompt": 3, "seed": 9, "cfg_interval": [0, 0.5]},
+        sampling={
+            "cfg_weight": [1, 7.5],
+            "temperature": 0,
+            "images_per_prompt": 3,
+            "seed": 9,
+            "cfg_interval": [0, 0.5],
+        },
         images={"format": "jpeg", "layout": "parquet"},
         workers={"min": 2, "max": 5, "gpus_per_actor": 0.5, "batch_size": 12, "max_tries": 7},
         storage={"endpoint_url": "http://127.0.0.1:9"},
@@ -104,13 +110,13 @@ def test_a_plan_needs_no_digest() -> None:
 def test_a_weight_out_of_range_is_refused(weight: Any) -> None:
     rule = r"(must be from 1 to 10 \(1 is unguided\), got|must be a finite number, got)"
 
-    with pytest.raises(JobFileError, match=f"sampling.cfg_weight: cfg_weight {rule}"):
+    with pytest.raises(JobFileError, match=rf"sampling.cfg_weight: cfg_weight {rule}"):
         job_of(sampling={"cfg_weight": weight})
 
 
 def test_the_limits_of_the_weight_can_be_lifted_but_not_for_what_is_no_number() -> None:
     assert job_of(sampling={"cfg_weight": [0, 25], "allow_any_cfg_weight": True}).recipe.cfg_weights == (0.0, 25.0)
-    with pytest.raises(JobFileError, match="must be a finite number, got inf"):
+    with pytest.raises(JobFileError, match=r"must be a finite number, got inf"):
         job_of(sampling={"cfg_weight": float("inf"), "allow_any_cfg_weight": True})
 
 
@@ -143,7 +149,7 @@ def test_the_columns_of_other_families_are_ignored_by_name() -> None:
 
 
 def test_a_checkpoint_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="the model folder .* does not exist"):
+    with pytest.raises(CheckpointError, match=r"the model folder .* does not exist"):
         job_of(model={"checkpoint": str(tmp_path / "nothing")})
 
 

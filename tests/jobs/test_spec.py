@@ -85,7 +85,10 @@ def test_settings_of_the_command_line_lie_over_the_file(tmp_path: Path) -> None:
         ({"promts": "x"}, "promts: there is no such key; did you mean `prompts`?"),
         ({"sampling": {"cfg_wieght": 5}}, "sampling.cfg_wieght: there is no such key; did you mean `cfg_weight`?"),
         ({"sampling": {"cfg": 5}}, "sampling.cfg: there is no such key; "),
-        ({"workers": {"zzz": 5}}, "workers.zzz: there is no such key; allowed are min, max, gpus_per_actor, batch_size, "),
+        (
+            {"workers": {"zzz": 5}},
+            "workers.zzz: there is no such key; allowed are min, max, gpus_per_actor, batch_size, ",
+        ),
         ({"model": {"checkpoint": "toy", "float": 1}}, "model.float: there is no such key; allowed are checkpoint, "),
         ({"images": {"size": 512}}, "images.size: a checkpoint renders pictures of one size"),
         ({"model": {}}, "model.checkpoint: this key is needed"),
@@ -98,24 +101,51 @@ def test_settings_of_the_command_line_lie_over_the_file(tmp_path: Path) -> None:
         ({"sampling": {"seed": -1}}, "sampling.seed: Input should be greater than or equal to 0, got -1"),
         ({"sampling": {"seed": 2**64}}, "sampling.seed: Input should be less than 18446744073709551616, got 184467"),
         ({"sampling": {"cfg_weight": "five"}}, "sampling.cfg_weight: Input should be a valid number, got 'five'"),
-        ({"sampling": {"cfg_weight": []}}, "sampling.cfg_weight: a sweep needs at least one weight and none of them twice"),
-        ({"sampling": {"cfg_weight": [5, 5.0]}}, "sampling.cfg_weight: a sweep needs at least one weight and none of the"),
-        ({"sampling": {"cfg_weight": [5, 5.0000001]}}, "sampling.cfg_weight: a sweep needs at least one weight and none"),
+        (
+            {"sampling": {"cfg_weight": []}},
+            "sampling.cfg_weight: a sweep needs at least one weight and none of them twice",
+        ),
+        (
+            {"sampling": {"cfg_weight": [5, 5.0]}},
+            "sampling.cfg_weight: a sweep needs at least one weight and none of the",
+        ),
+        (
+            {"sampling": {"cfg_weight": [5, 5.0000001]}},
+            "sampling.cfg_weight: a sweep needs at least one weight and none",
+        ),
         ({"sampling": {"temperature": float("nan")}}, "sampling.temperature: Input should be a finite number, got nan"),
         ({"sampling": {"temperature": -1}}, "sampling.temperature: Input should be greater than or equal to 0, got -1"),
-        ({"sampling": {"num_inference_steps": 0}}, "sampling.num_inference_steps: Input should be greater than or equal t"),
-        ({"sampling": {"images_per_prompt": 0}}, "sampling.images_per_prompt: Input should be greater than or equal to 1"),
-        ({"sampling": {"cfg_interval": [0.5, 0.5]}}, "sampling.cfg_interval: must be [t0, t1] with 0 <= t0 < t1 <= 1, got"),
+        (
+            {"sampling": {"num_inference_steps": 0}},
+            "sampling.num_inference_steps: Input should be greater than or equal t",
+        ),
+        (
+            {"sampling": {"images_per_prompt": 0}},
+            "sampling.images_per_prompt: Input should be greater than or equal to 1",
+        ),
+        (
+            {"sampling": {"cfg_interval": [0.5, 0.5]}},
+            "sampling.cfg_interval: must be [t0, t1] with 0 <= t0 < t1 <= 1, got",
+        ),
         ({"sampling": {"solver": "rk4"}}, "sampling.solver: Input should be 'euler', 'heun' or 'midpoint', got 'rk4'"),
         ({"images": {"format": "gif"}}, "images.format: Input should be 'png', 'webp' or 'jpeg', got 'gif'"),
         ({"images": {"layout": "zip"}}, "images.layout: Input should be 'files', 'webdataset' or 'parquet', got 'zip'"),
-        ({"model": {"checkpoint": "toy", "dtype": "float16"}}, "model.dtype: float16 is refused: the SDXL VAE overflows"),
-        ({"model": {"checkpoint": "toy", "dtype": "int8"}}, "model.dtype: Input should be 'float32' or 'bfloat16', got"),
+        (
+            {"model": {"checkpoint": "toy", "dtype": "float16"}},
+            "model.dtype: float16 is refused: the SDXL VAE overflows",
+        ),
+        (
+            {"model": {"checkpoint": "toy", "dtype": "int8"}},
+            "model.dtype: Input should be 'float32' or 'bfloat16', got",
+        ),
         ({"workers": {"min": 0}}, "workers.min: Input should be greater than or equal to 1, got 0"),
         ({"workers": {"batch_size": 0}}, "workers.batch_size: must be at least 1, or auto, got 0"),
         ({"workers": {"batch_size": "big"}}, "workers.batch_size: "),
         ({"workers": {"gpus_per_actor": float("inf")}}, "workers.gpus_per_actor: Input should be a finite number"),
-        ({"storage": {"expiry": {1, 2}}}, "storage: options must be text, numbers, true or false, lists and sections ("),
+        (
+            {"storage": {"expiry": {1, 2}}},
+            "storage: options must be text, numbers, true or false, lists and sections (",
+        ),
     ],
 )
 def test_a_fault_is_told_with_its_key_rule_and_value(changes: dict[str, Any], line: str) -> None:
@@ -197,7 +227,7 @@ def test_an_at_sign_elsewhere_is_no_fault(address: str) -> None:
     ],
 )
 def test_a_file_that_is_no_job_file_is_refused(tmp_path: Path, text: str | bytes, message: str) -> None:
-    with pytest.raises(JobFileError, match=f"my-job.yaml {message}"):
+    with pytest.raises(JobFileError, match=rf"my-job.yaml {message}"):
         read_job_file(write(tmp_path, text), [])
 
 

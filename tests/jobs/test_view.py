@@ -16,7 +16,12 @@ def progress(monkeypatch: pytest.MonkeyPatch) -> Progress:
     """A job that has painted for a hundred seconds."""
     monkeypatch.setattr(time, "monotonic", lambda: 1100.0)
     return Progress(
-        num_images_total=6528, num_images_before=894, num_images=310, num_painters=2, painting_since=1000.0, started_at=0.0
+        num_images_total=6528,
+        num_images_before=894,
+        num_images=310,
+        num_painters=2,
+        painting_since=1000.0,
+        started_at=0.0,
     )
 
 
@@ -67,7 +72,7 @@ def test_a_log_gets_a_line_now_and_then_and_the_last_numbers(
 
 
 def test_the_line_goes_on_until_the_end_of_a_job_that_fails(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(RuntimeError, match="the job failed"), watch(Progress(num_images_total=10)):
+    with pytest.raises(RuntimeError, match=r"the job failed"), watch(Progress(num_images_total=10)):
         raise RuntimeError("the job failed")
 
     assert "0/10 images" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A Ray head node with its job server, all plain processes on 127.0.0.1, as `ray start` makes them."""
+"""A Ray cluster: a head node with its job server and more nodes, all plain processes on 127.0.0.1 from `ray start`."""
 
 from __future__ import annotations
 
@@ -14,20 +14,28 @@ from pathlib import Path
 
 from tests.servers.process import free_port, launch, wait_for
 
-PROGRAMS = Path(
-    sys.executable
-).parent  # of the environment the tests run in: `ray`, and the `python` of job entrypoints
+# Of the environment the tests run in: `ray`, and `python` for the jobs' entrypoints.
+PROGRAMS = Path(sys.executable).parent
+
+
+# Seconds, not a minute, until a node that is gone is declared dead. The head reads these.
+SETTINGS = {
+    "RAY_health_check_initial_delay_ms": "500",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "2",
+}
 
 
 class RayHead:
-    """One node that takes jobs at `url` and drivers at `address`."""
+    """One node that takes jobs at `url` and drivers at `address`, and the nodes that joined it."""
 
     def __init__(self, log: Path, *, num_cpus: int) -> None:
         self.log = log
         self.num_cpus = num_cpus
         self.port, self.dashboard_port = free_port(), free_port()
         self._folder = tempfile.mkdtemp(prefix="jb-")  # short, for the sockets in it: their paths end at 107 bytes
-        self._process: subprocess.Popen[bytes] | None = None
+        self._nodes: list[subprocess.Popen[bytes]] = []
 
     @property
     def address(self) -> str:
@@ -38,32 +46,46 @@ class RayHead:
         return f"http://127.0.0.1:{self.dashboard_port}"
 
     def start(self) -> None:
-        """Start the node, and return when the job server answers."""
-        options = {
-            "node-ip-address": "127.0.0.1",
-            "port": self.port,
-            "dashboard-host": "127.0.0.1",
-            "dashboard-port": self.dashboard_port,
-            "dashboard-agent-listen-port": free_port(),
-            "ray-client-server-port": free_port(),
-            "num-cpus": self.num_cpus,
-            "object-store-memory": 200 * 2**20,
-            "temp-dir": self._folder,
-        }
-        command = [str(PROGRAMS / "ray"), "start", "--head", "--block"]
-        path = f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}"
-        self._process = launch(
-            ["env", f"PATH={path}", *command, *(f"--{name}={value}" for name, value in options.items())], self.log
+        """Start the head, and return when its job server answers."""
+        head = self._start_node(
+            "--head",
+            f"--port={self.port}",
+            "--dashboard-host=127.0.0.1",
+            f"--dashboard-port={self.dashboard_port}",
+            f"--ray-client-server-port={free_port()}",
+            f"--num-cpus={self.num_cpus}",
+            f"--temp-dir={self._folder}",
         )
-        wait_for(self._takes_jobs, self._process, self.log, timeout_s=120)
+        wait_for(self._takes_jobs, head, self.log, timeout_s=120)
+
+    def add_node(self, *, num_cpus: int) -> subprocess.Popen[bytes]:
+        """Start a node that joins; it may take some seconds to be there."""
+        return self._start_node(f"--address={self.address}", f"--num-cpus={num_cpus}")
+
+    def cut_power(self, node: subprocess.Popen[bytes]) -> None:
+        """End every process of a node at once: they are one process group, and its workers end with it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(node.pid, signal.SIGKILL)
+        node.wait()
 
     def stop(self) -> None:
-        """End every process of the node: they are one process group; the workers end with their node."""
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        for node in reversed(self._nodes):
+            self.cut_power(node)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start_node(self, *options: str) -> subprocess.Popen[bytes]:
+        """`ray start` with what all nodes have."""
+        settings = {**SETTINGS, "PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}"}
+        common = (
+            "--block",
+            "--node-ip-address=127.0.0.1",
+            f"--dashboard-agent-listen-port={free_port()}",
+            f"--object-store-memory={200 * 2**20}",
+        )
+        environment = [f"{name}={value}" for name, value in settings.items()]
+        node = launch(["env", *environment, str(PROGRAMS / "ray"), "start", *common, *options], self.log)
+        self._nodes.append(node)
+        return node
 
     def _takes_jobs(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.dashboard_port, timeout=5)

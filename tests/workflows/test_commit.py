@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from actors.painter import Painter
-from actors.request import ImageRequest, RenderedImage, Rejection
+from actors.request import ImageRequest, Rejection, RenderedImage
 from actors.toy import ToyEngine
 from tests.servers.s3 import S3Server
 from tests.toy_job import (
@@ -464,7 +464,7 @@ def test_a_shard_with_an_answer_twice_is_not_committed(job: RenderJob) -> None:
     (rows,) = rows_of(job)
     batches = [write_batch(job, rows.shard.id, "cpu", b) for b in Painter(ToyEngine(job.recipe)).paint(rows.requests)]
 
-    with pytest.raises(AssertionError, match="answers for 3 requests"):
+    with pytest.raises(AssertionError, match=r"answers for 3 requests"):
         commit_shard(job, rows, *batches, *batches)
 
 

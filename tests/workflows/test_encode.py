@@ -147,6 +147,5 @@ def test_a_png_is_one_that_other_readers_accept() -> None:
         chunks.append((kind, body.partition(b"\0")[0] if kind == b"iTXt" else b""))
         position += 12 + size
 
-    assert [kind for kind, _ in chunks][0] == b"IHDR"
-    assert [kind for kind, _ in chunks][-1] == b"IEND"
+    assert (chunks[0][0], chunks[-1][0]) == (b"IHDR", b"IEND")
     assert {name for kind, name in chunks if kind == b"iTXt"} == {b"parameters", b"XML:com.adobe.xmp"}

@@ -146,7 +146,7 @@ def test_an_image_that_is_not_there_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(FileNotFoundError):
         read_image(storage, "images/none.tar#x_0.png")
-    with pytest.raises(KeyError, match="nothing_0.png"):
+    with pytest.raises(KeyError, match=r"nothing_0.png"):
         read_image(storage, f"images/{pack}#nothing_0.png")
 
 

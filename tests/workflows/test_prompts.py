@@ -13,7 +13,6 @@ import pytest
 
 from tests.servers.s3 import S3Server
 from tests.toy_job import write_prompts
-from workflows import prompts
 from workflows.damage import DamagedFileError
 from workflows.prompts import PromptsError, find_prompt_files, read_rows
 from workflows.storage import StorageError
@@ -70,7 +69,7 @@ def test_no_match_is_refused(tmp_path: Path, pattern: str) -> None:
 def test_a_file_without_prompts_is_refused_with_the_columns_it_has(tmp_path: Path) -> None:
     write_prompts(tmp_path / "a.parquet", {"caption": ["a"], "id": ["1"]})
 
-    with pytest.raises(PromptsError, match="a.parquet has no column `prompt`; its columns are caption, id"):
+    with pytest.raises(PromptsError, match=r"a.parquet has no column `prompt`; its columns are caption, id"):
         names(tmp_path)
 
 
@@ -113,7 +112,7 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     table = pa.Table.from_arrays([pa.array(["a"]), pa.array([1]), pa.array([2])], names=["prompt", "n", "n"])
     pq.write_table(table, tmp_path / "a.parquet")
 
-    with pytest.raises(PromptsError, match="a.parquet has 2 columns `n`, allowed is one of a name"):
+    with pytest.raises(PromptsError, match=r"a.parquet has 2 columns `n`, allowed is one of a name"):
         names(tmp_path)
 
 
@@ -123,7 +122,7 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, damage) -> None:
     data = (tmp_path / "good.parquet").read_bytes()
     (tmp_path / "bad.parquet").write_bytes(damage(data))
 
-    with pytest.raises(DamagedFileError, match="prompts: .*/bad.parquet cannot be read, it is damaged: "):
+    with pytest.raises(DamagedFileError, match=r"prompts: .*/bad.parquet cannot be read, it is damaged: "):
         names(tmp_path)
 
 
@@ -133,7 +132,7 @@ def test_a_damaged_footer_is_refused_by_name(tmp_path: Path) -> None:
     footer_size = int.from_bytes(data[-8:-4], "little")
     path.write_bytes(data[: -8 - footer_size] + b"\xff" * footer_size + data[-8:])
 
-    with pytest.raises(DamagedFileError, match="a.parquet cannot be read, it is damaged: "):
+    with pytest.raises(DamagedFileError, match=r"a.parquet cannot be read, it is damaged: "):
         names(path)
 
 
@@ -146,7 +145,7 @@ def test_damaged_rows_are_refused_by_file_and_range(tmp_path: Path) -> None:
 
     (file,) = find_prompt_files(str(path), {})
 
-    with pytest.raises(DamagedFileError, match="prompts: rows 0 to 500 of .*a.parquet cannot be read, it is damaged"):
+    with pytest.raises(DamagedFileError, match=r"prompts: rows 0 to 500 of .*a.parquet cannot be read, it is damaged"):
         read_rows(file, 0, 500, {})
 
 
@@ -187,7 +186,7 @@ def test_a_file_that_was_changed_after_the_plan_is_refused(tmp_path: Path) -> No
     (planned,) = find_prompt_files(path, {})
     write_prompts(path, {"prompt": ["a blue square"]})
 
-    with pytest.raises(PromptsError, match="a.parquet was changed after this job was planned"):
+    with pytest.raises(PromptsError, match=r"a.parquet was changed after this job was planned"):
         read_rows(planned, 0, 1, {})
 
 
@@ -231,14 +230,14 @@ def test_a_file_changed_on_s3_is_another_version(s3_server: S3Server, s3_folder:
         pq.write_table(pa.table({"prompt": ["other"]}), file)
 
     assert find_prompt_files(s3_folder, s3_server.storage_options)[0].version != planned.version
-    with pytest.raises(PromptsError, match="was changed after this job was planned"):
+    with pytest.raises(PromptsError, match=r"was changed after this job was planned"):
         read_rows(planned, 0, 1, s3_server.storage_options)
 
 
 def test_a_bucket_or_folder_that_is_not_there_is_refused(s3_server: S3Server, s3_folder: str) -> None:
-    with pytest.raises(StorageError, match="s3://no-such-bucket/prompts is not there$"):
+    with pytest.raises(StorageError, match=r"s3://no-such-bucket/prompts is not there$"):
         names("s3://no-such-bucket/prompts", **s3_server.storage_options)
-    with pytest.raises(PromptsError, match="no Parquet files match s3://tests/"):
+    with pytest.raises(PromptsError, match=r"no Parquet files match s3://tests/"):
         names(s3_folder, **s3_server.storage_options)
 
 
@@ -247,7 +246,7 @@ def test_wrong_credentials_are_refused(s3_server: S3Server, s3_folder: str, monk
         pytest.skip(f"{s3_server.name} checks no signatures")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not the secret")
 
-    with pytest.raises(StorageError, match=f"{s3_folder} may not be used with the credentials given"):
+    with pytest.raises(StorageError, match=rf"{s3_folder} may not be used with the credentials given"):
         # an option of its own, so that no client with the right keys is found in fsspec's cache
         names(s3_folder, **s3_server.storage_options, config_kwargs={"user_agent_extra": "wrong-keys"})
 
@@ -257,7 +256,7 @@ def test_an_endpoint_that_refuses_connections_is_refused(aws_environment: None) 
         closed.bind(("127.0.0.1", 0))  # and does not listen
         endpoint_url = f"http://127.0.0.1:{closed.getsockname()[1]}"
 
-        with pytest.raises(StorageError, match="s3://tests/prompts cannot be reached: Could not connect"):
+        with pytest.raises(StorageError, match=r"s3://tests/prompts cannot be reached: Could not connect"):
             names("s3://tests/prompts", endpoint_url=endpoint_url)
 
 
@@ -267,7 +266,7 @@ def test_an_endpoint_that_never_answers_is_asked_twice_and_no_more(aws_environme
         silent.listen()
         endpoint_url = f"http://127.0.0.1:{silent.getsockname()[1]}"
 
-        with pytest.raises(StorageError, match="s3://tests/prompts cannot be used: Read timeout on endpoint"):
+        with pytest.raises(StorageError, match=r"s3://tests/prompts cannot be used: Read timeout on endpoint"):
             names("s3://tests/prompts", endpoint_url=endpoint_url, config_kwargs={"read_timeout": 0.2})
 
         silent.settimeout(0.5)

@@ -88,7 +88,10 @@ def test_what_decides_no_pixel_may_change_on_resume(job: RenderJob, changes: dic
         ({"cfg_weights": (5.0, 7.5)}, r"recipe.cfg_weights = \[5.0\], this job has \[5.0, 7.5\]"),
         ({"temperature": 0.0}, "recipe.temperature = 1.0, this job has 0.0"),
         ({"images_per_prompt": 4}, "recipe.images_per_prompt = 1, this job has 4"),
-        ({"checkpoint": "deepseek-ai/Janus-Pro-1B"}, 'recipe.checkpoint = "toy", this job has "deepseek-ai/Janus-Pro-1B"'),
+        (
+            {"checkpoint": "deepseek-ai/Janus-Pro-1B"},
+            'recipe.checkpoint = "toy", this job has "deepseek-ai/Janus-Pro-1B"',
+        ),
         ({"revision": "abc"}, 'recipe.revision = null, this job has "abc"'),
         ({"weights_sha256": "00"}, 'recipe.weights_sha256 = "e3b0.*", this job has "00"'),
         ({"dtype": "bfloat16"}, 'recipe.dtype = "float32", this job has "bfloat16"'),
@@ -106,7 +109,7 @@ def test_another_job_is_refused_with_the_field_and_both_values(
     render(job)
     before = bytes_of(job.output)
 
-    with pytest.raises(OtherJobError, match=f"/out was begun with {refusal}; finish it with the old value or render"):
+    with pytest.raises(OtherJobError, match=rf"/out was begun with {refusal}; finish it with the old value or render"):
         claim_output(changed(job, **changes), {})
     with pytest.raises(OtherJobError, match=refusal):
         check_claim(changed(job, **changes))
@@ -160,12 +163,12 @@ def test_a_folder_without_a_claim_is_no_output(tmp_path: Path) -> None:
 def test_an_output_that_cannot_be_written_is_refused(job: RenderJob, tmp_path: Path, output: str) -> None:
     output = output.format(tmp_path=tmp_path)
 
-    with pytest.raises(StorageError, match=f"^{output} (is not there|cannot be used|may not be used)"):
+    with pytest.raises(StorageError, match=rf"^{output} (is not there|cannot be used|may not be used)"):
         claim_output(make_job(job.prompts, output), {})
 
 
 def test_an_output_in_a_bucket_that_is_not_there_is_refused(job: RenderJob, s3_server: S3Server) -> None:
-    with pytest.raises(StorageError, match="s3://no-such-bucket/out is not there"):
+    with pytest.raises(StorageError, match=r"s3://no-such-bucket/out is not there"):
         claim_output(make_job(job.prompts, "s3://no-such-bucket/out", storage=s3_server.storage_options), {})
 
 
@@ -177,7 +180,7 @@ def test_an_output_that_these_credentials_may_not_write_is_refused(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a stranger")
     options = {**s3_server.storage_options, "config_kwargs": {"user_agent_extra": "stranger"}}  # a client of its own
 
-    with pytest.raises(StorageError, match=f"{s3_folder}/out may not be used with the credentials given"):
+    with pytest.raises(StorageError, match=rf"{s3_folder}/out may not be used with the credentials given"):
         claim_output(make_job(job.prompts, f"{s3_folder}/out", storage=options), {})
 
 

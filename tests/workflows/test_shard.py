@@ -1,4 +1,4 @@
-"""Rows into requests: whose value counts, which seeds come of it, and why a row is refused while its neighbours go on."""
+"""Rows into requests: whose value counts, which seeds come of it, and why a row is refused and its neighbours not."""
 
 from __future__ import annotations
 

@@ -60,10 +60,10 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
     receipt, *_ = render(job)
     Storage(job.output).write(f"manifest/{receipt.shard_id}.parquet", b"no parquet")
 
-    with pytest.raises(DamagedFileError, match=f"/out/manifest/{receipt.shard_id}.parquet cannot be read"):
+    with pytest.raises(DamagedFileError, match=rf"/out/manifest/{receipt.shard_id}.parquet cannot be read"):
         tally_output(job.output, {})
 
 
 def test_a_store_that_cannot_be_opened_is_named() -> None:
-    with pytest.raises(StorageError, match="s4://bucket/out cannot be used: Protocol not known: s4"):
+    with pytest.raises(StorageError, match=r"s4://bucket/out cannot be used: Protocol not known: s4"):
         tally_output("s4://bucket/out", {})

@@ -147,9 +147,9 @@ def test_a_failed_write_leaves_neither_a_draft_nor_a_part(tmp_path: Path, monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=r"No space left"):
         put(storage, "a/new", b"new")
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=r"No space left"):
         put(storage, "a/old", b"new")
 
     assert bytes_of(tmp_path) == {"a/old": b"old"}

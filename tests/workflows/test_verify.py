@@ -75,9 +75,7 @@ def test_an_image_that_was_changed_is_named(job: RenderJob) -> None:
     row, storage = manifest_of(job)[0], Storage(job.output)
     storage.write(row["image"], storage.read(row["image"]) + b"\0")
 
-    assert verify(job).faults == [
-        f"{row['image']} is not the file its manifest row describes: its SHA-256 differs"
-    ]
+    assert verify(job).faults == [f"{row['image']} is not the file its manifest row describes: its SHA-256 differs"]
 
 
 def test_images_that_changed_places_are_named(job: RenderJob) -> None:

@@ -1,0 +1,194 @@
+"""What the guidance weight does, measured: adherence, diversity and colour of held-out prompts at a sweep of weights.
+
+    python -m benchmarks.cfg_curve janus-shapes janusflow-shapes --plot docs/cfg-curve.png
+
+Each model renders one sweep through the ordinary job path (`janus-batch render`); the judge of `examples/shapes` says
+which pictures are right. `--wrong-pad` renders the first model once more with a tokenizer in which another token stands
+where the pad should: the accident that `janus-batch doctor` is there to notice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import json
+import platform
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
+from PIL import Image
+
+from actors.prompt import PAD
+from examples.shapes.judge import faults
+from examples.shapes.schedule import CHECKPOINTS
+from examples.shapes.world import Scene, describe, held_out_pairs, held_out_singles
+from jobs.render import render
+from jobs.spec import check_fields
+
+WEIGHTS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0)
+SEED_OF_SCENES = 11  # other held-out scenes than the training programs report on
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """A model at one weight: shares of right pictures, and means over its pictures."""
+
+    model: str
+    cfg_weight: float
+    single: float
+    pair: float
+    diversity: float  # root mean square difference of two pictures of one prompt, 0 to 1
+    saturation: float
+    contrast: float
+    clipped: float
+    num_images: int
+
+
+def main() -> None:
+    arguments = _parse()
+    scenes = {f"single-{i:03d}": s for i, s in enumerate(held_out_singles(SEED_OF_SCENES, arguments.prompts))}
+    scenes |= {f"pair-{i:03d}": s for i, s in enumerate(held_out_pairs(SEED_OF_SCENES, arguments.prompts))}
+    with tempfile.TemporaryDirectory() as folder:
+        models = {name: name for name in arguments.models}
+        if arguments.wrong_pad:
+            broken = _break_pad(CHECKPOINTS / arguments.models[0], Path(folder) / "wrong-pad")
+            models[f"{arguments.models[0]}, wrong pad"] = str(broken)
+        points = [
+            point
+            for label, checkpoint in models.items()
+            for point in _measure(label, checkpoint, scenes, arguments, Path(folder))
+        ]
+    _print_table(points, arguments)
+    if arguments.plot:
+        _plot(points, arguments.plot)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="+", help="bundled checkpoints")
+    parser.add_argument("--prompts", type=int, default=50, help="of one shape, and as many of two (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=4, help="of each prompt at each weight (default: %(default)s)")
+    parser.add_argument("--weights", type=float, nargs="+", default=WEIGHTS)
+    parser.add_argument("--wrong-pad", action="store_true", help="the first model again, with a wrong pad token")
+    parser.add_argument("--plot", type=Path, help="write the curves to this picture (needs matplotlib)")
+    return parser.parse_args()
+
+
+def _measure(
+    label: str, checkpoint: str, scenes: dict[str, Scene], arguments: argparse.Namespace, folder: Path
+) -> list[Point]:
+    """Render the sweep and judge every picture of it."""
+    output = folder / f"renders-{label.replace(' ', '-').replace(',', '')}"
+    prompts = folder / "prompts.parquet"
+    pq.write_table(pa.table({"id": list(scenes), "prompt": [describe(scene) for scene in scenes.values()]}), prompts)
+    spec = {
+        "prompts": str(prompts),
+        "output": str(output),
+        "model": {"checkpoint": checkpoint, "allow_faults": True},
+        "sampling": {"cfg_weight": list(arguments.weights), "images_per_prompt": arguments.images},
+        "images": {"layout": "parquet"},
+    }
+    render(check_fields(spec), address=None)
+    rows = pyarrow.dataset.dataset(output / "manifest").to_table().to_pylist()
+    pixels = _read_pictures(output)
+    return [_point(label, weight, rows, pixels, scenes) for weight in arguments.weights]
+
+
+def _read_pictures(output: Path) -> dict[str, np.ndarray]:
+    table = pyarrow.dataset.dataset(output / "images").to_table(columns=["image_id", "image"])
+    return {
+        row["image_id"]: np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB"))
+        for row in table.to_pylist()
+    }
+
+
+def _point(
+    label: str, weight: float, rows: Sequence[dict[str, Any]], pixels: dict[str, np.ndarray], scenes: dict[str, Scene]
+) -> Point:
+    rows = [row for row in rows if row["cfg_weight"] == weight]
+    right: dict[str, list[bool]] = defaultdict(list)
+    pictures: dict[str, list[np.ndarray]] = defaultdict(list)
+    for row in rows:
+        picture = pixels[row["image_id"]]
+        right[row["prompt_id"].split("-")[0]].append(not faults(picture, scenes[row["prompt_id"]]))
+        pictures[row["prompt_id"]].append(picture / 255)
+    distances = [
+        np.sqrt(np.mean((one - other) ** 2))
+        for same_prompt in pictures.values()
+        for one, other in itertools.combinations(same_prompt, 2)
+    ]
+    return Point(
+        model=label,
+        cfg_weight=weight,
+        single=float(np.mean(right["single"])),
+        pair=float(np.mean(right["pair"])),
+        diversity=float(np.mean(distances)),
+        saturation=float(np.mean([row["mean_saturation"] for row in rows])),
+        contrast=float(np.mean([row["contrast"] for row in rows])),
+        clipped=float(np.mean([row["clipped_fraction"] for row in rows])),
+        num_images=len(rows),
+    )
+
+
+def _break_pad(folder: Path, broken: Path) -> Path:
+    """A copy of a checkpoint whose tokenizer.json has the pad and another token in each other's place."""
+    shutil.copytree(folder, broken)
+    path = broken / "tokenizer.json"
+    text = path.read_text(encoding="utf-8")
+    added = [token["content"] for token in json.loads(text)["added_tokens"]]
+    other = next(name for name in added if name == "<image_placeholder>")
+    # names are swapped everywhere they stand, so that the file stays a tokenizer that loads
+    path.write_text(text.replace(PAD, "\0").replace(other, PAD).replace("\0", other), encoding="utf-8")
+    return broken
+
+
+def _print_table(points: Sequence[Point], arguments: argparse.Namespace) -> None:
+    import torch
+
+    print(f"\n{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, float32 on CPU")
+    print(f"{arguments.prompts} held-out prompts of each kind, {arguments.images} images of each at every weight\n")
+    print("| model | cfg_weight | one shape right | two shapes right | diversity | saturation | contrast | clipped |")
+    print("|---|---|---|---|---|---|---|---|")
+    for p in points:
+        print(
+            f"| {p.model} | {p.cfg_weight:g} | {p.single:.1%} | {p.pair:.1%} | {p.diversity:.3f} | {p.saturation:.3f} "
+            f"| {p.contrast:.3f} | {p.clipped:.3f} |"
+        )
+
+
+def _plot(points: Sequence[Point], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 3, figsize=(13, 3.8), constrained_layout=True)
+    for model in dict.fromkeys(point.model for point in points):
+        mine = [point for point in points if point.model == model]
+        weights = [point.cfg_weight for point in mine]
+        line = axes[0].plot(weights, [100 * point.single for point in mine], marker="o", label=f"{model}: one shape")
+        color = line[0].get_color()
+        axes[0].plot(weights, [100 * p.pair for p in mine], marker="s", ls="--", color=color, label=f"{model}: two shapes")
+        axes[1].plot(weights, [point.diversity for point in mine], marker="o", color=color, label=model)
+        axes[2].plot(weights, [point.contrast for point in mine], marker="o", color=color, label=f"{model}: contrast")
+        axes[2].plot(weights, [p.saturation for p in mine], marker="s", ls="--", color=color, label=f"{model}: saturation")
+    for axis, title in zip(axes, ("right pictures, %", "difference between seeds", "contrast and saturation"), strict=True):
+        axis.set(title=title, xlabel="cfg_weight")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+    print(f"curves: {path}")
+
+
+if __name__ == "__main__":
+    main()

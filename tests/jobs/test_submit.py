@@ -1,0 +1,243 @@
+"""`janus-batch submit` and `ray job submit` through a real job server: what is sent, said and answered."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from jobs.submit import Submission, SubmissionError, _stage, submit
+from tests.command import ROOT, finish, press_ctrl_c, run, start, wait_until, write_job
+from tests.servers.ray_head import PROGRAMS, RayHead
+from tests.toy_job import make_job, manifest_of, write_prompts
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+
+SECRET = "a secret of the tests only"
+SMALL = {"workers": {"max": 1, "max_tries": 1}, "shard_rows": 4}
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayHead]:
+    """A node with a job server and nothing in its environment that a job would need."""
+    node = RayHead(tmp_path_factory.mktemp("ray") / "head.out", num_cpus=4)
+    try:
+        node.start()
+        yield node
+    finally:
+        node.stop()
+
+
+@pytest.fixture(scope="module")
+def client(head: RayHead) -> JobSubmissionClient:
+    return JobSubmissionClient(head.url)
+
+
+def toy_job_file(folder: Path, prompts: list[str], **sections: object) -> Path:
+    path = write_prompts(folder / "prompts.parquet", {"prompt": prompts})
+    return write_job(folder / "job.yaml", path, folder / "out", **{**SMALL, **sections})
+
+
+def num_committed(folder: Path) -> int:
+    return len(list((folder / "out" / "manifest").glob("*.parquet")))
+
+
+# ---- exit codes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def answers(
+    head: RayHead, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Path, subprocess.CompletedProcess[str]]]:
+    """Three jobs submitted at the same time by us, and one by Ray's own command: their folders and what they said."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("good", "failing", "wrong", "rays_own")}
+    good, data = folders["good"], folders["good"] / "data"
+    write_prompts(data / "prompts" / "prompts.parquet", {"prompt": [f"prompt {n}" for n in range(8)]})
+    good_job = write_job(good / "good-job.yaml", "prompts/*.parquet", good / "out", **SMALL)
+    failing_job = toy_job_file(folders["failing"], ["prompt 0", "toy:exit"])
+    wrong_job = write_job(folders["wrong"] / "job.yaml", folders["wrong"] / "nothing-here", folders["wrong"] / "out")
+    own_job = toy_job_file(folders["rays_own"], [f"prompt {n}" for n in range(8)])
+    ray_submit = (str(PROGRAMS / "ray"), "job", "submit", "--address", head.url, "--working-dir", ".", "--")
+    ours = ("--address", head.url)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NAMED_BY_THE_TESTS", "sent")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        more = ("--working-dir", data, "--env", "NAMED_BY_THE_TESTS", "--set", "sampling.images_per_prompt=2")
+        processes = {
+            "good": start("submit", good_job, *ours, *more, "--entrypoint-num-cpus", "1"),
+            "failing": start("submit", failing_job, *ours),
+            "wrong": start("submit", wrong_job, *ours),
+            "rays_own": start("python", "-m", "jobs", "render", own_job, program=ray_submit),
+        }
+    return {name: (folders[name], finish(process)) for name, process in processes.items()}
+
+
+def test_a_job_file_from_elsewhere_renders_what_lies_in_the_uploaded_folder(answers, client) -> None:
+    folder, answer = answers["good"]
+
+    assert answer.returncode == 0, answer.stderr
+    assert "done: 16 images, 0 rejected" in answer.stderr
+    assert len(manifest_of(make_job("", folder / "out"))) == 16
+    assert (folder / "out" / "_SUCCESS").exists()
+    submission_id = answer.stdout.strip()
+    assert submission_id.startswith("good-job-")
+    details = client.get_job_info(submission_id)
+    assert details.metadata == {
+        "job_name": "good-job",
+        "prompts": "prompts/*.parquet",
+        "output": str(folder / "out"),
+    }
+
+
+def test_only_variables_that_are_named_are_sent(answers, client) -> None:
+    _, answer = answers["good"]
+
+    details = client.get_job_info(answer.stdout.strip())
+
+    assert details.runtime_env["env_vars"] == {"NAMED_BY_THE_TESTS": "sent"}
+    assert SECRET not in details.model_dump_json()
+
+
+def test_a_job_that_fails_comes_back_as_1_with_its_reason(answers) -> None:
+    _, answer = answers["failing"]
+
+    assert answer.returncode == 1
+    assert "failed 1 times, the last time with: The actor is dead because its worker process has died." in answer.stderr
+
+
+def test_a_job_that_is_wrong_comes_back_as_2_with_its_reason(answers) -> None:
+    folder, answer = answers["wrong"]
+
+    assert answer.returncode == 2
+    assert f"janus-batch: prompts: no Parquet files match {folder}/nothing-here" in answer.stderr
+
+
+def test_rays_own_command_runs_the_same_program(answers) -> None:
+    folder, answer = answers["rays_own"]
+
+    assert answer.returncode == 0, answer.stdout
+    assert len(manifest_of(make_job("", folder / "out"))) == 8
+
+
+# ---- jobs that are left alone or stopped -----------------------------------------------------------------------------
+
+
+def test_ctrl_c_leaves_the_job_running_and_says_how_to_stop_it(
+    head: RayHead, client: JobSubmissionClient, tmp_path: Path
+) -> None:
+    job_file = toy_job_file(tmp_path, ["prompt toy:sleep=0.2"] * 400)
+    terminal = start("submit", job_file, "--address", head.url)
+    wait_until(lambda: num_committed(tmp_path) >= 1, terminal)
+    press_ctrl_c(terminal)
+    answer = finish(terminal)
+
+    submission_id = answer.stdout.strip()
+    assert answer.returncode == 1
+    assert answer.stderr.endswith(f"to stop it: janus-batch submit --stop {submission_id} --address {head.url}\n")
+    assert "Traceback" not in answer.stderr
+    assert client.get_job_status(submission_id) == JobStatus.RUNNING
+
+    answer = run("submit", "--stop", submission_id, "--address", head.url)
+    assert (answer.returncode, answer.stderr) == (0, f"{submission_id} is stopped (STOPPED)\n")
+    assert client.get_job_status(submission_id) == JobStatus.STOPPED
+    assert "janus-batch: interrupted; the same command goes on" in client.get_job_logs(submission_id)
+
+
+def test_a_job_that_is_not_waited_for_can_be_stopped_before_it_begins(
+    head: RayHead, client: JobSubmissionClient, tmp_path: Path
+) -> None:
+    job_file = toy_job_file(tmp_path, ["prompt toy:sleep=0.2"] * 400)
+
+    answer = run("submit", job_file, "--address", head.url, "--no-wait")
+    assert answer.returncode == 0
+    assert run("submit", "--stop", answer.stdout.strip(), "--address", head.url).returncode == 0
+
+    assert client.get_job_status(answer.stdout.strip()) == JobStatus.STOPPED
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+
+# ---- refusals --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def job_file(tmp_path: Path) -> Path:
+    return toy_job_file(tmp_path, ["prompt 0"])
+
+
+def test_an_address_where_no_job_server_is_is_refused(job_file: Path) -> None:
+    with pytest.raises(SubmissionError, match=r"--address: no Ray job server answers at http://127.0.0.1:1"):
+        submit(str(job_file), [], Submission(), address="http://127.0.0.1:1")
+    with pytest.raises(SubmissionError, match=r"--address must be the http\(s\) address .*, got 127.0.0.1:8265"):
+        submit(str(job_file), [], Submission(), address="127.0.0.1:8265")
+
+
+def test_a_server_that_is_not_rays_is_refused(job_file: Path, tmp_path: Path) -> None:
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(SubmissionError, match=r"did not take the request: Version check returned 404"):
+            submit(str(job_file), [], Submission(), address=f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+
+
+def test_an_output_inside_the_uploaded_folder_is_refused(job_file: Path) -> None:
+    with pytest.raises(SubmissionError, match="output: renders/x would lie in the job's own folder on the cluster"):
+        submit(str(job_file), ["output=renders/x"], Submission(), address="http://127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("submission", "message"),
+    [
+        (Submission(variables=["NOT_SET_HERE"]), "--env: NOT_SET_HERE is not set here"),
+        (Submission(runtime_env_json="{"), "--runtime-env-json is not JSON: "),
+        (Submission(runtime_env_json="[]"), r"--runtime-env-json must be a JSON object, got \[\]"),
+        (Submission(runtime_env_json='{"working_dir": "."}'), "working_dir is given by --working-dir"),
+    ],
+)
+def test_an_environment_that_cannot_be_sent_is_refused(job_file: Path, submission: Submission, message: str) -> None:
+    with pytest.raises(SubmissionError, match=message):
+        submit(str(job_file), [], submission, address="http://127.0.0.1:1")
+
+
+def test_a_folder_that_would_hide_the_program_is_refused(job_file: Path, head: RayHead, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "jobs").mkdir(parents=True)
+
+    with pytest.raises(SubmissionError, match="mine/jobs would stand before janus-batch's own package; rename it"):
+        submit(str(job_file), [], Submission(working_dir=str(tmp_path / "mine")), address=head.url)
+    with pytest.raises(SubmissionError, match=r"--working-dir: .*nowhere is no folder"):
+        submit(str(job_file), [], Submission(working_dir=str(tmp_path / "nowhere")), address=head.url)
+
+
+def test_a_folder_that_is_too_large_is_refused(job_file: Path, head: RayHead, tmp_path: Path) -> None:
+    (tmp_path / "large").mkdir()
+    with (tmp_path / "large" / "weights.bin").open("wb") as file:
+        for _ in range(101):
+            file.write(os.urandom(2**20))
+
+    with pytest.raises(SubmissionError, match="--working-dir: the folder is larger than the job server takes, 100 MiB"):
+        submit(str(job_file), [], Submission(working_dir=str(tmp_path / "large")), address=head.url)
+
+
+def test_a_job_that_is_not_there_cannot_be_stopped(head: RayHead) -> None:
+    answer = run("submit", "--stop", "no-such-job", "--address", head.url)
+
+    assert answer.returncode == 2
+    assert "Job no-such-job does not exist" in answer.stderr
+
+
+def test_the_uploaded_folder_leaves_out_what_a_job_has_no_use_for(tmp_path: Path) -> None:
+    job_file = write_job(tmp_path / "job.yaml", "prompts", "out")
+    (tmp_path / "staged").mkdir()
+    _stage(tmp_path / "staged", ROOT, job_file)
+
+    names = {path.name for path in (tmp_path / "staged").iterdir()}
+    assert {"actors", "workflows", "jobs", "pyproject.toml", "submitted-job"} <= names
+    assert names.isdisjoint({".git", "tests", "renders", "benchmarks"})
+    assert (tmp_path / "staged" / "submitted-job" / "job.yaml").read_bytes() == job_file.read_bytes()
