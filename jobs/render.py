@@ -69,6 +69,7 @@ def introduce(job: RenderJob, plan: Plan, *, is_resumed: bool) -> None:
 
 def _report(job: RenderJob) -> None:
     """Write report.html and say where. A page that cannot be written takes nothing from a finished job."""
+    say("writing the report ...")
     try:
         say(f"report    {write_report(Storage(job.output, job.storage)).place}")
     except InputError as error:
