@@ -34,13 +34,19 @@ def check_tokenizer(folder: Path, prompt_format: str) -> Iterator[Finding]:
     """The special tokens that prompts are built from, and whether the tokenizer's other files agree on them."""
     tokenizer = PromptTokenizer(folder, prompt_format)
     names_of = _names_by_id(folder)
-    for name, token_id in ((BOS, tokenizer.bos_id), (PAD, tokenizer.pad_id), (BEGIN_OF_IMAGE, tokenizer.begin_of_image_id)):
+    for name, token_id in (
+        (BOS, tokenizer.bos_id),
+        (PAD, tokenizer.pad_id),
+        (BEGIN_OF_IMAGE, tokenizer.begin_of_image_id),
+    ):
         others = sorted(names_of[token_id] - {name})
         detail = f"id {token_id}" + (f", which is also the id of {', '.join(map(repr, others))}" if others else "")
         yield Finding(check=f"token {name}", is_ok=not others, detail=detail)
     tags = role_tags(prompt_format)
     missing = [tag for tag in tags if tag.startswith("<") and not any(tag in names for names in names_of.values())]
-    detail = f"{' and '.join(tags)} ({prompt_format})" + (f"; not in the vocabulary: {', '.join(missing)}" if missing else "")
+    detail = f"{' and '.join(tags)} ({prompt_format})" + (
+        f"; not in the vocabulary: {', '.join(missing)}" if missing else ""
+    )
     yield Finding(check="role tags", is_ok=not missing, detail=detail)
     yield _check_pad_settings(folder, tokenizer.pad_id)
     yield _check_unconditional_prompt(tokenizer)
@@ -57,7 +63,9 @@ def check_guidance(engine: Any) -> Iterator[Finding]:
         check="guidance",
         is_ok=effect >= MIN_GUIDANCE_EFFECT,
         detail=f"the prompt moves the first prediction by {effect:.1%} of its spread"
-        + ("" if effect >= MIN_GUIDANCE_EFFECT else ": conditional and unconditional prompt mean the same to the model"),
+        + (
+            "" if effect >= MIN_GUIDANCE_EFFECT else ": conditional and unconditional prompt mean the same to the model"
+        ),
     )
 
 
@@ -94,7 +102,9 @@ def _check_pad_settings(folder: Path, pad_id: int) -> Finding:
             faults.append(f"{file_name} gives pad_token_id {fields['pad_token_id']}, the vocabulary says {pad_id}")
         for token_id, token in fields.get("added_tokens_decoder", {}).items():
             if (token.get("content") == PAD) != (int(token_id) == pad_id):
-                faults.append(f"{file_name} gives id {token_id} to {token.get('content')!r}, the vocabulary says {pad_id} is {PAD!r}")
+                faults.append(
+                    f"{file_name} gives id {token_id} to {token.get('content')!r}, the vocabulary says {pad_id} is {PAD!r}"
+                )
     return Finding(check="pad settings", is_ok=not faults, detail="; ".join(faults or seen or ["no such file"]))
 
 

@@ -81,7 +81,7 @@ class FlowNetwork(nn.Module):
         It is filled up behind its end, where causal attention does not look, to a length at which the products' bits do
         not depend on the number of threads: with fewer than 4 tokens a thread they do.
         """
-        device, dtype = self.vision_gen_enc_aligner.weight.device, self.vision_gen_enc_aligner.weight.dtype
+        device, dtype = self.vision_gen_dec_aligner_norm.weight.device, self.vision_gen_dec_aligner_norm.weight.dtype
         num_ids, num_tokens = len(ids), self.num_tokens
         filled = [*ids, *[ids[-1]] * (-num_ids % PROMPT_MULTIPLE)]
         cache = DynamicCache()
@@ -98,7 +98,7 @@ class FlowNetwork(nn.Module):
 
     def forward(self, z_BCHW: torch.Tensor, t_B: torch.Tensor, prompts: Sequence[PromptState]) -> torch.Tensor:
         """The velocity [B, C, H, W], float32, at the times `t_B` in [0, 1] (float64); row b follows `prompts[b]`."""
-        device, dtype = self.vision_gen_enc_aligner.weight.device, self.vision_gen_enc_aligner.weight.dtype
+        device, dtype = self.vision_gen_dec_aligner_norm.weight.device, self.vision_gen_dec_aligner_norm.weight.dtype
         t_B = (t_B * TIME_SCALE).to(device, torch.float32)
         map_BCHW, t_emb_BD = self.vision_gen_enc_model(z_BCHW.to(device, dtype), t_B)
         image_BQD = self.vision_gen_enc_aligner(map_BCHW.flatten(2).transpose(1, 2))

@@ -97,7 +97,9 @@ class JanusEngine:
                 return str(error)
             longest = self.shape.llama.context_length - self.num_codes
             if num_tokens > longest:
-                return f"{name} must have at most {longest} tokens beside the image's {self.num_codes}, got {num_tokens}"
+                return (
+                    f"{name} must have at most {longest} tokens beside the image's {self.num_codes}, got {num_tokens}"
+                )
         return None
 
     @torch.inference_mode()
@@ -138,12 +140,16 @@ class JanusEngine:
                 states[tuple(ids)] = self._uncond_state(len(ids)) if is_uncond else self._prefill_ids(ids)
         return [states[tuple(ids)] for ids in ids_of_rows]
 
-    def decode_tokens(self, requests: Sequence[ImageRequest], states: list[PromptState], choose: Choose) -> torch.Tensor:
+    def decode_tokens(
+        self, requests: Sequence[ImageRequest], states: list[PromptState], choose: Choose
+    ) -> torch.Tensor:
         """The images' codes [B, N]. `choose` picks each step's codes from the guided logits."""
         guided = [b for b, request in enumerate(requests) if is_guided(request.cfg_weight)]
         weight_G = torch.tensor([requests[b].cfg_weight for b in guided], device=self.torch_device)
         num_rows = self.fixed_rows or max(len(states), MIN_ROWS)
-        image_R = torch.tensor([*range(len(requests)), *guided] + [0] * (num_rows - len(states)), device=self.torch_device)
+        image_R = torch.tensor(
+            [*range(len(requests)), *guided] + [0] * (num_rows - len(states)), device=self.torch_device
+        )
         guided_G = torch.tensor(guided, dtype=torch.long, device=self.torch_device)
         hidden_RC, length_R, cache = self._start_rows(states, num_rows)
         longest = max(state.num_tokens for state in states)
@@ -181,9 +187,7 @@ class JanusEngine:
             for b, (request, is_finite) in enumerate(zip(requests, sampler.is_finite_B.tolist(), strict=True))
         ]
 
-    def _start_rows(
-        self, states: list[PromptState], num_rows: int
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _start_rows(self, states: list[PromptState], num_rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Last hidden state [R, C], number of tokens [R] and the cache of the rows; an empty row repeats the first."""
         states = states + states[:1] * (num_rows - len(states))
         longest = max(state.num_tokens for state in states)
@@ -204,7 +208,9 @@ class JanusEngine:
 
     def _rows_that_fit(self) -> int:
         llama = self.shape.llama
-        bytes_per_token = 2 * llama.num_layers * llama.num_kv_heads * llama.head_dim * self.code_embedding_VC.element_size()
+        bytes_per_token = (
+            2 * llama.num_layers * llama.num_kv_heads * llama.head_dim * self.code_embedding_VC.element_size()
+        )
         bytes_per_row = bytes_per_token * num_slots(TYPICAL_PROMPT + self.num_codes)
         free_bytes = torch.cuda.mem_get_info()[0] * CACHE_SHARE
         return next((rows for rows in GPU_ROWS if rows * bytes_per_row <= free_bytes), GPU_ROWS[-1])

@@ -13,6 +13,7 @@ rows, so there every call of the network has ROWS_PER_CALL of them.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ import torch
 
 from actors.errors import InputError
 from actors.flow_network import TIME_SCALE, PromptState, load_flow_network
-from actors.guidance import guide, is_guided
+from actors.guidance import guide, is_guided, is_inside
 from actors.model_config import read_shape
 from actors.noise import normal_noise
 from actors.prompt import PromptTokenizer
@@ -35,8 +36,9 @@ from actors.weights import load_weights
 
 # B images, R rows of the network (an image has one, or two while it is guided), C x H x W latents.
 
-ROWS_PER_CALL = 16
-_TIME_TOLERANCE = 1e-9  # a step that lies on an end of the guidance interval is inside it
+ROWS_PER_CALL = 16  # at most: a few rows of hundreds of tokens fill any device
+CPU_BATCH_SIZE = 4
+GPU_BATCH_SIZE = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -68,9 +70,8 @@ class JanusFlowEngine:
         is_gpu = torch.cuda.is_available()
         self.torch_device = torch.device("cuda" if is_gpu else "cpu")
         self.device = torch.cuda.get_device_name() if is_gpu else "cpu"
-        self.default_batch_size = 16 if is_gpu else 4
-        self.fills_calls = is_gpu
-
+        self.default_batch_size = GPU_BATCH_SIZE if is_gpu else CPU_BATCH_SIZE
+        self.fixed_rows = ROWS_PER_CALL if is_gpu else None
         self.shape = read_shape(json.loads((Path(folder) / "config.json").read_text("utf-8")))
         self.latent_size = latent_size or self.shape.latent_size
         self.tokenizer = PromptTokenizer(folder, recipe.prompt_format)
@@ -115,11 +116,11 @@ class JanusFlowEngine:
     def predict(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
         """What guidance begins with: conditional and unconditional velocity at t = 0, float32 [C, H, W] each."""
         cond = self.network.read_prompt(self.tokenizer.flow_cond_ids(prompt))
-        uncond = dataclasses.replace(self.bos_state, next_position=cond.next_position)
+        uncond = self._uncond_state(cond)
         size = (self.shape.latent_channels, self.latent_size, self.latent_size)
-        z_CHW = torch.from_numpy(normal_noise(0, size)).to(self.torch_device)
-        velocities = self.network_velocity(torch.stack((z_CHW, z_CHW)), torch.zeros(2, dtype=torch.float64), [cond, uncond])
-        return velocities[0], velocities[1]
+        z_RCHW = torch.from_numpy(normal_noise(0, size)).expand(2, *size)
+        v_RCHW = self.network_velocity(z_RCHW, torch.zeros(2, dtype=torch.float64), [cond, uncond])
+        return v_RCHW[0], v_RCHW[1]
 
     def embed_prompts(self, requests: Sequence[ImageRequest]) -> list[ImagePrompts]:
         """Keys and values of every distinct prompt, computed once.
@@ -128,10 +129,19 @@ class JanusFlowEngine:
         positions; so it keeps nothing but bos and begins where the conditional row does. A negative prompt stands there
         as though it were the image's prompt: in the template, in its own length, attended to.
         """
-        states: dict[str, PromptState] = {}
-        for text in dict.fromkeys(text for request in requests for text in self._texts(request)):
-            states[text] = self.network.read_prompt(self.tokenizer.flow_cond_ids(text))
-        return [self._image_prompts(request, states) for request in requests]
+
+        @functools.cache
+        def read(text: str) -> PromptState:
+            return self.network.read_prompt(self.tokenizer.flow_cond_ids(text))
+
+        def read_uncond(request: ImageRequest) -> PromptState | None:
+            if not is_guided(request.cfg_weight):
+                return None
+            if request.negative_prompt is not None:
+                return read(request.negative_prompt)
+            return self._uncond_state(read(request.prompt))
+
+        return [ImagePrompts(cond=read(request.prompt), uncond=read_uncond(request)) for request in requests]
 
     def latent_noise(self, requests: Sequence[ImageRequest]) -> torch.Tensor:
         """The latents the images start from, float32 [B, C, H, W], each from its own seed."""
@@ -158,7 +168,11 @@ class JanusFlowEngine:
         """`(z, t) -> velocity` of these images, guided: all that a solver gets to see."""
 
         def velocity(z_BCHW: torch.Tensor, t_B: torch.Tensor) -> torch.Tensor:
-            guided = [b for b, t in enumerate(t_B.tolist()) if self._is_guided_at(requests[b], t)]
+            guided = [
+                b
+                for b, t in enumerate(t_B.tolist())
+                if is_guided(requests[b].cfg_weight) and is_inside(self.cfg_interval, t)
+            ]
             rows = [*range(len(requests)), *guided]
             states = [image.cond for image in prompts] + [prompts[b].uncond for b in guided]
             v_RCHW = self.network_velocity(z_BCHW[rows], t_B[rows], states)
@@ -175,31 +189,14 @@ class JanusFlowEngine:
         for start in range(0, len(states), ROWS_PER_CALL):
             rows = list(range(start, min(start + ROWS_PER_CALL, len(states))))
             num_rows = len(rows)
-            if self.fills_calls:
-                rows += rows[:1] * (ROWS_PER_CALL - num_rows)
+            if self.fixed_rows:
+                rows += rows[:1] * (self.fixed_rows - num_rows)
             parts.append(self.network(z_RCHW[rows], t_R[rows], [states[row] for row in rows])[:num_rows])
         return torch.cat(parts)
 
-    def _texts(self, request: ImageRequest) -> list[str]:
-        """The prompts that must be read for this image."""
-        if request.negative_prompt is None or not is_guided(request.cfg_weight):
-            return [request.prompt]
-        return [request.prompt, request.negative_prompt]
-
-    def _image_prompts(self, request: ImageRequest, states: dict[str, PromptState]) -> ImagePrompts:
-        cond = states[request.prompt]
-        if not is_guided(request.cfg_weight):
-            return ImagePrompts(cond=cond, uncond=None)
-        if request.negative_prompt is not None:
-            return ImagePrompts(cond=cond, uncond=states[request.negative_prompt])
-        return ImagePrompts(cond=cond, uncond=dataclasses.replace(self.bos_state, next_position=cond.next_position))
-
-    def _is_guided_at(self, request: ImageRequest, t: float) -> bool:
-        """Both ends of the interval belong to it, so that [0, 1] is the same as none."""
-        if self.cfg_interval is None or not is_guided(request.cfg_weight):
-            return is_guided(request.cfg_weight)
-        start, end = self.cfg_interval
-        return start - _TIME_TOLERANCE <= t <= end + _TIME_TOLERANCE
+    def _uncond_state(self, cond: PromptState) -> PromptState:
+        """The reference's unconditional row beside `cond`, see `embed_prompts`."""
+        return dataclasses.replace(self.bos_state, next_position=cond.next_position)
 
 
 def demo_grid(num_steps: int) -> TimeGrid:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from actors.checkpoint_error import CheckpointError
 from actors.errors import InputError
 from actors.silu import SiLU
-from actors.vq import to_uint8
+from actors.vq import Conv1, to_uint8
 
 # Always this many in one call, the last picture again where there are fewer: with one picture libraries take other
 # kernels, and the bits of a picture would depend on whether it has a neighbour.
@@ -77,22 +77,13 @@ def _replace_layers(model: nn.Module) -> None:
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.Conv2d) and child.kernel_size == (1, 1):
-                setattr(module, name, PointwiseConv(child))
+                conv = Conv1(child.in_channels, child.out_channels)
+                conv.weight, conv.bias = child.weight, child.bias
+                setattr(module, name, conv)
             elif isinstance(child, nn.GroupNorm):
                 setattr(module, name, ContiguousGroupNorm(child))
             elif isinstance(child, nn.SiLU):
                 setattr(module, name, SiLU())
-
-
-class PointwiseConv(nn.Module):
-    """A 1x1 convolution as the matrix product it is: oneDNN's own depends on the number of threads in float32."""
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(conv.weight.flatten(1)), conv.bias
-
-    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        return F.linear(x_BCHW.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2).contiguous()
 
 
 class ContiguousGroupNorm(nn.Module):

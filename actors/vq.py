@@ -66,12 +66,12 @@ class Decoder(nn.Module):
         super().__init__()
         widths = [shape.channels * multiplier for multiplier in reversed(shape.channel_multipliers)]
         self.conv_in = _conv3(shape.z_channels, widths[0])
-        self.mid = nn.Sequential(ResBlock(widths[0], widths[0]), AttentionBlock(widths[0]), ResBlock(widths[0], widths[0]))
+        self.mid = nn.Sequential(
+            ResBlock(widths[0], widths[0]), AttentionBlock(widths[0]), ResBlock(widths[0], widths[0])
+        )
         self.conv_blocks = nn.Sequential(
             *[
-                Level(
-                    num_in, num_out, has_attention=index == 0, is_last=index == len(widths) - 1
-                )
+                Level(num_in, num_out, has_attention=index == 0, is_last=index == len(widths) - 1)
                 for index, (num_in, num_out) in enumerate(zip([widths[0], *widths], widths, strict=False))
             ]
         )
@@ -126,7 +126,9 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         h = self.norm(x_BCHW)
-        q, k, v = (conv(h).flatten(2).transpose(1, 2).unsqueeze(1) for conv in (self.q, self.k, self.v))  # [B, 1, H * W, C]
+        q, k, v = (
+            conv(h).flatten(2).transpose(1, 2).unsqueeze(1) for conv in (self.q, self.k, self.v)
+        )  # [B, 1, H * W, C]
         attended = F.scaled_dot_product_attention(q, k, v).squeeze(1).transpose(1, 2)
         return x_BCHW + self.proj_out(attended.unflatten(2, x_BCHW.shape[2:]))
 

@@ -76,7 +76,9 @@ def main() -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+", help="bundled checkpoints")
-    parser.add_argument("--prompts", type=int, default=50, help="of one shape, and as many of two (default: %(default)s)")
+    parser.add_argument(
+        "--prompts", type=int, default=50, help="of one shape, and as many of two (default: %(default)s)"
+    )
     parser.add_argument("--images", type=int, default=4, help="of each prompt at each weight (default: %(default)s)")
     parser.add_argument("--weights", type=float, nargs="+", default=WEIGHTS)
     parser.add_argument("--wrong-pad", action="store_true", help="the first model again, with a wrong pad token")
@@ -178,11 +180,17 @@ def _plot(points: Sequence[Point], path: Path) -> None:
         weights = [point.cfg_weight for point in mine]
         line = axes[0].plot(weights, [100 * point.single for point in mine], marker="o", label=f"{model}: one shape")
         color = line[0].get_color()
-        axes[0].plot(weights, [100 * p.pair for p in mine], marker="s", ls="--", color=color, label=f"{model}: two shapes")
+        axes[0].plot(
+            weights, [100 * p.pair for p in mine], marker="s", ls="--", color=color, label=f"{model}: two shapes"
+        )
         axes[1].plot(weights, [point.diversity for point in mine], marker="o", color=color, label=model)
         axes[2].plot(weights, [point.contrast for point in mine], marker="o", color=color, label=f"{model}: contrast")
-        axes[2].plot(weights, [p.saturation for p in mine], marker="s", ls="--", color=color, label=f"{model}: saturation")
-    for axis, title in zip(axes, ("right pictures, %", "difference between seeds", "contrast and saturation"), strict=True):
+        axes[2].plot(
+            weights, [p.saturation for p in mine], marker="s", ls="--", color=color, label=f"{model}: saturation"
+        )
+    for axis, title in zip(
+        axes, ("right pictures, %", "difference between seeds", "contrast and saturation"), strict=True
+    ):
         axis.set(title=title, xlabel="cfg_weight")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)

@@ -12,14 +12,18 @@ from actors.recipe import Recipe
 from jobs.resolve import settled_model
 
 
-def doctor(name: str, *, revision: str | None, vae: str | None, prompt_format: str | None, endpoint_url: str | None) -> int:
+def doctor(
+    name: str, *, revision: str | None, vae: str | None, prompt_format: str | None, endpoint_url: str | None
+) -> int:
     """Print a table of checks as they are made; 1 if one of them found a fault."""
     storage = {"endpoint_url": endpoint_url} if endpoint_url else {}
     num_faults = 0
     try:
         for check, is_ok, detail in _checks(settled_model(name), revision, vae, prompt_format, storage):
             num_faults += not is_ok
-            click.echo(f"{click.style('ok   ', fg='green') if is_ok else click.style('FAULT', fg='red')}  {check:<22} {detail}")
+            click.echo(
+                f"{click.style('ok   ', fg='green') if is_ok else click.style('FAULT', fg='red')}  {check:<22} {detail}"
+            )
     except (CheckpointError, EngineLoadError) as error:
         num_faults += 1
         click.echo(f"{click.style('FAULT', fg='red')}  {'loading':<22} {error}")
@@ -38,7 +42,11 @@ def _checks(
         yield "family", True, "toy: there is nothing to look at"
         return
     num_bytes = sum(file.size for file in checkpoint.files)
-    yield "family", True, f"{checkpoint.family}, {checkpoint.layout} layout" + f" @ {checkpoint.revision}" * bool(checkpoint.revision)
+    yield (
+        "family",
+        True,
+        f"{checkpoint.family}, {checkpoint.layout} layout" + f" @ {checkpoint.revision}" * bool(checkpoint.revision),
+    )
     yield "files", True, f"{len(checkpoint.files)} files, {num_bytes:,} bytes; {', '.join(checkpoint.weight_files)}"
     folder = fetch_checkpoint(name, checkpoint.revision, storage)
     for finding in check_tokenizer(folder, checkpoint.prompt_format):

@@ -77,7 +77,7 @@ def main() -> None:
     batches = example_batches(PromptTokenizer(arguments.output, "janus-pro"), code_model, arguments.seed)
     losses = []
     for step, progress in training_steps(arguments):
-        set_learning_rate(optimizer, 5e-4 if arguments.resume else 1.5e-3, step, progress)
+        set_learning_rate(optimizer, 7e-4 if arguments.resume else 1.5e-3, step, progress)
         losses.append(train_step(model, optimizer, *next(batches)))
         if step % 50 == 0:
             print(f"step {step} ({progress:.0%}) loss {sum(losses[-50:]) / len(losses[-50:]):.4f} per code", flush=True)

@@ -1,0 +1,266 @@
+"""The Janus engine against the reference implementation's numbers, and against itself in other batches.
+
+`tests/data/goldens/janus_*.npz` were made with the reference implementation (deepseek-ai/Janus, commit 1daa72f) in
+float32 on the checkpoint in `tests/data/janus-tiny`.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from actors.janus import JanusEngine, sample_codes
+from actors.recipe import Recipe
+from actors.request import ImageRequest, Rejection
+
+DATA = Path(__file__).parents[1] / "data"
+GOLDENS = DATA / "goldens"
+PROMPTS = [entry["prompt"] for entry in json.loads((GOLDENS / "janus_prompts.json").read_text("utf-8"))["prompts"]]
+WEIGHTS = ("1", "5", "7.5")
+
+
+def engine(
+    *, dtype: str = "float32", prompt_format: str = "janus-pro", cfg_interval=None, grid_size=None
+) -> JanusEngine:
+    recipe = Recipe(
+        family="janus",
+        checkpoint="janus-tiny",
+        revision=None,
+        weights_sha256="",
+        prompt_format=prompt_format,
+        vae=None,
+        vae_revision=None,
+        vae_sha256=None,
+        dtype=dtype,
+        sampler="janus-1",
+        cfg_weights=(5.0,),
+        cfg_interval=cfg_interval,
+        temperature=1.0,
+        num_inference_steps=None,
+        images_per_prompt=1,
+        seed=0,
+    )
+    return JanusEngine(recipe, DATA / "janus-tiny", grid_size=grid_size)
+
+
+@pytest.fixture(scope="module")
+def janus() -> JanusEngine:
+    return engine()
+
+
+def request(prompt: str, *, cfg_weight: float = 5.0, temperature: float = 0.0, seed: int = 0, negative_prompt=None):
+    return ImageRequest(
+        image_id=f"{prompt[:8]}-{cfg_weight}-{temperature}-{seed}",
+        prompt_id="p",
+        image_index=0,
+        prompt=prompt,
+        negative_prompt=negative_prompt,
+        seed=seed,
+        cfg_weight=cfg_weight,
+        temperature=temperature,
+    )
+
+
+def decode(janus: JanusEngine, requests: list[ImageRequest], choose) -> torch.Tensor:
+    with torch.inference_mode():
+        return janus.decode_tokens(requests, janus.prefill(janus.embed_prompts(requests)), choose)
+
+
+def assert_same_picture(pixels: np.ndarray, golden: np.ndarray) -> None:
+    difference = np.abs(pixels.astype(int) - golden)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() <= 1e-3
+
+
+# ---- the reference's numbers -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize("index", range(3))
+def test_greedy_codes_and_pictures_are_the_references(janus: JanusEngine, index: int, weight: str) -> None:
+    golden = np.load(GOLDENS / "janus_greedy.npz")
+    (image,) = janus.render([request(PROMPTS[index], cfg_weight=float(weight))])
+    assert image.codes.tolist() == golden[f"p{index}_cfg{weight}_tokens"].tolist()
+    assert_same_picture(image.pixels, golden[f"p{index}_cfg{weight}_image"])
+
+
+def test_one_mixed_batch_gives_each_image_the_references_codes(janus: JanusEngine) -> None:
+    golden = np.load(GOLDENS / "janus_greedy.npz")
+    cases = [(index, weight) for index in range(3) for weight in WEIGHTS]
+    images = janus.render([request(PROMPTS[index], cfg_weight=float(weight)) for index, weight in cases])
+    for image, (index, weight) in zip(images, cases, strict=True):
+        assert image.codes.tolist() == golden[f"p{index}_cfg{weight}_tokens"].tolist()
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_the_role_tags_of_janus_1_3b_give_their_own_codes(index: int) -> None:
+    golden = np.load(GOLDENS / "janus_greedy.npz")
+    (image,) = engine(prompt_format="janus").render([request(PROMPTS[index])])
+    assert image.codes.tolist() == golden[f"p{index}_janusstyle_cfg5_tokens"].tolist()
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize("index", range(3))
+def test_guided_logits_of_the_first_steps_are_the_references(janus: JanusEngine, index: int, weight: str) -> None:
+    golden = np.load(GOLDENS / "janus_greedy.npz")
+    tokens = torch.tensor(golden[f"p{index}_cfg{weight}_tokens"]).long()
+    logits = []
+    decode(
+        janus,
+        [request(PROMPTS[index], cfg_weight=float(weight))],
+        lambda step, now: logits.append(now) or tokens[step, None],
+    )
+    np.testing.assert_allclose(torch.cat(logits[:8]), golden[f"p{index}_cfg{weight}_cfg_logits"], atol=2e-3)
+
+
+def _sampled_runs() -> list[str]:
+    return [
+        name.removesuffix("_uniform") for name in np.load(GOLDENS / "janus_sampled.npz") if name.endswith("_uniform")
+    ]
+
+
+@pytest.mark.parametrize("run", _sampled_runs())
+def test_sampled_codes_with_given_uniform_numbers_are_the_references(janus: JanusEngine, run: str) -> None:
+    golden = np.load(GOLDENS / "janus_sampled.npz")
+    index, weight, temperature = int(run[1]), float(run.split("cfg")[1].split("_")[0]), float(run.split("_T")[1])
+    uniform = torch.tensor(golden[f"{run}_uniform"]).double()
+    temperatures = torch.full((3,), temperature)
+    codes = decode(
+        janus,
+        [request(PROMPTS[index], cfg_weight=weight, temperature=temperature)] * 3,
+        lambda step, logits: sample_codes(logits, uniform[step], temperatures),
+    )
+    assert codes.tolist() == golden[f"{run}_cdf_tokens"].tolist()
+
+
+@pytest.mark.parametrize("run", _sampled_runs())
+def test_logits_after_the_references_own_sampled_codes_are_the_references(janus: JanusEngine, run: str) -> None:
+    golden = np.load(GOLDENS / "janus_sampled.npz")
+    tokens, logits = torch.tensor(golden[f"{run}_race_tokens"]).long(), []
+    weight = float(run.split("cfg")[1].split("_")[0])
+    requests = [request(PROMPTS[int(run[1])], cfg_weight=weight)] * 3
+    decode(janus, requests, lambda step, now: logits.append(now) or tokens[:, step])
+    np.testing.assert_allclose(torch.stack(logits[:8]), golden[f"{run}_race_cfg_logits"], atol=2e-3)
+
+
+def test_the_grid_of_the_published_checkpoints() -> None:
+    golden = np.load(GOLDENS / "janus_greedy576.npz")
+    (image,) = engine(grid_size=24).render([request(PROMPTS[1])])
+    assert image.pixels.shape == (384, 384, 3)
+    assert image.codes.tolist() == golden["tokens"].tolist()
+    assert_same_picture(image.pixels[::32], golden["image_rows_u8"])
+
+
+def test_what_the_model_is_told_of_each_code_is_the_references(janus: JanusEngine) -> None:
+    golden = np.load(GOLDENS / "janus_parts.npz")["prepare_gen_img_embeds_all_codes"]
+    np.testing.assert_allclose(janus.code_embedding_VC, golden, atol=1e-5)
+
+
+# ---- sampling --------------------------------------------------------------------------------------------------------
+
+
+def test_sampling_takes_the_first_code_beyond_the_uniform_number() -> None:
+    logits = torch.tensor([0.5, 0.25, 0.125, 0.125]).log().repeat(5, 1)
+    uniform = torch.tensor([0.0, 0.49, 0.51, 0.76, 1 - 2.0**-53], dtype=torch.float64)
+    assert sample_codes(logits, uniform, torch.ones(5)).tolist() == [0, 0, 1, 2, 3]
+
+
+def test_sampled_frequencies_are_the_probabilities() -> None:
+    probs = torch.tensor([0.1, 0.0, 0.6, 0.3])
+    uniform = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+    codes = sample_codes(probs.log().repeat(1000, 1), uniform, torch.ones(1000))
+    assert torch.bincount(codes, minlength=4).tolist() == [100, 0, 600, 300]
+
+
+def test_temperature_divides_the_logits_and_0_is_the_most_probable() -> None:
+    logits = torch.tensor([[0.0, 1.0, 3.0]]).repeat(2, 1)
+    uniform = torch.tensor([0.05, 0.05], dtype=torch.float64)
+    assert sample_codes(logits, uniform, torch.tensor([2.0, 0.0])).tolist() == [0, 2]
+
+
+# ---- an image is a function of its request alone ---------------------------------------------------------------------
+
+
+def mixed_requests(num: int) -> list[ImageRequest]:
+    """Requests that differ in everything a batch may mix, prompt lengths above all."""
+    chance = random.Random(0)
+    return [
+        request(
+            chance.choice(PROMPTS) + " and so on" * chance.randrange(9),
+            cfg_weight=chance.choice([1.0, 2.0, 5.0, 7.5]),
+            temperature=chance.choice([0.0, 0.7, 1.0, 1.0]),
+            seed=seed,
+            negative_prompt=chance.choice([None, None, "blue", "a long list of what is not wanted"]),
+        )
+        for seed in range(num)
+    ]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_images_bytes_do_not_depend_on_its_batch(dtype: str) -> None:
+    janus, requests, chance = engine(dtype=dtype), mixed_requests(16), random.Random(1)
+    alone = [janus.render([one])[0] for one in requests]
+    for batch_size in (2, 3, 5, 8, 16):
+        order = chance.sample(range(16), 16)
+        for start in range(0, 16, batch_size):
+            chosen = order[start : start + batch_size]
+            for index, image in zip(chosen, janus.render([requests[i] for i in chosen]), strict=True):
+                assert image.codes.tolist() == alone[index].codes.tolist()
+                assert image.pixels.tobytes() == alone[index].pixels.tobytes()
+
+
+def test_seeds_decide_images_and_weight_1_takes_no_unconditional_row(janus: JanusEngine) -> None:
+    first, again, other = janus.render([request(PROMPTS[0], temperature=1.0, seed=seed) for seed in (1, 1, 2)])
+    assert first.codes.tolist() == again.codes.tolist() != other.codes.tolist()
+    assert len(janus.embed_prompts([request(PROMPTS[0], cfg_weight=1.0)])) == 1
+    assert len(janus.embed_prompts([request(PROMPTS[0], cfg_weight=2.0)])) == 2
+
+
+def test_a_negative_prompt_stands_in_place_of_the_unconditional_one(janus: JanusEngine) -> None:
+    plain, steered = janus.render([request(PROMPTS[0]), request(PROMPTS[0], negative_prompt="green")])
+    assert plain.codes.tolist() != steered.codes.tolist()
+    # Steering a prompt away from itself changes nothing: guided and unguided are the same.
+    itself, unguided = janus.render(
+        [request(PROMPTS[0], negative_prompt=PROMPTS[0]), request(PROMPTS[0], cfg_weight=1.0)]
+    )
+    assert itself.codes.tolist() == unguided.codes.tolist()
+
+
+def test_outside_its_interval_guidance_does_nothing() -> None:
+    guided, always, never = (
+        engine(cfg_interval=interval).render([request(PROMPTS[1])])[0].codes.tolist()
+        for interval in (None, (0.0, 1.0), (0.99, 1.0))
+    )
+    first_half = engine(cfg_interval=(0.0, 0.5)).render([request(PROMPTS[1])])[0].codes.tolist()
+    unguided = engine().render([request(PROMPTS[1], cfg_weight=1.0)])[0].codes.tolist()
+    assert guided == always
+    assert never == unguided
+    assert first_half[:19] == guided[:19]  # 36 codes: codes 0 to 18 lie in [0, 0.5]
+    assert first_half != guided
+
+
+# ---- what cannot be rendered -----------------------------------------------------------------------------------------
+
+
+def test_a_prompt_beyond_the_context_is_refused_with_both_numbers(janus: JanusEngine) -> None:
+    refusal = janus.refusal(request("word " * 2000))
+    assert refusal.startswith("prompt must have at most 988 tokens beside the image's 36, got ")
+    assert janus.refusal(request(PROMPTS[0], negative_prompt="word " * 2000)).startswith("negative_prompt must have")
+    assert janus.refusal(request("a lone surrogate \ud800")).startswith("a prompt must be valid Unicode")
+    assert janus.refusal(request(PROMPTS[0])) is None
+
+
+def test_nan_in_one_row_rejects_that_image_and_no_other() -> None:
+    janus = engine()
+    good = janus.render([request(PROMPTS[0])])[0]
+    token = janus.tokenizer.cond_ids(PROMPTS[2])[5]
+    assert token not in janus.tokenizer.cond_ids(PROMPTS[0])
+    janus.llama.embedding_VC[token] = torch.nan
+    image, rejection = janus.render([request(PROMPTS[0]), request(PROMPTS[2])])
+    assert image.codes.tolist() == good.codes.tolist()
+    assert rejection == Rejection(image_id=rejection.image_id, reason="the model's logits became NaN or infinite")
