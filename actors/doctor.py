@@ -102,9 +102,8 @@ def _check_pad_settings(folder: Path, pad_id: int) -> Finding:
             faults.append(f"{file_name} gives pad_token_id {fields['pad_token_id']}, the vocabulary says {pad_id}")
         for token_id, token in fields.get("added_tokens_decoder", {}).items():
             if (token.get("content") == PAD) != (int(token_id) == pad_id):
-                faults.append(
-                    f"{file_name} gives id {token_id} to {token.get('content')!r}, the vocabulary says {pad_id} is {PAD!r}"
-                )
+                name = token.get("content")
+                faults.append(f"{file_name} gives id {token_id} to {name!r}, the vocabulary says {pad_id} is {PAD!r}")
     return Finding(check="pad settings", is_ok=not faults, detail="; ".join(faults or seen or ["no such file"]))
 
 

@@ -1,11 +1,11 @@
 """The Janus and Janus-Pro engine: a picture's codes one after the other from the language model, then the VQ decoder.
 
-Reads downwards in the order of the data: embed_prompts, prefill, decode_tokens, decode_pixels. Rows of a batch may differ
-in prompt, negative prompt, seed, weight and temperature.
+Reads downwards in the order of the data: embed_prompts, prefill, decode_tokens, decode_pixels. Rows of a batch may
+differ in prompt, negative prompt, seed, weight and temperature.
 
-The same bytes whatever the batch: prompts are prefilled alone, rows are ragged (`llama.py`), products and attention keep
-a row's bits for any number of rows on a CPU (`linear.py`), pictures are decoded in calls of a fixed size. On a GPU bits
-depend on the number of rows, so there it is always the same.
+The same bytes whatever the batch: prompts are prefilled alone, rows are ragged (`llama.py`), products and attention
+keep a row's bits for any number of rows on a CPU (`linear.py`), pictures are decoded in calls of a fixed size. On a GPU
+bits depend on the number of rows, so there it is always the same.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from actors.request import ImageRequest, Rejection, RenderedImage
 from actors.vq import load_vq_decoder, to_uint8
 from actors.weights import load_weights
 
-# B images, G of them guided, R rows of the model (cond rows first, then one uncond row for each guided image, then empty
-# rows), N codes of a picture, T tokens or cache slots, C hidden channels, V codebook entries.
+# B images, G of them guided, R rows of the model (cond rows first, then one uncond row for each guided image, then
+# empty rows), N codes of a picture, T tokens or cache slots, C hidden channels, V codebook entries.
 
 PICTURES_PER_CALL = 2  # of the VQ decoder: a picture alone takes other kernels than a picture among others
 CPU_BATCH_SIZE = 8

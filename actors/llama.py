@@ -1,4 +1,4 @@
-"""The Llama decoder of Janus, reduced to what guided generation runs: prefill one prompt, decode one token of all rows.
+"""The Llama decoder of Janus, cut down to guided generation: prefill one prompt, decode one token of all rows.
 
 Rows are ragged: row r holds its own prompt in cache slots 0..n_r-1 and what follows in n_r, n_r+1, ...; a slot is the
 rotary position of its token. No tokenizer, no sampling and no image code here.
@@ -53,7 +53,7 @@ class Llama:
         return torch.zeros(size, dtype=self.cache_dtype, device=self.device)
 
     def prefill(self, x_TC: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run one prompt alone: its hidden states [T, C] after the last norm, and its keys and values [L, 2, K, T, D]."""
+        """Run one prompt alone: hidden states [T, C] after the last norm, keys and values [L, 2, K, T, D]."""
         num_tokens = len(x_TC)
         cos_T1D, sin_T1D = self.cos_TD[:num_tokens, None], self.sin_TD[:num_tokens, None]
         mask_TT = torch.full((num_tokens, num_tokens), -torch.inf, device=self.device).triu(1)
@@ -79,7 +79,8 @@ class Llama:
         cos_R1D, sin_R1D = self.cos_TD[position_R, None], self.sin_TD[position_R, None]
         row_R, slot_T = torch.arange(len(x_RC), device=self.device), torch.arange(num_attended, device=self.device)
         is_empty_RT = slot_T > position_R[:, None]
-        mask_R11T = torch.zeros(is_empty_RT.shape, device=self.device).masked_fill_(is_empty_RT, -torch.inf)[:, None, None]
+        mask_RT = torch.zeros(is_empty_RT.shape, device=self.device).masked_fill_(is_empty_RT, -torch.inf)
+        mask_R11T = mask_RT[:, None, None]
         for layer, (keys, values) in zip(self.layers, cache, strict=True):
             q_RKGD, k_RKD, v_RKD = self._project(layer, x_RC, cos_R1D, sin_R1D)
             keys[row_R, :, position_R] = k_RKD

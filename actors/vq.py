@@ -3,7 +3,7 @@
 Module names are those of the original state dict, so that its tensors load as they are. Architecture:
 https://arxiv.org/abs/2406.06525 (LlamaGen) by way of https://github.com/deepseek-ai/Janus `vq_model.py`.
 
-Shapes: B pictures, N codes of a picture in raster order, H x W codes, E channels of a codebook entry, V codebook entries.
+Shapes: B pictures, N codes of a picture in raster order, H x W codes, V codebook entries of E channels.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The page about the job file, made from the spec's own descriptions: `python -m jobs.job_file_docs > docs/job-file.md`."""
+"""The page about the job file, made from the spec's own descriptions.
+
+`python -m jobs.job_file_docs > docs/job-file.md` writes it.
+"""
 
 from __future__ import annotations
 

@@ -60,7 +60,8 @@ def _print_table(job: RenderJob, plan: Plan) -> None:
         "prompt files": f"{facts['num_files']:,} ({facts['num_bytes_of_prompts']:,} bytes)",
         "prompts": f"{facts['num_rows']:,}, of which {facts['num_rows_committed']:,} are done",
         "shards left": f"{facts['num_shards_remaining']:,} of up to {job.shard_rows:,} prompts",
-        "images": f"{facts['num_images']:,} ({facts['images_per_row']} a prompt), {facts['num_images_remaining']:,} left",
+        "images": f"{facts['num_images']:,} ({facts['images_per_row']} a prompt)",
+        "images left": f"{facts['num_images_remaining']:,}",
         "output": job.output,
     }
     for key, value in rows.items():

@@ -204,7 +204,7 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What a remote function raised, out of Ray's wrapping; a task that was handed the error of another wraps it again."""
+    """What a remote function raised, out of Ray's wrapping; a task handed another's error wraps it again."""
     while isinstance(error, ray_errors.RayTaskError) and error.cause is not None:
         error = error.cause
     return error

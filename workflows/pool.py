@@ -15,8 +15,8 @@ os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed 
 
 import ray
 
-from actors.opening import open_engine
 from actors.errors import InputError
+from actors.opening import open_engine
 from actors.painter import Answer, Painter
 from workflows.job import RenderJob
 from workflows.shard import ShardRows

@@ -5,6 +5,7 @@ import random
 
 import numpy as np
 import pytest
+
 from examples.shapes import world
 from examples.shapes.evaluate import load, render, share_right
 from examples.shapes.judge import faults
