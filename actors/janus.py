@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from actors.guidance import guide, is_guided, is_inside
 from actors.linear import MIN_ROWS, Linear
@@ -144,23 +143,20 @@ class JanusEngine:
         self, requests: Sequence[ImageRequest], states: list[PromptState], choose: Choose
     ) -> torch.Tensor:
         """The images' codes [B, N]. `choose` picks each step's codes from the guided logits."""
-        guided = [b for b, request in enumerate(requests) if is_guided(request.cfg_weight)]
-        weight_G = torch.tensor([requests[b].cfg_weight for b in guided], device=self.torch_device)
+        num_images, guided = len(requests), [b for b, request in enumerate(requests) if is_guided(request.cfg_weight)]
         num_rows = self.fixed_rows or max(len(states), MIN_ROWS)
-        image_R = torch.tensor(
-            [*range(len(requests)), *guided] + [0] * (num_rows - len(states)), device=self.torch_device
-        )
-        guided_G = torch.tensor(guided, dtype=torch.long, device=self.torch_device)
+        image_R = self._tensor([*range(num_images), *guided] + [0] * (num_rows - len(states)))
+        # An unguided image stands in for its own unconditional row: guide() then gives its logits back unchanged.
+        uncond_B = self._tensor([num_images + guided.index(b) if b in guided else b for b in range(num_images)])
+        weight_B = self._tensor([request.cfg_weight for request in requests])
         hidden_RC, length_R, cache = self._start_rows(states, num_rows)
         longest = max(state.num_tokens for state in states)
         codes = []
         for step in range(self.num_codes):
             logits_RV = self.head(hidden_RC).float()
-            logits_BV = logits_RV[: len(requests)]
+            logits_BV = logits_RV[:num_images]
             if guided and is_inside(self.cfg_interval, step / self.num_codes):
-                logits_BV = logits_BV.index_copy(
-                    0, guided_G, guide(logits_BV[guided_G], logits_RV[len(requests) : len(states)], weight_G)
-                )
+                logits_BV = guide(logits_BV, logits_RV[uncond_B], weight_B)
             codes.append(choose(step, logits_BV))
             if step + 1 < self.num_codes:
                 x_RC = self.code_embedding_VC[codes[-1][image_R]]
@@ -194,8 +190,11 @@ class JanusEngine:
         cache = self.llama.new_cache(num_rows, num_slots(longest + self.num_codes))
         for row, state in enumerate(states):
             cache[:, :, row, :, : state.num_tokens] = state.kv
-        lengths = torch.tensor([state.num_tokens for state in states], device=self.torch_device)
+        lengths = self._tensor([state.num_tokens for state in states])
         return torch.stack([state.hidden_C for state in states]), lengths, cache
+
+    def _tensor(self, values: list[int] | list[float]) -> torch.Tensor:
+        return torch.tensor(values, device=self.torch_device)
 
     def _prefill_ids(self, ids: list[int]) -> PromptState:
         x_TC = self.llama.embedding_VC[torch.tensor(ids, device=self.torch_device)]
@@ -229,7 +228,7 @@ class Sampler:
         self.is_finite_B = torch.ones(len(requests), dtype=torch.bool, device=device)
 
     def __call__(self, step: int, logits_BV: torch.Tensor) -> torch.Tensor:
-        self.is_finite_B &= logits_BV.isfinite().all(dim=1)
+        self.is_finite_B &= logits_BV.sum(dim=1).isfinite()
         return sample_codes(logits_BV, self.uniform_BN[:, step], self.temperature_B)
 
 
@@ -240,19 +239,19 @@ def sample_codes(logits_BV: torch.Tensor, uniform_B: torch.Tensor, temperature_B
     by its end, which rounding keeps a little from 1. Returns int64 [B].
     """
     is_greedy_B = temperature_B == 0
-    probs_BV = torch.softmax(logits_BV / torch.where(is_greedy_B, 1.0, temperature_B)[:, None], dim=-1)
-    cdf_BV = probs_BV.double().cumsum(dim=-1)
-    sampled_B = (cdf_BV <= (uniform_B * cdf_BV[:, -1])[:, None]).sum(dim=-1).clamp(max=logits_BV.shape[1] - 1)
-    return torch.where(is_greedy_B, logits_BV.argmax(dim=-1), sampled_B)
+    # So cold that every other code's probability is exactly 0, and a power of two, which merges no two logits.
+    divisor_B = torch.where(is_greedy_B, 2.0**-64, temperature_B)
+    cdf_BV = torch.softmax(logits_BV / divisor_B[:, None], dim=-1).cumsum(dim=-1, dtype=torch.float64)
+    threshold_B = torch.where(is_greedy_B, 0.0, uniform_B) * cdf_BV[:, -1]
+    return torch.searchsorted(cdf_BV, threshold_B[:, None], right=True).squeeze(1).clamp(max=logits_BV.shape[1] - 1)
 
 
 class _Mlp:
     """Two matrices with an exact (erf) GELU between them."""
 
     def __init__(self, weights: dict[str, torch.Tensor], first: str, second: str) -> None:
-        self.first, self.second = (
-            Linear(weights.pop(f"{name}.weight"), weights.pop(f"{name}.bias")) for name in (first, second)
-        )
+        self.first = Linear(weights.pop(f"{first}.weight"), weights.pop(f"{first}.bias"), activation="gelu")
+        self.second = Linear(weights.pop(f"{second}.weight"), weights.pop(f"{second}.bias"))
 
     def __call__(self, x_RI: torch.Tensor) -> torch.Tensor:
-        return self.second(F.gelu(self.first(x_RI)))
+        return self.second(self.first(x_RI))

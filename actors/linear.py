@@ -1,28 +1,64 @@
-"""Matrices for the decode loop: a row's product has the same bits whatever other rows stand beside it."""
+"""Matrices for the decode loop: a row's product has the same bits whatever other rows stand beside it.
+
+On a CPU a weight is packed once for oneDNN. Measured with torch 2.13 in float32 and bfloat16: a row's bits are then
+the same for 2 to 128 rows and 1 to 16 threads. Plain float32 matrices go to MKL, where they differ between 1, 2-3 and 4
+rows a thread, and torch's float32 `silu` rounds differently where a thread's share ends. Packed float32 matrices are
+also up to 4 times as fast at a few rows.
+
+Shapes: R rows, I input and O output channels.
+"""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch.nn import functional as F
 
-# With fewer rows oneDNN takes a kernel for vectors, which adds up in another order.
-MIN_ROWS = 2
+MIN_ROWS = 2  # a single row goes to a kernel for vectors, which adds up in another order
+
+Activation = Literal["none", "silu", "gelu"]
+
+# name -> oneDNN's name, its algorithm (for gelu: by the error function, not by tanh), and torch's function
+_ACTIVATIONS = {"none": ("none", "", None), "silu": ("swish", "", F.silu), "gelu": ("gelu", "none", F.gelu)}
 
 
 class Linear:
-    """`x @ weight.T + bias` for x of shape [R, I], with R >= MIN_ROWS for the promise above to hold.
+    """`activation(x @ weight.T + bias)` for x of shape [R, I], with R >= MIN_ROWS."""
 
-    On a CPU the weight is packed once for oneDNN: measured with torch 2.13, a row's bits are then the same for 2 to 128
-    rows and 1 to 16 threads, in float32 and bfloat16. Plain float32 matrices go to MKL, where they differ between 1,
-    2-3 and 4 rows a thread. Packed float32 matrices are also up to 4 times as fast at a few rows.
-    """
-
-    def __init__(self, weight_OI: torch.Tensor, bias_O: torch.Tensor | None = None) -> None:
-        self.is_packed = weight_OI.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    def __init__(
+        self, weight_OI: torch.Tensor, bias_O: torch.Tensor | None = None, activation: Activation = "none"
+    ) -> None:
+        self.is_packed = _can_pack(weight_OI)
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight_OI) if self.is_packed else weight_OI
         self.bias_O = bias_O
+        self.packed_activation, self.packed_algorithm, self.activation = _ACTIVATIONS[activation]
 
     def __call__(self, x_RI: torch.Tensor) -> torch.Tensor:
         if self.is_packed:
-            return torch.ops.mkldnn._linear_pointwise(x_RI, self.weight, self.bias_O, "none", [], "")
-        return F.linear(x_RI, self.weight, self.bias_O)
+            return torch.ops.mkldnn._linear_pointwise(
+                x_RI, self.weight, self.bias_O, self.packed_activation, [], self.packed_algorithm
+            )
+        y_RO = F.linear(x_RI, self.weight, self.bias_O)
+        return self.activation(y_RO) if self.activation else y_RO
+
+
+class GatedLinear:
+    """`silu(x @ gate.T) * (x @ up.T)`: one product where the weights are plain, two with a fused silu where packed."""
+
+    def __init__(self, gate_OI: torch.Tensor, up_OI: torch.Tensor) -> None:
+        if _can_pack(gate_OI):
+            self.matrices = (Linear(gate_OI, activation="silu"), Linear(up_OI))
+        else:
+            self.matrices = (Linear(torch.cat((gate_OI, up_OI))),)
+
+    def __call__(self, x_RI: torch.Tensor) -> torch.Tensor:
+        if len(self.matrices) == 2:
+            gate, up = self.matrices
+            return gate(x_RI).mul_(up(x_RI))
+        gate_RO, up_RO = self.matrices[0](x_RI).chunk(2, dim=-1)
+        return F.silu(gate_RO) * up_RO
+
+
+def _can_pack(weight_OI: torch.Tensor) -> bool:
+    return weight_OI.device.type == "cpu" and torch.backends.mkldnn.is_available()

@@ -3,8 +3,8 @@
 Rows are ragged: row r holds its own prompt in cache slots 0..n_r-1 and what follows in n_r, n_r+1, ...; a slot is the
 rotary position of its token. No tokenizer, no sampling and no image code here.
 
-Shapes: R rows, T cache slots or prompt tokens, L layers, C hidden channels, K key/value heads, G query heads for each of
-those, D channels of a head, I channels of the feed-forward part, V vocabulary.
+Shapes: R rows, T cache slots or prompt tokens, L layers, C hidden channels, K key/value heads, G query heads for each
+of those, D channels of a head, V vocabulary.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from actors.linear import Linear
+from actors.linear import GatedLinear, Linear
 from actors.model_shape import LlamaShape
 
 SEGMENT = 64  # the cache is read in whole segments: fewer shapes, and the same bits however far neighbours reach
@@ -29,7 +29,7 @@ class _Layer:
     qkv: Linear  # [(K*G + K + K) * D, C]: query, key and value heads in one matrix
     out: Linear
     mlp_norm_C: torch.Tensor
-    gate_up: Linear  # [2 * I, C]
+    gate_up: GatedLinear
     down: Linear
 
 
@@ -105,8 +105,7 @@ class Llama:
     def _finish(self, layer: _Layer, x_RC: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         """The rest of a layer after attention; `attended` is [R, K, G, D]."""
         x_RC = x_RC + layer.out(attended.flatten(1).to(self.dtype))
-        gate_RI, up_RI = layer.gate_up(self._norm(x_RC, layer.mlp_norm_C)).chunk(2, dim=-1)
-        return x_RC + layer.down(F.silu(gate_RI) * up_RI)
+        return x_RC + layer.down(layer.gate_up(self._norm(x_RC, layer.mlp_norm_C)))
 
     def _norm(self, x_RC: torch.Tensor, weight_C: torch.Tensor) -> torch.Tensor:
         return F.rms_norm(x_RC, weight_C.shape, weight_C, self.shape.rms_norm_eps)
@@ -137,14 +136,14 @@ def _rotary_tables(shape: LlamaShape, device: torch.device, dtype: torch.dtype) 
 
 
 def _read_layer(weights: MutableMapping[str, torch.Tensor], prefix: str) -> _Layer:
-    def fused(*names: str) -> Linear:
-        return Linear(torch.cat([weights.pop(f"{prefix}{name}_proj.weight") for name in names]))
+    def take(name: str) -> torch.Tensor:
+        return weights.pop(f"{prefix}{name}.weight")
 
     return _Layer(
-        attention_norm_C=weights.pop(f"{prefix}input_layernorm.weight"),
-        qkv=fused("self_attn.q", "self_attn.k", "self_attn.v"),
-        out=fused("self_attn.o"),
-        mlp_norm_C=weights.pop(f"{prefix}post_attention_layernorm.weight"),
-        gate_up=fused("mlp.gate", "mlp.up"),
-        down=fused("mlp.down"),
+        attention_norm_C=take("input_layernorm"),
+        qkv=Linear(torch.cat([take(f"self_attn.{name}_proj") for name in "qkv"])),
+        out=Linear(take("self_attn.o_proj")),
+        mlp_norm_C=take("post_attention_layernorm"),
+        gate_up=GatedLinear(take("mlp.gate_proj"), take("mlp.up_proj")),
+        down=Linear(take("mlp.down_proj")),
     )

@@ -20,8 +20,8 @@ MAX_PROMPT_CHARACTERS = 2000
 class ToyEngine:
     """Paints a gradient between two colours that the request decides, and obeys a few words in a prompt.
 
-    `toy:nan` in a prompt makes its row unrenderable, `toy:sleep=S` takes S seconds, `toy:exit` ends the process and
-    `toy:bug` raises an error: faults for tests to aim at.
+    `toy:nan` in a prompt makes its row unrenderable, `toy:sleep=S` takes S seconds, `toy:exit` ends the process,
+    `toy:cuda` fails as a broken GPU does and `toy:bug` as nothing else: faults for tests to aim at.
     """
 
     family = "toy"
@@ -47,6 +47,8 @@ class ToyEngine:
             return Rejection(image_id=request.image_id, reason="the model's numbers became NaN")
         if "toy:exit" in request.prompt:
             os._exit(1)
+        if "toy:cuda" in request.prompt:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
         if "toy:bug" in request.prompt:
             raise RuntimeError(f"a bug met image {request.image_id}")
         if "toy:sleep=" in request.prompt:

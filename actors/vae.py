@@ -66,7 +66,7 @@ def _load(folder: Path, dtype: torch.dtype) -> nn.Module:
         raise CheckpointError(f"{folder} cannot be loaded as a diffusers AutoencoderKL: {error}") from error
     missing = [key for key in found["missing_keys"] if not key.startswith(("encoder.", "quant_conv."))]
     if missing:
-        raise CheckpointError(f"{folder} lacks {len(missing)} tensors of the VAE's decoder, {missing[0]} among them")
+        raise CheckpointError(f"{folder} lacks {len(missing)} of the VAE decoder's tensors, {missing[0]} among them")
     del model.encoder, model.quant_conv
     _replace_layers(model)
     return model.eval().requires_grad_(False)

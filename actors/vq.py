@@ -80,7 +80,7 @@ class Decoder(nn.Module):
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         x = self.conv_blocks(self.mid(self.conv_in(z)))
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return self.conv_out(_silu_(self.norm_out(x)))
 
 
 class Level(nn.Module):
@@ -111,8 +111,8 @@ class ResBlock(nn.Module):
             self.nin_shortcut = Conv1(num_in, num_out)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
+        h = self.conv1(_silu_(self.norm1(x)))
+        h = self.conv2(_silu_(self.norm2(h)))
         return h + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
 
 
@@ -152,6 +152,22 @@ class Conv1(nn.Conv2d):
         if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
             return torch.mkldnn_convolution(x, self.weight, self.bias, self.padding, self.stride, self.dilation, 1)
         return super().forward(x)
+
+
+def _silu_(x: torch.Tensor) -> torch.Tensor:
+    """SiLU in place, with bits that do not depend on the number of threads.
+
+    On a CPU torch cuts the elements into equal shares, a thread each, of at least 32768; in float32 the end of a share
+    is rounded differently unless it is a multiple of 32 elements long. In these three parts every share is one.
+    """
+    if x.device.type != "cpu":
+        return F.silu(x, inplace=True)
+    flat = x.view(-1)
+    even = len(flat) // (share := 32768) // (threads := torch.get_num_threads()) * threads * share
+    odd = len(flat) // share * share
+    for part in (flat[:even], flat[even:odd], flat[odd:]):
+        F.silu(part, inplace=True)
+    return x
 
 
 def _conv3(num_in: int, num_out: int) -> nn.Conv2d:

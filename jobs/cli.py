@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from typing import Any
 
@@ -160,6 +162,8 @@ def main() -> None:
         error.show()
         sys.exit(EXIT_WRONG)
     except (KeyboardInterrupt, click.Abort):
+        # Ray takes seconds to shut down. A second Ctrl-C is quicker, for what was started here ends with this process.
+        signal.signal(signal.SIGINT, lambda *_: os._exit(EXIT_FAILED))
         _fail("interrupted; the same command goes on where this one stopped", EXIT_FAILED)
     except InputError as error:
         _fail(str(error), EXIT_WRONG)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import yaml
 
+from tests.servers.process import dies_with_parent
+
 ROOT = Path(__file__).parent.parent
 JANUS_BATCH = (sys.executable, "-m", "jobs")
 WAIT_S = 150
@@ -19,9 +21,9 @@ POLL_S = 0.05
 
 
 def start(*arguments: str | Path, program: tuple[str, ...] = JANUS_BATCH) -> subprocess.Popen[str]:
-    """Start a verb. A Ctrl-C in the terminal of the tests does not reach it."""
+    """Start a verb. A Ctrl-C in the terminal of the tests does not reach it; their end does."""
     return subprocess.Popen(
-        [*program, *map(str, arguments)],
+        [*dies_with_parent(), *program, *map(str, arguments)],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

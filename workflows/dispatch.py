@@ -25,8 +25,9 @@ BACKOFF_SECONDS = 2.0
 MAX_REASON_CHARACTERS = 300
 
 # Losses of a process or node: the same work elsewhere gives the same bytes. Anything else an actor raises is a bug.
+LOSSES_OF_ACTORS = (ray_errors.RayActorError, pool.DeviceLostError)
 LOSSES = (
-    ray_errors.RayActorError,
+    *LOSSES_OF_ACTORS,
     ray_errors.WorkerCrashedError,
     ray_errors.NodeDiedError,
     ray_errors.ObjectLostError,
@@ -97,7 +98,8 @@ class _Dispatch:
             num_failed_loads = num_failed_loads + 1 if painter.card is None else 0
             self._progress.num_painters_lost += 1
             self._progress.last_trouble = painter.loss
-        raise EngineNeverLoadedError(f"an actor failed to load its engine {MAX_LOAD_TRIES} times: {painter.loss}")
+        if not self._progress.num_painters:  # else the others go on without this place
+            raise EngineNeverLoadedError(f"an actor failed to load its engine {MAX_LOAD_TRIES} times: {painter.loss}")
 
     async def _load(self, painter: _Painter) -> None:
         """Wait for room on the cluster and for the engine. What may pass becomes the painter's loss."""
@@ -136,17 +138,17 @@ class _Dispatch:
 
     async def _try_again(self, painter: _Painter, shard: Shard, error: Exception) -> None:
         """Give a shard that met a passing fault back to the queue. It is charged a try, unless its node went away."""
-        reason = _reason(error)
+        cause, reason = _cause(error), _reason(error)
         self._progress.num_retries += 1
         self._progress.last_trouble = reason
-        if not isinstance(_cause(error), ray_errors.RayActorError):
-            await asyncio.sleep(BACKOFF_SECONDS)
-        else:
+        if isinstance(cause, LOSSES_OF_ACTORS):
             painter.loss = reason
-            if _cause(error).preempted or not pool.is_node_alive(painter.card.node):
-                await self._queue.release(shard)
-                return
-        await self._queue.put_back(shard, reason)
+        else:
+            await asyncio.sleep(BACKOFF_SECONDS)
+        if getattr(cause, "preempted", False) or not pool.is_node_alive(painter.card.node):
+            await self._queue.release(shard)
+        else:
+            await self._queue.put_back(shard, reason)
 
     async def _render_shard(self, painter: _Painter, shard: Shard) -> commit.Receipt:
         """The path of one shard: read its rows, paint them, write each batch as it comes, commit."""

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
@@ -41,6 +42,10 @@ class EngineCard:
     pid: int
 
 
+class DeviceLostError(RuntimeError):
+    """A GPU failed under the engine: nothing that this process does on it will work again."""
+
+
 class PainterActor:
     """One process with one loaded model. `load` first; then any number of `paint` calls, several at a time."""
 
@@ -50,7 +55,8 @@ class PainterActor:
 
     def load(self) -> EngineCard:
         """Fetch the checkpoint to this machine and build the engine. Raises EngineLoadError or CheckpointError."""
-        engine = open_engine(self._job.recipe, self._job.storage, allow_faults=self._job.allow_faults)
+        with _device_errors():
+            engine = open_engine(self._job.recipe, self._job.storage, allow_faults=self._job.allow_faults)
         self._painter = Painter(engine, self._job.workers.batch_size)
         node = ray.get_runtime_context().get_node_id()
         return EngineCard(device=engine.device, batch_size=self._painter.batch_size, node=node, pid=os.getpid())
@@ -58,7 +64,8 @@ class PainterActor:
     def paint(self, rows: ShardRows) -> Iterator[list[Answer]]:
         """Stream the answers to a shard's requests. The pixels go to Ray's object store, not to the driver."""
         assert self._painter is not None, "load() comes first"
-        yield from self._painter.paint(rows.requests)
+        with _device_errors():
+            yield from self._painter.paint(rows.requests)
 
 
 def start_ray(address: str | None) -> None:
@@ -132,6 +139,17 @@ def start_painter(job: RenderJob, num_cpus: float) -> ray.actor.ActorHandle:
 def is_node_alive(node_id: str) -> bool:
     """Whether the cluster still has this node."""
     return any(node["Alive"] for node in ray.nodes() if node["NodeID"] == node_id)
+
+
+@contextmanager
+def _device_errors() -> Iterator[None]:
+    """Tell a failure of CUDA from a bug, by its text: torch raises RuntimeError for both."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "CUDA error" not in str(error) and "cuDNN error" not in str(error):
+            raise
+        raise DeviceLostError(str(error)) from error
 
 
 def _join(address: str) -> None:

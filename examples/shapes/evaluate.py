@@ -75,7 +75,9 @@ def load(folder: Path) -> tuple[Engine, Recipe]:
     return load_engine(recipe, folder, Path(vae.name) if vae else None), recipe
 
 
-def render(engine: Engine, recipe: Recipe, scenes: Sequence[Scene], cfg_weight: float, batch: int = 16) -> list[np.ndarray]:
+def render(
+    engine: Engine, recipe: Recipe, scenes: Sequence[Scene], cfg_weight: float, batch: int = 16
+) -> list[np.ndarray]:
     """One picture of each scene's prompt, uint8 [height, width, 3]; the seed depends on the prompt alone."""
     requests = [
         ImageRequest(

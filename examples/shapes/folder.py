@@ -53,7 +53,12 @@ def vocab_size(tokenizer: Tokenizer) -> int:
 
 
 def save_folder(
-    folder: Path, tokenizer: Tokenizer, config: dict, num_image_tokens: int, image_size: int, weights: dict[str, torch.Tensor]
+    folder: Path,
+    tokenizer: Tokenizer,
+    config: dict,
+    num_image_tokens: int,
+    image_size: int,
+    weights: dict[str, torch.Tensor],
 ) -> None:
     """Writes a checkpoint in the original layout, its weights as bfloat16."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,8 @@ from examples.shapes.schedule import (
     training_steps,
 )
 from examples.shapes.tokenizing import CODE_DIM, first_embedding, to_codes
-from examples.shapes.train_vq import CH_MULT, CHANNELS, IMAGE_SIZE, NUM_CODES, OUTPUT as CODE_MODEL, Z_CHANNELS
+from examples.shapes.train_vq import CH_MULT, CHANNELS, IMAGE_SIZE, NUM_CODES, Z_CHANNELS
+from examples.shapes.train_vq import OUTPUT as CODE_MODEL
 from examples.shapes.world import describe, forget_words, training_scenes
 
 OUTPUT = CHECKPOINTS / "janus-shapes"
@@ -139,9 +140,7 @@ def checkpoint_config(num_tokens: int) -> dict:
         "gen_head_config": part(
             "gen_head", "vision_head", image_token_embed=HIDDEN, image_token_size=NUM_CODES, n_embed=HIDDEN
         ),
-        "gen_vision_config": part(
-            "gen_vision", "VQ-16", image_token_size=NUM_CODES, n_embed=CODE_DIM, **code_model
-        ),
+        "gen_vision_config": part("gen_vision", "VQ-16", image_token_size=NUM_CODES, n_embed=CODE_DIM, **code_model),
         "language_config": llama_config(num_tokens).to_diff_dict() | {"torch_dtype": "bfloat16"},
         "model_type": "multi_modality",
         "torch_dtype": "bfloat16",

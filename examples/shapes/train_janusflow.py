@@ -31,7 +31,8 @@ from examples.shapes.schedule import (
     set_learning_rate,
     training_steps,
 )
-from examples.shapes.train_vae import IMAGE_SIZE, OUTPUT as VAE_FOLDER
+from examples.shapes.train_vae import IMAGE_SIZE
+from examples.shapes.train_vae import OUTPUT as VAE_FOLDER
 from examples.shapes.world import Scene, describe, forget_words, training_scenes
 
 OUTPUT = CHECKPOINTS / "janusflow-shapes"

@@ -123,7 +123,10 @@ def report(vae: AutoencoderKL, num: int) -> None:
     rng = random.Random("report")
     for name, scenes in (("single", held_out_singles(1, num)), ("pair", held_out_pairs(1, num))):
         chunks = [scenes[start : start + 20] for start in range(0, num, 20)]
-        right = [share_right(vae.decode(vae.encode(drawn(chunk, rng, IMAGE_SIZE)).latent_dist.mean).sample, chunk) for chunk in chunks]
+        right = []
+        for chunk in chunks:
+            latents = vae.encode(drawn(chunk, rng, IMAGE_SIZE)).latent_dist.mean
+            right.append(share_right(vae.decode(latents).sample, chunk))
         print(f"reconstructions of held-out {name} scenes right: {sum(right) / len(right):.1%}", flush=True)
 
 

@@ -145,8 +145,9 @@ def save(path: Path, painter: Painter, patches_VP: torch.Tensor) -> None:
 
 def without_idle_blocks(state: dict[str, torch.Tensor], painter: Painter) -> dict[str, torch.Tensor]:
     """The inverse of `full_state`."""
-    short = {name.replace(".nin_shortcut", "") if name not in painter.state_dict() else name: state[name] for name in state}
-    return {name: value for name, value in short.items() if name in painter.state_dict()}
+    wanted = painter.state_dict()
+    short = {name if name in wanted else name.replace(".nin_shortcut", ""): value for name, value in state.items()}
+    return {name: value for name, value in short.items() if name in wanted}
 
 
 def full_state(painter: Painter) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""The bundled checkpoints paint what they are asked for, by the word of a judge that is itself tested on true drawings."""
+"""The judge of the shapes finds no fault in true drawings and names what is wrong with others; the split is a split."""
 
 import dataclasses
 import random
@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 
 from examples.shapes import world
-from examples.shapes.evaluate import load, render, share_right
 from examples.shapes.judge import faults
-from examples.shapes.schedule import CHECKPOINTS
 from examples.shapes.world import Scene, Thing
 
 RED_CIRCLE = Scene(first=Thing(color="red", shape="circle", size="small"), place="at the top", background="white")
@@ -78,12 +76,6 @@ def test_no_held_out_scene_is_in_training():
     seen = {next(stream) for _ in range(3000)}
     held_out = world.held_out_singles(0, 300) + world.held_out_pairs(0, 300)
     assert not seen & set(held_out)
-    assert not any((scene.first.color, scene.first.shape) in world.NEVER_ALONE for scene in seen if scene.second is None)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "cfg_weight", "at_least"), [("janus-shapes", 5.0, 0.8), ("janusflow-shapes", 2.0, 0.8)])
-def test_a_bundled_checkpoint_paints_held_out_prompts(name, cfg_weight, at_least):
-    engine, recipe = load(CHECKPOINTS / name)
-    scenes = world.held_out_singles(11, 20)
-    assert share_right(render(engine, recipe, scenes, cfg_weight), scenes) >= at_least
+    assert not any(
+        (scene.first.color, scene.first.shape) in world.NEVER_ALONE for scene in seen if scene.second is None
+    )

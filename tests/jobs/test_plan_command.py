@@ -43,7 +43,8 @@ def test_the_plan_is_a_table_for_people(command: Command) -> None:
         f"prompt files  2 ({num_bytes:,} bytes)",
         "prompts       15, of which 0 are done",
         "shards left   5 of up to 4 prompts",
-        "images        60 (4 a prompt), 60 left",
+        "images        60 (4 a prompt)",
+        "images left   60",
         f"output        {command.folder}/out",
     ]
     assert not (command.folder / "out").exists()

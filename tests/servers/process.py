@@ -17,7 +17,7 @@ def launch(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
     """Start a daemon that writes to `log` and that dies with this process, even when this process is killed."""
     with log.open("ab") as output:
         return subprocess.Popen(
-            [*_dies_with_parent(), *command],
+            [*dies_with_parent(), *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -65,7 +65,7 @@ def wait_for(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: P
 def run(command: Sequence[str], timeout_s: float = 30) -> None:
     """Run a short command to its end, and again until it exits with 0: a cluster that is forming refuses the first."""
     deadline = time.monotonic() + timeout_s
-    command = [*_dies_with_parent(), *command]
+    command = [*dies_with_parent(), *command]
     while True:
         result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s)
         if result.returncode == 0:
@@ -75,6 +75,6 @@ def run(command: Sequence[str], timeout_s: float = 30) -> None:
         time.sleep(POLL_S)
 
 
-def _dies_with_parent() -> list[str]:
+def dies_with_parent() -> list[str]:
     """The start of a command line that ends with the process that launched it. Linux only, as Ceph is."""
     return ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []

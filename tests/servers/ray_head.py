@@ -18,8 +18,9 @@ from tests.servers.process import free_port, launch, wait_for
 PROGRAMS = Path(sys.executable).parent
 
 
-# Seconds, not a minute, until a node that is gone is declared dead. The head reads these.
+# Several nodes on one machine, and seconds, not a minute, until one that is gone is declared dead.
 SETTINGS = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
     "RAY_health_check_initial_delay_ms": "500",
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "2000",

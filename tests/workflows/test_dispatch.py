@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
 import random
+import shutil
 import signal
 import threading
 import time
@@ -16,12 +18,13 @@ from typing import Any
 import pytest
 import ray
 
+from actors.checkpoint import CheckpointError, open_checkpoint, weights_digest
 from actors.request import ImageRequest, RenderedImage
 from tests import toy_job
 from tests.servers.s3 import S3Server
 from tests.toy_job import make_job, manifest_of, plan_job, recipe, rejected_of, write_prompts
 from workflows import dispatch, pool
-from workflows.dispatch import render_shards
+from workflows.dispatch import EngineNeverLoadedError, render_shards
 from workflows.job import RenderJob, Workers
 from workflows.progress import Progress
 from workflows.resume import claim_output
@@ -31,6 +34,7 @@ from workflows.verify import verify_output
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
+DATA = Path(__file__).parent.parent / "data"
 ONE_ACTOR = Workers(max=1, batch_size=2)
 SLOW = "toy:sleep=0.05"
 WAIT_SECONDS = 120
@@ -317,6 +321,18 @@ def test_a_shard_that_ends_every_actor_fails_the_job_by_name(tmp_path: Path, sta
     assert poison not in "".join(Storage(job.output).names("manifest"))
 
 
+def test_an_actor_whose_gpu_fails_is_replaced(tmp_path: Path, started: list[Any]) -> None:
+    columns = numbered(4)
+    columns["prompt"][2] = "toy:cuda"
+    prompts = write_prompts(tmp_path / "prompts.parquet", columns)
+    job = make_job(prompts, tmp_path / "out", workers=Workers(max=1, max_tries=2))
+
+    with pytest.raises(ShardFailedError, match=r"failed 2 times, .*: DeviceLostError: CUDA error: an illegal memory"):
+        render(job)
+
+    assert len(started) == 2
+
+
 def test_an_outage_of_storage_is_waited_for_and_nothing_is_rendered_again(
     tmp_path: Path, s3_server: S3Server, s3_folder: str, at_image: Callable
 ) -> None:
@@ -354,3 +370,88 @@ def test_a_bug_stops_the_job_with_its_traceback_and_what_is_committed_stands(tmp
 
     # Three shards are in flight, so the last of eight was taken when at least five were committed.
     assert num_committed(job) >= 5
+
+
+def test_an_engine_that_cannot_be_loaded_fails_the_job_once(tmp_path: Path, started: list[Any]) -> None:
+    checkpoint = shutil.copytree(DATA / "janus-tiny", tmp_path / "checkpoint")
+    weights = (checkpoint / "model.safetensors").read_bytes()
+    (checkpoint / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    job = make_job(
+        write_prompts(tmp_path / "prompts.parquet", numbered(40)),
+        tmp_path / "out",
+        recipe=recipe(
+            family="janus",
+            checkpoint=str(checkpoint),
+            prompt_format="janus-pro",
+            weights_sha256=weights_digest(open_checkpoint(str(checkpoint))),
+        ),
+        workers=Workers(max=2),
+    )
+
+    with pytest.raises(CheckpointError, match=r"^[^\n]*model.safetensors[^\n]*$"):
+        render(job)
+
+    assert len(started) == 2
+    assert num_committed(job) == 0
+
+
+def test_actors_that_end_while_they_load_are_replaced_a_few_times(
+    tmp_path: Path, started: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(write_prompts(tmp_path / "prompts.parquet", numbered(4)), tmp_path / "out", workers=ONE_ACTOR)
+    start = pool.start_painter
+
+    def doomed(*args: Any) -> Any:
+        actor = start(*args)
+        ray.kill(actor)
+        return actor
+
+    monkeypatch.setattr(pool, "start_painter", doomed)
+    monkeypatch.setattr(dispatch, "BACKOFF_SECONDS", 0)
+
+    with pytest.raises(EngineNeverLoadedError, match="an actor failed to load its engine 3 times: The actor is dead"):
+        render(job)
+
+    assert len(started) == 3
+
+
+def test_a_place_where_no_actor_lives_is_given_up_while_another_renders(
+    tmp_path: Path, started: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = write_prompts(tmp_path / "prompts.parquet", numbered(40, SLOW))
+    job = make_job(prompts, tmp_path / "out", workers=Workers(max=2, batch_size=2))
+    load = dispatch._Dispatch._load
+
+    async def doomed(self: Any, painter: Any) -> None:
+        if painter.actor is not started[0]:
+            while not self._progress.num_painters:
+                await asyncio.sleep(0.05)
+            ray.kill(painter.actor)
+        await load(self, painter)
+
+    monkeypatch.setattr(dispatch._Dispatch, "_load", doomed)
+    monkeypatch.setattr(dispatch, "BACKOFF_SECONDS", 0)
+
+    progress = render(job)
+
+    assert is_whole(job)
+    assert len(started) == 4
+    assert progress.num_painters_lost == 3
+
+
+def test_a_checkpoint_out_of_reach_is_asked_for_again_and_then_named(
+    tmp_path: Path, started: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(
+        write_prompts(tmp_path / "prompts.parquet", numbered(4)),
+        tmp_path / "out",
+        recipe=recipe(family="janus", checkpoint="s3://bucket/checkpoint", prompt_format="janus-pro"),
+        storage={"endpoint_url": "http://127.0.0.1:1", "config_kwargs": {"retries": {"total_max_attempts": 1}}},
+        workers=ONE_ACTOR,
+    )
+    monkeypatch.setattr(dispatch, "BACKOFF_SECONDS", 0)
+
+    with pytest.raises(EngineNeverLoadedError, match="3 times: CheckpointUnreachable: s3://bucket/checkpoint"):
+        render(job)
+
+    assert len(started) == 3

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.toy_job import bytes_of, make_job, manifest_of, recipe, render, write_prompts
@@ -123,6 +123,7 @@ def test_the_same_job_makes_the_same_bytes(tmp_path: Path, layout: str) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+@example(["a.b", "a%2Eb", "a#b", "a%23b", "a?b", "a%3Fb"])
 @given(
     st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/\\"), min_size=1), unique=True)
 )

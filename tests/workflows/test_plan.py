@@ -83,7 +83,7 @@ def test_a_resume_with_any_shard_rows_covers_exactly_the_gaps(num_rows: int, run
 
 def test_what_two_runs_with_other_sizes_committed_both_counts_once() -> None:
     file = prompt_file(num_rows=10)
-    both = [Shard(file=file, start=0, stop=4).id, Shard(file=file, start=0, stop=6).id]
+    both = [Shard(file=file, start=start, stop=stop).id for start, stop in ((0, 4), (0, 6), (2, 5))]
 
     plan = make_plan([file], both, 4)
 

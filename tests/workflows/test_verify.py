@@ -171,6 +171,20 @@ def test_a_manifest_row_that_is_gone_is_found_by_the_count_of_its_prompt(job: Re
     assert len(findings.leftovers) == 1
 
 
+def test_a_weight_of_a_sweep_that_is_gone_is_found_by_the_count_of_its_prompt(tmp_path: Path) -> None:
+    three_weights = recipe(cfg_weights=(1.0, 3.0, 5.0))
+    job = make_job(
+        write_prompts(tmp_path / "prompts.parquet", {"prompt": ["a"], "id": ["x"]}),
+        tmp_path / "out",
+        recipe=three_weights,
+    )
+    render(job)
+
+    change_part(job, lambda table: table.slice(1))
+
+    assert verify(job).faults == ["prompt 'x' has 2 images of 3"]
+
+
 def test_a_row_with_a_weight_of_its_own_has_fewer_images_and_no_fault(job: RenderJob) -> None:
     assert sum(row["prompt_id"] == "d" for row in manifest_of(job)) == 2
     assert verify(job).faults == []
