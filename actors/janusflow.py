@@ -6,7 +6,7 @@ differ in prompt, negative prompt, seed, weight and number of steps.
 The same bytes whatever the batch. Prompts are read alone; attention is computed row by row (`flow_network.attend`); one
 vector per row and pictures go through in calls of a fixed size (`uvit.VectorLinear`, `vae.PICTURES_PER_CALL`). What is
 left are products and convolutions over all positions of all rows: measured on CPUs with torch 2.13, in float32 and
-bfloat16, a row's bits there are the same for 1 to 12 rows and 1 to 16 threads. On a GPU they depend on the number of
+bfloat16, a row's bits there are the same for 1 to 16 rows and 1 to 16 threads. On a GPU they depend on the number of
 rows, so there every call of the network has ROWS_PER_CALL of them.
 """
 

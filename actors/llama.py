@@ -85,8 +85,12 @@ class Llama:
             q_RKGD, k_RKD, v_RKD = self._project(layer, x_RC, cos_R1D, sin_R1D)
             keys[row_R, :, position_R] = k_RKD
             values[row_R, :, position_R] = v_RKD
-            attended = _attend(q_RKGD, keys[:, :, :num_attended], values[:, :, :num_attended], mask_R11T)
-            x_RC = self._finish(layer, x_RC, attended)
+            # One query of a group at a time: with several in a product, a CPU's bits depend on the rows and slots.
+            attended = [
+                _attend(q_RK1D, keys[:, :, :num_attended], values[:, :, :num_attended], mask_R11T)
+                for q_RK1D in q_RKGD.split(1, dim=2)
+            ]
+            x_RC = self._finish(layer, x_RC, torch.cat(attended, dim=2))
         return self._norm(x_RC, self.norm_C)
 
     def _project(

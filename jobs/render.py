@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from actors.errors import InputError
 from jobs.resolve import ignored_columns, remarks, resolve
-from jobs.spec import JobSpec
+from jobs.spec import JobFileError, JobSpec
 from jobs.view import say, watch
 from workflows.job import RenderJob
 from workflows.plan import Plan, make_plan
@@ -25,6 +26,7 @@ def render(spec: JobSpec, *, address: str | None) -> int:
     started_at = time.monotonic()
     num_gpus = pool.count_gpus(address) if spec.workers.gpus_per_actor is None else 0
     job = resolve(spec, num_gpus=num_gpus)
+    _check_gpus(job, address)
     files = find_prompt_files(job.prompts, job.storage, ignored_columns=ignored_columns(job.recipe.family))
     is_resumed = claim_output(job, spec.model_dump())
     plan = plan_remaining(job, files)
@@ -43,6 +45,20 @@ def render(spec: JobSpec, *, address: str | None) -> int:
     _summarize(job, tally, progress, time.monotonic() - started_at)
     _report(job)
     return 0
+
+
+def _check_gpus(job: RenderJob, address: str | None) -> None:
+    """Refuse to wait for GPUs that this machine does not have; a cluster may still get them."""
+    from workflows import pool
+
+    if address or os.environ.get("RAY_ADDRESS"):
+        return
+    wanted, found = job.workers.gpus_per_actor, pool.count_gpus(None)
+    if wanted > found:
+        raise JobFileError(
+            f"workers.gpus_per_actor: this machine has {found} GPUs, got {wanted:g}; 0 renders on CPUs, and --address "
+            "joins a cluster"
+        )
 
 
 def plan_remaining(job: RenderJob, files: list) -> Plan:

@@ -40,7 +40,7 @@ FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 class ModelSection(_Section):
     checkpoint: str = Field(
         description="Hub id, local folder or s3:// folder of a Janus, Janus-Pro or JanusFlow checkpoint, in the "
-        "original or the transformers layout; or a bundled name: janus-shapes, janusflow-shapes, toy."
+        "original or the transformers layout; or a bundled name: janus-shapes, toy."
     )
     revision: str | None = Field(None, description="Branch, tag or commit of a hub id; pinned to its commit.")
     prompt_format: Literal["janus", "janus-pro"] | None = Field(

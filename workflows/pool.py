@@ -143,7 +143,7 @@ def is_node_alive(node_id: str) -> bool:
 
 @contextmanager
 def _device_errors() -> Iterator[None]:
-    """Tell a failure of CUDA from a bug, by its text: torch raises RuntimeError for both."""
+    """Tell a failure of CUDA from a bug by its text: for most of both, torch raises a plain RuntimeError."""
     try:
         yield
     except RuntimeError as error:

@@ -19,6 +19,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaModel
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from actors.model_config import read_shape
 from actors.prompt import PromptTokenizer
 from actors.uvit import UViTDecoder, UViTEncoder
 from examples.shapes.folder import build_tokenizer, save_folder, vision_tower, vocab_size
@@ -51,12 +52,13 @@ class JanusFlowShapes(nn.Module):
 
     def __init__(self, num_tokens: int) -> None:
         super().__init__()
+        shape = read_shape(checkpoint_config(num_tokens))
         self.language_model = nn.ModuleDict({"model": LlamaModel(llama_config(num_tokens))})
-        self.vision_gen_enc_model = UViTEncoder(ENCODER_PARAMS)
+        self.vision_gen_enc_model = UViTEncoder(shape)
         self.vision_gen_enc_aligner = nn.Linear(CHANNELS, HIDDEN)
         self.vision_gen_dec_aligner_norm = LlamaRMSNorm(HIDDEN, 1e-6)
         self.vision_gen_dec_aligner = nn.Linear(HIDDEN, CHANNELS)
-        self.vision_gen_dec_model = UViTDecoder(DECODER_PARAMS)
+        self.vision_gen_dec_model = UViTDecoder(shape)
 
     def forward(
         self, ids_BS: torch.Tensor, mask_BS: torch.Tensor, z_BCHW: torch.Tensor, t_B: torch.Tensor
@@ -150,9 +152,15 @@ def example_batches(
 
 
 def save(folder, tokenizer: Tokenizer, model: JanusFlowShapes) -> None:
-    config = {
+    config = checkpoint_config(vocab_size(tokenizer))
+    save_folder(folder, tokenizer, config, GRID * GRID, IMAGE_SIZE, model.state_dict())
+
+
+def checkpoint_config(num_tokens: int) -> dict:
+    """The checkpoint's config.json, in the original layout."""
+    return {
         "architectures": ["MultiModalityCausalLM"],
-        "language_config": llama_config(vocab_size(tokenizer)).to_diff_dict() | {"torch_dtype": "bfloat16"},
+        "language_config": llama_config(num_tokens).to_diff_dict() | {"torch_dtype": "bfloat16"},
         "model_type": "multi_modality",
         "torch_dtype": "bfloat16",
         "vision_gen_dec_config": {
@@ -165,7 +173,6 @@ def save(folder, tokenizer: Tokenizer, model: JanusFlowShapes) -> None:
             "cls": "CLIPVisionTower", "model_type": "vision_und_enc", "params": vision_tower(IMAGE_SIZE),
         },
     }  # fmt: skip
-    save_folder(folder, tokenizer, config, GRID * GRID, IMAGE_SIZE, model.state_dict())
 
 
 _SHARED_PARAMS = {"block_out_channels": [CHANNELS], "hidden_size": HIDDEN, "norm_eps": 1e-6, "use_bias": True}

@@ -1,69 +1,25 @@
-"""The Janus engine against the reference implementation's numbers, and against itself in other batches.
-
-`tests/data/goldens/janus_*.npz` were made with the reference implementation (deepseek-ai/Janus, commit 1daa72f) in
-float32 on the checkpoint in `tests/data/janus-tiny`.
-"""
+"""The Janus engine against the reference implementation's numbers and transformers' own, and what it refuses."""
 
 from __future__ import annotations
 
-import json
-import random
-from pathlib import Path
+import copy
 
 import numpy as np
 import pytest
 import torch
 
 from actors.janus import JanusEngine, sample_codes
-from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection
+from actors.weights import load_weights
+from tests.actors.janus_engine import GOLDENS, PROMPTS, TINY, engine, request
+from tests.actors.test_weights import transformers_config, transformers_name
 
-DATA = Path(__file__).parents[1] / "data"
-GOLDENS = DATA / "goldens"
-PROMPTS = [entry["prompt"] for entry in json.loads((GOLDENS / "janus_prompts.json").read_text("utf-8"))["prompts"]]
 WEIGHTS = ("1", "5", "7.5")
-
-
-def engine(
-    *, dtype: str = "float32", prompt_format: str = "janus-pro", cfg_interval=None, grid_size=None
-) -> JanusEngine:
-    recipe = Recipe(
-        family="janus",
-        checkpoint="janus-tiny",
-        revision=None,
-        weights_sha256="",
-        prompt_format=prompt_format,
-        vae=None,
-        vae_revision=None,
-        vae_sha256=None,
-        dtype=dtype,
-        sampler="janus-1",
-        cfg_weights=(5.0,),
-        cfg_interval=cfg_interval,
-        temperature=1.0,
-        num_inference_steps=None,
-        images_per_prompt=1,
-        seed=0,
-    )
-    return JanusEngine(recipe, DATA / "janus-tiny", grid_size=grid_size)
 
 
 @pytest.fixture(scope="module")
 def janus() -> JanusEngine:
     return engine()
-
-
-def request(prompt: str, *, cfg_weight: float = 5.0, temperature: float = 0.0, seed: int = 0, negative_prompt=None):
-    return ImageRequest(
-        image_id=f"{prompt[:8]}-{cfg_weight}-{temperature}-{seed}",
-        prompt_id="p",
-        image_index=0,
-        prompt=prompt,
-        negative_prompt=negative_prompt,
-        seed=seed,
-        cfg_weight=cfg_weight,
-        temperature=temperature,
-    )
 
 
 def decode(janus: JanusEngine, requests: list[ImageRequest], choose) -> torch.Tensor:
@@ -156,6 +112,34 @@ def test_the_grid_of_the_published_checkpoints() -> None:
     assert_same_picture(image.pixels[::32], golden["image_rows_u8"])
 
 
+def test_what_guidance_begins_with_are_the_references_logits(janus: JanusEngine) -> None:
+    golden = np.load(GOLDENS / "janus_parts.npz")["prefill_gen_head_last"]
+    np.testing.assert_allclose(torch.stack(janus.predict(PROMPTS[0])), golden, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_transformers_own_generate_gives_the_same_codes_and_pictures(janus: JanusEngine) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.JanusConfig(**copy.deepcopy(transformers_config()), tie_word_embeddings=False)
+    config.vision_config.num_image_tokens = 36
+    theirs = transformers.JanusForConditionalGeneration(config).eval()
+    weights = load_weights(TINY, "janus", dtype=torch.float32, device="cpu")
+    theirs.load_state_dict({transformers_name(name): weights[name] for name in weights}, strict=False)
+    theirs.generation_config.bos_token_id = janus.tokenizer.bos_id
+    theirs.generation_config.pad_token_id = janus.tokenizer.pad_id
+    theirs.generation_config.generation_kwargs = {"boi_token_id": janus.tokenizer.begin_of_image_id}
+
+    for prompt in PROMPTS:
+        ids = torch.tensor([janus.tokenizer.cond_ids(prompt)])
+        codes = theirs.generate(
+            ids, attention_mask=torch.ones_like(ids), generation_mode="image", guidance_scale=5.0, do_sample=False
+        )
+        (image,) = janus.render([request(prompt)])
+        assert image.codes.tolist() == codes[0].tolist()
+        pixels = (theirs.decode_image_tokens(codes)[0].clamp(-1, 1) + 1) * 127.5
+        assert_same_picture(image.pixels, pixels.numpy().astype(int))
+
+
 def test_what_the_model_is_told_of_each_code_is_the_references(janus: JanusEngine) -> None:
     golden = np.load(GOLDENS / "janus_parts.npz")["prepare_gen_img_embeds_all_codes"]
     np.testing.assert_allclose(janus.code_embedding_VC, golden, atol=1e-5)
@@ -184,34 +168,6 @@ def test_temperature_divides_the_logits_and_0_is_the_most_probable() -> None:
 
 
 # ---- an image is a function of its request alone ---------------------------------------------------------------------
-
-
-def mixed_requests(num: int) -> list[ImageRequest]:
-    """Requests that differ in everything a batch may mix, prompt lengths above all."""
-    chance = random.Random(0)
-    return [
-        request(
-            chance.choice(PROMPTS) + " and so on" * chance.randrange(9),
-            cfg_weight=chance.choice([1.0, 2.0, 5.0, 7.5]),
-            temperature=chance.choice([0.0, 0.7, 1.0, 1.0]),
-            seed=seed,
-            negative_prompt=chance.choice([None, None, "blue", "a long list of what is not wanted"]),
-        )
-        for seed in range(num)
-    ]
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_an_images_bytes_do_not_depend_on_its_batch(dtype: str) -> None:
-    janus, requests, chance = engine(dtype=dtype), mixed_requests(16), random.Random(1)
-    alone = [janus.render([one])[0] for one in requests]
-    for batch_size in (2, 3, 5, 8, 16):
-        order = chance.sample(range(16), 16)
-        for start in range(0, 16, batch_size):
-            chosen = order[start : start + batch_size]
-            for index, image in zip(chosen, janus.render([requests[i] for i in chosen]), strict=True):
-                assert image.codes.tolist() == alone[index].codes.tolist()
-                assert image.pixels.tobytes() == alone[index].pixels.tobytes()
 
 
 def test_seeds_decide_images_and_weight_1_takes_no_unconditional_row(janus: JanusEngine) -> None:

@@ -1,0 +1,88 @@
+"""The Janus engine paints an image with the same bytes in any batch, in any place, with any number of threads."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from actors.janus import JanusEngine, Sampler
+from actors.request import ImageRequest
+from tests.actors.janus_engine import engine, mixed_requests, write_random_checkpoint
+
+NUM_REQUESTS = 16
+# Wide enough that the work on one batch is shared among threads; the published models have as many key heads as heads.
+WIDE = {"num_layers": 4, "num_heads": 8, "intermediate_size": 696}
+
+
+@pytest.fixture(autouse=True)
+def num_threads_kept() -> Iterator[None]:
+    num_threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(num_threads)
+
+
+@torch.inference_mode()
+def logits_and_codes(janus: JanusEngine, requests: list[ImageRequest]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """For each image the guided logits of every step [N, V], whose bits say more than the codes [N] chosen by them."""
+    sampler, logits = Sampler(requests, janus.num_codes, janus.torch_device), []
+
+    def choose(step: int, logits_BV: torch.Tensor) -> torch.Tensor:
+        logits.append(logits_BV.clone())
+        return sampler(step, logits_BV)
+
+    codes_BN = janus.decode_tokens(requests, janus.prefill(janus.embed_prompts(requests)), choose)
+    logits_BNV = torch.stack(logits, dim=1)
+    return {request.image_id: (logits_BNV[b], codes_BN[b]) for b, request in enumerate(requests)}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("num_kv_heads", [8, 2])
+def test_logits_and_codes_of_a_wider_model_do_not_depend_on_the_batch(
+    num_kv_heads: int, dtype: str, tmp_path: Path
+) -> None:
+    folder = write_random_checkpoint(tmp_path, hidden_size=256, num_kv_heads=num_kv_heads, **WIDE)
+    janus, requests, chance = engine(folder, dtype=dtype), mixed_requests(NUM_REQUESTS), random.Random(2)
+    torch.set_num_threads(1)
+    alone = {key: value for entry in requests for key, value in logits_and_codes(janus, [entry]).items()}
+    assert len({tuple(codes.tolist()) for _, codes in alone.values()}) == NUM_REQUESTS
+
+    for num_threads, batch_size in ((1, 2), (2, 3), (1, 5), (2, 8), (1, 16), (3, 16), (5, 16)):
+        torch.set_num_threads(num_threads)
+        order = chance.sample(requests, NUM_REQUESTS)
+        for start in range(0, NUM_REQUESTS, batch_size):
+            for key, (logits, codes) in logits_and_codes(janus, order[start : start + batch_size]).items():
+                assert torch.equal(logits, alone[key][0]), f"{num_threads} threads, batch of {batch_size}"
+                assert torch.equal(codes, alone[key][1])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_images_bytes_do_not_depend_on_its_batch(dtype: str) -> None:
+    janus, requests, chance = engine(dtype=dtype), mixed_requests(NUM_REQUESTS), random.Random(1)
+    torch.set_num_threads(1)
+    alone = {entry.image_id: janus.render([entry])[0] for entry in requests}
+
+    for num_threads, batch_size in ((1, 2), (2, 3), (1, 5), (3, 8), (1, 16)):
+        torch.set_num_threads(num_threads)
+        order = chance.sample(requests, NUM_REQUESTS)
+        for start in range(0, NUM_REQUESTS, batch_size):
+            for image in janus.render(order[start : start + batch_size]):
+                assert image.codes.tolist() == alone[image.image_id].codes.tolist()
+                assert image.pixels.tobytes() == alone[image.image_id].pixels.tobytes()
+
+
+def test_rows_that_are_filled_up_change_nothing() -> None:
+    """What a GPU needs, where bits depend on the number of rows: tried here, where they do not."""
+    janus, filling = engine(), engine()
+    filling.fixed_rows, num_rows = 12, []
+    decode = filling.llama.decode
+    filling.llama.decode = lambda x_RC, *rest: num_rows.append(len(x_RC)) or decode(x_RC, *rest)
+    requests = mixed_requests(7)
+
+    for image, expected in zip(filling.render(requests), janus.render(requests), strict=True):
+        assert image.codes.tolist() == expected.codes.tolist()
+        assert image.pixels.tobytes() == expected.pixels.tobytes()
+    assert set(num_rows) == {12}
