@@ -122,7 +122,7 @@ def test_transformers_own_generate_gives_the_same_codes_and_pictures(janus: Janu
     transformers = pytest.importorskip("transformers")
     config = transformers.JanusConfig(**copy.deepcopy(transformers_config()), tie_word_embeddings=False)
     config.vision_config.num_image_tokens = 36
-    theirs = transformers.JanusForConditionalGeneration(config).eval()
+    theirs = transformers.JanusForConditionalGeneration(config).float().eval()
     weights = load_weights(TINY, "janus", dtype=torch.float32, device="cpu")
     theirs.load_state_dict({transformers_name(name): weights[name] for name in weights}, strict=False)
     theirs.generation_config.bos_token_id = janus.tokenizer.bos_id
