@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from actors.code_sampler import CodeSampler
 from actors.guidance import guide, is_guided, is_inside
 from actors.linear import MIN_ROWS, Linear
 from actors.llama import Llama, num_slots
 from actors.model_config import read_shape
-from actors.noise import uniform_noise
 from actors.prompt import PromptTokenizer
 from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
@@ -163,25 +163,31 @@ class JanusEngine:
                 hidden_RC = self.llama.decode(x_RC, length_R + step, cache, num_slots(longest + step + 1))
         return torch.stack(codes, dim=1)
 
-    def decode_pixels(self, codes_BN: torch.Tensor) -> np.ndarray:
-        """Pixels, uint8 [B, height, width, 3]."""
+    def decode_pixels(self, codes_BN: torch.Tensor) -> tuple[np.ndarray, list[bool]]:
+        """Pixels, uint8 [B, height, width, 3], and whether the decoder's numbers were finite, for each image."""
         num_missing = -len(codes_BN) % PICTURES_PER_CALL
         filled = torch.cat([codes_BN, codes_BN[:1].expand(num_missing, -1)])
-        grid = (self.grid_size, self.grid_size)
-        parts = [to_uint8(self.vq(part, grid)).cpu() for part in filled.split(PICTURES_PER_CALL)]
-        return torch.cat(parts)[: len(codes_BN)].numpy()
+        grid, pixels, is_finite = (self.grid_size, self.grid_size), [], []
+        for part in filled.split(PICTURES_PER_CALL):
+            decoded = self.vq(part, grid)
+            pixels.append(to_uint8(decoded).cpu())
+            is_finite.append(decoded.isfinite().flatten(1).all(dim=1))
+        return torch.cat(pixels)[: len(codes_BN)].numpy(), torch.cat(is_finite)[: len(codes_BN)].tolist()
 
     def _render_batch(self, requests: Sequence[ImageRequest]) -> list[RenderedImage | Rejection]:
         states = self.prefill(self.embed_prompts(requests))
-        sampler = Sampler(requests, self.num_codes, self.torch_device)
+        sampler = CodeSampler(requests, self.num_codes, self.torch_device)
         codes_BN = self.decode_tokens(requests, states, sampler)
-        pixels, codes = self.decode_pixels(codes_BN), codes_BN.to(torch.int32).cpu().numpy()
-        return [
-            RenderedImage(image_id=request.image_id, pixels=pixels[b], codes=codes[b])
-            if is_finite
-            else Rejection(image_id=request.image_id, reason="the model's logits became NaN or infinite")
-            for b, (request, is_finite) in enumerate(zip(requests, sampler.is_finite_B.tolist(), strict=True))
-        ]
+        pixels, are_pixels_finite = self.decode_pixels(codes_BN)
+        codes, are_logits_finite = codes_BN.to(torch.int32).cpu().numpy(), sampler.is_finite_B.tolist()
+        answers: list[RenderedImage | Rejection] = []
+        for b, request in enumerate(requests):
+            if are_logits_finite[b] and are_pixels_finite[b]:
+                answers.append(RenderedImage(image_id=request.image_id, pixels=pixels[b], codes=codes[b]))
+            else:
+                what = "picture decoder's numbers" if are_logits_finite[b] else "model's logits"
+                answers.append(Rejection(image_id=request.image_id, reason=f"the {what} became NaN or infinite"))
+        return answers
 
     def _start_rows(self, states: list[PromptState], num_rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Last hidden state [R, C], number of tokens [R] and the cache of the rows; an empty row repeats the first."""
@@ -213,37 +219,6 @@ class JanusEngine:
         bytes_per_row = bytes_per_token * num_slots(TYPICAL_PROMPT + self.num_codes)
         free_bytes = torch.cuda.mem_get_info()[0] * CACHE_SHARE
         return next((rows for rows in GPU_ROWS if rows * bytes_per_row <= free_bytes), GPU_ROWS[-1])
-
-
-class Sampler:
-    """Chooses codes by inverse CDF with each image's own uniform numbers; temperature 0 takes the most probable.
-
-    Without a stop of the device in the loop: an image whose logits are not finite is noted in `is_finite_B`.
-    """
-
-    def __init__(self, requests: Sequence[ImageRequest], num_codes: int, device: torch.device) -> None:
-        noise = np.stack([uniform_noise(request.seed, num_codes) for request in requests])
-        self.uniform_BN = torch.from_numpy(noise).to(device)
-        self.temperature_B = torch.tensor([request.temperature for request in requests], device=device)
-        self.is_finite_B = torch.ones(len(requests), dtype=torch.bool, device=device)
-
-    def __call__(self, step: int, logits_BV: torch.Tensor) -> torch.Tensor:
-        self.is_finite_B &= logits_BV.sum(dim=1).isfinite()
-        return sample_codes(logits_BV, self.uniform_BN[:, step], self.temperature_B)
-
-
-def sample_codes(logits_BV: torch.Tensor, uniform_B: torch.Tensor, temperature_B: torch.Tensor) -> torch.Tensor:
-    """The first code whose cumulative probability exceeds the uniform number; the most probable at temperature 0.
-
-    `uniform_B` is float64 in [0, 1). The sum runs in float64 over the float32 probabilities, and the number is scaled
-    by its end, which rounding keeps a little from 1. Returns int64 [B].
-    """
-    is_greedy_B = temperature_B == 0
-    # So cold that every other code's probability is exactly 0, and a power of two, which merges no two logits.
-    divisor_B = torch.where(is_greedy_B, 2.0**-64, temperature_B)
-    cdf_BV = torch.softmax(logits_BV / divisor_B[:, None], dim=-1).cumsum(dim=-1, dtype=torch.float64)
-    threshold_B = torch.where(is_greedy_B, 0.0, uniform_B) * cdf_BV[:, -1]
-    return torch.searchsorted(cdf_BV, threshold_B[:, None], right=True).squeeze(1).clamp(max=logits_BV.shape[1] - 1)
 
 
 class _Mlp:

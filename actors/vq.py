@@ -155,10 +155,11 @@ class Conv1(nn.Conv2d):
 
 
 def _silu_(x: torch.Tensor) -> torch.Tensor:
-    """SiLU in place, with bits that do not depend on the number of threads.
+    """SiLU in place, with bits that do not depend on the number of threads; channels are a multiple of 32 here.
 
     On a CPU torch cuts the elements into equal shares, a thread each, of at least 32768; in float32 the end of a share
-    is rounded differently unless it is a multiple of 32 elements long. In these three parts every share is one.
+    is rounded differently (see silu.py) unless it is a multiple of 32 elements long. In these three parts every share
+    is one. Up to a third faster, over the whole decoder, than the formula of silu.py, which takes any size.
     """
     if x.device.type != "cpu":
         return F.silu(x, inplace=True)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from actors.janus import JanusEngine, sample_codes
+from actors.code_sampler import sample_codes
+from actors.janus import JanusEngine
 from actors.request import ImageRequest, Rejection
 from actors.weights import load_weights
 from tests.actors.janus_engine import GOLDENS, PROMPTS, TINY, engine, request
@@ -145,28 +146,6 @@ def test_what_the_model_is_told_of_each_code_is_the_references(janus: JanusEngin
     np.testing.assert_allclose(janus.code_embedding_VC, golden, atol=1e-5)
 
 
-# ---- sampling --------------------------------------------------------------------------------------------------------
-
-
-def test_sampling_takes_the_first_code_beyond_the_uniform_number() -> None:
-    logits = torch.tensor([0.5, 0.25, 0.125, 0.125]).log().repeat(5, 1)
-    uniform = torch.tensor([0.0, 0.49, 0.51, 0.76, 1 - 2.0**-53], dtype=torch.float64)
-    assert sample_codes(logits, uniform, torch.ones(5)).tolist() == [0, 0, 1, 2, 3]
-
-
-def test_sampled_frequencies_are_the_probabilities() -> None:
-    probs = torch.tensor([0.1, 0.0, 0.6, 0.3])
-    uniform = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
-    codes = sample_codes(probs.log().repeat(1000, 1), uniform, torch.ones(1000))
-    assert torch.bincount(codes, minlength=4).tolist() == [100, 0, 600, 300]
-
-
-def test_temperature_divides_the_logits_and_0_is_the_most_probable() -> None:
-    logits = torch.tensor([[0.0, 1.0, 3.0]]).repeat(2, 1)
-    uniform = torch.tensor([0.05, 0.05], dtype=torch.float64)
-    assert sample_codes(logits, uniform, torch.tensor([2.0, 0.0])).tolist() == [0, 2]
-
-
 # ---- an image is a function of its request alone ---------------------------------------------------------------------
 
 
@@ -220,3 +199,14 @@ def test_nan_in_one_row_rejects_that_image_and_no_other() -> None:
     image, rejection = janus.render([request(PROMPTS[0]), request(PROMPTS[2])])
     assert image.codes.tolist() == good.codes.tolist()
     assert rejection == Rejection(image_id=rejection.image_id, reason="the model's logits became NaN or infinite")
+
+
+def test_nan_in_one_codebook_entry_rejects_the_images_that_use_it_and_no_other() -> None:
+    janus = engine()
+    good, bad = janus.render([request(PROMPTS[0]), request(PROMPTS[1])])
+    code = next(code for code in bad.codes if code not in good.codes)
+    with torch.inference_mode():
+        janus.vq.quantize.embedding.weight[code] = torch.nan
+    image, rejection = janus.render([request(PROMPTS[0]), request(PROMPTS[1])])
+    assert image.pixels.tobytes() == good.pixels.tobytes()
+    assert rejection == Rejection(image_id="image", reason="the picture decoder's numbers became NaN or infinite")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from actors.janus import JanusEngine, Sampler
+from actors.code_sampler import CodeSampler
+from actors.janus import JanusEngine
 from actors.request import ImageRequest
 from tests.actors.janus_engine import engine, mixed_requests, write_random_checkpoint
 
@@ -28,7 +29,7 @@ def num_threads_kept() -> Iterator[None]:
 @torch.inference_mode()
 def logits_and_codes(janus: JanusEngine, requests: list[ImageRequest]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """For each image the guided logits of every step [N, V], whose bits say more than the codes [N] chosen by them."""
-    sampler, logits = Sampler(requests, janus.num_codes, janus.torch_device), []
+    sampler, logits = CodeSampler(requests, janus.num_codes, janus.torch_device), []
 
     def choose(step: int, logits_BV: torch.Tensor) -> torch.Tensor:
         logits.append(logits_BV.clone())

@@ -1,0 +1,45 @@
+"""From guided logits to the images' next codes: inverse CDF, each image with its own uniform numbers and temperature.
+
+B images, V codebook entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from actors.noise import uniform_noise
+from actors.request import ImageRequest
+
+
+class CodeSampler:
+    """Chooses codes by inverse CDF with each image's own uniform numbers; temperature 0 takes the most probable.
+
+    Without a stop of the device in the loop: an image whose logits are not finite is noted in `is_finite_B`.
+    """
+
+    def __init__(self, requests: Sequence[ImageRequest], num_codes: int, device: torch.device) -> None:
+        noise = np.stack([uniform_noise(request.seed, num_codes) for request in requests])
+        self.uniform_BN = torch.from_numpy(noise).to(device)
+        self.temperature_B = torch.tensor([request.temperature for request in requests], device=device)
+        self.is_finite_B = torch.ones(len(requests), dtype=torch.bool, device=device)
+
+    def __call__(self, step: int, logits_BV: torch.Tensor) -> torch.Tensor:
+        self.is_finite_B &= logits_BV.sum(dim=1).isfinite()
+        return sample_codes(logits_BV, self.uniform_BN[:, step], self.temperature_B)
+
+
+def sample_codes(logits_BV: torch.Tensor, uniform_B: torch.Tensor, temperature_B: torch.Tensor) -> torch.Tensor:
+    """The first code whose cumulative probability exceeds the uniform number; the most probable at temperature 0.
+
+    `uniform_B` is float64 in [0, 1). The sum runs in float64 over the float32 probabilities, and the number is scaled
+    by its end, which rounding keeps a little from 1. Returns int64 [B].
+    """
+    is_greedy_B = temperature_B == 0
+    # So cold that every other code's probability is exactly 0, and a power of two, which merges no two logits.
+    divisor_B = torch.where(is_greedy_B, 2.0**-64, temperature_B)
+    cdf_BV = torch.softmax(logits_BV / divisor_B[:, None], dim=-1).cumsum(dim=-1, dtype=torch.float64)
+    threshold_B = torch.where(is_greedy_B, 0.0, uniform_B) * cdf_BV[:, -1]
+    return torch.searchsorted(cdf_BV, threshold_B[:, None], right=True).squeeze(1).clamp(max=logits_BV.shape[1] - 1)
