@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from actors.errors import JobFailure
 from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
 
@@ -66,14 +65,10 @@ class Engine(Protocol):
         """One answer per request, in order. An image's bytes do not depend on the other requests."""
 
 
-class EngineLoadError(JobFailure):
-    """The checkpoint cannot be loaded as this family: no other actor will manage it either."""
-
-
 def load_engine(recipe: Recipe, folder: Path | None, vae_folder: Path | None) -> Engine:
     """Build the recipe's engine from checkpoint folders that lie on this machine's disk (None for the toy engine).
 
-    The device is the first visible GPU, or the CPU. Raises EngineLoadError with the reason.
+    The device is the first visible GPU, or the CPU. Raises CheckpointError with the reason.
     """
     module_name, class_name = FAMILIES[recipe.family].engine.split(":")
     engine_class = getattr(importlib.import_module(module_name), class_name)

@@ -54,7 +54,7 @@ class PainterActor:
         self._painter: Painter | None = None
 
     def load(self) -> EngineCard:
-        """Fetch the checkpoint to this machine and build the engine. Raises EngineLoadError or CheckpointError."""
+        """Fetch the checkpoint to this machine and build the engine. Raises CheckpointError."""
         with _device_errors():
             engine = open_engine(self._job.recipe, self._job.storage, allow_faults=self._job.allow_faults)
         self._painter = Painter(engine, self._job.workers.batch_size)

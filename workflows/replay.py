@@ -31,7 +31,7 @@ class Replay:
 def replay_images(storage: Storage, num_images: int, seed: int) -> Iterator[Replay]:
     """Render `num_images` randomly picked images again and compare the files byte for byte.
 
-    Raises OtherWeightsError, CheckpointError or EngineLoadError when the model of a row is not to be had.
+    Raises OtherWeightsError or CheckpointError when the model of a row is not to be had.
     """
     rows = _pick_rows(storage, num_images, random.Random(seed))
     for recipe in dict.fromkeys(_recipe_of(row) for row in rows):
