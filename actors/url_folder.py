@@ -29,7 +29,9 @@ class UrlFolder:
 
         self.name = url.rstrip("/")
         with _explained(self.name):
-            self._filesystem, self._root = fsspec.core.url_to_fs(self.name, **storage_options)
+            # Of the job's storage options, this one is for its output and not for fsspec.
+            options = {key: value for key, value in storage_options.items() if key != "conditional_create"}
+            self._filesystem, self._root = fsspec.core.url_to_fs(self.name, **options)
 
     def files(self) -> dict[str, StoredFile]:
         return {name: StoredFile(name=name, size=entry["size"]) for name, entry in self._listing.items()}

@@ -119,16 +119,32 @@ def status(output: str, endpoint_url: str | None, as_json: bool) -> int:
     return status(output, endpoint_url, as_json=as_json)
 
 
+@cli.command(name="retry-rejected")
+@output
+@endpoint_url
+@settings
+@click.option("--address", metavar="ADDR", help="Ray cluster to join (host:port or auto); starts Ray here if left out.")
+def retry_rejected(output: str, endpoint_url: str | None, settings: tuple[str, ...], address: str | None) -> int:
+    """Render the rejected rows of an output again in place, with the same ids and seeds.
+
+    For rows whose reason may have passed: numbers that became NaN, a GPU that failed, software that was mended.
+    """
+    from jobs.retry_rejected import retry_rejected
+
+    return retry_rejected(output, endpoint_url, settings, address=address)
+
+
 @cli.command()
 @output
 @endpoint_url
 @click.option("--replay", metavar="N", type=click.IntRange(min=1), help="Render N random images again; compare bytes.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Which images --replay picks.")
-def verify(output: str, endpoint_url: str | None, replay: int | None, seed: int) -> int:
+@click.option("--clean", is_flag=True, help="Remove the files of lost attempts, which no manifest row names.")
+def verify(output: str, endpoint_url: str | None, replay: int | None, seed: int, clean: bool) -> int:
     """Check every file, hash and key of an output against its manifest. Exits 1 on a fault."""
     from jobs.verify import verify
 
-    return verify(output, endpoint_url, num_replays=replay or 0, seed=seed)
+    return verify(output, endpoint_url, num_replays=replay or 0, seed=seed, is_cleaned=clean)
 
 
 @cli.command()

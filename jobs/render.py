@@ -10,13 +10,14 @@ from jobs.resolve import ignored_columns, remarks, resolve
 from jobs.spec import JobFileError, JobSpec
 from jobs.view import say, watch
 from workflows.job import RenderJob
+from workflows.patience import patiently
 from workflows.plan import Plan, make_plan
 from workflows.progress import Progress
 from workflows.prompts import find_prompt_files
 from workflows.report import write_report
-from workflows.resume import claim_output, committed_shards, mark_success
+from workflows.resume import claim_output, claimed_shard_rows, committed_shards, mark_success
 from workflows.status import Tally, tally_output
-from workflows.storage import Storage, storage_errors
+from workflows.storage import Storage, StorageFailure, failures_of, storage_errors
 
 
 def render(spec: JobSpec, *, address: str | None) -> int:
@@ -26,10 +27,11 @@ def render(spec: JobSpec, *, address: str | None) -> int:
     started_at = time.monotonic()
     num_gpus = pool.count_gpus(address) if spec.workers.gpus_per_actor is None else 0
     job = resolve(spec, num_gpus=num_gpus)
-    _check_gpus(job, address)
+    check_gpus(job, address)
     files = find_prompt_files(job.prompts, job.storage, ignored_columns=ignored_columns(job.recipe.family))
     is_resumed = claim_output(job, spec.model_dump())
-    plan = plan_remaining(job, files)
+    with failures_of(job.output):
+        plan = plan_remaining(job, files)
     introduce(job, plan, is_resumed=is_resumed)
     progress = Progress()
     if plan.num_shards_remaining:
@@ -40,14 +42,13 @@ def render(spec: JobSpec, *, address: str | None) -> int:
         progress = _progress_of(job, plan)
         with watch(progress):
             render_shards(job, plan, progress)
-    tally = tally_output(job.output, job.storage)
-    mark_success(job, tally.num_images, tally.num_rejected)
+    tally = settle(job, is_finished=True)
     _summarize(job, tally, progress, time.monotonic() - started_at)
-    _report(job)
+    write_page(job)
     return 0
 
 
-def _check_gpus(job: RenderJob, address: str | None) -> None:
+def check_gpus(job: RenderJob, address: str | None) -> None:
     """Refuse to wait for GPUs that this machine does not have; a cluster may still get them."""
     from workflows import pool
 
@@ -63,8 +64,9 @@ def _check_gpus(job: RenderJob, address: str | None) -> None:
 
 def plan_remaining(job: RenderJob, files: list) -> Plan:
     """The plan of what is not committed yet in the job's output."""
+    storage = Storage(job.output, job.storage)
     with storage_errors(job.output):
-        return make_plan(files, committed_shards(Storage(job.output, job.storage)), job.shard_rows)
+        return make_plan(files, committed_shards(storage), claimed_shard_rows(storage, job))
 
 
 def introduce(job: RenderJob, plan: Plan, *, is_resumed: bool) -> None:
@@ -79,16 +81,28 @@ def introduce(job: RenderJob, plan: Plan, *, is_resumed: bool) -> None:
     )
     for line in remarks(job):
         say(f"note: {line}")
+    if plan.shard_rows != job.shard_rows:
+        say(f"note: shard_rows stays {plan.shard_rows:,}, with which this output was begun")
     if is_resumed:
         say(f"resuming: {plan.num_rows_committed:,} prompts are done, {plan.num_shards_remaining:,} shards are left")
 
 
-def _report(job: RenderJob) -> None:
+def settle(job: RenderJob, *, is_finished: bool) -> Tally:
+    """Count what is there and mark a finished output; waits for storage as the shards do."""
+    seconds = job.workers.storage_patience
+    with failures_of(job.output):
+        tally = patiently(seconds, tally_output, job.output, job.storage)
+        if is_finished:
+            patiently(seconds, mark_success, job, tally.num_images, tally.num_rejected)
+    return tally
+
+
+def write_page(job: RenderJob) -> None:
     """Write report.html and say where. A page that cannot be written takes nothing from a finished job."""
     say("writing the report ...")
     try:
         say(f"report    {write_report(Storage(job.output, job.storage)).place}")
-    except InputError as error:
+    except (InputError, StorageFailure) as error:
         say(f"note: the report was not written: {error}")
 
 

@@ -51,6 +51,7 @@ def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True) -> Render
         gpus_per_actor=gpus,
         batch_size=None if isinstance(batch_size, str) else batch_size,
         max_tries=spec.workers.max_tries,
+        storage_patience=spec.workers.storage_patience,
     )
     _check_output(settled(spec.prompts), settled(spec.output))
     return RenderJob(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 import math
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -123,6 +124,9 @@ class WorkersSection(_Section):
     )
     batch_size: int | Literal["auto"] = Field("auto", description="Images rendered together by one actor.")
     max_tries: int = Field(3, ge=1, description="How often a shard may fail before the job does.")
+    storage_patience: FiniteFloat = Field(
+        300, ge=0, description="Seconds that each step of a shard waits for storage that does not answer, or is busy."
+    )
 
     @field_validator("batch_size")
     @classmethod
@@ -189,14 +193,14 @@ def read_job_file(path: str, settings: list[str]) -> JobSpec:
         raise JobFileError(f"job file {path} is not YAML: {error}") from error
     if not isinstance(fields, dict):
         raise JobFileError(f"job file {path} must hold keys and values, it holds {type(fields).__name__}")
+    return check_fields({"name": Path(path).stem, **fields}, settings)
+
+
+def check_fields(fields: dict[str, Any], settings: Iterable[str] = ()) -> JobSpec:
+    """The spec these fields make, with `key=value` settings laid over. Raises JobFileError, a line for each fault."""
+    fields = copy.deepcopy(fields)
     for setting in settings:
         _lay_over(fields, setting)
-    fields.setdefault("name", Path(path).stem)
-    return check_fields(fields)
-
-
-def check_fields(fields: dict[str, Any]) -> JobSpec:
-    """The spec these fields make. Raises JobFileError with one line for each fault."""
     try:
         return JobSpec.model_validate(fields)
     except pydantic.ValidationError as error:

@@ -6,6 +6,7 @@ import click
 
 from jobs.outputs import open_output
 from jobs.resolve import ignored_columns
+from workflows.leftovers import LIVE_SECONDS, clean
 from workflows.plan import make_plan
 from workflows.prompts import find_prompt_files
 from workflows.replay import replay_images
@@ -16,7 +17,7 @@ from workflows.verify import Findings, verify_output
 MAX_LINES = 20  # of each kind of finding
 
 
-def verify(output: str, endpoint_url: str | None, *, num_replays: int, seed: int) -> int:
+def verify(output: str, endpoint_url: str | None, *, num_replays: int, seed: int, is_cleaned: bool) -> int:
     """Print what was checked and found; 1 if anything is missing or wrong."""
     storage, claim = open_output(output, endpoint_url)
     with storage_errors(output):
@@ -24,6 +25,8 @@ def verify(output: str, endpoint_url: str | None, *, num_replays: int, seed: int
         plan = make_plan(files, committed_shards(storage), claim.shard_rows)
         findings = verify_output(storage, plan, claim.recipe)
     _print_findings(findings)
+    if is_cleaned:
+        _clean(storage, findings)
     num_different = _print_replays(storage, num_replays, seed) if num_replays else 0
     return 0 if findings.is_whole and not num_different else 1
 
@@ -39,6 +42,23 @@ def _print_findings(findings: Findings) -> None:
             f"leftovers   {len(findings.leftovers):,} files that no manifest row names (of attempts that were lost)"
         )
         _print_some(findings.leftovers)
+
+
+def _clean(storage: Storage, findings: Findings) -> None:
+    """Remove the leftovers and say which; where the manifest is at fault, it does not say what is left over."""
+    if findings.faults:
+        click.echo("removed     nothing: a file may seem left over because a part of the manifest is at fault")
+        return
+    with storage_errors(storage.url):
+        cleaning = clean(storage, findings.leftovers, committed_shards(storage))
+    click.echo(f"removed     {len(cleaning.removed):,}")
+    _print_some(cleaning.removed)
+    if cleaning.kept:
+        click.echo(
+            f"kept        {len(cleaning.kept):,} of shards that are not committed: an attempt may still be at them; "
+            f"they are removed when the shard is committed or they are {LIVE_SECONDS // 3600} hours old"
+        )
+        _print_some(cleaning.kept)
 
 
 def _print_some(lines: list[str]) -> None:

@@ -1,7 +1,8 @@
 """Pictures and manifest of a shard into storage: images first, then the rejected rows, the manifest part last.
 
-A shard is committed when its manifest part exists. The part is created, never overwritten, and so are the images: the
-first attempt to commit wins and a late one changes nothing, even where it came to other bytes on another kind of GPU.
+A shard is committed when its manifest part exists. The part is created, never overwritten, and so are the images and
+the rejected rows, which the part names: the first attempt to commit wins and a late one changes nothing, even where it
+came to other bytes or rejected other images on another kind of GPU.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from actors.request import ImageRequest, Rejection, RenderedImage
 from workflows.encode import EXTENSIONS, encode_image
 from workflows.job import RenderJob
 from workflows.layouts import location, npy_bytes, parquet_bytes, write_pack
+from workflows.parts import REJECTED_KEY, manifest_name
 from workflows.picture_statistics import STATISTICS_FIELDS, picture_statistics
 from workflows.plan import Shard
 from workflows.shard import RejectedRow, ShardRows
@@ -88,7 +90,10 @@ class WrittenBatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
-    """What one commit attempt did; `is_first` is False where another attempt had committed the shard before."""
+    """What one commit attempt came to; `is_first` is False where another attempt has committed the shard.
+
+    A retry that made no image commits nothing: what was rejected before stands.
+    """
 
     shard_id: str
     num_images: int
@@ -122,17 +127,15 @@ def commit_shard(job: RenderJob, rows: ShardRows, *written: WrittenBatch) -> Rec
     found = manifest.num_rows + sum(len(batch.rejected) for batch in written)
     if found != expected:
         raise AssertionError(f"shard {shard.id} has {found} answers for {expected} requests")
-    if storage.exists(manifest_name(shard.id)):
+    if (shard.retry and not manifest.num_rows) or storage.exists(manifest_name(shard.id)):
         return _receipt(shard, manifest, rejected, is_first=False)
     manifest = write_pack(storage, job.images.layout, shard.id, packed, manifest)
+    rejected_name = ""
     if rejected:
-        storage.write(f"rejected/{shard.id}.parquet", _rejected_bytes(shard, rejected))
+        rejected_name = storage.put_beside(f"rejected/{shard.id}.parquet", _rejected_bytes(shard, rejected))
+    manifest = manifest.replace_schema_metadata({REJECTED_KEY: rejected_name})
     is_first = storage.create(manifest_name(shard.id), parquet_bytes(manifest))
     return _receipt(shard, manifest, rejected, is_first=is_first)
-
-
-def manifest_name(shard_id: str) -> str:
-    return f"manifest/{shard_id}.parquet"
 
 
 def _write_image(

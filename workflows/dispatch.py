@@ -16,6 +16,7 @@ from workflows.job import RenderJob
 from workflows.patience import patiently
 from workflows.plan import Plan, Shard
 from workflows.progress import Progress
+from workflows.retry import read_again
 from workflows.shard_queue import ShardQueue
 from workflows.storage import is_transient
 
@@ -185,19 +186,19 @@ class _Dispatch:
 
 
 def _read_shard(job: RenderJob, shard: Shard) -> shards.ShardRows:
-    return patiently(shards.read_shard, job, shard)
+    return patiently(job.workers.storage_patience, read_again if shard.retry else shards.read_shard, job, shard)
 
 
 def _write_batch(
     job: RenderJob, shard_id: str, device: str, batch: list
 ) -> tuple[commit.WrittenBatch, tuple[int, int]]:
     """The Ray task around `write_batch`: the rows stay where they are, only the counts go to the driver."""
-    written = patiently(commit.write_batch, job, shard_id, device, batch)
+    written = patiently(job.workers.storage_patience, commit.write_batch, job, shard_id, device, batch)
     return written, (len(written.rows), written.num_bytes)
 
 
 def _commit_shard(job: RenderJob, rows: shards.ShardRows, *written: commit.WrittenBatch) -> commit.Receipt:
-    return patiently(commit.commit_shard, job, rows, *written)
+    return patiently(job.workers.storage_patience, commit.commit_shard, job, rows, *written)
 
 
 def _may_pass(error: Exception) -> bool:

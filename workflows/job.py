@@ -21,7 +21,8 @@ class Images:
 class Workers:
     """The pool: at least `min` actors to begin, never more than `max` (None: as many as the cluster has room for).
 
-    `gpus_per_actor` 0 renders on CPUs. `batch_size` None lets the engine choose.
+    `gpus_per_actor` 0 renders on CPUs. `batch_size` None lets the engine choose. Each step of a shard waits
+    `storage_patience` seconds for storage that is away before it counts as failed.
     """
 
     min: int = 1
@@ -29,6 +30,7 @@ class Workers:
     gpus_per_actor: float = 0
     batch_size: int | None = None
     max_tries: int = 3
+    storage_patience: float = 300.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +48,13 @@ class RenderJob:
     allow_faults: bool = False
 
     def pinned(self) -> dict[str, Any]:
-        """What a resume must find unchanged, by dotted field name: the recipe, the prompts and the image layout."""
+        """What a resume must find unchanged, by dotted field name: the recipe, the prompts, how images are stored."""
         recipe = {f"recipe.{key}": value for key, value in self.recipe.to_dict().items()}
         images = {"images.format": self.images.format, "images.layout": self.images.layout}
-        return {"prompts": self.prompts, **images, "images.keep_latents": self.images.keep_latents, **recipe}
+        return {
+            "prompts": self.prompts,
+            **images,
+            "images.keep_latents": self.images.keep_latents,
+            "storage.conditional_create": self.storage.get("conditional_create", True),
+            **recipe,
+        }

@@ -16,6 +16,8 @@ from actors.errors import InputError
 from workflows.prompts import PromptFile
 
 _SHARD_ID = re.compile(r".*-(?P<file>[0-9a-f]{12})-(?P<version>[0-9a-f]{8})-(?P<start>\d{9,})-(?P<stop>\d{9,})$")
+_PART_ID = re.compile(r"(?P<shard>.+)\.retry-(?P<retry>\d+)$")
+_PART_OF_FILE = re.compile(r"\w+/(?P<part>[^/]*-[0-9a-f]{12}-[0-9a-f]{8}-\d{9,}-\d{9,}(\.retry-\d+)?)[./]")
 
 
 class SourceChangedError(InputError):
@@ -24,18 +26,26 @@ class SourceChangedError(InputError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shard:
-    """Rows `start` to `stop` of one prompt file: the unit of dispatch, of retry and of commit."""
+    """Rows `start` to `stop` of one prompt file: the unit of dispatch, of retry and of commit.
+
+    `retry` 0 makes all their images; 1, 2, ... those that the last part before it rejected (`retry-rejected`).
+    """
 
     file: PromptFile
     start: int
     stop: int
+    retry: int = 0
 
     @property
     def id(self) -> str:
-        """`<file stem>-<hash of its name>-<its version>-<start>-<stop>`: other files and ranges change nothing."""
+        """`<file stem>-<hash of its name>-<its version>-<start>-<stop>`: other files and ranges change nothing.
+
+        The parts of retries have `.retry-1`, `.retry-2`, ... behind it.
+        """
         # Readers of a folder of Parquet files pass over names that begin with a dot or an underscore.
         stem = re.sub(r"[^A-Za-z0-9_.]", "_", PurePosixPath(self.file.name).stem)[:40].lstrip("._") or "prompts"
-        return f"{stem}-{_name_hash(self.file.name)}-{self.file.version}-{self.start:09d}-{self.stop:09d}"
+        place = f"{stem}-{_name_hash(self.file.name)}-{self.file.version}-{self.start:09d}-{self.stop:09d}"
+        return part_id(place, self.retry)
 
     @property
     def num_rows(self) -> int:
@@ -80,6 +90,20 @@ class Plan:
             position = max(position, stop)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetryPlan:
+    """The shards to go through again for what was rejected of them; reads as a `Plan` does."""
+
+    shards: tuple[Shard, ...]
+
+    @property
+    def num_shards_remaining(self) -> int:
+        return len(self.shards)
+
+    def remaining_shards(self) -> Iterator[Shard]:
+        return iter(self.shards)
+
+
 def make_plan(files: Iterable[PromptFile], committed_shards: Iterable[str], shard_rows: int) -> Plan:
     """Subtract the committed shards (their ids) from the files. Raises SourceChangedError naming a changed file."""
     files = tuple(files)
@@ -100,8 +124,35 @@ def make_plan(files: Iterable[PromptFile], committed_shards: Iterable[str], shar
     return Plan(files=files, committed={name: sorted(r) for name, r in committed.items()}, shard_rows=shard_rows)
 
 
-def row_range(shard_id: str) -> tuple[int, int]:
-    """The rows (start, stop) that a shard id stands for."""
+def shard_of(files: Iterable[PromptFile], shard_id: str, *, retry: int) -> Shard | None:
+    """A retry of a committed shard; None if its file was taken away. A file that changed is `make_plan`'s to refuse."""
+    match = _SHARD_ID.match(shard_id)
+    by_hash = {_name_hash(file.name): file for file in files}
+    if match is None or match["file"] not in by_hash:
+        return None
+    return Shard(file=by_hash[match["file"]], start=int(match["start"]), stop=int(match["stop"]), retry=retry)
+
+
+def part_id(shard_id: str, retry: int) -> str:
+    """What a part of the manifest is called: the shard's id, and for a retry its number."""
+    return f"{shard_id}.retry-{retry}" if retry else shard_id
+
+
+def split_part_id(part: str) -> tuple[str, int]:
+    """The shard id and the number of the retry (0: the shard's own part) that the id of a part stands for."""
+    match = _PART_ID.match(part)
+    return (match["shard"], int(match["retry"])) if match else (part, 0)
+
+
+def part_of_file(name: str) -> str | None:
+    """The id of the part that a file of an output belongs to, whoever wrote it; None for a file of no part."""
+    match = _PART_OF_FILE.match(name)
+    return match["part"] if match else None
+
+
+def row_range(part: str) -> tuple[int, int]:
+    """The rows (start, stop) that the id of a shard or of one of its parts stands for."""
+    shard_id, _ = split_part_id(part)
     match = _SHARD_ID.match(shard_id)
     if match is None:
         raise ValueError(f"a shard id ends in -<hash>-<version>-<start>-<stop>, got {shard_id!r}")

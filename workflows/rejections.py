@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from workflows.status import NUM_READERS, read_table
+from workflows.parts import NUM_READERS, rejected_files
+from workflows.status import read_table
 from workflows.storage import Storage
 
 MAX_KINDS = 200
@@ -46,9 +47,8 @@ class Rejections:
 
 
 def collect_rejections(storage: Storage, shard_ids: Iterable[str]) -> Rejections:
-    """Read the rejected parts of committed shards."""
-    rejections, with_rejected = Rejections(), set(storage.names("rejected"))
-    names = [f"{shard_id}.parquet" for shard_id in shard_ids if f"{shard_id}.parquet" in with_rejected]
+    """Read what is rejected of committed shards now; `shard_ids` are the ids of all parts of the manifest."""
+    rejections, names = Rejections(), list(rejected_files(storage, shard_ids).values())
     with ThreadPoolExecutor(NUM_READERS) as readers:
         for start in range(0, len(names), NUM_READERS):
             for rows in readers.map(lambda name: _read(storage, name), names[start : start + NUM_READERS]):
@@ -65,7 +65,7 @@ def kind_of(reason: str) -> str:
 
 def _read(storage: Storage, name: str) -> list[dict[str, Any]]:
     columns = ["row", "prompt_id", "prompt", "reason", "num_images"]
-    return read_table(storage, f"rejected/{name}", columns).to_pylist()
+    return read_table(storage, name, columns).to_pylist()
 
 
 def _by_prompt(rows: list[dict[str, Any]]) -> list[RejectedExample]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from actors.errors import InputError
 from workflows.job import RenderJob
-from workflows.storage import Storage, StorageError, storage_errors
+from workflows.storage import CONDITIONAL_CREATE, Storage, StorageError, storage_errors
 
 JOB_FILE, SUCCESS_FILE = "job.json", "_SUCCESS"
 
@@ -35,6 +35,7 @@ def claim_output(job: RenderJob, wish: dict[str, Any]) -> bool:
         if not storage.exists(JOB_FILE):
             if storage.names("manifest"):
                 raise StorageError(f"{job.output} holds a manifest and no {JOB_FILE}: it is no output of janus-batch")
+            _check_that_the_first_wins(storage)
             if storage.create(JOB_FILE, text.encode()):
                 return False
         claim = read_claim(storage)
@@ -49,6 +50,12 @@ def check_claim(job: RenderJob, *, ignore: tuple[str, ...] = ()) -> None:
     with storage_errors(job.output):
         if storage.exists(JOB_FILE):
             _check_same_job(job, read_claim(storage), ignore)
+
+
+def claimed_shard_rows(storage: Storage, job: RenderJob) -> int:
+    """The rows of a shard in this output: those of its first run. Drivers that cut the prompts differently could commit
+    a row twice, each in a shard of its own."""
+    return read_claim(storage)["shard_rows"] if storage.exists(JOB_FILE) else job.shard_rows
 
 
 def read_claim(storage: Storage) -> dict[str, Any]:
@@ -66,13 +73,23 @@ def read_claim(storage: Storage) -> dict[str, Any]:
 
 
 def committed_shards(storage: Storage) -> list[str]:
-    """The ids of the shards that have a manifest part, from one listing."""
+    """The ids of the committed shards, and of the committed parts of their retries, from one listing."""
     return [name.removesuffix(".parquet") for name in storage.names("manifest") if name.endswith(".parquet")]
 
 
 def mark_success(job: RenderJob, num_images: int, num_rejected: int) -> None:
     text = json.dumps({"num_images": num_images, "num_rejected": num_rejected, "finished_at": _now()}) + "\n"
     Storage(job.output, job.storage).write(SUCCESS_FILE, text.encode())
+
+
+def _check_that_the_first_wins(storage: Storage) -> None:
+    """Raise StorageError for a store on which two attempts could overwrite each other, unless the job says it may."""
+    if storage.can_create and not storage.keeps_the_first():
+        raise StorageError(
+            f"{storage.url} does not refuse to create a file that is there (by If-None-Match on S3, by hard links "
+            "on local disks), so of two attempts at a shard the later could overwrite the first. Use a store that "
+            "does, or set storage.conditional_create: false, and see docs/output.md for what is weaker then"
+        )
 
 
 def _claim_of(job: RenderJob, wish: dict[str, Any]) -> dict[str, Any]:
@@ -85,6 +102,7 @@ def _claim_of(job: RenderJob, wish: dict[str, Any]) -> dict[str, Any]:
         "images": {"format": job.images.format, "layout": job.images.layout, "keep_latents": job.images.keep_latents},
         "recipe": job.recipe.to_dict(),
         "shard_rows": job.shard_rows,
+        CONDITIONAL_CREATE: job.storage.get(CONDITIONAL_CREATE, True),
         "job_file": wish,
     }
 
@@ -92,6 +110,7 @@ def _claim_of(job: RenderJob, wish: dict[str, Any]) -> dict[str, Any]:
 def _check_same_job(job: RenderJob, claim: dict[str, Any], ignore: tuple[str, ...] = ()) -> None:
     theirs = {
         "prompts": claim["prompts"],
+        f"storage.{CONDITIONAL_CREATE}": claim.get(CONDITIONAL_CREATE, True),
         **{f"images.{key}": value for key, value in claim["images"].items()},
         **{f"recipe.{key}": value for key, value in claim["recipe"].items()},
     }

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from workflows.damage import damage_errors
+from workflows.parts import NUM_READERS, read_footer, rejected_files
+from workflows.plan import split_part_id
 from workflows.resume import committed_shards
 from workflows.storage import Storage, storage_errors
-
-NUM_READERS = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,16 +31,16 @@ def tally_output(output: str, storage_options: dict[str, Any]) -> Tally:
     """Count from the footers of the manifest parts and the (few) rejected files of committed shards."""
     with storage_errors(output):
         storage = Storage(output, storage_options)
-        shards = committed_shards(storage)
-        with_rejected = set(storage.names("rejected"))
-        rejected_names = [f"rejected/{shard}.parquet" for shard in shards if f"{shard}.parquet" in with_rejected]
+        parts = committed_shards(storage)
+        rejected_names = rejected_files(storage, parts).values()
         with ThreadPoolExecutor(NUM_READERS) as readers:
-            counts = readers.map(lambda shard: count_rows(storage, f"manifest/{shard}.parquet"), shards)
+            counts = readers.map(lambda part: count_rows(storage, f"manifest/{part}.parquet"), parts)
             num_images = sum(counts)
             reasons: Counter[str] = Counter()
-            for part in readers.map(lambda name: _count_reasons(storage, name), rejected_names):
-                reasons.update(part)
-    return Tally(num_shards=len(shards), num_images=num_images, num_rejected=reasons.total(), reasons=reasons)
+            for counted in readers.map(lambda name: _count_reasons(storage, name), rejected_names):
+                reasons.update(counted)
+    num_shards = len({split_part_id(part)[0] for part in parts})
+    return Tally(num_shards=num_shards, num_images=num_images, num_rejected=reasons.total(), reasons=reasons)
 
 
 def _count_reasons(storage: Storage, name: str) -> Counter[str]:
@@ -52,8 +52,7 @@ def _count_reasons(storage: Storage, name: str) -> Counter[str]:
 
 
 def count_rows(storage: Storage, name: str) -> int:
-    with damage_errors(f"{storage.url}/{name}"), storage.fs.open(storage.path(name), "rb") as file:
-        return pq.read_metadata(file).num_rows
+    return read_footer(storage, name).num_rows
 
 
 def read_table(storage: Storage, name: str, columns: list[str] | None = None) -> pa.Table:

@@ -12,9 +12,11 @@ from typing import Any
 from actors.recipe import Recipe
 from workflows.damage import DamagedFileError
 from workflows.layouts import read_pack
-from workflows.plan import Plan, row_range
+from workflows.leftovers import find_leftovers
+from workflows.parts import NUM_READERS, manifest_name, rejected_file
+from workflows.plan import Plan, row_range, split_part_id
 from workflows.resume import committed_shards
-from workflows.status import NUM_READERS, read_table
+from workflows.status import read_table
 from workflows.storage import Storage
 
 COLUMNS = ["image_id", "prompt_id", "image_index", "cfg_weight", "image", "image_sha256", "latents"]
@@ -38,61 +40,73 @@ class Findings:
 def verify_output(storage: Storage, plan: Plan, recipe: Recipe) -> Findings:
     """Check every manifest row against its file, every file against the rows, and the rows against the prompts."""
     findings, keys = Findings(), Counter[tuple[str, int, float]]()
-    shards = committed_shards(storage)
+    parts = committed_shards(storage)
     names = set(storage.walk("images"))
     named: set[str] = set()
     with ThreadPoolExecutor(NUM_READERS) as readers:
-        for part in readers.map(lambda shard: _check_shard(storage, shard, recipe), shards):
+        for part in readers.map(lambda parts: _check_shard(storage, parts, recipe), _by_shard(parts)):
             findings.num_images += part.num_images
             findings.num_rejected += part.num_rejected
             findings.faults += part.faults
             keys.update(part.keys)
-            named |= part.files | part.latents
+            named |= part.files | part.latents | part.rejected_files
             findings.faults += [f"{name} is missing" for name in sorted(part.latents - names)]
     findings.faults += [_twice(key, count) for key, count in keys.items() if count > 1]
-    findings.leftovers = sorted(names - named) + _uncommitted(storage, "rejected", shards)
+    findings.leftovers = find_leftovers(storage, named, parts)
     findings.num_missing = (plan.num_rows - plan.num_rows_committed) * recipe.images_per_row
     return findings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Part:
+class _Checked:
     """What one shard's check found."""
 
-    num_images: int
-    num_rejected: int
+    num_images: int = 0
+    num_rejected: int = 0
     faults: list[str]
-    keys: list[tuple[str, int, float]]
-    files: set[str]
-    latents: set[str]
+    keys: list[tuple[str, int, float]] = field(default_factory=list)
+    files: set[str] = field(default_factory=set)
+    latents: set[str] = field(default_factory=set)
+    rejected_files: set[str] = field(default_factory=set)
 
 
-def _check_shard(storage: Storage, shard_id: str, recipe: Recipe) -> _Part:
-    """Check the files and the arithmetic of one committed shard."""
+def _by_shard(parts: list[str]) -> list[list[str]]:
+    """The parts of each shard, its own first and its retries in their order."""
+    of_shard: dict[str, list[str]] = defaultdict(list)
+    for part in sorted(parts, key=split_part_id):
+        of_shard[split_part_id(part)[0]].append(part)
+    return list(of_shard.values())
+
+
+def _check_shard(storage: Storage, parts: list[str], recipe: Recipe) -> _Checked:
+    """Check the files and the arithmetic of one committed shard, given its parts."""
+    rejected_name = None
     try:
-        rows = read_table(storage, f"manifest/{shard_id}.parquet", COLUMNS).to_pylist()
-        rejected = _read_rejected(storage, shard_id)
+        rows = [row for part in parts for row in read_table(storage, manifest_name(part), COLUMNS).to_pylist()]
+        rejected_name = rejected_file(storage, parts[-1])
     except DamagedFileError as error:
-        return _Part(num_images=0, num_rejected=0, faults=[str(error)], keys=[], files=set(), latents=set())
+        return _Checked(faults=[str(error)])
     places: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         places[row["image"].partition("#")[0]].append(row)
     faults = [fault for file, inside in places.items() for fault in _check_file(storage, file, inside)]
-    return _Part(
+    rejected: list[dict[str, Any]] = []
+    try:
+        rejected = read_table(storage, rejected_name).to_pylist() if rejected_name else []
+        faults += _check_counts(parts[0], rows, rejected, recipe)
+    except FileNotFoundError:
+        faults.append(f"{rejected_name} is missing")
+    except DamagedFileError as error:
+        faults.append(str(error))
+    return _Checked(
         num_images=len(rows),
         num_rejected=sum(row["num_images"] for row in rejected),
-        faults=faults + _check_counts(shard_id, rows, rejected, recipe),
+        faults=faults,
         keys=[(row["prompt_id"], row["image_index"], row["cfg_weight"]) for row in rows],
         files=set(places),
         latents={row["latents"].partition("#")[0] for row in rows if row["latents"]},
+        rejected_files={rejected_name} if rejected_name else set(),
     )
-
-
-def _read_rejected(storage: Storage, shard_id: str) -> list[dict[str, Any]]:
-    try:
-        return read_table(storage, f"rejected/{shard_id}.parquet").to_pylist()
-    except FileNotFoundError:
-        return []
 
 
 def _check_counts(
@@ -135,8 +149,3 @@ def _twice(key: tuple[str, int, float], count: int) -> str:
     prompt_id, image_index, cfg_weight = key
     return f"prompt {prompt_id!r}, image {image_index}, weight {cfg_weight:g} stands in the manifest {count} times"
 
-
-def _uncommitted(storage: Storage, folder: str, shards: list[str]) -> list[str]:
-    """Files of shards that were never committed."""
-    committed = {f"{shard}.parquet" for shard in shards}
-    return [f"{folder}/{name}" for name in storage.names(folder) if name not in committed]

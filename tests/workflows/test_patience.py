@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from actors.errors import InputError
 from workflows import patience
 from workflows.patience import patiently
+from workflows.storage import StorageFailure
 
 
 class Flaky:
@@ -26,28 +28,50 @@ class Flaky:
 
 
 @pytest.fixture(autouse=True)
-def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "WAITS", (0, 0))
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that were slept, on a clock that they move."""
+    pauses: list[float] = []
+    monkeypatch.setattr(patience.time, "sleep", pauses.append)
+    monkeypatch.setattr(patience.time, "monotonic", lambda: sum(pauses))
+    return pauses
 
 
 def test_what_may_pass_is_tried_again() -> None:
     work = Flaky(ConnectionResetError("reset"), TimeoutError("slow"))
 
-    assert patiently(work, "an answer") == "an answer"
+    assert patiently(60, work, "an answer") == "an answer"
     assert work.num_calls == 3
 
 
-def test_the_last_failure_is_raised() -> None:
-    work = Flaky(*(ConnectionResetError(f"reset {number}") for number in range(9)))
+def test_the_last_failure_is_raised_when_the_patience_is_over(clock: list[float]) -> None:
+    work = Flaky(*(ConnectionResetError(f"reset {number}") for number in range(99)))
 
-    with pytest.raises(ConnectionResetError, match="reset 2"):
-        patiently(work, "an answer")
+    with pytest.raises(ConnectionResetError, match="reset"):
+        patiently(60, work, "an answer")
+    assert 60 <= sum(clock) <= 60 + patience.LONGEST_WAIT_SECONDS
 
 
-@pytest.mark.parametrize("error", [FileNotFoundError("gone"), PermissionError("no"), ValueError("a bug")])
-def test_what_does_not_pass_is_raised_at_once(error: Exception) -> None:
+def test_the_pauses_grow_and_have_an_end(clock: list[float]) -> None:
+    patiently(600, Flaky(*(TimeoutError() for _ in range(40))), "an answer")
+
+    assert clock[0] <= 1
+    assert max(clock[:4]) < 8
+    assert all(7.5 <= pause <= 15 for pause in clock[5:])
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), InputError("no such column")])
+def test_what_is_no_error_of_storage_is_raised_at_once(error: Exception) -> None:
     work = Flaky(error)
 
     with pytest.raises(type(error)):
-        patiently(work, "an answer")
+        patiently(60, work, "an answer")
+    assert work.num_calls == 1
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("gone"), PermissionError("the token has expired")])
+def test_what_storage_refuses_for_good_fails_the_job_with_the_reason(error: Exception) -> None:
+    work = Flaky(error)
+
+    with pytest.raises(StorageFailure, match=f"storage refused for good: {type(error).__name__}: {error}"):
+        patiently(60, work, "an answer")
     assert work.num_calls == 1

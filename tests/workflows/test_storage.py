@@ -15,7 +15,7 @@ import s3fs
 from tests.servers.s3 import S3Server
 from tests.toy_job import bytes_of
 from workflows import storage as storage_module
-from workflows.storage import Storage, StorageError, is_transient, storage_errors
+from workflows.storage import Storage, StorageError, StorageFailure, is_transient, storage_errors
 
 NUM_RACERS = 8
 
@@ -77,11 +77,15 @@ def test_a_file_put_beside_another_leaves_it_as_it_was(storage: Storage) -> None
     assert storage.names("images/s") == ["a.16367aac.png", "a.png"]
 
 
-def test_what_is_too_large_for_one_put_is_written_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_too_large_for_one_put_is_kept_apart_by_its_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(storage_module, "MAX_CREATE_BYTES", 5)
+    storage = Storage(str(tmp_path))
 
-    assert Storage(str(tmp_path)).put_beside("images/s.tar", b"six...") == "images/s.tar"
-    assert bytes_of(tmp_path) == {"images/s.tar": b"six..."}
+    names = [storage.put_beside("images/s.tar", data) for data in (b"first.", b"second")]
+
+    assert bytes_of(tmp_path) == dict(zip(names, (b"first.", b"second"), strict=True))
 
 
 def test_names_are_those_of_the_files_right_below_a_folder(storage: Storage) -> None:
@@ -153,9 +157,9 @@ def test_a_failed_write_leaves_neither_a_draft_nor_a_part(tmp_path: Path, monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(OSError, match=r"No space left"):
+    with pytest.raises(StorageFailure, match=rf"{tmp_path} is full, a/new could not be written: .*No space left"):
         put(storage, "a/new", b"new")
-    with pytest.raises(OSError, match=r"No space left"):
+    with pytest.raises(StorageFailure, match=r"a/old could not be written: .*No space left"):
         put(storage, "a/old", b"new")
 
     assert bytes_of(tmp_path) == {"a/old": b"old"}

@@ -1,0 +1,91 @@
+"""`janus-batch retry-rejected`: render the rejected rows of an output again in place, with the same ids and seeds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobs.outputs import Claim, open_output
+from jobs.render import check_gpus, settle, write_page
+from jobs.resolve import ignored_columns, resolve
+from jobs.spec import JobSpec, check_fields
+from jobs.view import say, watch
+from workflows.job import RenderJob
+from workflows.leftovers import remove_superseded
+from workflows.parts import rejected_files
+from workflows.plan import RetryPlan, make_plan
+from workflows.progress import Progress
+from workflows.prompts import find_prompt_files
+from workflows.resume import SUCCESS_FILE, check_claim, committed_shards
+from workflows.retry import plan_retries
+from workflows.status import tally_output
+from workflows.storage import Storage, storage_errors
+
+
+def retry_rejected(output: str, endpoint_url: str | None, settings: tuple[str, ...], *, address: str | None) -> int:
+    """0 if every rejected row was tried again, whatever came of it; 1 if the prompt file of some is gone."""
+    from workflows import pool  # ray is loaded when a job runs, not for --help
+
+    storage, claim = open_output(output, endpoint_url)
+    spec = _spec_of(claim, storage, settings)
+    num_gpus = pool.count_gpus(address) if spec.workers.gpus_per_actor is None else 0
+    job = resolve(spec, num_gpus=num_gpus)
+    check_gpus(job, address)
+    check_claim(job)
+    files = find_prompt_files(job.prompts, job.storage, ignored_columns=ignored_columns(job.recipe.family))
+    with storage_errors(output):
+        parts = committed_shards(storage)
+        make_plan(files, parts, claim.shard_rows)  # refuses a prompt file that was changed
+        plan = plan_retries(storage, files, parts)
+        num_gone = len(rejected_files(storage, parts)) - plan.num_shards_remaining
+        num_before = tally_output(storage.url, storage.options).num_rejected
+    say(f"{job.name}: {num_before:,} rejected images in {plan.num_shards_remaining:,} shards are tried again")
+    if num_gone:
+        say(f"note: the prompt files of {num_gone:,} more shards are no longer there")
+    if plan.num_shards_remaining:
+        _render(job, plan, address)
+        _settle(job, storage, num_before)
+    return 1 if num_gone else 0
+
+
+def _spec_of(claim: Claim, storage: Storage, settings: tuple[str, ...]) -> JobSpec:
+    """The job file that the output was begun with, its places and its model as they were settled then."""
+    wish, recipe = claim.fields["job_file"], claim.recipe
+    model = {
+        "checkpoint": recipe.checkpoint,
+        "revision": recipe.revision,
+        "dtype": recipe.dtype,
+        "vae": wish.get("model", {}).get("vae") and recipe.vae,
+        "vae_revision": recipe.vae_revision,
+    }
+    fields: dict[str, Any] = {
+        **wish,
+        "prompts": claim.prompts,
+        "output": storage.url,
+        "storage": storage.options,
+        "model": {**wish.get("model", {}), **model},
+    }
+    return check_fields(fields, settings)
+
+
+def _render(job: RenderJob, plan: RetryPlan, address: str | None) -> None:
+    from workflows import pool
+    from workflows.dispatch import render_shards
+
+    say("starting Ray ...")
+    pool.start_ray(address)
+    num_rows = sum(shard.num_rows for shard in plan.shards)
+    progress = Progress(
+        num_images_total=num_rows * job.recipe.images_per_row, num_shards_total=plan.num_shards_remaining
+    )
+    with watch(progress):
+        render_shards(job, plan, progress)
+
+
+def _settle(job: RenderJob, storage: Storage, num_before: int) -> None:
+    """Take away what the retries stand for now, and count again."""
+    with storage_errors(storage.url):
+        remove_superseded(storage)
+        is_finished = storage.exists(SUCCESS_FILE)
+    tally = settle(job, is_finished=is_finished)
+    say(f"done: {num_before - tally.num_rejected:,} images made that were rejected, {tally.num_rejected:,} still are")
+    write_page(job)

@@ -1,0 +1,52 @@
+"""The parts of an output's manifest: a shard's own and those of its retries, and which rejected rows count.
+
+Each part's metadata names the file of rejected rows that was written with it. Attempts that lost may have left others,
+and a retry leaves that of the part before it: only the file that a shard's last part names says what is rejected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow.parquet as pq
+
+from workflows.damage import damage_errors
+from workflows.plan import part_of_file, split_part_id
+from workflows.storage import Storage
+
+NUM_READERS = 16
+REJECTED_KEY = b"janus_batch.rejected"  # in a part's metadata: a name relative to OUTPUT, empty for none
+
+
+def rejected_files(storage: Storage, parts: Iterable[str]) -> dict[str, str]:
+    """The file of rejected rows that counts, by shard id, of the shards that have one."""
+    listed = {f"rejected/{name}" for name in storage.names("rejected")}
+    beside = {split_part_id(part)[0] for part in map(part_of_file, listed) if part}
+    last = {shard_id: part for shard_id, part in last_parts(parts).items() if shard_id in beside}
+    with ThreadPoolExecutor(NUM_READERS) as readers:
+        named = readers.map(lambda part: rejected_file(storage, part), last.values())
+        return {shard_id: name for shard_id, name in zip(last, named, strict=True) if name in listed}
+
+
+def rejected_file(storage: Storage, part: str) -> str | None:
+    """The name of the rejected rows that were committed with a part, None if there are none."""
+    metadata = read_footer(storage, manifest_name(part)).metadata or {}
+    return metadata.get(REJECTED_KEY, b"").decode() or None
+
+
+def last_parts(parts: Iterable[str]) -> dict[str, str]:
+    """Each shard's last part, by shard id."""
+    last: dict[str, str] = {}
+    for part in sorted(parts, key=lambda part: split_part_id(part)[1]):
+        last[split_part_id(part)[0]] = part
+    return last
+
+
+def manifest_name(part: str) -> str:
+    return f"manifest/{part}.parquet"
+
+
+def read_footer(storage: Storage, name: str) -> pq.FileMetaData:
+    with damage_errors(f"{storage.url}/{name}"), storage.fs.open(storage.path(name), "rb") as file:
+        return pq.read_metadata(file)

@@ -1,0 +1,58 @@
+"""Rendering again what was rejected: which shards to go through, and which of their rows.
+
+A retry is a part of its own beside the shard's, made of the shard's prompt rows as they were. It is committed if it
+made any image; its rejected rows then stand for those of the part before it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+
+from workflows.job import RenderJob
+from workflows.parts import last_parts, rejected_file, rejected_files
+from workflows.plan import RetryPlan, Shard, part_id, shard_of, split_part_id
+from workflows.prompts import PromptFile
+from workflows.shard import RejectedRow, ShardRows, read_shard
+from workflows.status import read_table
+from workflows.storage import Storage
+
+
+def plan_retries(storage: Storage, files: Iterable[PromptFile], parts: Iterable[str]) -> RetryPlan:
+    """A retry of every shard that has rejected rows, and whose prompt file is still there."""
+    files, last = tuple(files), last_parts(parts)
+    wanted = [(shard_id, split_part_id(last[shard_id])[1] + 1) for shard_id in rejected_files(storage, last.values())]
+    found = (shard_of(files, shard_id, retry=number) for shard_id, number in wanted)
+    return RetryPlan(shards=tuple(shard for shard in found if shard is not None))
+
+
+def read_again(job: RenderJob, shard: Shard) -> ShardRows:
+    """Of a shard's rows, what the part before this retry rejected; judged anew, with the same ids and seeds."""
+    storage, rows = Storage(job.output, job.storage), read_shard(job, shard)
+    before = part_id(replace(shard, retry=0).id, shard.retry - 1)
+    name = rejected_file(storage, before)
+    images_of: dict[int, set[str] | None] = defaultdict(set)  # of a prompt row; None: all of its images
+    for row in read_table(storage, name, ["row", "image_id"]).to_pylist() if name else ():
+        if row["image_id"] is None:
+            images_of[row["row"]] = None
+        elif (images := images_of[row["row"]]) is not None:
+            images.add(row["image_id"])
+    places = {prompt_id: shard.start + index for prompt_id, index in rows.row_of.items()}
+    return replace(
+        rows,
+        requests=[
+            request
+            for request in rows.requests
+            if (row := places[request.prompt_id]) in images_of
+            and (images_of[row] is None or request.image_id in images_of[row])
+        ],
+        rejected=[part for row in rows.rejected if row.row in images_of for part in _split(row, images_of[row.row])],
+    )
+
+
+def _split(row: RejectedRow, image_ids: set[str] | None) -> list[RejectedRow]:
+    """A row that is rejected as a whole, or as those of its images that are not there yet."""
+    if image_ids is None:
+        return [row]
+    return [replace(row, image_id=image_id, num_images=1) for image_id in sorted(image_ids)]
