@@ -22,6 +22,7 @@ from workflows.storage import SECRET_OPTIONS
 # Parts of option names that mean a secret, in whatever spelling; the fault's type keeps the value out of the message.
 SECRET_WORDS = ("secret", "password", "access_key", "token", "credential", "account_key")
 SECRET_FAULT = "secret"
+SIGNATURE_WORDS = ("signature=", "sig=", "token=", "credential=")  # of presigned URLs
 
 # What people write who want another picture size; the models garble every size they were not trained at.
 SIZE_KEYS = frozenset({"width", "height", "size", "image_size", "img_size", "resolution"})
@@ -176,6 +177,8 @@ def _refuse_user_info(address: str) -> str:
     """The address, unless it carries a user name or password, which would stand in job.json and every log."""
     if "://" in address and "@" in address.split("://", 1)[1].split("/", 1)[0]:
         raise _secret_error("an address with a user name or password in it is refused")
+    if "://" in address and any(word in address.partition("?")[2].lower() for word in SIGNATURE_WORDS):
+        raise _secret_error("an address with a signature or token in its query is refused")
     return address
 
 

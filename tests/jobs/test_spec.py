@@ -250,3 +250,10 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_a_wrong_setting_is_refused(tmp_path: Path, setting: str, message: str) -> None:
     with pytest.raises(JobFileError, match=message):
         read_job_file(write(tmp_path, yaml.safe_dump(SMALLEST)), [setting])
+
+
+@pytest.mark.parametrize("query", ["X-Amz-Signature=planted", "sig=planted", "X-Amz-Security-Token=planted"])
+def test_a_presigned_address_is_refused_and_not_shown(query: str) -> None:
+    with pytest.raises(JobFileError, match="prompts: an address with a signature or token") as refusal:
+        check_fields({"prompts": f"https://host/p.parquet?{query}", "output": "out", "model": {"checkpoint": "toy"}})
+    assert "planted" not in str(refusal.value)
