@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from actors.errors import InputError, JobFailure
+
+if TYPE_CHECKING:
+    from workflows.lease import WhenHeld
 
 # What each kind of failure is called for the shell: 0 all done, 1 the job failed or is incomplete, 2 wrong input.
 EXIT_FAILED, EXIT_WRONG = 1, 2
@@ -19,7 +23,22 @@ output = click.argument("output", metavar="OUTPUT")
 settings = click.option(
     "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Change a key of the job file: sampling.seed=7."
 )
+when_held_options = (
+    click.option(
+        "--wait-for-output", "when_held", flag_value="wait", help="If another run renders into the output, wait for it."
+    ),
+    click.option(
+        "--ignore-lease", "when_held", flag_value="ignore", help="Render beside another run: safe, but paid for twice."
+    ),
+)
 endpoint_url = click.option("--endpoint-url", metavar="URL", help="Address of an S3 store other than AWS.")
+
+
+def when_held(command: Callable[..., int]) -> Callable[..., int]:
+    """What a run does where another holds the output; without one of these options it is refused."""
+    for option in when_held_options:
+        command = option(command)
+    return command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -35,16 +54,20 @@ def cli() -> None:
 @click.argument("job_files", metavar="JOB.yaml...", type=click.Path(), nargs=-1, required=True)
 @settings
 @click.option("--address", metavar="ADDR", help="Ray cluster to join (host:port or auto); starts Ray here if left out.")
-def render(job_files: tuple[str, ...], settings: tuple[str, ...], address: str | None) -> int:
+@when_held
+def render(
+    job_files: tuple[str, ...], settings: tuple[str, ...], address: str | None, when_held: WhenHeld | None
+) -> int:
     """Run a job to its end, or several one after the other.
 
-    Run it again after an interruption: it goes on where it stopped.
+    Run it again after an interruption: it goes on where it stopped. An output that another run renders into at this
+    moment is refused.
     """
     from jobs.render import render
     from jobs.spec import read_job_file
 
     for spec in [read_job_file(job_file, list(settings)) for job_file in job_files]:
-        render(spec, address=address)
+        render(spec, address=address, when_held=when_held or "refuse")
     return 0
 
 

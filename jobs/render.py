@@ -10,17 +10,18 @@ from jobs.resolve import ignored_columns, remarks, resolve
 from jobs.spec import JobFileError, JobSpec
 from jobs.view import say, watch
 from workflows.job import RenderJob
+from workflows.lease import WhenHeld, hold_output
 from workflows.patience import patiently
 from workflows.plan import Plan, make_plan
 from workflows.progress import Progress
-from workflows.prompts import find_prompt_files
+from workflows.prompts import PromptFile, find_prompt_files
 from workflows.report import write_report
 from workflows.resume import claim_output, claimed_shard_rows, committed_shards, mark_success
 from workflows.status import Tally, tally_output
 from workflows.storage import Storage, StorageFailure, failures_of, storage_errors
 
 
-def render(spec: JobSpec, *, address: str | None) -> int:
+def render(spec: JobSpec, *, address: str | None, when_held: WhenHeld = "refuse") -> int:
     """Plan, claim the output, render what is missing, mark success; the exit code. Errors of the job are raised."""
     from workflows import pool  # ray is loaded when a job runs, not for --help
 
@@ -30,6 +31,18 @@ def render(spec: JobSpec, *, address: str | None) -> int:
     check_gpus(job, address)
     files = find_prompt_files(job.prompts, job.storage, ignored_columns=ignored_columns(job.recipe.family))
     is_resumed = claim_output(job, spec.model_dump())
+    with hold_output(Storage(job.output, job.storage), job.name, when_held=when_held, say=say) as was_waited:
+        if was_waited:
+            files = find_prompt_files(job.prompts, job.storage, ignored_columns=ignored_columns(job.recipe.family))
+        return _render_held(job, files, address, is_resumed=is_resumed or was_waited, started_at=started_at)
+
+
+def _render_held(
+    job: RenderJob, files: list[PromptFile], address: str | None, *, is_resumed: bool, started_at: float
+) -> int:
+    """Render what is missing in an output that is this run's alone."""
+    from workflows import pool
+
     with failures_of(job.output):
         plan = plan_remaining(job, files)
     introduce(job, plan, is_resumed=is_resumed)

@@ -18,6 +18,8 @@ from jobs.spec import JobFileError, read_job_file
 from tests import toy_job
 from tests.command import finish, press_ctrl_c, processes_of, run, start, wait_until, write_job
 from tests.toy_job import make_job, manifest_of, write_prompts
+from workflows import lease
+from workflows.storage import Storage
 
 NUM_ROWS = 60
 NUM_KILLS = 3
@@ -166,3 +168,22 @@ def test_gpus_that_this_machine_does_not_have_are_not_waited_for(
     spec = read_job_file(str(job_file), ["workers.gpus_per_actor=1"])
     with pytest.raises(JobFileError, match=r"workers.gpus_per_actor: this machine has 0 GPUs, got 1; 0 renders"):
         render(spec, address=None)
+
+
+def test_an_output_that_is_held_is_refused_and_a_run_that_waits_begins_when_it_is_free(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = write_prompts(tmp_path / "prompts.parquet", {"prompt": ["one", "two"]})
+    job_file = write_job(tmp_path / "job.yaml", prompts, tmp_path / "out", workers={"max": 1})
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.2)
+    monkeypatch.setattr(lease, "LOOK_SECONDS", 0.1)
+    with lease.hold_output(Storage(str(tmp_path / "out")), "nightly"):
+        with pytest.raises(lease.OutputInUseError, match=r"out is being rendered by nightly on .* --ignore-lease"):
+            render(read_job_file(str(job_file), []), address=address)
+        waiting = start("render", job_file, "--address", address, "--wait-for-output")
+        wait_until(lambda: "waiting: " in waiting.stderr.readline(), waiting)
+        assert num_committed(tmp_path) == 0
+
+    assert finish(waiting).returncode == 0
+    assert num_committed(tmp_path) == 1
+    assert not list((tmp_path / "out").glob("_lease*"))
