@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,10 +19,15 @@ if TYPE_CHECKING:
 # What each kind of failure is called for the shell: 0 all done, 1 the job failed or is incomplete, 2 wrong input.
 EXIT_FAILED, EXIT_WRONG = 1, 2
 
+DEFAULT_IMAGE = "registry.example.com/janus-batch:0.1.0"
+
 job_file = click.argument("job_file", metavar="JOB.yaml", type=click.Path())
 output = click.argument("output", metavar="OUTPUT")
 settings = click.option(
     "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Change a key of the job file: sampling.seed=7."
+)
+scheduled_at = click.option(
+    "--scheduled-at", metavar="TIME", help="Fill the date fields from this time, not from the last that was due."
 )
 when_held_options = (
     click.option(
@@ -54,9 +60,14 @@ def cli() -> None:
 @click.argument("job_files", metavar="JOB.yaml...", type=click.Path(), nargs=-1, required=True)
 @settings
 @click.option("--address", metavar="ADDR", help="Ray cluster to join (host:port or auto); starts Ray here if left out.")
+@scheduled_at
 @when_held
 def render(
-    job_files: tuple[str, ...], settings: tuple[str, ...], address: str | None, when_held: WhenHeld | None
+    job_files: tuple[str, ...],
+    settings: tuple[str, ...],
+    address: str | None,
+    scheduled_at: str | None,
+    when_held: WhenHeld | None,
 ) -> int:
     """Run a job to its end, or several one after the other.
 
@@ -64,9 +75,9 @@ def render(
     moment is refused.
     """
     from jobs.render import render
-    from jobs.spec import read_job_file
+    from jobs.spec import dated, read_job_file
 
-    for spec in [read_job_file(job_file, list(settings)) for job_file in job_files]:
+    for spec in [dated(read_job_file(job_file, list(settings)), scheduled_at) for job_file in job_files]:
         render(spec, address=address, when_held=when_held or "refuse")
     return 0
 
@@ -93,7 +104,14 @@ def render(
 @click.option(
     "--runtime-env-json", metavar="JSON", default="{}", help="More of Ray's runtime environment: pip, env_vars."
 )
+@click.option("--metadata", metavar="KEY=VALUE", multiple=True, help="Shown beside the job by the Ray dashboard.")
 @click.option("--entrypoint-num-cpus", metavar="N", type=click.FloatRange(min=0), default=0, help="For the driver.")
+@click.option("--entrypoint-num-gpus", metavar="N", type=click.FloatRange(min=0), default=0, help="For the driver.")
+@click.option("--entrypoint-memory", metavar="BYTES", type=click.IntRange(min=0), default=0, help="For the driver.")
+@click.option("--entrypoint-resources", metavar="JSON", default="{}", help="For the driver: '{\"head\": 0.01}'.")
+@click.option("--submission-id", metavar="ID", help="Name the submission; one that was handed in before is followed.")
+@scheduled_at
+@when_held
 @click.option("--no-wait", is_flag=True, help="Print the submission id and return at once.")
 @click.option("--stop", "stop_id", metavar="ID", help="Stop the job with this submission id instead.")
 def submit(
@@ -122,13 +140,59 @@ def submit(
 @cli.command()
 @job_file
 @settings
+@scheduled_at
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def plan(job_file: str, settings: tuple[str, ...], as_json: bool) -> int:
+def plan(job_file: str, settings: tuple[str, ...], scheduled_at: str | None, as_json: bool) -> int:
     """Say what a job would render: files, rows, shards, images, bytes. Nothing is rendered."""
     from jobs.plan import plan
-    from jobs.spec import read_job_file
+    from jobs.spec import dated, read_job_file
 
-    return plan(read_job_file(job_file, list(settings)), as_json=as_json)
+    return plan(dated(read_job_file(job_file, list(settings)), scheduled_at), as_json=as_json)
+
+
+@cli.command()
+@click.argument("job_files", metavar="JOB.yaml...", type=click.Path(), nargs=-1, required=True)
+@settings
+@click.option("--address", metavar="URL", help="Submit the runs to this Ray job server; rendered here if left out.")
+@click.option(
+    "--state",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where runs are recorded (SQLite); in ~/.local/state/janus-batch if left out.",
+)
+@click.option("--once", "is_once", is_flag=True, help="Make the run that was last due, unless it is made, and end.")
+@click.option("--list", "is_list", is_flag=True, help="Say when each job runs next and how its last runs went.")
+@click.option("--to", "target", type=click.Choice(["cron", "kuberay"]), help="Print a crontab or a RayCronJob instead.")
+@click.option(
+    "--image", metavar="NAME", default=DEFAULT_IMAGE, help="Of --to kuberay: what deploy/Containerfile built."
+)
+def schedule(
+    job_files: tuple[str, ...],
+    settings: tuple[str, ...],
+    address: str | None,
+    state: Path | None,
+    is_once: bool,
+    is_list: bool,
+    target: str | None,
+    image: str,
+) -> int:
+    """Run jobs at the times that their `schedule` sections name, until this process is ended.
+
+    A run that was missed while no scheduler ran is made up for, up to the section's catch_up.
+    """
+    if is_once + is_list + (target is not None) > 1:
+        raise click.UsageError("--once, --list and --to do not go together")
+    if target is not None:
+        from jobs.schedule_export import export
+
+        return export(job_files, settings, target, address=address, image=image)
+    from jobs.schedule import default_state, schedule
+
+    if is_list:
+        from jobs.schedule_list import list_runs
+
+        return list_runs(job_files, settings, state or default_state())
+    return schedule(job_files, settings, address=address, state=state or default_state(), is_once=is_once)
 
 
 @cli.command()

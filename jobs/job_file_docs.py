@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from jobs.spec import JobSpec
+from jobs.spec import JobSpec, section_of
 
 HEAD = """# The job file
 
@@ -25,7 +25,10 @@ YAML. Unknown keys are refused with the nearest known one; every refusal names t
 TAIL = """
 Columns of the prompt file beside `prompt`: `id`, `seed`, `cfg_weight`, `temperature`, `num_inference_steps`,
 `negative_prompt`. A row's own value beats the job's. In a sweep, a row with a weight of its own is rendered at that
-weight only. An empty or null `negative_prompt` means the model's own unconditional prompt."""
+weight only. An empty or null `negative_prompt` means the model's own unconditional prompt.
+
+In a job file with a `schedule` section, `prompts` and `output` may hold `{date:FORMAT}` fields, such as
+`{date:%Y-%m-%d}`: parts of the scheduled time ([schedule](schedule.md))."""
 
 
 def page() -> str:
@@ -36,8 +39,8 @@ def _rows(model: type[BaseModel], prefix: str) -> list[str]:
     """A table row for each key, sections opened up."""
     rows: list[str] = []
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            rows += _rows(field.annotation, f"{prefix}{name}.")
+        if section := section_of(field.annotation):
+            rows += _rows(section, f"{prefix}{name}.")
         else:
             rows.append(f"| `{prefix}{name}` | {_kind(field.annotation)} | {_default(field)} | {field.description} |")
     return rows

@@ -49,6 +49,7 @@ def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True) -> Render
         min=spec.workers.min,
         max=spec.workers.max,
         gpus_per_actor=gpus,
+        accelerator_type=spec.workers.accelerator_type,
         batch_size=None if isinstance(batch_size, str) else batch_size,
         max_tries=spec.workers.max_tries,
         storage_patience=spec.workers.storage_patience,

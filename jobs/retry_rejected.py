@@ -10,6 +10,7 @@ from jobs.resolve import ignored_columns, resolve
 from jobs.spec import JobSpec, check_fields
 from jobs.view import say, watch
 from workflows.job import RenderJob
+from workflows.lease import hold_output
 from workflows.leftovers import remove_superseded
 from workflows.parts import rejected_files
 from workflows.plan import RetryPlan, make_plan
@@ -42,8 +43,9 @@ def retry_rejected(output: str, endpoint_url: str | None, settings: tuple[str, .
     if num_gone:
         say(f"note: the prompt files of {num_gone:,} more shards are no longer there")
     if plan.num_shards_remaining:
-        _render(job, plan, address)
-        _settle(job, storage, num_before)
+        with hold_output(storage, job.name, say=say):
+            _render(job, plan, address)
+            _settle(job, storage, num_before)
     return 1 if num_gone else 0
 
 

@@ -8,8 +8,10 @@ import json
 import math
 import typing
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 import pydantic
 import yaml
@@ -17,12 +19,15 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from actors.errors import InputError
+from jobs.cron import check_fields as check_date_fields
+from jobs.cron import cron_trigger, fill_dates, has_dates, last_due
 from workflows.storage import SECRET_OPTIONS
 
 # Parts of option names that mean a secret, in whatever spelling; the fault's type keeps the value out of the message.
 SECRET_WORDS = ("secret", "password", "access_key", "token", "credential", "account_key")
 SECRET_FAULT = "secret"
 SIGNATURE_WORDS = ("signature=", "sig=", "token=", "credential=")  # of presigned URLs
+BETWEEN_FAULT = "between"
 
 # What people write who want another picture size; the models garble every size they were not trained at.
 SIZE_KEYS = frozenset({"width", "height", "size", "image_size", "img_size", "resolution"})
@@ -128,6 +133,11 @@ class WorkersSection(_Section):
     storage_patience: FiniteFloat = Field(
         300, ge=0, description="Seconds that each step of a shard waits for storage that does not answer, or is busy."
     )
+    accelerator_type: str | None = Field(
+        None,
+        min_length=1,
+        description="Render on this kind of GPU only, by Ray's name of it: L4, L40S, A100-80G, H100.",
+    )
 
     @field_validator("batch_size")
     @classmethod
@@ -135,6 +145,33 @@ class WorkersSection(_Section):
         if isinstance(value, int) and value < 1:
             raise ValueError("must be at least 1, or auto")
         return value
+
+
+class ScheduleSection(_Section):
+    """When `janus-batch schedule` runs the job."""
+
+    cron: str = Field(
+        description="When to run: `minute hour day month weekday` as cron reads them; with a sixth field in front, "
+        "seconds."
+    )
+    time_zone: str = Field("UTC", description="Time zone of cron and of the date fields, such as Europe/Berlin.")
+    when_running: Literal["skip", "queue"] = Field(
+        "skip", description="If the last run still runs when the next is due: leave the next one out, or run it after."
+    )
+    catch_up: int = Field(
+        1, ge=0, le=1000, description="Runs that may wait: missed while no scheduler ran, or queued. Older are dropped."
+    )
+    max_tries: int = Field(3, ge=1, description="How often a run that ends incomplete (exit code 1) is begun.")
+
+    @pydantic.model_validator(mode="after")
+    def _check_times(self) -> ScheduleSection:
+        try:
+            cron_trigger(self.cron, self.time_zone)
+        except ValueError as error:
+            raise _plain_error(f"schedule.cron: {error}, got {self.cron!r} in {self.time_zone}") from error
+        if self.when_running == "queue" and not self.catch_up:
+            raise _plain_error("schedule.catch_up: a queue (when_running) needs room for at least 1, got 0")
+        return self
 
 
 class JobSpec(_Section):
@@ -152,6 +189,7 @@ class JobSpec(_Section):
     images: ImagesSection = ImagesSection()
     workers: WorkersSection = WorkersSection()
     shard_rows: int = Field(256, ge=1, le=1_000_000, description="Prompt rows of one shard.")
+    schedule: ScheduleSection | None = Field(None, description="When `janus-batch schedule` runs the job.")
 
     @field_validator("storage")
     @classmethod
@@ -172,6 +210,24 @@ class JobSpec(_Section):
     def _check_address(cls, value: str) -> str:
         return _refuse_user_info(value)
 
+    @pydantic.model_validator(mode="after")
+    def _check_dates(self) -> JobSpec:
+        for key, place in (("prompts", self.prompts), ("output", self.output)):
+            if self.schedule is None and has_dates(place):
+                raise _plain_error(
+                    f"{key}: the date in {place} is a scheduled time's, and there is no schedule section"
+                )
+            if self.schedule is not None:
+                try:
+                    check_date_fields(place)
+                except ValueError as error:
+                    raise _plain_error(f"{key}: {error}, got {place}") from error
+        return self
+
+    @property
+    def has_dates(self) -> bool:
+        return has_dates(self.prompts) or has_dates(self.output)
+
 
 def _refuse_user_info(address: str) -> str:
     """The address, unless it carries a user name or password, which would stand in job.json and every log."""
@@ -184,6 +240,41 @@ def _refuse_user_info(address: str) -> str:
 
 def _secret_error(rule: str) -> PydanticCustomError:
     return PydanticCustomError(SECRET_FAULT, "{rule}; credentials come from the environment", {"rule": rule})
+
+
+def _plain_error(rule: str) -> PydanticCustomError:
+    """A fault between keys: the rule says all, so the section's values are not shown."""
+    return PydanticCustomError(BETWEEN_FAULT, "{rule}", {"rule": rule})
+
+
+def dated(spec: JobSpec, scheduled_at: str | None = None) -> JobSpec:
+    """The job of one scheduled time: its date fields filled in, from the time given or the last that was due.
+
+    So the same command goes on with last night's run until the next is due. A time without an offset is one of the
+    schedule's time zone. Raises JobFileError for a time that is none.
+    """
+    if spec.schedule is None or not (spec.has_dates or scheduled_at):
+        if scheduled_at:
+            raise JobFileError(f"--scheduled-at {scheduled_at}: the job file has no schedule section")
+        return spec
+    time = scheduled_time(spec, scheduled_at)
+    filled = {key: fill_dates(getattr(spec, key), time, spec.schedule.time_zone) for key in ("prompts", "output")}
+    return spec.model_copy(update=filled)
+
+
+def scheduled_time(spec: JobSpec, scheduled_at: str | None = None) -> datetime:
+    """The time given (ISO 8601), or the last one at which the schedule was due. Raises JobFileError."""
+    assert spec.schedule is not None
+    if scheduled_at is None:
+        time = last_due(cron_trigger(spec.schedule.cron, spec.schedule.time_zone), datetime.now(UTC))
+        if time is None:
+            raise JobFileError(f"schedule.cron: was due at no time of the last years, got {spec.schedule.cron}")
+        return time
+    try:
+        time = datetime.fromisoformat(scheduled_at)
+    except ValueError as error:
+        raise JobFileError(f"--scheduled-at must be a time such as 2026-11-24T02:00, got {scheduled_at}") from error
+    return time if time.tzinfo else time.replace(tzinfo=ZoneInfo(spec.schedule.time_zone))
 
 
 def read_job_file(path: str, settings: list[str]) -> JobSpec:
@@ -243,6 +334,8 @@ def _explain(fault: dict[str, Any]) -> str:
         return f"{key}: there is no such key; {hint}"
     if fault["type"] == "missing":
         return f"{key}: this key is needed"
+    if fault["type"] == BETWEEN_FAULT:
+        return str(fault["msg"])
     if fault["type"] == SECRET_FAULT:
         return f"{key}: {fault['msg']}"  # the value is not shown
     value = fault["input"]
@@ -259,8 +352,14 @@ def _known_keys(sections: list[str]) -> list[str]:
     """The keys allowed in a section of the job file."""
     model: type[BaseModel] = JobSpec
     for section in sections:
-        model = typing.cast(type[BaseModel], model.model_fields[section].annotation)
+        model = typing.cast(type[BaseModel], section_of(model.model_fields[section].annotation))
     return list(model.model_fields)
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The model of a section that must or may be there; None for a key that is no section."""
+    kinds = [kind for kind in (annotation, *typing.get_args(annotation)) if isinstance(kind, type)]
+    return next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
 
 
 def _items_of(value: dict[Any, Any]) -> Iterator[tuple[str, Any]]:

@@ -26,13 +26,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from actors.errors import InputError, JobFailure
-from jobs.spec import JobSpec, read_job_file
+from jobs.spec import JobSpec, dated, read_job_file, scheduled_time
 from jobs.view import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ray.job_submission import JobDetails, JobSubmissionClient
+
+    from workflows.lease import WhenHeld
 
 PROJECT = Path(__file__).resolve().parent.parent
 PACKAGES = ("actors", "workflows", "jobs")
@@ -46,7 +48,11 @@ ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
 class SubmissionError(InputError):
-    """The job cannot be handed in: no job server at the address, nothing to upload or too much, a variable not set."""
+    """The job cannot be handed in: nothing to upload or too much, a variable not set, a token that is wrong."""
+
+
+class JobServerAwayError(JobFailure):
+    """No job server answers at the address; the job may still run, or be handed in later."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,28 +62,48 @@ class Submission:
     working_dir: str | None = None
     variables: Sequence[str] = ()
     runtime_env_json: str = "{}"
+    metadata: Sequence[str] = ()
+    submission_id: str | None = None
     entrypoint_num_cpus: float = 0
+    entrypoint_num_gpus: float = 0
+    entrypoint_memory: int = 0
+    entrypoint_resources: str = "{}"
+    scheduled_at: str | None = None
+    when_held: WhenHeld | None = None
 
 
 def submit(
     job_file: str, settings: Sequence[str], submission: Submission, *, address: str, is_waited_for: bool = True
 ) -> int:
-    """Hand in the job, show its log until it ends, return its exit code; 0 at once if it is not waited for."""
-    spec = read_job_file(job_file, list(settings))
+    """Hand in the job, show its log until it ends, return its exit code; 0 at once if it is not waited for.
+
+    A job that was handed in before under the same submission id is followed, not handed in again.
+    """
+    wish = read_job_file(job_file, list(settings))
+    spec = dated(wish, submission.scheduled_at)
     _check_output(spec)
-    runtime_env = _runtime_env(submission)
+    runtime_env, metadata = _runtime_env(submission), _metadata(submission, spec)
+    resources = _json_object("--entrypoint-resources", submission.entrypoint_resources)
     client = _connect(address)
-    submission_id = f"{re.sub(r'[^A-Za-z0-9-]', '-', spec.name or 'job')}-{uuid.uuid4().hex[:8]}"
+    if submission.submission_id and _is_known(client, submission.submission_id, address):
+        say(f"{submission.submission_id} was handed in before: following it")
+        click.echo(submission.submission_id)
+        return _follow(client, submission.submission_id, address) if is_waited_for else 0
+    submission_id = submission.submission_id or f"{_plain(spec.name or 'job')}-{uuid.uuid4().hex[:8]}"
+    command = _entrypoint(Path(job_file), settings, submission, wish)
     working_dir = Path(submission.working_dir or _project_folder())
     with tempfile.TemporaryDirectory(prefix="janus-batch-") as staged, _submission_errors(address):
         _stage(Path(staged), working_dir, Path(job_file))
         say(f"uploading {working_dir} to {address}")
         client.submit_job(
-            entrypoint=_entrypoint(Path(job_file), settings),
+            entrypoint=command,
             submission_id=submission_id,
             runtime_env={**runtime_env, "working_dir": staged},
-            metadata={"job_name": spec.name or "", "prompts": spec.prompts, "output": spec.output},
+            metadata=metadata,
             entrypoint_num_cpus=submission.entrypoint_num_cpus or None,
+            entrypoint_num_gpus=submission.entrypoint_num_gpus or None,
+            entrypoint_memory=submission.entrypoint_memory or None,
+            entrypoint_resources=resources or None,
         )
     click.echo(submission_id)
     return _follow(client, submission_id, address) if is_waited_for else 0
@@ -107,12 +133,7 @@ def _check_output(spec: JobSpec) -> None:
 
 def _runtime_env(submission: Submission) -> dict[str, Any]:
     """The user's runtime environment with the named variables laid over its own."""
-    try:
-        runtime_env = json.loads(submission.runtime_env_json)
-    except json.JSONDecodeError as error:
-        raise SubmissionError(f"--runtime-env-json is not JSON: {error}") from error
-    if not isinstance(runtime_env, dict):
-        raise SubmissionError(f"--runtime-env-json must be a JSON object, got {submission.runtime_env_json}")
+    runtime_env = _json_object("--runtime-env-json", submission.runtime_env_json)
     if "working_dir" in runtime_env:
         raise SubmissionError("--runtime-env-json: working_dir is given by --working-dir")
     missing = [name for name in submission.variables if name not in os.environ]
@@ -120,6 +141,44 @@ def _runtime_env(submission: Submission) -> dict[str, Any]:
         raise SubmissionError(f"--env: {', '.join(missing)} is not set here, so there is no value to send")
     named = {name: os.environ[name] for name in submission.variables}
     return {**runtime_env, "env_vars": {**runtime_env.get("env_vars", {}), **named}}
+
+
+def _json_object(option: str, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise SubmissionError(f"{option} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise SubmissionError(f"{option} must be a JSON object, got {text}")
+    return value
+
+
+def _metadata(submission: Submission, spec: JobSpec) -> dict[str, str]:
+    """What the dashboard shows beside the job: what it is, and what the user adds."""
+    metadata = {"job_name": spec.name or "", "prompts": spec.prompts, "output": spec.output}
+    for pair in submission.metadata:
+        key, sign, value = pair.partition("=")
+        if not sign or not key:
+            raise SubmissionError(f"--metadata takes key=value (--metadata team=search), got {pair!r}")
+        if key in metadata:
+            raise SubmissionError(f"--metadata: {key} is written by janus-batch itself; take another key")
+        metadata[key] = value
+    return metadata
+
+
+def _is_known(client: JobSubmissionClient, submission_id: str, address: str) -> bool:
+    try:
+        with _submission_errors(address):
+            client.get_job_status(submission_id)
+    except SubmissionError as error:
+        if "does not exist" in str(error):
+            return False
+        raise
+    return True
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9-]", "-", name)
 
 
 def _project_folder() -> Path:
@@ -145,9 +204,14 @@ def _stage(staged: Path, working_dir: Path, job_file: Path) -> None:
     (staged / JOB_FOLDER / job_file.name).write_bytes(job_file.read_bytes())
 
 
-def _entrypoint(job_file: Path, settings: Sequence[str]) -> str:
+def _entrypoint(job_file: Path, settings: Sequence[str], submission: Submission, wish: JobSpec) -> str:
+    """The command of the driver. The scheduled time is settled here: on the cluster, a job may begin much later."""
     command = ["python", "-m", "jobs", "render", f"{JOB_FOLDER}/{job_file.name}"]
-    return shlex.join(command + [part for setting in settings for part in ("--set", setting)])
+    command += [part for setting in settings for part in ("--set", setting)]
+    if wish.has_dates:
+        command += ["--scheduled-at", scheduled_time(wish, submission.scheduled_at).isoformat()]
+    command += {"wait": ["--wait-for-output"], "ignore": ["--ignore-lease"]}.get(submission.when_held or "", [])
+    return shlex.join(command)
 
 
 def _connect(address: str) -> JobSubmissionClient:
@@ -176,7 +240,7 @@ def _submission_errors(address: str) -> Iterator[None]:
     except InputError:
         raise
     except (ConnectionError, requests.RequestException) as error:
-        raise SubmissionError(f"--address: no Ray job server answers at {address}: {error}") from error
+        raise JobServerAwayError(f"--address: no Ray job server answers at {address}: {error}") from error
     except (AuthenticationError, RuntimeError, ValueError, TypeError) as error:
         if "status code 413" in str(error):
             raise SubmissionError(

@@ -28,6 +28,7 @@ class Workers:
     min: int = 1
     max: int | None = None
     gpus_per_actor: float = 0
+    accelerator_type: str | None = None
     batch_size: int | None = None
     max_tries: int = 3
     storage_patience: float = 300.0

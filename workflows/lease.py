@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Literal
 
 from actors.errors import JobFailure
-from workflows.storage import Storage, is_transient
+from workflows.storage import Storage, failures_of, is_transient
 
 RENEW_SECONDS = 10.0
 EXPIRE_SECONDS = 45.0  # of no renewal: four in a row were lost
@@ -81,7 +81,8 @@ def hold_output(
         yield False
         return
     mine = Holder(job=job)
-    number, was_waited = _acquire(storage, mine, when_held, say)
+    with failures_of(storage.url):
+        number, was_waited = _acquire(storage, mine, when_held, say)
     renewal = _Renewal(storage, number, mine)
     renewal.start()
     try:

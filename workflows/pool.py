@@ -129,6 +129,7 @@ def start_painter(job: RenderJob, num_cpus: float) -> ray.actor.ActorHandle:
     options = {
         "num_gpus": job.workers.gpus_per_actor,
         "num_cpus": num_cpus,
+        "accelerator_type": job.workers.accelerator_type,
         "max_concurrency": SHARDS_IN_FLIGHT + 1,
         "max_restarts": 0,
         "max_task_retries": 0,

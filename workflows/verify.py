@@ -148,4 +148,3 @@ def _check_file(storage: Storage, file: str, rows: Iterable[dict[str, Any]]) -> 
 def _twice(key: tuple[str, int, float], count: int) -> str:
     prompt_id, image_index, cfg_weight = key
     return f"prompt {prompt_id!r}, image {image_index}, weight {cfg_weight:g} stands in the manifest {count} times"
-

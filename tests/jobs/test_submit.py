@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from jobs.submit import Submission, SubmissionError, _stage, submit
+from jobs.submit import JobServerAwayError, Submission, SubmissionError, _stage, submit
 from tests.command import ROOT, finish, press_ctrl_c, run, start, wait_until, write_job
 from tests.servers.ray_head import PROGRAMS, RayHead
 from tests.toy_job import make_job, manifest_of, write_prompts
@@ -21,6 +21,7 @@ from tests.toy_job import make_job, manifest_of, write_prompts
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
 SECRET = "a secret of the tests only"
+SECRET_TOKEN = "5" * 64
 SMALL = {"workers": {"max": 1, "max_tries": 1}, "shard_rows": 4}
 
 
@@ -71,7 +72,7 @@ def answers(
         patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
         more = ("--working-dir", data, "--env", "NAMED_BY_THE_TESTS", "--set", "sampling.images_per_prompt=2")
         processes = {
-            "good": start("submit", good_job, *ours, *more, "--entrypoint-num-cpus", "1"),
+            "good": start("submit", good_job, *ours, *more, "--entrypoint-num-cpus", "1", "--metadata", "team=search"),
             "failing": start("submit", failing_job, *ours),
             "wrong": start("submit", wrong_job, *ours),
             "rays_own": start("python", "-m", "jobs", "render", own_job, program=ray_submit),
@@ -93,6 +94,7 @@ def test_a_job_file_from_elsewhere_renders_what_lies_in_the_uploaded_folder(answ
         "job_name": "good-job",
         "prompts": "prompts/*.parquet",
         "output": str(folder / "out"),
+        "team": "search",
     }
 
 
@@ -163,6 +165,21 @@ def test_a_job_that_is_not_waited_for_can_be_stopped_before_it_begins(
     assert not (tmp_path / "out" / "_SUCCESS").exists()
 
 
+def test_the_same_submission_id_is_followed_and_not_handed_in_again(
+    head: RayHead, client: JobSubmissionClient, tmp_path: Path
+) -> None:
+    job_file = toy_job_file(tmp_path, ["prompt 0"])
+    named = ("submit", job_file, "--address", head.url, "--submission-id", "of-one-night")
+
+    assert run(*named, "--no-wait").stdout == "of-one-night\n"
+    answer = run(*named)
+
+    assert answer.returncode == 0
+    assert "of-one-night was handed in before: following it" in answer.stderr
+    assert "done: 1 images, 0 rejected" in answer.stderr
+    assert [job.submission_id for job in client.list_jobs()].count("of-one-night") == 1
+
+
 # ---- refusals --------------------------------------------------------------------------------------------------------
 
 
@@ -172,7 +189,7 @@ def job_file(tmp_path: Path) -> Path:
 
 
 def test_an_address_where_no_job_server_is_is_refused(job_file: Path) -> None:
-    with pytest.raises(SubmissionError, match=r"--address: no Ray job server answers at http://127.0.0.1:1"):
+    with pytest.raises(JobServerAwayError, match=r"--address: no Ray job server answers at http://127.0.0.1:1"):
         submit(str(job_file), [], Submission(), address="http://127.0.0.1:1")
     with pytest.raises(SubmissionError, match=r"--address must be the http\(s\) address .*, got 127.0.0.1:8265"):
         submit(str(job_file), [], Submission(), address="127.0.0.1:8265")
@@ -199,6 +216,9 @@ def test_an_output_inside_the_uploaded_folder_is_refused(job_file: Path) -> None
         (Submission(runtime_env_json="{"), "--runtime-env-json is not JSON: "),
         (Submission(runtime_env_json="[]"), r"--runtime-env-json must be a JSON object, got \[\]"),
         (Submission(runtime_env_json='{"working_dir": "."}'), "working_dir is given by --working-dir"),
+        (Submission(entrypoint_resources="[1]"), r"--entrypoint-resources must be a JSON object, got \[1\]"),
+        (Submission(metadata=["team"]), r"--metadata takes key=value \(--metadata team=search\), got 'team'"),
+        (Submission(metadata=["output=x"]), "--metadata: output is written by janus-batch itself; take another key"),
     ],
 )
 def test_an_environment_that_cannot_be_sent_is_refused(job_file: Path, submission: Submission, message: str) -> None:
@@ -223,6 +243,32 @@ def test_a_folder_that_is_too_large_is_refused(job_file: Path, head: RayHead, tm
 
     with pytest.raises(SubmissionError, match="--working-dir: the folder is larger than the job server takes, 100 MiB"):
         submit(str(job_file), [], Submission(working_dir=str(tmp_path / "large")), address=head.url)
+
+
+def test_a_head_that_asks_for_a_token_takes_jobs_with_it_and_refuses_others(
+    job_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = tmp_path / "token"
+    token.write_text(SECRET_TOKEN)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    node = RayHead(tmp_path / "head.out", num_cpus=2, token=SECRET_TOKEN)
+    try:
+        node.start()
+        answer = run("submit", job_file, "--address", node.url)
+        assert answer.returncode == 0, answer.stderr
+        assert SECRET_TOKEN not in answer.stderr + answer.stdout
+
+        token.write_text("0" * 64)
+        wrong = run("submit", job_file, "--address", node.url)
+        monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+        none = run("submit", job_file, "--address", node.url)
+    finally:
+        node.stop()
+    for refused in (wrong, none):
+        assert refused.returncode == 2, refused.stderr
+        assert f"janus-batch: the job server at {node.url} did not take the request" in refused.stderr
+        assert "Traceback" not in refused.stderr
 
 
 def test_a_job_that_is_not_there_cannot_be_stopped(head: RayHead) -> None:

@@ -31,9 +31,11 @@ SETTINGS = {
 class RayHead:
     """One node that takes jobs at `url` and drivers at `address`, and the nodes that joined it."""
 
-    def __init__(self, log: Path, *, num_cpus: int) -> None:
+    def __init__(self, log: Path, *, num_cpus: int, token: str | None = None) -> None:
+        """With a `token`, the environment has to name it, for Ray's programs read it from there."""
         self.log = log
         self.num_cpus = num_cpus
+        self._token = token
         self.port, self.dashboard_port = free_port(), free_port()
         self._folder = tempfile.mkdtemp(prefix="jb-")  # short, for the sockets in it: their paths end at 107 bytes
         self._nodes: list[subprocess.Popen[bytes]] = []
@@ -91,7 +93,8 @@ class RayHead:
     def _takes_jobs(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.dashboard_port, timeout=5)
         try:
-            connection.request("GET", "/api/jobs/")
+            headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+            connection.request("GET", "/api/jobs/", headers=headers)
             return connection.getresponse().status == 200
         except (OSError, http.client.HTTPException):
             return False
