@@ -17,18 +17,26 @@ from actors.request import ImageRequest
 class CodeSampler:
     """Chooses codes by inverse CDF with each image's own uniform numbers; temperature 0 takes the most probable.
 
-    Without a stop of the device in the loop: an image whose logits are not finite is noted in `is_finite_B`.
+    Without a stop of the device in the loop: an image whose logits are not finite is noted in `is_finite_B`. The
+    tensors stay where they are from batch to batch; beyond the images loaded are ones that nobody asked for.
     """
 
-    def __init__(self, requests: Sequence[ImageRequest], num_codes: int, device: torch.device) -> None:
-        noise = np.stack([uniform_noise(request.seed, num_codes) for request in requests])
-        self.uniform_BN = torch.from_numpy(noise).to(device)
-        self.temperature_B = torch.tensor([request.temperature for request in requests], device=device)
-        self.is_finite_B = torch.ones(len(requests), dtype=torch.bool, device=device)
+    def __init__(self, num_images: int, num_codes: int, device: torch.device) -> None:
+        self.uniform_BN = torch.zeros(num_images, num_codes, dtype=torch.float64, device=device)
+        self.temperature_B = torch.ones(num_images, device=device)
+        self.is_finite_B = torch.ones(num_images, dtype=torch.bool, device=device)
 
-    def __call__(self, step: int, logits_BV: torch.Tensor) -> torch.Tensor:
+    def load(self, requests: Sequence[ImageRequest]) -> None:
+        """Begin a batch of these images."""
+        noise = np.stack([uniform_noise(request.seed, self.uniform_BN.shape[1]) for request in requests])
+        self.uniform_BN[: len(requests)] = torch.from_numpy(noise)
+        self.temperature_B[: len(requests)] = torch.tensor([request.temperature for request in requests])
+        self.is_finite_B.fill_(True)
+
+    def __call__(self, step: torch.Tensor, logits_BV: torch.Tensor) -> torch.Tensor:
         self.is_finite_B &= logits_BV.sum(dim=1).isfinite()
-        return sample_codes(logits_BV, self.uniform_BN[:, step], self.temperature_B)
+        uniform_B = self.uniform_BN.index_select(1, step.view(1)).squeeze(1)
+        return sample_codes(logits_BV, uniform_B, self.temperature_B)
 
 
 def sample_codes(logits_BV: torch.Tensor, uniform_B: torch.Tensor, temperature_B: torch.Tensor) -> torch.Tensor:

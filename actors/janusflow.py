@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from actors.device import find_device, to_compute_dtype
 from actors.errors import InputError
 from actors.flow_network import TIME_SCALE, PromptState, load_flow_network
 from actors.guidance import guide, is_guided, is_inside
@@ -52,14 +53,22 @@ class ImagePrompts:
 class JanusFlowEngine:
     """Renders requests with one JanusFlow checkpoint and its VAE, both in folders on this machine's disk.
 
-    `latent_size` overrides the checkpoint's own (48 for the published one). Raises CheckpointError, and InputError for
-    settings that exclude each other.
+    `latent_size` overrides the checkpoint's own (48 for the published one). `weights` are its tensors where somebody
+    has them already. Raises CheckpointError, and InputError for settings that exclude each other.
     """
 
     family = "janusflow"
     sampler = "janusflow-1"
 
-    def __init__(self, recipe: Recipe, folder: Path, vae_folder: Path, *, latent_size: int | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        vae_folder: Path,
+        *,
+        latent_size: int | None = None,
+        weights: dict[str, torch.Tensor] | None = None,
+    ) -> None:
         dtype = getattr(torch, recipe.dtype)
         check_vae_dtype(dtype)
         self.solver = recipe.solver or "euler"
@@ -67,16 +76,16 @@ class JanusFlowEngine:
             raise InputError(f"match_reference_demo needs the demo's solver, euler; got {self.solver}")
         self.time_grid = demo_grid if recipe.match_reference_demo else even_grid
         self.cfg_interval = recipe.cfg_interval
-        is_gpu = torch.cuda.is_available()
-        self.torch_device = torch.device("cuda" if is_gpu else "cpu")
-        self.device = torch.cuda.get_device_name() if is_gpu else "cpu"
+        self.torch_device, self.device = find_device()
+        is_gpu = self.torch_device.type == "cuda"
         self.default_batch_size = GPU_BATCH_SIZE if is_gpu else CPU_BATCH_SIZE
         self.fixed_rows = ROWS_PER_CALL if is_gpu else None
         self.shape = read_shape(json.loads((Path(folder) / "config.json").read_text("utf-8")))
         self.latent_size = latent_size or self.shape.latent_size
         self.tokenizer = PromptTokenizer(folder, recipe.prompt_format)
-        weights = load_weights(folder, "janusflow", dtype=dtype, device=self.torch_device)
-        self.network = load_flow_network(weights, self.shape, self.latent_size)
+        if weights is None:
+            weights = load_weights(folder, "janusflow", dtype=dtype, device=self.torch_device)
+        self.network = load_flow_network(to_compute_dtype(weights), self.shape, self.latent_size)
         self.vae = VAE(vae_folder, dtype=dtype, device=self.torch_device)
         self.bos_state = self.network.read_prompt([self.tokenizer.bos_id])
 

@@ -48,9 +48,11 @@ class Llama:
 
     def new_cache(self, num_rows: int, num_slots: int) -> torch.Tensor:
         """Keys and values of every layer, [L, 2, R, K, T, D], all zero."""
+        return torch.zeros(self.cache_size(num_rows, num_slots), dtype=self.cache_dtype, device=self.device)
+
+    def cache_size(self, num_rows: int, num_slots: int) -> tuple[int, ...]:
         shape = self.shape
-        size = (shape.num_layers, 2, num_rows, shape.num_kv_heads, num_slots, shape.head_dim)
-        return torch.zeros(size, dtype=self.cache_dtype, device=self.device)
+        return (shape.num_layers, 2, num_rows, shape.num_kv_heads, num_slots, shape.head_dim)
 
     def prefill(self, x_TC: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Run one prompt alone: hidden states [T, C] after the last norm, keys and values [L, 2, K, T, D]."""
@@ -90,7 +92,7 @@ class Llama:
                 _attend(q_RK1D, keys[:, :, :num_attended], values[:, :, :num_attended], mask_R11T)
                 for q_RK1D in q_RKGD.split(1, dim=2)
             ]
-            x_RC = self._finish(layer, x_RC, torch.cat(attended, dim=2))
+            x_RC = self._finish(layer, x_RC, torch.cat(attended, dim=2) if len(attended) > 1 else attended[0])
         return self._norm(x_RC, self.norm_C)
 
     def _project(

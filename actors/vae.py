@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from actors.checkpoint_error import CheckpointError
+from actors.device import compute_dtype
 from actors.errors import InputError
 from actors.silu import SiLU
 from actors.vq import Conv1, to_uint8
@@ -26,8 +27,8 @@ class VAE:
 
     def __init__(self, folder: Path, *, dtype: torch.dtype, device: torch.device) -> None:
         check_vae_dtype(dtype)
-        self.model = _load(folder, dtype).to(device)
-        self.device, self.dtype = device, dtype
+        self.device, self.dtype = device, compute_dtype(dtype, device)
+        self.model = _load(folder, dtype).to(self.device, self.dtype)
         self.scaling_factor = self.model.config.scaling_factor
 
     def decode(self, z_BCHW: torch.Tensor) -> np.ndarray:

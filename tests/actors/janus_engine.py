@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch.nn import functional as F
 
+from actors.decode_loop import Choose
 from actors.janus import JanusEngine
 from actors.recipe import Recipe
 from actors.request import ImageRequest
@@ -57,6 +59,20 @@ def request(prompt: str, **fields: Any) -> ImageRequest:
         "temperature": 0.0,
     }
     return ImageRequest(prompt=prompt, **defaults | fields)
+
+
+@torch.inference_mode()
+def decode(janus: JanusEngine, requests: list[ImageRequest], choose: Choose) -> torch.Tensor:
+    """The images' codes [B, N] on the CPU, chosen by `choose` there."""
+    states = janus.prefill(janus.embed_prompts(requests))
+
+    def choose_here(step: torch.Tensor, logits_BV: torch.Tensor) -> torch.Tensor:
+        codes_B = choose(step.cpu(), logits_BV[: len(requests)].cpu())
+        return F.pad(codes_B, (0, len(logits_BV) - len(requests)))  # on a GPU a batch has more images than asked for
+
+    longest = max(state.num_tokens for state in states)
+    loop = janus.loops.loop_for(len(requests), len(states), longest, choose_here)
+    return janus.decode_tokens(loop, requests, states).cpu()
 
 
 def mixed_requests(num: int) -> list[ImageRequest]:

@@ -7,6 +7,7 @@ import torch
 
 from actors.code_sampler import CodeSampler, sample_codes
 from actors.noise import uniform_noise
+from actors.request import ImageRequest
 from tests.actors.janus_engine import request
 
 
@@ -40,23 +41,29 @@ def test_temperature_0_is_argmax_down_to_the_last_bit_and_takes_the_first_of_equ
     assert codes.tolist() == logits.argmax(dim=1).tolist()
 
 
+def loaded(requests: list[ImageRequest], num_codes: int) -> CodeSampler:
+    sampler = CodeSampler(len(requests), num_codes, torch.device("cpu"))
+    sampler.load(requests)
+    return sampler
+
+
 def test_each_image_takes_its_own_numbers_in_order() -> None:
     requests = [request("a cat", seed=seed, temperature=1.0) for seed in (3, 2**64 - 1)]
-    sampler = CodeSampler(requests, 5, torch.device("cpu"))
+    sampler = loaded(requests, 5)
     even = torch.zeros(2, 1000)
-    codes = torch.stack([sampler(step, even) for step in range(5)], dim=1)
+    codes = torch.stack([sampler(torch.tensor(step), even) for step in range(5)], dim=1)
     assert codes.tolist() == [[int(u * 1000) for u in uniform_noise(entry.seed, 5)] for entry in requests]
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_an_image_whose_logits_were_not_finite_once_is_noted_and_its_neighbor_is_not(value: float) -> None:
     requests = [request("a cat", seed=seed, temperature=1.0) for seed in (0, 1)]
-    sampler, expected = (CodeSampler(requests, 3, torch.device("cpu")) for _ in range(2))
+    sampler, expected = (loaded(requests, 3) for _ in range(2))
     for step in range(3):
         logits = torch.randn(2, 100, generator=torch.Generator().manual_seed(step))
         broken = logits.clone()
         broken[1, 40] = value if step == 1 else 0.0
-        codes = sampler(step, broken)
-        assert codes[0] == expected(step, logits)[0]
+        codes = sampler(torch.tensor(step), broken)
+        assert codes[0] == expected(torch.tensor(step), logits)[0]
         assert 0 <= codes[1] < 100  # the loop goes on with some code of the codebook
     assert sampler.is_finite_B.tolist() == [True, False]

@@ -10,9 +10,9 @@ import torch
 
 from actors.code_sampler import sample_codes
 from actors.janus import JanusEngine
-from actors.request import ImageRequest, Rejection
+from actors.request import Rejection
 from actors.weights import load_weights
-from tests.actors.janus_engine import GOLDENS, PROMPTS, TINY, engine, request
+from tests.actors.janus_engine import GOLDENS, PROMPTS, TINY, decode, engine, request
 from tests.actors.test_weights import transformers_config, transformers_name
 
 WEIGHTS = ("1", "5", "7.5")
@@ -21,11 +21,6 @@ WEIGHTS = ("1", "5", "7.5")
 @pytest.fixture(scope="module")
 def janus() -> JanusEngine:
     return engine()
-
-
-def decode(janus: JanusEngine, requests: list[ImageRequest], choose) -> torch.Tensor:
-    with torch.inference_mode():
-        return janus.decode_tokens(requests, janus.prefill(janus.embed_prompts(requests)), choose)
 
 
 def assert_same_picture(pixels: np.ndarray, golden: np.ndarray) -> None:
@@ -70,7 +65,7 @@ def test_guided_logits_of_the_first_steps_are_the_references(janus: JanusEngine,
     decode(
         janus,
         [request(PROMPTS[index], cfg_weight=float(weight))],
-        lambda step, now: logits.append(now) or tokens[step, None],
+        lambda step, now: logits.append(now) or tokens[step][None],
     )
     np.testing.assert_allclose(torch.cat(logits[:8]), golden[f"p{index}_cfg{weight}_cfg_logits"], atol=2e-3)
 
@@ -115,7 +110,7 @@ def test_the_grid_of_the_published_checkpoints() -> None:
 
 def test_what_guidance_begins_with_are_the_references_logits(janus: JanusEngine) -> None:
     golden = np.load(GOLDENS / "janus_parts.npz")["prefill_gen_head_last"]
-    np.testing.assert_allclose(torch.stack(janus.predict(PROMPTS[0])), golden, atol=1e-4)
+    np.testing.assert_allclose(torch.stack(janus.predict(PROMPTS[0])).cpu(), golden, atol=1e-4)
 
 
 @torch.inference_mode()
@@ -143,7 +138,7 @@ def test_transformers_own_generate_gives_the_same_codes_and_pictures(janus: Janu
 
 def test_what_the_model_is_told_of_each_code_is_the_references(janus: JanusEngine) -> None:
     golden = np.load(GOLDENS / "janus_parts.npz")["prepare_gen_img_embeds_all_codes"]
-    np.testing.assert_allclose(janus.code_embedding_VC, golden, atol=1e-5)
+    np.testing.assert_allclose(janus.model.code_embedding_VC.cpu(), golden, atol=1e-5)
 
 
 # ---- an image is a function of its request alone ---------------------------------------------------------------------
@@ -195,7 +190,7 @@ def test_nan_in_one_row_rejects_that_image_and_no_other() -> None:
     good = janus.render([request(PROMPTS[0])])[0]
     token = janus.tokenizer.cond_ids(PROMPTS[2])[5]
     assert token not in janus.tokenizer.cond_ids(PROMPTS[0])
-    janus.llama.embedding_VC[token] = torch.nan
+    janus.model.llama.embedding_VC[token] = torch.nan
     image, rejection = janus.render([request(PROMPTS[0]), request(PROMPTS[2])])
     assert image.codes.tolist() == good.codes.tolist()
     assert rejection == Rejection(image_id=rejection.image_id, reason="the model's logits became NaN or infinite")

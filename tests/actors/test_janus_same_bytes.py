@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from actors.code_sampler import CodeSampler
+from actors.decode_loop import DecodeLoop
 from actors.janus import JanusEngine
-from actors.request import ImageRequest
-from tests.actors.janus_engine import engine, mixed_requests, write_random_checkpoint
+from actors.request import ImageRequest, Rejection
+from tests.actors.janus_engine import PROMPTS, decode, engine, mixed_requests, request, write_random_checkpoint
 
 NUM_REQUESTS = 12
 # Wide enough that the work on one batch is shared among threads.
@@ -26,16 +27,16 @@ def num_threads_kept() -> Iterator[None]:
     torch.set_num_threads(num_threads)
 
 
-@torch.inference_mode()
 def logits_and_codes(janus: JanusEngine, requests: list[ImageRequest]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """For each image the guided logits of every step [N, V], whose bits say more than the codes [N] chosen by them."""
-    sampler, logits = CodeSampler(requests, janus.num_codes, janus.torch_device), []
+    sampler, logits = CodeSampler(len(requests), janus.num_codes, torch.device("cpu")), []
+    sampler.load(requests)
 
-    def choose(step: int, logits_BV: torch.Tensor) -> torch.Tensor:
+    def choose(step: torch.Tensor, logits_BV: torch.Tensor) -> torch.Tensor:
         logits.append(logits_BV.clone())
         return sampler(step, logits_BV)
 
-    codes_BN = janus.decode_tokens(requests, janus.prefill(janus.embed_prompts(requests)), choose)
+    codes_BN = decode(janus, requests, choose)
     logits_BNV = torch.stack(logits, dim=1)
     return {request.image_id: (logits_BNV[b], codes_BN[b]) for b, request in enumerate(requests)}
 
@@ -77,12 +78,48 @@ def test_an_images_bytes_do_not_depend_on_its_batch(dtype: str) -> None:
 def test_rows_that_are_filled_up_change_nothing() -> None:
     """What a GPU needs, where bits depend on the number of rows: tried here, where they do not."""
     janus, filling = engine(), engine()
-    filling.fixed_rows, num_rows = 12, []
-    decode = filling.llama.decode
-    filling.llama.decode = lambda x_RC, *rest: num_rows.append(len(x_RC)) or decode(x_RC, *rest)
-    requests = mixed_requests(7)
+    filling.loops.rows_of_room, num_rows = lambda room: {128: 12, 256: 8}[room], []
+    decode = filling.model.llama.decode
+    filling.model.llama.decode = lambda x_RC, *rest: num_rows.append(len(x_RC)) or decode(x_RC, *rest)
+    requests = [*mixed_requests(7), request("a long prompt " * 10, image_id="long", temperature=1.0)]
 
-    for image, expected in zip(filling.render(requests), janus.render(requests), strict=True):
-        assert image.codes.tolist() == expected.codes.tolist()
-        assert image.pixels.tobytes() == expected.pixels.tobytes()
-    assert set(num_rows) == {12}
+    for _ in range(2):  # the loops are kept, and hold what the batches before have left
+        for image, expected in zip(filling.render(requests), janus.render(requests), strict=True):
+            assert image.codes.tolist() == expected.codes.tolist()
+            assert image.pixels.tobytes() == expected.pixels.tobytes()
+    assert set(num_rows) == {12, 8}
+
+
+def test_a_step_run_twice_does_what_it_does_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What capturing a step as a CUDA graph needs, which runs it before the first replay."""
+    janus, requests = engine(), mixed_requests(5)
+    expected = [image.codes.tolist() for image in janus.render(requests)]
+    monkeypatch.setattr(DecodeLoop, "_launch", lambda loop, key, work: (work(), work()))
+    assert [image.codes.tolist() for image in janus.render(requests)] == expected
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_step_replayed_as_a_cuda_graph_does_what_it_does_called(dtype: str) -> None:
+    janus, requests = engine(dtype=dtype), mixed_requests(NUM_REQUESTS)
+    assert all(janus.render(requests[:1])[0].codes.tolist() == janus.render(requests)[0].codes.tolist() for _ in "ab")
+    graphed = [image.codes.tolist() for image in janus.render(requests)]
+    loops = list(janus.loops._loops.values())
+    assert loops
+    assert all(loop.use_graphs for loop in loops)
+    for loop in loops:
+        loop.use_graphs = False
+    assert [image.codes.tolist() for image in janus.render(requests)] == graphed
+
+
+def test_a_nan_of_the_batch_before_leaves_nothing_behind() -> None:
+    janus, good, bad = engine(), request(PROMPTS[0]), request(PROMPTS[2])
+    (expected,) = janus.render([good])
+    janus.loops.rows_of_room = lambda room: 4
+    embedding = janus.model.llama.embedding_VC
+    token, kept = janus.tokenizer.cond_ids(PROMPTS[2])[5], embedding.clone()
+    embedding[token] = torch.nan
+    assert isinstance(janus.render([bad])[0], Rejection)
+    embedding.copy_(kept)
+    assert janus.render([good])[0].codes.tolist() == expected.codes.tolist()
+    assert janus.render([bad])[0].codes.tolist() != expected.codes.tolist()

@@ -9,12 +9,13 @@ import torch
 from torch.nn import functional as F
 
 from actors.linear import MIN_ROWS, GatedLinear, Linear
+from tests.actors.dtypes import DTYPES
 
 ACTIVATIONS = {"none": lambda x: x, "silu": F.silu, "gelu": F.gelu}
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 0.04}  # sums of 176 products of order 1, rounded to the dtype
 
 
-@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.fixture(params=DTYPES)
 def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     return request.param
 

@@ -13,6 +13,7 @@ import torch
 from actors.llama import SEGMENT, Llama, num_slots
 from actors.model_config import read_shape
 from actors.weights import load_weights
+from tests.actors.dtypes import DTYPES
 from tests.actors.random_llama import llama_shape, random_llama, random_weights
 
 DATA = Path(__file__).parents[1] / "data"
@@ -94,7 +95,7 @@ def test_ragged_rows_decoded_token_by_token_give_what_prefilling_the_whole_gives
         )
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", WIDE.values(), ids=WIDE)
 def test_a_rows_bits_depend_on_nothing_but_the_row(shape, dtype: torch.dtype) -> None:
     """Not on the number of rows, the row's place, what stands in the others, how far they reach, or the threads."""
@@ -116,7 +117,7 @@ def test_a_rows_bits_depend_on_nothing_but_the_row(shape, dtype: torch.dtype) ->
             assert torch.equal(hidden_RC, expected_RC[rows]), f"{size} rows, {num_threads} threads"
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_a_prompts_bits_do_not_depend_on_the_number_of_threads(dtype: torch.dtype) -> None:
     llama = random_llama(WIDE["heads"], dtype)
     for num_tokens in (5, 33, 130):

@@ -13,6 +13,7 @@ import torch
 from actors.model_config import read_shape
 from actors.vq import VQDecoder, load_vq_decoder, to_uint8
 from actors.weights import load_weights
+from tests.actors.dtypes import DTYPES, needs_bfloat16
 
 DATA = Path(__file__).parents[1] / "data"
 TINY = DATA / "janus-tiny"
@@ -84,6 +85,7 @@ def test_the_grid_of_the_published_checkpoints(vq: VQDecoder) -> None:
     np.testing.assert_allclose(decoded[0, :, ::32], golden["decoded_rows_f32"], atol=5e-5)
 
 
+@needs_bfloat16
 def test_bfloat16_runs_in_bfloat16_and_stays_near(vq: VQDecoder) -> None:
     low = decoder(torch.bfloat16)(random_codes(2, 36), (6, 6))
     assert low.dtype == torch.bfloat16
@@ -99,7 +101,7 @@ def test_pixels_are_cut_off_and_not_rounded() -> None:
     assert to_uint8(decoded.bfloat16()).dtype == torch.uint8
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("grid", [(6, 6), (3, 5)], ids=["6x6", "3x5"])
 def test_a_pictures_bits_do_not_depend_on_the_other_its_place_or_the_threads(
     grid: tuple[int, int], dtype: torch.dtype

@@ -1,0 +1,277 @@
+"""Images per second of both engines, of the public loops and of transformers' `generate`, in turn, in one run.
+
+    python -m benchmarks.engine [--batch-sizes 1 8 16] [--dtypes float32 bfloat16] [--save]     # small models, a CPU
+    python -m benchmarks.engine --real [--batch-sizes 16 64 128] [--save]             # the published shapes, a GPU
+
+`limit` is what this device could do at best (see roofline.py), `reached` the engine's share of it. On Linux everything
+runs under one malloc setting that keeps freed memory: the public loops grow their caches by concatenation, and would
+otherwise spend much of their time on fresh pages. With one thread on a CPU the clock is the process's own CPU time,
+which other programs on the machine disturb less than the time of day.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch.utils.flop_counter import FlopCounterMode
+
+from actors.device import compute_dtype
+from actors.janus import JanusEngine
+from actors.janusflow import JanusFlowEngine
+from actors.request import ImageRequest
+from benchmarks import random_models
+from benchmarks.public_loops import FlowLoop, JanusLoop
+from benchmarks.roofline import Ceilings, flow_limit, janus_limit, measure_ceilings
+
+RESULTS = Path(__file__).parent / "results"
+PROMPT = "a red cube on a blue sphere"
+MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_TOP_PAD_": str(2**26)}
+HEAD = """
+| model | dtype | images | ours | public loop | ratio | generate | ratio | limit | reached |
+|:------|:------|-------:|-----:|------------:|------:|---------:|------:|------:|--------:|"""
+
+Render = Callable[[], Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """One row of the table: the contestants' renders of one batch, and the seconds the device needs at best."""
+
+    model: str
+    dtype: str
+    num_images: int
+    ours: Render
+    public_loop: Render
+    generate: Render | None
+    limit_s: float
+
+
+def main() -> None:
+    arguments = _parse()
+    _run_under_tuned_malloc()
+    torch.manual_seed(0)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    lines = [provenance(device)]
+    print(lines[0], flush=True)
+    with torch.inference_mode():
+        for name in arguments.dtypes:
+            dtype = getattr(torch, name)
+            ceilings = measure_ceilings(device, compute_dtype(dtype, device), clock)
+            copy, product = ceilings.bytes_per_s / 1e9, ceilings.flops_per_s / 1e12
+            lines += [f"\n{name}: copy {copy:.1f} GB/s, product {product:.3g} TFLOP/s", HEAD]
+            print("\n".join(lines[-2:]), flush=True)
+            for case in cases(arguments, dtype, device, ceilings):
+                lines.append(table_row(case, measure(case, arguments.rounds, device, clock)))
+                print(lines[-1], flush=True)
+    if arguments.save:
+        _save(lines, device)
+
+
+def cases(
+    arguments: argparse.Namespace, dtype: torch.dtype, device: torch.device, ceilings: Ceilings
+) -> Iterator[Case]:
+    """Every model at every batch size; a model is dropped before the next is made."""
+    if arguments.real:
+        configs = {name: random_models.real_config(name) for name in random_models.REAL}
+    else:
+        configs = random_models.SMALL_JANUS | random_models.SMALL_FLOW
+    for name, config in configs.items():
+        if arguments.models and not name.startswith(tuple(arguments.models)):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            make = janus_cases if "gen_vision_config" in config else flow_cases
+            yield from make(name, config, Path(folder), arguments, dtype, device, ceilings)
+
+
+def janus_cases(
+    name: str,
+    config: dict[str, Any],
+    folder: Path,
+    arguments: argparse.Namespace,
+    dtype: torch.dtype,
+    device: torch.device,
+    ceilings: Ceilings,
+) -> Iterator[Case]:
+    folder = random_models.write_folder(folder / "model", config)
+    weights = random_models.random_weights(config, dtype, device)
+    engine = JanusEngine(random_models.recipe("janus", dtype), folder, weights=dict(weights))
+    ids, tokenizer = engine.tokenizer.cond_ids(PROMPT), engine.tokenizer
+    special_ids = {"bos": tokenizer.bos_id, "pad": tokenizer.pad_id, "begin_of_image": tokenizer.begin_of_image_id}
+    loop = JanusLoop(engine.shape, weights, special_ids)
+    del weights
+    if dtype == torch.float32:
+        check_same_codes(engine, loop, ids)
+    for num_images in arguments.batch_sizes:
+        requests = [request(seed, cfg_weight=5.0, temperature=1.0) for seed in range(num_images)]
+        yield Case(
+            model=name,
+            dtype=str(dtype).removeprefix("torch."),
+            num_images=num_images,
+            ours=lambda requests=requests: engine.render(requests),
+            public_loop=lambda num=num_images: loop.public_script(ids, num, 5.0),
+            generate=lambda num=num_images: loop.generate(ids, num, 5.0),
+            limit_s=janus_limit(engine.shape, dtype, engine.model.llama.cache_dtype, len(ids), num_images, ceilings),
+        )
+
+
+def flow_cases(
+    name: str,
+    config: dict[str, Any],
+    folder: Path,
+    arguments: argparse.Namespace,
+    dtype: torch.dtype,
+    device: torch.device,
+    ceilings: Ceilings,
+) -> Iterator[Case]:
+    recipe = random_models.recipe("janusflow", dtype)
+    vae_folder = random_models.write_vae(
+        folder / "vae", random_models.SDXL_WIDTHS if arguments.real else random_models.SMALL_WIDTHS
+    )
+    weights = random_models.random_weights(config, dtype, device)
+    engine = JanusFlowEngine(recipe, random_models.write_folder(folder / "model", config), vae_folder, weights=weights)
+    ids = engine.tokenizer.flow_cond_ids(PROMPT)
+    loop = FlowLoop(engine.network, engine.shape, vae_folder, engine.tokenizer.pad_id, dtype)
+    with FlopCounterMode(display=False) as counter:
+        engine.vae.decode_call(engine.latent_noise([request(0, cfg_weight=2.0)]))
+    for num_images in arguments.batch_sizes:
+        requests = [
+            request(seed, cfg_weight=2.0, num_inference_steps=arguments.flow_steps) for seed in range(num_images)
+        ]
+        yield Case(
+            model=name,
+            dtype=str(dtype).removeprefix("torch."),
+            num_images=num_images,
+            ours=lambda requests=requests: engine.render(requests),
+            public_loop=lambda num=num_images: loop.public_demo(ids, num, 2.0, arguments.flow_steps),
+            generate=None,
+            limit_s=flow_limit(
+                engine.shape, counter.get_total_flops(), len(ids), arguments.flow_steps, num_images, ceilings
+            ),
+        )
+
+
+def request(seed: int, **settings: Any) -> ImageRequest:
+    return ImageRequest(image_id=str(seed), prompt_id="prompt", image_index=seed, prompt=PROMPT, seed=seed, **settings)
+
+
+def check_same_codes(engine: JanusEngine, loop: JanusLoop, ids: list[int]) -> None:
+    """The contestants compute the same thing: in float32 their most probable codes agree for as long as the first 32.
+
+    Later codes of a model with random weights may differ by a rounding that decides a near tie.
+    """
+    (image,) = engine.render([request(0, cfg_weight=5.0, temperature=0.0)])
+    for other in (loop.public_script, loop.generate):
+        codes = other(ids, 1, 5.0, greedy=True)[0]
+        if not np.array_equal(codes[:32], image.codes[:32]):
+            raise AssertionError(f"{other.__name__} and the engine choose different codes: {codes[:32]}")
+
+
+def measure(case: Case, num_rounds: int, device: torch.device, clock: Callable[[], float]) -> dict[str, float]:
+    """Median seconds of each contestant, taken in turn, after one untimed render of each."""
+    contestants = {"ours": case.ours, "public_loop": case.public_loop, "generate": case.generate}
+    contestants = {name: render for name, render in contestants.items() if render is not None}
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for is_timed in [False, *[True] * num_rounds]:
+        for name, render in contestants.items():
+            started_at = clock()
+            render()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if is_timed:
+                seconds[name].append(clock() - started_at)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def table_row(case: Case, seconds: dict[str, float]) -> str:
+    ours = seconds["ours"]
+
+    def rate(name: str) -> str:
+        return f"{case.num_images / seconds[name]:.3g}" if name in seconds else "-"
+
+    def ratio(name: str) -> str:
+        return f"{seconds[name] / ours:.2f}" if name in seconds else "-"
+
+    return (
+        f"| {case.model} | {case.dtype} | {case.num_images} | {rate('ours')} | {rate('public_loop')} "
+        f"| {ratio('public_loop')} | {rate('generate')} | {ratio('generate')} | {case.num_images / case.limit_s:.3g} "
+        f"| {case.limit_s / ours:.0%} |"
+    )
+
+
+def provenance(device: torch.device) -> str:
+    """What the numbers below were measured on."""
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
+    if device.type == "cuda":
+        machine = torch.cuda.get_device_name()
+    else:
+        name = next(
+            (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), ":"
+        )
+        machine = (
+            f"{name.partition(':')[2].strip()} ({torch.backends.cpu.get_cpu_capability()}), "
+            f"{torch.get_num_threads()} thread(s), load {os.getloadavg()[0]:.1f}"
+        )
+    malloc = ", ".join(f"{key}={value}" for key, value in MALLOC.items())
+    return (
+        f"commit {commit}, {machine}, {platform.system()} {platform.release()}, Python {platform.python_version()}, "
+        f"torch {torch.__version__}, transformers {transformers.__version__}, {malloc}"
+    )
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--real", action="store_true", help="the published shapes, on a GPU")
+    parser.add_argument("--models", nargs="+", help="only those whose names begin so")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 4, 8, 16], help="default: 1 4 8 16")
+    parser.add_argument(
+        "--dtypes", nargs="+", choices=["float32", "bfloat16"], help="default: what the CPU has; --real: bfloat16"
+    )
+    parser.add_argument("--flow-steps", type=int, default=None, help="of JanusFlow (default: 30 with --real, else 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="timed renders of each; the table holds their medians")
+    parser.add_argument("--threads", type=int, default=1, help="of torch on a CPU; 0 leaves its own choice")
+    parser.add_argument("--save", action="store_true", help=f"write the table to {RESULTS.name}/, with the date")
+    arguments = parser.parse_args()
+    if not arguments.dtypes:  # the public loops in bfloat16 take hours on a CPU without its instructions
+        has_bfloat16 = compute_dtype(torch.bfloat16, torch.device("cpu")) == torch.bfloat16
+        on_cpu = ["float32", "bfloat16"] if has_bfloat16 else ["float32"]
+        arguments.dtypes = ["bfloat16"] if arguments.real else on_cpu
+    arguments.flow_steps = arguments.flow_steps or (30 if arguments.real else 3)
+    if arguments.real and not torch.cuda.is_available():
+        parser.error("--real needs a GPU: the published shapes take hours on a CPU")
+    return arguments
+
+
+def _run_under_tuned_malloc() -> None:
+    """glibc reads its settings when a process begins, so begin again with them."""
+    if sys.platform == "linux" and not MALLOC.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.engine", *sys.argv[1:]], os.environ | MALLOC)
+
+
+def _save(lines: list[str], device: torch.device) -> None:
+    today = datetime.date.today().isoformat()
+    path = RESULTS / f"{today}-engine-{'gpu' if device.type == 'cuda' else 'cpu'}.md"
+    command = " ".join(["python -m benchmarks.engine", *sys.argv[1:]])
+    path.write_text(f"# Engines, {today}\n\n`{command}`\n\n" + "\n".join(lines) + "\n", "utf-8")
+    print(f"\nwritten to {path}")
+
+
+if __name__ == "__main__":
+    main()

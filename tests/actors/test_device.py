@@ -1,0 +1,41 @@
+"""Which device is found, how it is named, and what weights are computed in on it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from actors.device import compute_dtype, find_device, to_compute_dtype
+from tests.actors.janus_engine import engine, request
+
+CPU = torch.device("cpu")
+
+
+def test_the_device_is_the_gpu_by_name_or_the_cpu_by_instruction_set() -> None:
+    device, name = find_device()
+    if torch.cuda.is_available():
+        assert (device.type, name) == ("cuda", torch.cuda.get_device_name())
+    else:
+        assert (device.type, name) == ("cpu", f"cpu {torch.backends.cpu.get_cpu_capability()}")
+
+
+@pytest.mark.parametrize("is_supported", [True, False])
+def test_a_cpu_computes_in_bfloat16_only_where_it_has_the_instructions(
+    is_supported: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.device._has_instructions", lambda dtype: is_supported or dtype == torch.float32)
+    expected = torch.bfloat16 if is_supported else torch.float32
+    assert compute_dtype(torch.bfloat16, CPU) == expected
+    assert compute_dtype(torch.float32, CPU) == torch.float32
+    assert compute_dtype(torch.bfloat16, torch.device("cuda")) == torch.bfloat16
+    assert to_compute_dtype({"a": torch.ones(1, dtype=torch.bfloat16)})["a"].dtype == expected
+
+
+def test_without_the_instructions_an_engine_renders_the_rounded_weights_in_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """janus-tiny's weights are stored in bfloat16, so rounding them changes nothing."""
+    monkeypatch.setattr("actors.device._has_instructions", lambda dtype: dtype == torch.float32)
+    (low,), (full,) = (engine(dtype=dtype).render([request("a red cube")]) for dtype in ("bfloat16", "float32"))
+    assert low.codes.tolist() == full.codes.tolist()
+    assert low.pixels.tobytes() == full.pixels.tobytes()
