@@ -15,7 +15,7 @@ from actors.llama import num_slots
 from actors.model_shape import LlamaShape
 
 GPU_ROWS = (256, 128, 64, 32, 16, 8, 4, 2)  # a row more costs its keys and values, a batch more all the weights
-CPU_IMAGES = (16, 8, 4, 2, 1)  # images a second still grow from 8 to 16 (docs/performance.md), and no more beyond
+CPU_IMAGES = (16, 8, 4, 2, 1)  # of a batch: products reach a large one's speed at 32 rows, not yet at 16
 MEMORY_FOR_BATCH = {"cuda": 0.6, "cpu": 0.125}  # of the memory the weights leave; of all the machine's
 SHORTEST_ROOM = 128  # prompt tokens: 98 in 100 prompts, as people write them, fit
 
