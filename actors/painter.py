@@ -7,13 +7,25 @@ batch for all of them, so the tail of one shard and the head of the next share a
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from actors.engines import Engine
 from actors.request import ImageRequest, Rejection, RenderedImage
 
 Answer = tuple[ImageRequest, RenderedImage | Rejection]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchReport:
+    """A batch that was rendered: its images, how many there might have been, and how many wait for the next."""
+
+    num_images: int
+    batch_size: int
+    num_waiting: int
+    seconds: float
 
 
 class _Ticket:
@@ -28,8 +40,14 @@ class _Ticket:
 class Painter:
     """Renders requests with one engine, `batch_size` at a time, in the order they were handed in."""
 
-    def __init__(self, engine: Engine, batch_size: int | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        batch_size: int | None = None,
+        on_batch: Callable[[BatchReport], None] = lambda report: None,
+    ) -> None:
         self.engine = engine
+        self._on_batch = on_batch
         self.batch_size = batch_size or engine.default_batch_size
         self._waiting: deque[tuple[_Ticket, ImageRequest]] = deque()
         self._state = threading.Condition()
@@ -96,7 +114,16 @@ class Painter:
                 self._state.notify_all()
 
     def _ask_engine(self, requests: list[ImageRequest]) -> list[RenderedImage | Rejection]:
+        start = time.monotonic()
         answers = self.engine.render(requests)
+        self._on_batch(
+            BatchReport(
+                num_images=len(requests),
+                batch_size=self.batch_size,
+                num_waiting=len(self._waiting),
+                seconds=time.monotonic() - start,
+            )
+        )
         asked, answered = [request.image_id for request in requests], [answer.image_id for answer in answers]
         if answered != asked:
             raise AssertionError(f"the engine was asked for {asked} and answered {answered}")

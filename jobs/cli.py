@@ -60,6 +60,7 @@ def cli() -> None:
 @click.argument("job_files", metavar="JOB.yaml...", type=click.Path(), nargs=-1, required=True)
 @settings
 @click.option("--address", metavar="ADDR", help="Ray cluster to join (host:port or auto); starts Ray here if left out.")
+@click.option("--json", "as_json", is_flag=True, help="Print the progress as JSON, one object a line.")
 @scheduled_at
 @when_held
 def render(
@@ -68,6 +69,7 @@ def render(
     address: str | None,
     scheduled_at: str | None,
     when_held: WhenHeld | None,
+    as_json: bool,
 ) -> int:
     """Run a job to its end, or several one after the other.
 
@@ -78,7 +80,7 @@ def render(
     from jobs.spec import dated, read_job_file
 
     for spec in [dated(read_job_file(job_file, list(settings)), scheduled_at) for job_file in job_files]:
-        render(spec, address=address, when_held=when_held or "refuse")
+        render(spec, address=address, when_held=when_held or "refuse", as_json=as_json)
     return 0
 
 
@@ -141,13 +143,16 @@ def submit(
 @job_file
 @settings
 @scheduled_at
+@click.option("--measure", is_flag=True, help="Render a few images on this machine for their speed and size.")
+@click.option("--images-per-second", type=click.FloatRange(min=0, min_open=True), help="Of one actor, if you know it.")
+@click.option("--gpu-hour-price", type=click.FloatRange(min=0), help="What a GPU costs an hour, in your currency.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def plan(job_file: str, settings: tuple[str, ...], scheduled_at: str | None, as_json: bool) -> int:
-    """Say what a job would render: files, rows, shards, images, bytes. Nothing is rendered."""
+def plan(job_file: str, settings: tuple[str, ...], scheduled_at: str | None, **options: Any) -> int:
+    """Say what a job would render and what that takes: images, GPU-hours, bytes, requests. Nothing is written."""
     from jobs.plan import plan
     from jobs.spec import dated, read_job_file
 
-    return plan(dated(read_job_file(job_file, list(settings)), scheduled_at), as_json=as_json)
+    return plan(dated(read_job_file(job_file, list(settings)), scheduled_at), **options)
 
 
 @cli.command()
@@ -242,6 +247,28 @@ def report(output: str, endpoint_url: str | None) -> int:
     from jobs.report import report
 
     return report(output, endpoint_url)
+
+
+@cli.command()
+@output
+@click.argument("dest", metavar="DEST")
+@click.option(
+    "--layout",
+    type=click.Choice(["imagefolder", "webdataset", "geneval", "dpg"]),
+    required=True,
+    help="imagefolder and webdataset are datasets; geneval and dpg are what these benchmarks read.",
+)
+@click.option("--licence", "--license", metavar="ID", help="Of the images, for the dataset card: cc0-1.0, say.")
+@click.option("--allow-incomplete", is_flag=True, help="Export what is there of an output that is not finished.")
+@endpoint_url
+def export(output: str, dest: str, endpoint_url: str | None, **options: Any) -> int:
+    """Write an output into DEST, an empty folder or URL, as other programs read it, with a dataset card.
+
+    The same command goes on where one was interrupted.
+    """
+    from jobs.export import export
+
+    return export(output, dest, endpoint_url, **options)
 
 
 @cli.command()

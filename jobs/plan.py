@@ -1,35 +1,94 @@
-"""`janus-batch plan`: what a job would render, from footers and listings, before anything costs money."""
+"""`janus-batch plan`: what a job would render and what that takes, before anything costs money."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from typing import Any
 
 import click
 
+from actors.checkpoint import open_checkpoint
+from actors.model_config import read_shape
 from jobs.render import plan_remaining
 from jobs.resolve import ignored_columns, remarks, resolve
 from jobs.spec import JobSpec
+from workflows.estimate import IMAGE_SIZE, Estimate, Speed, estimate
 from workflows.job import RenderJob
 from workflows.plan import Plan
 from workflows.prompts import find_prompt_files
+from workflows.rates import ROOFLINE, known_rate
 from workflows.resume import check_claim
 
 
-def plan(spec: JobSpec, *, as_json: bool) -> int:
-    """Print the plan; the exit code is always 0, since what is wrong with a job is raised."""
-    job = resolve(spec, num_gpus=0, with_digest=False)
+def plan(
+    spec: JobSpec,
+    *,
+    as_json: bool,
+    measure: bool = False,
+    images_per_second: float | None = None,
+    gpu_hour_price: float | None = None,
+) -> int:
+    """Print the plan; the exit code is always 0, since what is wrong with a job is raised.
+
+    The speed is `images_per_second` of one actor if it is given, else measured here, else looked up.
+    """
+    num_gpus = _num_gpus() if measure else 0
+    job = resolve(spec, num_gpus=num_gpus, with_digest=measure)
     ignored = ignored_columns(job.recipe.family)
     files = find_prompt_files(job.prompts, job.storage, ignored_columns=ignored)
     check_claim(job, ignore=("recipe.weights_sha256", "recipe.vae_sha256", "recipe.dtype"))
     remaining = plan_remaining(job, files)
+    speed, image_size, bytes_an_image = _speed(job, remaining, measure=measure)
+    if images_per_second is not None:
+        speed = Speed(images_per_second=images_per_second, source="given by --images-per-second")
+    cost = estimate(
+        job,
+        remaining,
+        speed,
+        image_size=image_size,
+        bytes_an_image=bytes_an_image,
+        gpu_hour_price=gpu_hour_price,
+    )
     if as_json:
-        click.echo(json.dumps(_facts(job, remaining)))
+        click.echo(json.dumps({**_facts(job, remaining), **_cost_facts(speed, cost)}))
     else:
-        _print_table(job, remaining)
+        _print_table(job, remaining, speed, cost)
     return 0
 
 
-def _facts(job: RenderJob, plan: Plan) -> dict[str, object]:
+def _num_gpus() -> int:
+    from workflows import pool  # loads ray
+
+    return pool.count_gpus(None)
+
+
+def _speed(job: RenderJob, plan: Plan, *, measure: bool) -> tuple[Speed | None, int, float | None]:
+    """The speed, the pictures' size each way, and the bytes of an image if they were measured."""
+    if measure:
+        from workflows.measure import measure as measure_here  # loads torch
+
+        found = measure_here(job, plan)
+        source = f"measured here: {found.device}, batches of {found.batch_size}, the median of {found.num_batches}"
+        speed = Speed(images_per_second=found.images_per_second, source=source)
+        return speed, IMAGE_SIZE, found.bytes_an_image
+    if job.recipe.family == "toy":
+        from actors.toy import SIZE
+
+        return None, SIZE, None
+    config = open_checkpoint(job.recipe.checkpoint, revision=job.recipe.revision, storage_options=job.storage).config
+    shape = read_shape(dict(config))
+    image_size = shape.vq.image_size if job.recipe.family == "janus" else shape.image_size
+    rate = known_rate(config, job.recipe, job.workers.batch_size)
+    if rate is None:
+        return None, image_size, None
+    batch = f", batches of {rate.batch}" if rate.batch else ""
+    source = f"{rate.model} on one {rate.device}{batch}: {rate.source}"
+    is_limit = rate.source.startswith(ROOFLINE)
+    return Speed(images_per_second=rate.images_per_second, source=source, is_limit=is_limit), image_size, None
+
+
+def _facts(job: RenderJob, plan: Plan) -> dict[str, Any]:
     recipe = job.recipe
     images_per_row = recipe.images_per_row
     return {
@@ -49,7 +108,14 @@ def _facts(job: RenderJob, plan: Plan) -> dict[str, object]:
     }
 
 
-def _print_table(job: RenderJob, plan: Plan) -> None:
+def _cost_facts(speed: Speed | None, cost: Estimate) -> dict[str, Any]:
+    """The estimate for programs, under `estimate`."""
+    facts = asdict(cost)
+    del facts["num_images"]
+    return {"estimate": {**facts, "speed": None if speed is None else asdict(speed)}}
+
+
+def _print_table(job: RenderJob, plan: Plan, speed: Speed | None, cost: Estimate) -> None:
     facts = _facts(job, plan)
     weights = ", ".join(f"{weight:g}" for weight in job.recipe.cfg_weights)
     rows = {
@@ -62,9 +128,40 @@ def _print_table(job: RenderJob, plan: Plan) -> None:
         "shards left": f"{facts['num_shards_remaining']:,} of up to {job.shard_rows:,} prompts",
         "images": f"{facts['num_images']:,} ({facts['images_per_row']} a prompt)",
         "images left": f"{facts['num_images_remaining']:,}",
+        **_cost_rows(job, speed, cost),
         "output": job.output,
     }
     for key, value in rows.items():
         click.echo(f"{key:<13} {value}")
     for line in remarks(job):
         click.echo(f"note          {line}")
+
+
+def _cost_rows(job: RenderJob, speed: Speed | None, cost: Estimate) -> dict[str, str]:
+    rows = {}
+    if speed is None:
+        rows["speed"] = "not known of this model; --measure renders a few images here, --images-per-second gives it"
+    else:
+        at_most, at_least = ("at most ", "at least ") if speed.is_limit else ("", "")
+        rows["speed"] = f"{at_most}{speed.images_per_second:.3g} images/s an actor ({speed.source})"
+        is_on_gpus = job.workers.gpus_per_actor > 0
+        rows["GPU-hours" if is_on_gpus or speed.is_limit else "CPU time"] = (
+            f"{at_least}{_hours(cost.gpu_hours if is_on_gpus else cost.actor_hours)}"
+        )
+        if cost.price is not None:
+            rows["price"] = f"{at_least}{cost.price:,.2f}"
+    rows["image bytes"] = f"{_bytes(cost.num_bytes)} ({cost.bytes_source})"
+    rows["PUT requests"] = f"{cost.num_writes:,} (layout {job.images.layout}), where the output is an object store"
+    return rows
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.1f} h" if hours >= 1 else f"{60 * hours:,.1f} min"
+
+
+def _bytes(number: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:,.3g} TB"

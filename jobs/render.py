@@ -6,6 +6,7 @@ import os
 import time
 
 from actors.errors import InputError
+from jobs.progress_json import print_json
 from jobs.resolve import ignored_columns, remarks, resolve
 from jobs.spec import JobFileError, JobSpec
 from jobs.view import say, watch
@@ -21,8 +22,11 @@ from workflows.status import Tally, tally_output
 from workflows.storage import Storage, StorageFailure, failures_of, storage_errors
 
 
-def render(spec: JobSpec, *, address: str | None, when_held: WhenHeld = "refuse") -> int:
-    """Plan, claim the output, render what is missing, mark success; the exit code. Errors of the job are raised."""
+def render(spec: JobSpec, *, address: str | None, when_held: WhenHeld = "refuse", as_json: bool = False) -> int:
+    """Plan, claim the output, render what is missing, mark success; the exit code. Errors of the job are raised.
+
+    With `as_json`, standard output gets the progress as JSON lines, and a last one with the sums.
+    """
     from workflows import pool  # ray is loaded when a job runs, not for --help
 
     started_at = time.monotonic()
@@ -34,11 +38,13 @@ def render(spec: JobSpec, *, address: str | None, when_held: WhenHeld = "refuse"
     with hold_output(Storage(job.output, job.storage), job.name, when_held=when_held, say=say) as was_waited:
         if was_waited:
             files = find_prompt_files(job.prompts, job.storage, ignored_columns=ignored_columns(job.recipe.family))
-        return _render_held(job, files, address, is_resumed=is_resumed or was_waited, started_at=started_at)
+        return _render_held(
+            job, files, address, is_resumed=is_resumed or was_waited, started_at=started_at, as_json=as_json
+        )
 
 
 def _render_held(
-    job: RenderJob, files: list[PromptFile], address: str | None, *, is_resumed: bool, started_at: float
+    job: RenderJob, files: list[PromptFile], address: str | None, *, is_resumed: bool, started_at: float, as_json: bool
 ) -> int:
     """Render what is missing in an output that is this run's alone."""
     from workflows import pool
@@ -53,12 +59,31 @@ def _render_held(
         say("starting Ray ...")
         pool.start_ray(address)
         progress = _progress_of(job, plan)
-        with watch(progress):
+        with watch(progress, as_json=as_json):
             render_shards(job, plan, progress)
     tally = settle(job, is_finished=True)
     _summarize(job, tally, progress, time.monotonic() - started_at)
     write_page(job)
+    if as_json:
+        print_json({"event": "done", "job": job.name, "output": job.output, **_sums(tally, progress, started_at)})
     return 0
+
+
+def _sums(tally: Tally, progress: Progress, started_at: float) -> dict[str, object]:
+    """What the output holds now, and what this run added to it."""
+    return {
+        "num_images": tally.num_images,
+        "num_rejected": tally.num_rejected,
+        "num_shards": tally.num_shards,
+        "seconds": round(time.monotonic() - started_at, 1),
+        "this_run": {
+            "num_images": progress.num_images,
+            "num_bytes": progress.num_bytes,
+            "num_retries": progress.num_retries,
+            "num_actors_lost": progress.num_painters_lost,
+            "images_per_second": round(progress.images_per_second, 4),
+        },
+    }
 
 
 def check_gpus(job: RenderJob, address: str | None) -> None:
@@ -122,6 +147,7 @@ def write_page(job: RenderJob) -> None:
 def _progress_of(job: RenderJob, plan: Plan) -> Progress:
     per_row = job.recipe.images_per_row
     return Progress(
+        name=job.name,
         num_images_total=plan.num_rows * per_row,
         num_images_before=plan.num_rows_committed * per_row,
         num_shards_total=plan.num_shards_remaining,

@@ -77,7 +77,9 @@ def _render(job: RenderJob, plan: RetryPlan, address: str | None) -> None:
     pool.start_ray(address)
     num_rows = sum(shard.num_rows for shard in plan.shards)
     progress = Progress(
-        num_images_total=num_rows * job.recipe.images_per_row, num_shards_total=plan.num_shards_remaining
+        name=job.name,
+        num_images_total=num_rows * job.recipe.images_per_row,
+        num_shards_total=plan.num_shards_remaining,
     )
     with watch(progress):
         render_shards(job, plan, progress)

@@ -1,4 +1,4 @@
-"""What a person sees of a running job: one live line in a terminal, plain lines in a log, a summary at the end."""
+"""What is said of a running job: a live view in a terminal, plain lines in a log, JSON lines for a program."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.text import Text
+from rich.live import Live
 
+from jobs.live_view import clock_text, live_view
+from jobs.progress_json import print_json, progress_facts
 from workflows.progress import Progress
 
-LIVE_SECONDS = 0.5  # between redraws of the live line
-LOG_SECONDS = 30.0  # between lines in a log
+POLL_SECONDS = 0.5
+# Between the lines of a log: short at first, then a twentieth of the time the job has run.
+SHORTEST_SECONDS, LONGEST_SECONDS, SHARE_OF_RUN = 10.0, 300.0, 1 / 20
+JSON_SECONDS = 2.0
 
 
 def say(line: str) -> None:
@@ -23,10 +27,12 @@ def say(line: str) -> None:
 
 
 @contextmanager
-def watch(progress: Progress) -> Iterator[None]:
-    """Show the progress while the block runs: redrawn in place on a terminal, a line now and then elsewhere."""
+def watch(progress: Progress, *, as_json: bool = False) -> Iterator[None]:
+    """Show the progress while the block runs: JSON lines on standard output for a program, else on standard error a
+    view that is redrawn in place (terminal) or a line now and then (log).
+    """
     console, stop = Console(stderr=True), threading.Event()
-    show = _show_live if console.is_terminal else _show_log
+    show = _show_json if as_json else _show_live if console.is_terminal and not console.is_dumb_terminal else _show_log
     thread = threading.Thread(target=show, args=(console, progress, stop), daemon=True)
     thread.start()
     try:
@@ -37,37 +43,49 @@ def watch(progress: Progress) -> Iterator[None]:
 
 
 def progress_line(progress: Progress) -> str:
-    """`1,204/6,528 images · 3.1 images/s · ETA 28:40 · 2 actors · 3 rejected`"""
+    """`1,204/6,528 images · 3.10 images/s · ETA 28:40 · 2 actors · 3 rejected`"""
     parts = [f"{progress.num_done:,}/{progress.num_images_total:,} images"]
     if progress.painting_since is None:
-        parts.append("loading the model")
+        is_loading = any(place.state == "loading" for place in progress.places)
+        parts.append("loading the model" if is_loading else "waiting for room on the cluster")
     else:
-        parts.append(f"{progress.images_per_second:.2f} images/s")
-        parts.append(f"ETA {_clock(progress.eta_seconds)}")
-    parts.append(f"{progress.num_painters} actor{'' if progress.num_painters == 1 else 's'}")
+        parts.append(f"{progress.images_per_second_now:.2f} images/s")
+        parts.append(f"ETA {clock_text(progress.eta_seconds)}")
+    parts.append(f"{progress.num_painters} actor{'s' * (progress.num_painters != 1)}")
     parts.append(f"{progress.num_rejected:,} rejected")
-    if progress.num_retries or progress.num_painters_lost:
-        parts.append(f"{progress.num_retries} retries ({progress.last_trouble})")
+    if progress.num_retries:
+        parts.append(f"{progress.num_retries:,} retries")
+    if progress.num_painters_lost:
+        parts.append(f"{progress.num_painters_lost:,} actors lost")
     return " · ".join(parts)
 
 
 def _show_live(console: Console, progress: Progress, stop: threading.Event) -> None:
-    with console.status("") as status:
-        while not stop.wait(LIVE_SECONDS):
-            status.update(Text(progress_line(progress), overflow="ellipsis", no_wrap=True))
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while not stop.wait(POLL_SECONDS):
+            live.update(live_view(progress, console.width, console.height), refresh=True)
     say(progress_line(progress))
 
 
 def _show_log(console: Console, progress: Progress, stop: threading.Event) -> None:
-    while not stop.wait(LOG_SECONDS):
-        say(f"{time.strftime('%H:%M:%S')} {progress_line(progress)}")
-    say(f"{time.strftime('%H:%M:%S')} {progress_line(progress)}")
+    """A line at intervals that grow with the job, and one for each trouble as it comes."""
+    said_trouble_at, next_line_at = None, time.monotonic() + SHORTEST_SECONDS
+    while not stop.wait(POLL_SECONDS):
+        if progress.last_trouble_at != said_trouble_at:
+            said_trouble_at = progress.last_trouble_at
+            _say_timed(f"trouble: {progress.last_trouble}")
+        if time.monotonic() >= next_line_at:
+            _say_timed(progress_line(progress))
+            has_run = time.monotonic() - progress.started_at
+            next_line_at = time.monotonic() + min(max(SHORTEST_SECONDS, SHARE_OF_RUN * has_run), LONGEST_SECONDS)
+    _say_timed(progress_line(progress))
 
 
-def _clock(seconds: float | None) -> str:
-    """`h:mm:ss` or `mm:ss`."""
-    if seconds is None:
-        return "--:--"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes:02d}:{rest:02d}"
+def _show_json(console: Console, progress: Progress, stop: threading.Event) -> None:
+    while not stop.wait(JSON_SECONDS):
+        print_json({"event": "progress", **progress_facts(progress)})
+    print_json({"event": "progress", **progress_facts(progress)})
+
+
+def _say_timed(line: str) -> None:
+    say(f"{time.strftime('%H:%M:%S')} {line}")

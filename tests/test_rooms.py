@@ -14,8 +14,9 @@ from tests.rooms import HEAVY, Project
 
 ROOT = Path(__file__).parent.parent
 
-# The files that know of Ray: the pool of actors, the loop that feeds it, and the client of Ray's job server.
-RAY_FILES = ("workflows/pool.py", "workflows/dispatch.py", "jobs/submit.py")
+# The files that know of Ray: the pool of actors, the loop that feeds it, the metrics of both, and the client of Ray's
+# job server.
+RAY_FILES = ("workflows/pool.py", "workflows/dispatch.py", "workflows/metrics.py", "jobs/submit.py")
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,10 @@ from actors.errors import InputError, JobFailure
 from workflows import commit, pool
 from workflows import shard as shards
 from workflows.job import RenderJob
+from workflows.metrics import ProgressMetrics, timed
 from workflows.patience import patiently
 from workflows.plan import Plan, Shard
-from workflows.progress import Progress
+from workflows.progress import Place, Progress
 from workflows.retry import read_again
 from workflows.shard_queue import ShardQueue
 from workflows.storage import is_transient
@@ -49,7 +50,8 @@ def render_shards(job: RenderJob, plan: Plan, progress: Progress) -> None:
     whatever a bug raises; what is committed by then stands.
     """
     try:
-        asyncio.run(_Dispatch(job, plan, progress).run())
+        with ProgressMetrics(progress):
+            asyncio.run(_Dispatch(job, plan, progress).run())
     except BaseExceptionGroup as group:
         raise _first_of(group) from None
 
@@ -59,6 +61,7 @@ class _Painter:
     """An actor as the driver sees it: its handle, its card once it is loaded, and why it was lost if it was."""
 
     actor: ray.actor.ActorHandle
+    place: Place
     card: pool.EngineCard | None = None
     loss: str | None = None
 
@@ -85,40 +88,41 @@ class _Dispatch:
 
     async def _keep_painting(self) -> None:
         """One place in the pool: start an actor, feed it shards until none is left, replace it if it is lost."""
-        num_failed_loads = 0
+        num_failed_loads, place = 0, self._progress.add_place()
         while num_failed_loads < MAX_LOAD_TRIES:
-            painter = _Painter(pool.start_painter(self._job, self._num_cpus))
+            place.is_asked_for()
+            painter = _Painter(pool.start_painter(self._job, self._num_cpus), place)
             try:
                 await self._load(painter)
                 if painter.card is not None:
                     await self._feed(painter)
             finally:
                 ray.kill(painter.actor)
+                if painter.loss is None:
+                    place.is_ended()
             if painter.loss is None:
                 return
             num_failed_loads = num_failed_loads + 1 if painter.card is None else 0
-            self._progress.num_painters_lost += 1
-            self._progress.last_trouble = painter.loss
         if not self._progress.num_painters:  # else the others go on without this place
             raise EngineNeverLoadedError(f"an actor failed to load its engine {MAX_LOAD_TRIES} times: {painter.loss}")
 
     async def _load(self, painter: _Painter) -> None:
         """Wait for room on the cluster and for the engine. What may pass becomes the painter's loss."""
         try:
+            await painter.actor.__ray_ready__.remote()
+            painter.place.is_started()
             painter.card = await painter.actor.load.remote()
         except (*LOSSES, CheckpointUnreachable) as error:
             painter.loss = _reason(error)
+            self._progress.painter_is_lost(painter.place, painter.loss)
             await asyncio.sleep(BACKOFF_SECONDS)
 
     async def _feed(self, painter: _Painter) -> None:
         """Keep several shards in flight on one actor until the queue is empty or the actor is lost."""
-        self._progress.painter_is_ready()
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(pool.SHARDS_IN_FLIGHT):
-                    group.create_task(self._paint_shards(painter))
-        finally:
-            self._progress.num_painters -= 1
+        self._progress.painter_is_ready(painter.place, painter.card.device, painter.card.node)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(pool.SHARDS_IN_FLIGHT):
+                group.create_task(self._paint_shards(painter))
 
     async def _paint_shards(self, painter: _Painter) -> None:
         """Take shards and render them with one actor, one after the other."""
@@ -127,7 +131,8 @@ class _Dispatch:
                 await self._queue.release(shard)
                 return
             try:
-                receipt = await self._render_shard(painter, shard)
+                with painter.place.holds_shard():
+                    receipt = await self._render_shard(painter, shard)
             except Exception as error:
                 if not _may_pass(error):
                     raise
@@ -140,12 +145,12 @@ class _Dispatch:
     async def _try_again(self, painter: _Painter, shard: Shard, error: Exception) -> None:
         """Give a shard that met a passing fault back to the queue. It is charged a try, unless its node went away."""
         cause, reason = _cause(error), _reason(error)
-        self._progress.num_retries += 1
-        self._progress.last_trouble = reason
-        if isinstance(cause, LOSSES_OF_ACTORS):
-            painter.loss = reason
-        else:
+        self._progress.shard_is_retried(reason)
+        if not isinstance(cause, LOSSES_OF_ACTORS):
             await asyncio.sleep(BACKOFF_SECONDS)
+        elif painter.loss is None:
+            painter.loss = reason
+            self._progress.painter_is_lost(painter.place, reason)
         if getattr(cause, "preempted", False) or not pool.is_node_alive(painter.card.node):
             await self._queue.release(shard)
         else:
@@ -160,29 +165,28 @@ class _Dispatch:
             async for batch in batches:
                 part, counted = self._write.remote(self._job_ref, shard.id, painter.card.device, batch)
                 written.append(part)
-                counts.append(asyncio.ensure_future(self._count(counted)))
+                counts.append(asyncio.ensure_future(self._count(painter.place, counted)))
                 if len(counts) >= MAX_BATCHES_BEING_WRITTEN:
                     await counts[-MAX_BATCHES_BEING_WRITTEN]
             await asyncio.gather(*counts)
             return await self._commit.remote(self._job_ref, rows, *written)
         except BaseException:
             ray.cancel(batches)  # or the actor renders the rest of the shard for nobody
-            await self._uncount(counts)
+            await self._uncount(painter.place, counts)
             raise
 
-    async def _count(self, counted: ray.ObjectRef) -> int:
+    async def _count(self, place: Place, counted: ray.ObjectRef) -> int:
         """Add a batch to the progress as soon as it is written; the number of its images."""
         num_images, num_bytes = await counted
-        self._progress.num_images += num_images
-        self._progress.num_bytes += num_bytes
+        self._progress.images_are_written(place, num_images, num_bytes)
         return num_images
 
-    async def _uncount(self, counts: list[asyncio.Future[int]]) -> None:
+    async def _uncount(self, place: Place, counts: list[asyncio.Future[int]]) -> None:
         """Take the images of a failed attempt off the progress again: the next attempt counts them."""
         for count in counts:
             count.cancel()
         results = await asyncio.gather(*counts, return_exceptions=True)
-        self._progress.num_images -= sum(result for result in results if isinstance(result, int))
+        self._progress.images_are_written(place, -sum(result for result in results if isinstance(result, int)))
 
 
 def _read_shard(job: RenderJob, shard: Shard) -> shards.ShardRows:
@@ -193,12 +197,14 @@ def _write_batch(
     job: RenderJob, shard_id: str, device: str, batch: list
 ) -> tuple[commit.WrittenBatch, tuple[int, int]]:
     """The Ray task around `write_batch`: the rows stay where they are, only the counts go to the driver."""
-    written = patiently(job.workers.storage_patience, commit.write_batch, job, shard_id, device, batch)
+    with timed("janus_batch_write_seconds", job.name):
+        written = patiently(job.workers.storage_patience, commit.write_batch, job, shard_id, device, batch)
     return written, (len(written.rows), written.num_bytes)
 
 
 def _commit_shard(job: RenderJob, rows: shards.ShardRows, *written: commit.WrittenBatch) -> commit.Receipt:
-    return patiently(job.workers.storage_patience, commit.commit_shard, job, rows, *written)
+    with timed("janus_batch_commit_seconds", job.name):
+        return patiently(job.workers.storage_patience, commit.commit_shard, job, rows, *written)
 
 
 def _may_pass(error: Exception) -> bool:

@@ -18,7 +18,8 @@ import ray
 
 from actors.errors import InputError
 from actors.opening import open_engine
-from actors.painter import Answer, Painter
+from actors.painter import Answer, BatchReport, Painter
+from workflows import metrics
 from workflows.job import RenderJob
 from workflows.shard import ShardRows
 
@@ -57,7 +58,7 @@ class PainterActor:
         """Fetch the checkpoint to this machine and build the engine. Raises CheckpointError."""
         with _device_errors():
             engine = open_engine(self._job.recipe, self._job.storage, allow_faults=self._job.allow_faults)
-        self._painter = Painter(engine, self._job.workers.batch_size)
+        self._painter = Painter(engine, self._job.workers.batch_size, on_batch=self._report)
         node = ray.get_runtime_context().get_node_id()
         return EngineCard(device=engine.device, batch_size=self._painter.batch_size, node=node, pid=os.getpid())
 
@@ -66,6 +67,12 @@ class PainterActor:
         assert self._painter is not None, "load() comes first"
         with _device_errors():
             yield from self._painter.paint(rows.requests)
+
+    def _report(self, batch: BatchReport) -> None:
+        job = self._job.name
+        metrics.observe("janus_batch_batch_seconds", job, batch.seconds)
+        metrics.observe("janus_batch_batch_fill", job, batch.num_images / batch.batch_size)
+        metrics.show("janus_batch_queue_depth", job, batch.num_waiting)
 
 
 def start_ray(address: str | None) -> None:

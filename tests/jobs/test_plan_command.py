@@ -45,6 +45,9 @@ def test_the_plan_is_a_table_for_people(command: Command) -> None:
         "shards left   5 of up to 4 prompts",
         "images        60 (4 a prompt)",
         "images left   60",
+        "speed         not known of this model; --measure renders a few images here, --images-per-second gives it",
+        "image bytes   423 kB (the mean of eight crops of photographs; flat pictures take less)",
+        "PUT requests  68 (layout files), where the output is an object store",
         f"output        {command.folder}/out",
     ]
     assert not (command.folder / "out").exists()
@@ -73,6 +76,35 @@ def test_what_is_committed_is_no_longer_left(command: Command) -> None:
     facts = json.loads(out)
     assert (facts["num_rows_committed"], facts["num_images_remaining"]) == (4, 44)
     assert facts["num_shards_remaining"] == 2 + 2
+
+
+def test_a_speed_that_is_given_says_how_long_and_how_much(command: Command) -> None:
+    options = ("--images-per-second", "0.5", "--gpu-hour-price", "30")
+
+    _, out, _ = command("plan", str(command.job_file), *options, "--set", "workers.gpus_per_actor=2", "--json")
+    found = json.loads(out)["estimate"]
+
+    assert found["speed"] == {"images_per_second": 0.5, "source": "given by --images-per-second", "is_limit": False}
+    assert found["actor_hours"] == pytest.approx(60 / 0.5 / 3600)
+    assert (found["gpu_hours"], found["price"]) == pytest.approx((2 * 60 / 0.5 / 3600, 2.0))
+
+
+@pytest.mark.parametrize(("layout", "num_writes"), [("files", 60 + 5 + 3), ("webdataset", 5 + 5 + 3)])
+def test_write_requests_are_counted_by_layout(command: Command, layout: str, num_writes: int) -> None:
+    _, out, _ = command("plan", str(command.job_file), "--json", "--set", f"images.layout={layout}")
+
+    assert json.loads(out)["estimate"]["num_writes"] == num_writes
+
+
+def test_a_speed_can_be_measured_here(command: Command) -> None:
+    _, out, _ = command("plan", str(command.job_file), "--json", "--measure", "--set", "workers.batch_size=3")
+    found = json.loads(out)["estimate"]
+
+    assert found["speed"]["source"] == "measured here: cpu, batches of 3, the median of 3"
+    assert found["speed"]["images_per_second"] > 0
+    assert found["bytes_source"] == "the mean of the images measured"
+    assert 0 < found["num_bytes"] < 60 * 64 * 64 * 3
+    assert not (command.folder / "out").exists()
 
 
 def refused(command: Command, *arguments: str) -> str:

@@ -1,28 +1,50 @@
-"""What a person sees of a running job."""
+"""What a person sees of a running job, and what a program reads of it."""
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
+from rich.console import Console
 
 from jobs import view
+from jobs.live_view import live_view
 from jobs.view import progress_line, watch
 from workflows.progress import Progress
 
 
+class Clock:
+    now = 1000.0
+
+
 @pytest.fixture
-def progress(monkeypatch: pytest.MonkeyPatch) -> Progress:
-    """A job that has painted for a hundred seconds."""
-    monkeypatch.setattr(time, "monotonic", lambda: 1100.0)
-    return Progress(
-        num_images_total=6528,
-        num_images_before=894,
-        num_images=310,
-        num_painters=2,
-        painting_since=1000.0,
-        started_at=0.0,
-    )
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
+    return clock
+
+
+@pytest.fixture
+def progress(clock: Clock) -> Progress:
+    """A job that has painted for a hundred seconds with two actors."""
+    progress = Progress(num_images_total=6528, num_images_before=894, started_at=940.0)
+    for device in ("NVIDIA H200", "NVIDIA H100"):
+        place = progress.add_place()
+        progress.painter_is_ready(place, device, "3f2a9c7e55")
+        place.state = "painting"
+    clock.now = 1100.0
+    progress.images_are_written(progress.places[0], 210)
+    progress.images_are_written(progress.places[1], 100)
+    return progress
+
+
+def drawn(progress: Progress, width: int, height: int = 24) -> list[str]:
+    """The lines of the live view on a terminal of this size."""
+    console = Console(width=width, height=height, force_terminal=True, color_system=None)
+    with console.capture() as capture:
+        console.print(live_view(progress, width, height))
+    return [line.rstrip() for line in capture.get().splitlines()]
 
 
 def test_the_line_says_how_much_is_done_how_fast_and_until_when(progress: Progress) -> None:
@@ -30,14 +52,65 @@ def test_the_line_says_how_much_is_done_how_fast_and_until_when(progress: Progre
 
 
 def test_a_model_that_is_loading_has_neither_rate_nor_eta() -> None:
-    assert progress_line(Progress(num_images_total=10)) == "0/10 images · loading the model · 0 actors · 0 rejected"
+    progress = Progress(num_images_total=10)
+    place = progress.add_place()
+    assert progress_line(progress) == "0/10 images · waiting for room on the cluster · 0 actors · 0 rejected"
+    place.is_started()
+    assert progress_line(progress) == "0/10 images · loading the model · 0 actors · 0 rejected"
 
 
-def test_trouble_is_shown_with_its_last_reason(progress: Progress) -> None:
-    progress.num_painters, progress.num_rejected, progress.num_images = 1, 3, 307
-    progress.num_retries, progress.last_trouble = 2, "OSError: the store is away"
+def test_retries_and_lost_actors_are_counted(progress: Progress) -> None:
+    progress.shard_is_retried("OSError: the store is away")
+    progress.painter_is_lost(progress.places[0], "its node went away")
 
-    assert progress_line(progress).endswith("1 actor · 3 rejected · 2 retries (OSError: the store is away)")
+    assert progress_line(progress).endswith("1 actor · 0 rejected · 1 retries · 1 actors lost")
+
+
+def test_the_live_view_has_a_row_for_each_actor(progress: Progress) -> None:
+    bar, numbers, first, second = drawn(progress, 100)
+
+    assert bar.startswith("━")
+    assert bar.endswith("  1,204/6,528 images  18 %")
+    assert numbers.replace("\u00a0", " ") == "3.10 images/s · ETA 28:37 · 02:40 so far · 0 rejected · 0 retries"
+    assert first.split(maxsplit=5) == ["1", "painting", "2.10/s", "210", "images", "NVIDIA H200 on 3f2a9c7e"]
+    assert second.split()[:3] == ["2", "painting", "1.00/s"]
+
+
+def test_an_actor_that_is_lost_says_why_and_the_last_trouble_stands_below(progress: Progress) -> None:
+    progress.painter_is_lost(progress.places[1], "its node went away")
+
+    lines = drawn(progress, 100)
+
+    assert lines[3].split(maxsplit=4) == ["2", "lost", "100", "images", "its node went away"]
+    assert lines[4].startswith("last trouble ")
+    assert lines[4].endswith("  its node went away")
+
+
+@pytest.mark.parametrize("width", [30, 44, 60, 80, 200])
+def test_no_line_is_wider_than_the_terminal(progress: Progress, width: int) -> None:
+    progress.painter_is_lost(progress.places[1], "a reason that goes on " * 20)
+
+    lines = drawn(progress, width)
+
+    assert all(len(line) <= width for line in lines)
+    assert len(lines) <= 8
+    assert any("1,204/6,528" in line for line in lines)
+
+
+def test_a_pool_that_does_not_fit_shows_its_troubles_and_counts_the_rest(progress: Progress) -> None:
+    for _ in range(60):
+        progress.painter_is_ready(progress.add_place(), "cpu", "n")
+    for place in progress.places[2:]:
+        place.state = "painting"
+    for _ in range(5):
+        progress.add_place()
+    progress.painter_is_lost(progress.places[40], "its node went away")
+
+    lines = drawn(progress, 100, height=14)
+
+    assert len(lines) <= 14
+    assert any(line.split()[:2] == ["41", "lost"] for line in lines)
+    assert "and 56 painting, 5 waiting for room on the cluster" in lines
 
 
 @pytest.mark.parametrize(
@@ -50,7 +123,7 @@ def test_the_eta_is_minutes_and_hours(progress: Progress, num_left: int, eta: st
 
 
 def test_there_is_no_eta_before_the_first_image(progress: Progress) -> None:
-    progress.num_images = 0
+    progress.images_are_written(progress.places[0], -310)
 
     assert "0.00 images/s · ETA --:-- ·" in progress_line(progress)
 
@@ -58,7 +131,8 @@ def test_there_is_no_eta_before_the_first_image(progress: Progress) -> None:
 def test_a_log_gets_a_line_now_and_then_and_the_last_numbers(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(view, "LOG_SECONDS", 0.01)
+    monkeypatch.setattr(view, "POLL_SECONDS", 0.005)
+    monkeypatch.setattr(view, "SHORTEST_SECONDS", 0.01)
     progress = Progress(num_images_total=10)
 
     with watch(progress):
@@ -71,6 +145,42 @@ def test_a_log_gets_a_line_now_and_then_and_the_last_numbers(
     assert shown.out == last.out == ""
 
 
+def test_a_trouble_stands_in_the_log_when_it_comes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(view, "POLL_SECONDS", 0.005)
+    progress, text = Progress(num_images_total=10), ""
+
+    with watch(progress):
+        progress.shard_is_retried("OSError: the store is away")
+        while "trouble" not in text:
+            time.sleep(0.005)
+            text += capsys.readouterr().err
+
+    assert text.partition(" ")[2] == "trouble: OSError: the store is away\n"
+
+
+def test_a_program_gets_json_lines_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(view, "JSON_SECONDS", 0.005)
+    progress, text = Progress(name="shapes", num_images_total=10), ""
+
+    with watch(progress, as_json=True):
+        while "progress" not in text:
+            time.sleep(0.005)
+            text += capsys.readouterr().out
+        progress.painter_is_ready(progress.add_place(), "cpu", "node")
+        progress.images_are_written(progress.places[0], 7)
+
+    last = capsys.readouterr()
+    facts = [json.loads(line) for line in (text + last.out).splitlines()]
+    assert last.err == ""
+    assert (facts[0]["job"], facts[0]["num_images"], facts[0]["eta_seconds"]) == ("shapes", 0, None)
+    assert (facts[-1]["event"], facts[-1]["num_images"]) == ("progress", 7)
+    assert facts[-1]["actors"][0]["device"] == "cpu"
+
+
 def test_the_line_goes_on_until_the_end_of_a_job_that_fails(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(RuntimeError, match=r"the job failed"), watch(Progress(num_images_total=10)):
         raise RuntimeError("the job failed")
@@ -78,11 +188,12 @@ def test_the_line_goes_on_until_the_end_of_a_job_that_fails(capsys: pytest.Captu
     assert "0/10 images" in capsys.readouterr().err
 
 
-def test_a_terminal_gets_one_line_that_is_redrawn(
+def test_a_terminal_gets_a_view_that_is_redrawn_and_a_line_at_the_end(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
-    monkeypatch.setattr(view, "LIVE_SECONDS", 0.01)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(view, "POLL_SECONDS", 0.01)
     progress = Progress(num_images_total=10)
 
     text = ""
@@ -94,4 +205,4 @@ def test_a_terminal_gets_one_line_that_is_redrawn(
 
     text += capsys.readouterr().err
     assert "0/10 images" in text
-    assert text.endswith("7/10 images · loading the model · 0 actors · 0 rejected\n")
+    assert text.endswith("7/10 images · waiting for room on the cluster · 0 actors · 0 rejected\n")

@@ -101,8 +101,8 @@ def at_image(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], Non
     def arrange(num_images: int, do: Callable[[], None]) -> None:
         count, is_done = dispatch._Dispatch._count, threading.Event()
 
-        async def counted(self: Any, ref: Any) -> int:
-            number = await count(self, ref)
+        async def counted(self: Any, *written: Any) -> int:
+            number = await count(self, *written)
             if self._progress.num_images >= num_images and not is_done.is_set():
                 is_done.set()
                 do()

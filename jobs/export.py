@@ -1,0 +1,54 @@
+"""`janus-batch export`: an output as a dataset or as the folder a benchmark reads, and what was written."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from jobs.outputs import open_output
+from jobs.resolve import settled
+from workflows.export import Export, export_output
+from workflows.storage import Storage
+
+
+def export(
+    output: str,
+    dest: str,
+    endpoint_url: str | None,
+    *,
+    layout: str,
+    licence: str | None,
+    allow_incomplete: bool,
+) -> int:
+    """Export, and print the counts; what is wrong is raised."""
+    source, _ = open_output(output, endpoint_url)
+    is_same_store = dest.partition("://")[0] == source.url.partition("://")[0]
+    place = Storage(settled(dest), source.options if is_same_store else {}, is_first_contact=True)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("shards", total=None)
+        done = export_output(
+            source,
+            place,
+            layout,
+            licence=licence,
+            allow_incomplete=allow_incomplete,
+            on_shard=lambda number, of: bar.update(task, completed=number, total=of),
+        )
+    _print_export(done, place, layout)
+    return 0
+
+
+def _print_export(done: Export, dest: Storage, layout: str) -> None:
+    written = done.written
+    click.echo(f"export     {dest.url} ({layout})")
+    click.echo(
+        f"images     {written.num_images:,} of {written.num_prompts:,} prompts, {written.num_bytes / 1e6:,.1f} MB"
+    )
+    click.echo(f"files      {written.num_files:,} and README.md, the dataset card")
+    if done.num_shards_before:
+        click.echo(f"resumed    {done.num_shards_before:,} of {done.num_shards:,} shards were there")
+    if written.num_left_out:
+        click.echo(f"left out   {written.num_left_out:,} images whose prompt lacks others of its grid")
+    if done.num_missing:
+        click.echo(f"missing    {done.num_missing:,} images of prompts that are not rendered yet")
