@@ -1,0 +1,1 @@
+"""Jobs for public benchmarks, and the command that makes their prompt files."""
