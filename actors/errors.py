@@ -1,4 +1,4 @@
-"""The two kinds of error a user sees as one clear line; everything else is a bug and keeps its traceback."""
+"""The kinds of error with a fate of their own; everything else is a bug and keeps its traceback."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,7 @@ class InputError(ValueError):
 
 class JobFailure(RuntimeError):
     """The job cannot go on, though nothing was wrong with what the user wrote. Exit code 1."""
+
+
+class EngineFailedError(RuntimeError):
+    """An engine raised while it rendered. Whether a row is to blame is found out by rendering it alone."""

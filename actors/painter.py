@@ -2,10 +2,14 @@
 
 Several threads may be inside `paint` at once, one per shard. Whichever of them finds the engine idle renders the next
 batch for all of them, so the tail of one shard and the head of the next share a batch.
+
+When memory runs out, the batch is halved for good and its images are rendered again: an image's bytes do not depend on
+the batch.
 """
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections import deque
@@ -13,6 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from actors.engines import Engine
+from actors.errors import EngineFailedError
+from actors.out_of_memory import is_out_of_memory
 from actors.request import ImageRequest, Rejection, RenderedImage
 
 Answer = tuple[ImageRequest, RenderedImage | Rejection]
@@ -97,15 +103,21 @@ class Painter:
         """Render one batch and hand each answer to the ticket it belongs to.
 
         If the engine raises, the call whose thread rendered fails, and what the batch held of other calls goes back to
-        the front of the queue for them to find.
+        the front of the queue for them to find. If memory runs out, all of it goes back and no call fails.
         """
         answers: list[RenderedImage | Rejection] | None = None
+        is_too_big = False
         try:
             answers = self._ask_engine([request for _, request in batch])
+            is_too_big = answers is None
         finally:
+            if is_too_big:
+                gc.collect()  # what the failed call still holds, before the next is tried
             with self._state:
+                if is_too_big:
+                    self.batch_size = min(self.batch_size, len(batch) // 2)
                 if answers is None:
-                    left = [entry for entry in batch if entry[0] is not renderer and not entry[0].is_closed]
+                    left = [e for e in batch if (is_too_big or e[0] is not renderer) and not e[0].is_closed]
                     self._waiting.extendleft(reversed(left))
                 for (ticket, request), answer in zip(batch, answers or (), strict=False):
                     ticket.finished.append((request, answer))
@@ -113,9 +125,15 @@ class Painter:
                 self._engine_is_busy = False
                 self._state.notify_all()
 
-    def _ask_engine(self, requests: list[ImageRequest]) -> list[RenderedImage | Rejection]:
+    def _ask_engine(self, requests: list[ImageRequest]) -> list[RenderedImage | Rejection] | None:
+        """The engine's answers; None if memory ran out and fewer images may go through."""
         start = time.monotonic()
-        answers = self.engine.render(requests)
+        try:
+            answers = self.engine.render(requests)
+        except Exception as error:
+            if len(requests) > 1 and is_out_of_memory(error):
+                return None
+            raise EngineFailedError(f"{type(error).__name__}: {error}") from error
         self._on_batch(
             BatchReport(
                 num_images=len(requests),

@@ -53,6 +53,9 @@ def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True) -> Render
         batch_size=None if isinstance(batch_size, str) else batch_size,
         max_tries=spec.workers.max_tries,
         storage_patience=spec.workers.storage_patience,
+        on_shard_failure=spec.workers.on_shard_failure,
+        stall_minutes=spec.workers.stall_minutes,
+        drain_seconds=spec.workers.drain_seconds,
     )
     _check_output(settled(spec.prompts), settled(spec.output))
     return RenderJob(

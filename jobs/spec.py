@@ -129,7 +129,21 @@ class WorkersSection(_Section):
         None, ge=0, description="0 renders on CPUs. 1 if left out and there is a GPU, else 0."
     )
     batch_size: int | Literal["auto"] = Field("auto", description="Images rendered together by one actor.")
-    max_tries: int = Field(3, ge=1, description="How often a shard may fail before the job does.")
+    max_tries: int = Field(
+        3, ge=1, description="How often a shard may fail before its rows are tried by halves, or the job stops."
+    )
+    on_shard_failure: Literal["stop", "skip"] = Field(
+        "stop", description="A shard that cannot be rendered stops the job, or is left out: exit code 1 at the end."
+    )
+    stall_minutes: FiniteFloat | None = Field(
+        None,
+        gt=0,
+        description="An actor that makes no image for so long is ended. If left out: 10, or 20 times the longest "
+        "wait for a batch so far if that is more.",
+    )
+    drain_seconds: FiniteFloat = Field(
+        25.0, ge=0, description="After a SIGTERM, the time to finish the shards in flight; the job can be resumed."
+    )
     storage_patience: FiniteFloat = Field(
         300, ge=0, description="Seconds that each step of a shard waits for storage that does not answer, or is busy."
     )

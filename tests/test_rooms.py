@@ -14,9 +14,12 @@ from tests.rooms import HEAVY, Project
 
 ROOT = Path(__file__).parent.parent
 
-# The files that know of Ray: the pool of actors, the loop that feeds it, the metrics of both, and the client of Ray's
-# job server.
-RAY_FILES = ("workflows/pool.py", "workflows/dispatch.py", "workflows/metrics.py", "jobs/submit.py")
+# The files that know of Ray: the pool of actors and what its errors mean, the loop that feeds it with the path of one
+# shard and the halving of one that fails, the metrics, and the client of Ray's job server.
+RAY_FILES = (
+    *(f"workflows/{name}.py" for name in ("pool", "losses", "dispatch", "shard_path", "isolation", "metrics")),
+    "jobs/submit.py",
+)
 
 
 @pytest.fixture(scope="module")

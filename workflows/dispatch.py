@@ -1,42 +1,35 @@
-"""The driver's loop: shards to actors, batches to writers, commits back. It sees references and receipts, no pixels."""
+"""The driver's loop: places in the pool, shards to actors, what a failure costs whom. It sees receipts, no pixels."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import itertools
+from collections import Counter
 
 import ray
-from ray import exceptions as ray_errors
 
 from actors.checkpoint_error import CheckpointUnreachable
-from actors.errors import InputError, JobFailure
-from workflows import commit, pool
-from workflows import shard as shards
+from actors.errors import JobFailure
+from workflows import commit, losses, pool
+from workflows.drain import Drain, DrainedError
+from workflows.halving import NotTheRowsError
+from workflows.isolation import Isolation
 from workflows.job import RenderJob
-from workflows.metrics import ProgressMetrics, timed
-from workflows.patience import patiently
+from workflows.losses import PaintingFailedError, reason_of
+from workflows.metrics import ProgressMetrics
 from workflows.plan import Plan, Shard
-from workflows.progress import Place, Progress
-from workflows.retry import read_again
-from workflows.shard_queue import ShardQueue
-from workflows.storage import is_transient
+from workflows.progress import Progress
+from workflows.shard_path import ShardPath, Worker
+from workflows.shard_queue import Attempt, Fate, ShardFailedError, ShardQueue
+from workflows.watchdog import Watchdog
 
-MAX_BATCHES_BEING_WRITTEN = 4  # per shard; what is rendered meanwhile waits in Ray's object store
 MAX_LOAD_TRIES = 3  # in a row, of one place in the pool
+MAX_BARREN_ACTORS = 4  # in a row on one node, lost before they made an image: new ones are started on other nodes
+MAX_NODES_LOST = 5  # under one shard, before it is charged for the next
 BACKOFF_SECONDS = 2.0
-MAX_REASON_CHARACTERS = 300
-
-# Losses of a process or node: the same work elsewhere gives the same bytes. Anything else an actor raises is a bug.
-LOSSES_OF_ACTORS = (ray_errors.RayActorError, pool.DeviceLostError)
-LOSSES = (
-    *LOSSES_OF_ACTORS,
-    ray_errors.WorkerCrashedError,
-    ray_errors.NodeDiedError,
-    ray_errors.ObjectLostError,
-    ray_errors.OutOfMemoryError,
-    ray_errors.TaskUnschedulableError,
-    ray_errors.ActorUnschedulableError,
-)
+WATCH_SECONDS = 1.0  # between two looks at late shards, silent actors and draining nodes
+PLACE_SECONDS = 5.0  # a stuck actor has to say where it is
+NUM_SHARDS_NAMED = 10
 
 
 class EngineNeverLoadedError(JobFailure):
@@ -46,192 +39,245 @@ class EngineNeverLoadedError(JobFailure):
 def render_shards(job: RenderJob, plan: Plan, progress: Progress) -> None:
     """Render and commit every remaining shard of the plan on the Ray that is running.
 
-    Raises ShardFailedError when a shard's tries are spent, the engine's own error when it cannot be loaded, and
-    whatever a bug raises; what is committed by then stands.
+    Raises ShardFailedError when a shard's tries are spent, DrainedError when a SIGTERM asked for the end, the engine's
+    own error when it cannot be loaded, and whatever a bug raises; what is committed by then stands.
     """
     try:
         with ProgressMetrics(progress):
             asyncio.run(_Dispatch(job, plan, progress).run())
     except BaseExceptionGroup as group:
-        raise _first_of(group) from None
-
-
-@dataclass(kw_only=False, slots=True, eq=False)
-class _Painter:
-    """An actor as the driver sees it: its handle, its card once it is loaded, and why it was lost if it was."""
-
-    actor: ray.actor.ActorHandle
-    place: Place
-    card: pool.EngineCard | None = None
-    loss: str | None = None
+        raise losses.first_of(group) from None
 
 
 class _Dispatch:
-    """One run over a plan: a queue of shards and as many painters as Ray has room for."""
+    """One run over a plan: a queue of shards and as many workers as Ray has room for."""
 
     def __init__(self, job: RenderJob, plan: Plan, progress: Progress) -> None:
         self._job, self._progress = job, progress
-        self._queue = ShardQueue(plan.remaining_shards(), job.workers.max_tries)
-        self._num_painters = pool.pool_size(job, plan.num_shards_remaining)
-        self._num_cpus = pool.cpus_of_actor(job, self._num_painters)
-        self._job_ref = ray.put(job)
-        self._read = ray.remote(_read_shard).options(num_cpus=0)
-        self._write = ray.remote(_write_batch).options(num_cpus=0, num_returns=2)
-        self._commit = ray.remote(_commit_shard).options(num_cpus=0)
+        self._queue = ShardQueue(
+            plan.remaining_shards(),
+            job.workers.max_tries,
+            may_take_alone=lambda shard, worker: self._isolation.may_take(shard, worker, self._workers),
+        )
+        self._num_shards, self._num_finished = plan.num_shards_remaining, 0
+        self._num_places = pool.pool_size(job, plan.num_shards_remaining)
+        self._num_cpus = pool.cpus_of_actor(job, self._num_places)
+        stall_minutes = job.workers.stall_minutes
+        self._watchdog = Watchdog(None if stall_minutes is None else 60 * stall_minutes)
+        self._drain = Drain(job.workers.drain_seconds)
+        self._path = ShardPath(job, progress, self._watchdog)
+        self._isolation = Isolation(self._path)
+        self._workers: set[Worker] = set()  # those that are loaded
+        self._running: dict[Attempt, asyncio.Task[None]] = {}
+        self._num_nodes_lost: Counter[str] = Counter()  # shard id -> nodes that went away while they rendered it
+        self._num_barren: Counter[str] = Counter()  # node -> actors in a row that were lost before they made an image
 
     async def run(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            painters = [group.create_task(self._keep_painting()) for _ in range(self._num_painters)]
-            await self._queue.wait_until_done()
-            for painter in painters:
-                painter.cancel()  # those still waiting for room on the cluster, too
+        with self._drain.on_sigterm():
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._keep_painting()) for _ in range(self._num_places)]
+                tasks.append(group.create_task(self._keep_watch()))
+                await self._drain.wait_for(self._queue.wait_until_done(), self._queue.close)
+                for task in tasks:
+                    task.cancel()  # those still waiting for room on the cluster, too
+        self._check_all_done()
+
+    def _check_all_done(self) -> None:
+        skipped = self._queue.skipped
+        if skipped:
+            first = itertools.islice(skipped.items(), NUM_SHARDS_NAMED)
+            lines = [f"shard {shard_id} failed {reason}" for shard_id, reason in first]
+            if len(skipped) > len(lines):
+                lines.append(f"and {len(skipped) - len(lines)} more")
+            raise ShardFailedError("\n".join([f"{len(skipped)} shards were skipped (on_shard_failure: skip)", *lines]))
+        if self._drain.is_asked and self._num_finished < self._num_shards:
+            raise DrainedError(
+                f"told to end (SIGTERM): {self._num_finished} of {self._num_shards} shards were committed in this run"
+            )
+
+    # ---- the pool ----------------------------------------------------------------------------------------------------
 
     async def _keep_painting(self) -> None:
         """One place in the pool: start an actor, feed it shards until none is left, replace it if it is lost."""
-        num_failed_loads, place = 0, self._progress.add_place()
+        num_failed_loads, batch_size, place = 0, self._job.workers.batch_size, self._progress.add_place()
         while num_failed_loads < MAX_LOAD_TRIES:
             place.is_asked_for()
-            painter = _Painter(pool.start_painter(self._job, self._num_cpus), place)
+            worker = Worker(pool.start_painter(self._job, self._num_cpus, batch_size, self._barren_nodes()), place)
             try:
-                await self._load(painter)
-                if painter.card is not None:
-                    await self._feed(painter)
+                await self._load(worker)
+                if worker.card is not None:
+                    await self._feed(worker)
             finally:
-                ray.kill(painter.actor)
-                if painter.loss is None:
+                ray.kill(worker.actor)
+                if worker.loss is None:
                     place.is_ended()
-            if painter.loss is None:
+            if worker.loss is None:
                 return
-            num_failed_loads = num_failed_loads + 1 if painter.card is None else 0
+            num_failed_loads = num_failed_loads + 1 if worker.card is None else 0
+            if worker.ran_out_of_memory:
+                batch_size = max(1, worker.card.batch_size // 2)
         if not self._progress.num_painters:  # else the others go on without this place
-            raise EngineNeverLoadedError(f"an actor failed to load its engine {MAX_LOAD_TRIES} times: {painter.loss}")
+            raise EngineNeverLoadedError(f"an actor failed to load its engine {MAX_LOAD_TRIES} times: {worker.loss}")
 
-    async def _load(self, painter: _Painter) -> None:
-        """Wait for room on the cluster and for the engine. What may pass becomes the painter's loss."""
+    async def _load(self, worker: Worker) -> None:
+        """Wait for room on the cluster and for the engine. What may pass becomes the worker's loss."""
         try:
-            await painter.actor.__ray_ready__.remote()
-            painter.place.is_started()
-            painter.card = await painter.actor.load.remote()
-        except (*LOSSES, CheckpointUnreachable) as error:
-            painter.loss = _reason(error)
-            self._progress.painter_is_lost(painter.place, painter.loss)
+            await worker.actor.__ray_ready__.remote()
+            worker.place.is_started()
+            worker.card = await worker.actor.load.remote()
+        except (*losses.LOSSES, CheckpointUnreachable) as error:
+            await self._lose(worker, reason_of(error))
             await asyncio.sleep(BACKOFF_SECONDS)
 
-    async def _feed(self, painter: _Painter) -> None:
+    async def _feed(self, worker: Worker) -> None:
         """Keep several shards in flight on one actor until the queue is empty or the actor is lost."""
-        self._progress.painter_is_ready(painter.place, painter.card.device, painter.card.node)
-        async with asyncio.TaskGroup() as group:
-            for _ in range(pool.SHARDS_IN_FLIGHT):
-                group.create_task(self._paint_shards(painter))
-
-    async def _paint_shards(self, painter: _Painter) -> None:
-        """Take shards and render them with one actor, one after the other."""
-        while painter.loss is None and (shard := await self._queue.take(painter)) is not None:
-            if painter.loss is not None:  # it was lost while this waited for a shard
-                await self._queue.release(shard)
-                return
-            try:
-                with painter.place.holds_shard():
-                    receipt = await self._render_shard(painter, shard)
-            except Exception as error:
-                if not _may_pass(error):
-                    raise
-                await self._try_again(painter, shard, error)
-            else:
-                num_expected = shard.num_rows * self._job.recipe.images_per_row
-                self._progress.shard_is_committed(num_expected, receipt.num_images, receipt.num_rejected)
-                await self._queue.finish(shard)
-
-    async def _try_again(self, painter: _Painter, shard: Shard, error: Exception) -> None:
-        """Give a shard that met a passing fault back to the queue. It is charged a try, unless its node went away."""
-        cause, reason = _cause(error), _reason(error)
-        self._progress.shard_is_retried(reason)
-        if not isinstance(cause, LOSSES_OF_ACTORS):
-            await asyncio.sleep(BACKOFF_SECONDS)
-        elif painter.loss is None:
-            painter.loss = reason
-            self._progress.painter_is_lost(painter.place, reason)
-        if getattr(cause, "preempted", False) or not pool.is_node_alive(painter.card.node):
-            await self._queue.release(shard)
-        else:
-            await self._queue.put_back(shard, reason)
-
-    async def _render_shard(self, painter: _Painter, shard: Shard) -> commit.Receipt:
-        """The path of one shard: read its rows, paint them, write each batch as it comes, commit."""
-        rows = self._read.remote(self._job_ref, shard)
-        batches = painter.actor.paint.options(num_returns="streaming").remote(rows)
-        written, counts = [], []
+        self._progress.painter_is_ready(worker.place, worker.card.device, worker.card.node)
+        self._workers.add(worker)
         try:
-            async for batch in batches:
-                part, counted = self._write.remote(self._job_ref, shard.id, painter.card.device, batch)
-                written.append(part)
-                counts.append(asyncio.ensure_future(self._count(painter.place, counted)))
-                if len(counts) >= MAX_BATCHES_BEING_WRITTEN:
-                    await counts[-MAX_BATCHES_BEING_WRITTEN]
-            await asyncio.gather(*counts)
-            return await self._commit.remote(self._job_ref, rows, *written)
+            async with asyncio.TaskGroup() as group:
+                for _ in range(pool.SHARDS_IN_FLIGHT):
+                    group.create_task(self._paint_shards(worker))
+        finally:
+            self._workers.remove(worker)
+            if worker.num_images:
+                self._num_barren.pop(worker.card.node, None)
+            elif worker.loss is not None and not worker.is_leaving:
+                self._num_barren[worker.card.node] += 1
+
+    async def _lose(self, worker: Worker, reason: str) -> None:
+        """The actor gets no more shards; what it still holds comes back by itself."""
+        if worker.loss is None:
+            worker.loss = reason
+            if worker.is_leaving:
+                self._progress.note(reason)
+            else:
+                self._progress.painter_is_lost(worker.place, reason)
+        await self._queue.leave(worker)
+
+    def _barren_nodes(self) -> list[str]:
+        """Nodes whose actors come to nothing, as long as another node shows that it is not the job."""
+        barren = [node for node, count in self._num_barren.items() if count >= MAX_BARREN_ACTORS]
+        return barren if any(one.num_images and one.card.node not in barren for one in self._workers) else []
+
+    # ---- shards ------------------------------------------------------------------------------------------------------
+
+    async def _paint_shards(self, worker: Worker) -> None:
+        """Take shards and render them with one actor, one after the other."""
+        while (attempt := await self._queue.take(worker)) is not None:
+            task = asyncio.create_task(self._render_attempt(worker, attempt))
+            self._running[attempt] = task
+            try:
+                await asyncio.wait((task,))
+                if not task.cancelled():  # else another attempt was first
+                    task.result()
+            finally:
+                task.cancel()
+                del self._running[attempt]
+
+    async def _render_attempt(self, worker: Worker, attempt: Attempt) -> None:
+        """Render a shard to its commit, or give it back with what its failure costs."""
+        try:
+            render = self._isolation.render if attempt.is_alone else self._render_shard
+            with worker.place.holds_shard():
+                receipt = await render(worker, attempt.shard)
+        except PaintingFailedError as error:
+            await self._painting_failed(worker, attempt, error)
+        except NotTheRowsError as error:
+            await self._lose(worker, str(error))
+            reason = f"{self._job.workers.max_tries} times, and its rows were tried by halves: {error}"
+            await self._queue.give_up(attempt, reason, self._fate)
+        except Exception as error:
+            if not losses.may_pass(error):
+                raise
+            await self._try_again(worker, attempt, error)
+        else:
+            await self._finish(worker, attempt, receipt)
+
+    async def _finish(self, worker: Worker, attempt: Attempt, receipt: commit.Receipt) -> None:
+        rivals = await self._queue.finish(attempt)
+        if rivals is None:
+            self._path.uncount(worker, receipt.num_images)
+            return
+        for rival in rivals:
+            self._running[rival].cancel()
+        shard = attempt.shard
+        self._isolation.finished(shard, receipt)
+        self._num_finished += 1
+        num_expected = shard.num_rows * self._job.recipe.images_per_row
+        self._progress.shard_is_committed(num_expected, receipt.num_images, receipt.num_rejected)
+
+    async def _render_shard(self, worker: Worker, shard: Shard) -> commit.Receipt:
+        rows = await self._path.read(shard)
+        painted = await self._path.paint(worker, shard, rows)
+        try:
+            return await self._path.commit(rows, [painted])
         except BaseException:
-            ray.cancel(batches)  # or the actor renders the rest of the shard for nobody
-            await self._uncount(painter.place, counts)
+            self._path.uncount(worker, painted.num_images)
             raise
 
-    async def _count(self, place: Place, counted: ray.ObjectRef) -> int:
-        """Add a batch to the progress as soon as it is written; the number of its images."""
-        num_images, num_bytes = await counted
-        self._progress.images_are_written(place, num_images, num_bytes)
-        return num_images
+    async def _painting_failed(self, worker: Worker, attempt: Attempt, error: PaintingFailedError) -> None:
+        """The actor or its engine failed over this shard: charge it a try, and halve it once its tries are spent."""
+        reason = worker.loss or reason_of(error.cause)
+        self._progress.shard_is_retried(reason)
+        worker.ran_out_of_memory |= error.is_out_of_memory
+        if error.is_actor_lost or attempt.is_alone:  # alone: the next try needs a fresh process
+            await self._lose(worker, reason)
+        if attempt.is_alone or error.is_preempted or self._is_node_to_blame(worker, attempt.shard):
+            await self._queue.release(attempt)
+        else:
+            await self._queue.put_back(attempt, reason, "alone")
 
-    async def _uncount(self, place: Place, counts: list[asyncio.Future[int]]) -> None:
-        """Take the images of a failed attempt off the progress again: the next attempt counts them."""
-        for count in counts:
-            count.cancel()
-        results = await asyncio.gather(*counts, return_exceptions=True)
-        self._progress.images_are_written(place, -sum(result for result in results if isinstance(result, int)))
+    async def _try_again(self, worker: Worker, attempt: Attempt, error: Exception) -> None:
+        """Give a shard that met a passing fault back to the queue. It is charged a try, unless its node went away."""
+        reason = reason_of(error)
+        self._progress.shard_is_retried(reason)
+        await asyncio.sleep(BACKOFF_SECONDS)
+        if self._is_node_to_blame(worker, attempt.shard):
+            await self._queue.release(attempt)
+        else:
+            await self._queue.put_back(attempt, reason, self._fate)
 
+    def _is_node_to_blame(self, worker: Worker, shard: Shard) -> bool:
+        """Whether the actor's node is gone. A shard that was there each time several went may have brought it about."""
+        if pool.is_node_alive(worker.card.node):
+            return False
+        self._num_nodes_lost[shard.id] += 1
+        return self._num_nodes_lost[shard.id] <= MAX_NODES_LOST
 
-def _read_shard(job: RenderJob, shard: Shard) -> shards.ShardRows:
-    return patiently(job.workers.storage_patience, read_again if shard.retry else shards.read_shard, job, shard)
+    @property
+    def _fate(self) -> Fate:
+        """What becomes of a shard that cannot be rendered; where none can, skipping them all would tell nothing."""
+        return self._job.workers.on_shard_failure if self._path.num_made else "stop"
 
+    # ---- the watch ---------------------------------------------------------------------------------------------------
 
-def _write_batch(
-    job: RenderJob, shard_id: str, device: str, batch: list
-) -> tuple[commit.WrittenBatch, tuple[int, int]]:
-    """The Ray task around `write_batch`: the rows stay where they are, only the counts go to the driver."""
-    with timed("janus_batch_write_seconds", job.name):
-        written = patiently(job.workers.storage_patience, commit.write_batch, job, shard_id, device, batch)
-    return written, (len(written.rows), written.num_bytes)
+    async def _keep_watch(self) -> None:
+        """Look now and then for what no event tells of: shards far behind, silent actors, nodes about to go away."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            await self._queue.offer_late()
+            for worker, seconds in self._watchdog.silent().items():
+                if worker.loss is None:
+                    await self._end_silent(worker, seconds)
+            if self._workers:
+                await self._leave_draining_nodes()
 
+    async def _end_silent(self, worker: Worker, seconds: float) -> None:
+        """Say which actor is stuck, with what, since when and where, and end it: its shards are tried again."""
+        names = ", ".join(attempt.shard.id for attempt in self._queue.shards_of(worker))
+        try:
+            where = await asyncio.wait_for(
+                asyncio.wrap_future(worker.actor.whereabouts.remote().future()), PLACE_SECONDS
+            )
+        except (TimeoutError, *losses.LOSSES):
+            where = "it does not answer"
+        await self._lose(worker, f"stuck: {worker.name} made nothing for {seconds:.0f} s ({where}), with {names}")
+        ray.kill(worker.actor)
 
-def _commit_shard(job: RenderJob, rows: shards.ShardRows, *written: commit.WrittenBatch) -> commit.Receipt:
-    with timed("janus_batch_commit_seconds", job.name):
-        return patiently(job.workers.storage_patience, commit.commit_shard, job, rows, *written)
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether trying again can help: a lost process or node, or storage that is away for a while."""
-    return isinstance(_cause(error), LOSSES) or is_transient(_cause(error))
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What a remote function raised, out of Ray's wrapping; a task handed another's error wraps it again."""
-    while isinstance(error, ray_errors.RayTaskError) and error.cause is not None:
-        error = error.cause
-    return error
-
-
-def _reason(error: BaseException) -> str:
-    """One line for people."""
-    cause = _cause(error)
-    lines = str(cause).splitlines() or [""]
-    if not isinstance(cause, ray_errors.ActorDiedError):
-        return f"{type(cause).__name__}: {lines[0]}"[:MAX_REASON_CHARACTERS]
-    # A headline, indented facts (ids, addresses), then what happened; of a SYSTEM_ERROR Ray can only guess the causes.
-    what_happened = next((line for line in lines[1:] if not line.startswith("\t")), lines[0])
-    return what_happened.partition(" Worker exit type: SYSTEM_ERROR")[0][:MAX_REASON_CHARACTERS]
-
-
-def _first_of(group: BaseException) -> BaseException:
-    """The first real error of a task group: what the others were cancelled for. A bug keeps its remote traceback."""
-    while isinstance(group, BaseExceptionGroup):
-        group = group.exceptions[0]
-    return _cause(group) if isinstance(_cause(group), InputError | JobFailure) else group
+    async def _leave_draining_nodes(self) -> None:
+        """Give actors on a node that is about to go away nothing new; others are started elsewhere."""
+        draining = await asyncio.to_thread(pool.draining_nodes)
+        for worker in list(self._workers):
+            if worker.card.node in draining and not worker.is_leaving:
+                worker.is_leaving = True
+                await self._lose(worker, f"node {worker.card.node[:8]} is being drained: {worker.name} takes no more")

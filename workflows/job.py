@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from actors.recipe import Recipe
 
@@ -21,8 +21,8 @@ class Images:
 class Workers:
     """The pool: at least `min` actors to begin, never more than `max` (None: as many as the cluster has room for).
 
-    `gpus_per_actor` 0 renders on CPUs. `batch_size` None lets the engine choose. Each step of a shard waits
-    `storage_patience` seconds for storage that is away before it counts as failed.
+    `gpus_per_actor` 0 renders on CPUs. `batch_size` None lets the engine choose, `stall_minutes` None the watchdog.
+    Each step of a shard waits `storage_patience` seconds for storage that is away before it counts as failed.
     """
 
     min: int = 1
@@ -32,6 +32,9 @@ class Workers:
     batch_size: int | None = None
     max_tries: int = 3
     storage_patience: float = 300.0
+    on_shard_failure: Literal["stop", "skip"] = "stop"
+    stall_minutes: float | None = None
+    drain_seconds: float = 25.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,10 +6,14 @@ import glob
 import os
 import signal
 import socket
-from collections.abc import Iterator
+import sys
+import threading
+import traceback
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 # Read once, by the import of ray. The driver says itself that it lost an actor, and why, in one line.
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed while executing a task")
@@ -27,6 +31,7 @@ from workflows.shard import ShardRows
 SHARDS_IN_FLIGHT = 3
 CPUS_PER_ACTOR = 2  # of a pool without GPUs whose size the job file leaves open
 CONNECT_SECONDS = 10
+NODE_LABEL = "ray.io/node-id"
 
 
 class ClusterError(InputError):
@@ -50,23 +55,37 @@ class DeviceLostError(RuntimeError):
 class PainterActor:
     """One process with one loaded model. `load` first; then any number of `paint` calls, several at a time."""
 
-    def __init__(self, job: RenderJob) -> None:
-        self._job = job
+    def __init__(self, job: RenderJob, batch_size: int | None) -> None:
+        self._job, self._batch_size = job, batch_size
         self._painter: Painter | None = None
 
     def load(self) -> EngineCard:
         """Fetch the checkpoint to this machine and build the engine. Raises CheckpointError."""
         with _device_errors():
             engine = open_engine(self._job.recipe, self._job.storage, allow_faults=self._job.allow_faults)
-        self._painter = Painter(engine, self._job.workers.batch_size, on_batch=self._report)
+        self._painter = Painter(engine, self._batch_size, on_batch=self._report)
         node = ray.get_runtime_context().get_node_id()
         return EngineCard(device=engine.device, batch_size=self._painter.batch_size, node=node, pid=os.getpid())
 
-    def paint(self, rows: ShardRows) -> Iterator[list[Answer]]:
-        """Stream the answers to a shard's requests. The pixels go to Ray's object store, not to the driver."""
+    def paint(self, rows: ShardRows, start: int = 0, stop: int | None = None) -> Iterator[list[Answer]]:
+        """Stream the answers to the requests of a shard, or of its rows `start` to `stop` counted from its first.
+
+        The pixels go to Ray's object store, not to the driver.
+        """
         assert self._painter is not None, "load() comes first"
+        chosen = range(start, rows.shard.num_rows if stop is None else stop)
         with _device_errors():
-            yield from self._painter.paint(rows.requests)
+            yield from self._painter.paint([r for r in rows.requests if rows.row_of[r.prompt_id] in chosen])
+
+    def whereabouts(self) -> str:
+        """Where the thread that is in the engine is: file, line and function, for what is told of a stuck actor."""
+        for thread in threading.enumerate():
+            frames = traceback.extract_stack(sys._current_frames().get(thread.ident))
+            in_engine = [n for n, frame in enumerate(frames) if frame.name == "_ask_engine"]
+            if in_engine:
+                last = frames[-1]
+                return f"{os.path.basename(last.filename)}:{last.lineno} in {last.name}"
+        return "not in its engine"
 
     def _report(self, batch: BatchReport) -> None:
         job = self._job.name
@@ -131,9 +150,11 @@ def cpus_of_actor(job: RenderJob, num_painters: int) -> float:
     return max(1.0, min(num_free // num_painters, largest - (num_all - num_free)))
 
 
-def start_painter(job: RenderJob, num_cpus: float) -> ray.actor.ActorHandle:
+def start_painter(
+    job: RenderJob, num_cpus: float, batch_size: int | None = None, avoided_nodes: Collection[str] = ()
+) -> ray.actor.ActorHandle:
     """Ask Ray for one actor. It may wait for room; Ray does not restart it, since a retry is the driver's to decide."""
-    options = {
+    options: dict[str, Any] = {
         "num_gpus": job.workers.gpus_per_actor,
         "num_cpus": num_cpus,
         "accelerator_type": job.workers.accelerator_type,
@@ -141,7 +162,14 @@ def start_painter(job: RenderJob, num_cpus: float) -> ray.actor.ActorHandle:
         "max_restarts": 0,
         "max_task_retries": 0,
     }
-    return ray.remote(PainterActor).options(**options).remote(job)
+    if avoided_nodes:
+        options["label_selector"] = {NODE_LABEL: f"!in({','.join(sorted(avoided_nodes))})"}
+    return ray.remote(PainterActor).options(**options).remote(job, batch_size)
+
+
+def draining_nodes() -> set[str]:
+    """The nodes that are about to go away: a spot notice, `ray drain-node`, an autoscaler that scales down."""
+    return set(ray._private.state.state.get_draining_nodes())  # what Ray's own libraries call; there is no public name
 
 
 def is_node_alive(node_id: str) -> bool:

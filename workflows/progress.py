@@ -103,7 +103,7 @@ class Progress:
 
     def painter_is_lost(self, place: Place, reason: str) -> None:
         place.is_lost(reason)
-        self._note(reason)
+        self.note(reason)
 
     def images_are_written(self, place: Place, num_images: int, num_bytes: int = 0) -> None:
         """Images of one actor, in place though not committed; negative where an attempt failed and they count not."""
@@ -122,9 +122,9 @@ class Progress:
 
     def shard_is_retried(self, reason: str) -> None:
         self.num_retries += 1
-        self._note(reason)
+        self.note(reason)
 
-    def _note(self, trouble: str) -> None:
+    def note(self, trouble: str) -> None:
         self.last_trouble, self.last_trouble_at = trouble, time.time()
 
     # ---- what people ask ----------------------------------------------------------------------------------------

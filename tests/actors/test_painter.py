@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from actors.errors import EngineFailedError
 from actors.painter import Answer, Painter
 from actors.request import ImageRequest, Rejection, RenderedImage
 
@@ -263,6 +265,56 @@ def test_an_engine_that_answers_something_else_is_a_bug_and_no_hang(
         paint(painter, requests_of("a", 2))
     monkeypatch.undo()
     assert ids(paint(painter, requests_of("a", 2))) == ["a0", "a1"]
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+
+def run_out_above(num_images: int, error: type[Exception]) -> Callable[[list[str]], None]:
+    def before(batch: list[str]) -> None:
+        if len(batch) > num_images:
+            raise error("no memory for so many")
+
+    return before
+
+
+@pytest.mark.parametrize("error", [MemoryError, torch.OutOfMemoryError])
+def test_a_batch_that_memory_has_no_room_for_is_halved_and_every_image_is_made(error: type[Exception]) -> None:
+    engine = RecordingEngine(run_out_above(3, error))
+    painter = Painter(engine, batch_size=16)
+    requests = requests_of("a", 20)
+
+    answers = paint(painter, requests)
+
+    assert [request for request, _ in answers] == requests
+    assert [answer.pixels[0, 0, 0] for _, answer in answers] == list(range(20))
+    assert [len(batch) for batch in engine.batches] == [16, 8, 4, *[2] * 10]
+    assert painter.batch_size == 2
+
+
+def test_memory_that_runs_out_in_a_batch_of_several_calls_fails_none_of_them() -> None:
+    gate = Gate()
+    engine = RecordingEngine(lambda batch: (gate(batch), run_out_above(2, MemoryError)(batch)))
+    painter = Painter(engine, batch_size=4)
+
+    with ThreadPoolExecutor(2) as threads:
+        calls = [requests_of("a", 5), requests_of("b", 3)]
+        futures = queue_behind(painter, gate, threads, *calls)
+        gate.open()
+        answers = [ids(future.result(SECONDS)) for future in futures]
+
+    assert answers == [[request.image_id for request in call] for call in calls]
+    assert engine.batches[0] == ["a0", "a1", "a2", "a3"]
+    assert [len(batch) for batch in engine.batches[1:]] == [2] * 4
+
+
+def test_an_image_that_memory_has_no_room_for_even_alone_fails_its_call() -> None:
+    painter = Painter(RecordingEngine(run_out_above(0, MemoryError)), batch_size=4)
+
+    with pytest.raises(EngineFailedError, match="MemoryError: no memory for so many"):
+        paint(painter, requests_of("a", 4))
+
+    assert [len(batch) for batch in painter.engine.batches] == [4, 2, 1]
 
 
 # ---- calls that end early --------------------------------------------------------------------------------------------

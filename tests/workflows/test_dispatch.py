@@ -21,13 +21,15 @@ import ray
 from actors.checkpoint import CheckpointError, open_checkpoint, weights_digest
 from actors.request import ImageRequest, RenderedImage
 from tests import toy_job
+from tests.faulty_actor import FaultyActor
 from tests.servers.s3 import S3Server
 from tests.toy_job import make_job, manifest_of, plan_job, recipe, rejected_of, write_prompts
-from workflows import dispatch, pool
+from workflows import dispatch, halving, pool, stragglers
 from workflows.dispatch import EngineNeverLoadedError, render_shards
 from workflows.job import RenderJob, Workers
 from workflows.progress import Progress
 from workflows.resume import claim_output
+from workflows.shard_path import ShardPath
 from workflows.shard_queue import ShardFailedError
 from workflows.storage import Storage
 from workflows.verify import verify_output
@@ -99,16 +101,16 @@ def at_image(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], Non
     """`at_image(n, do)`: once, as soon as the driver has counted n written images."""
 
     def arrange(num_images: int, do: Callable[[], None]) -> None:
-        count, is_done = dispatch._Dispatch._count, threading.Event()
+        count, is_done = ShardPath._count, threading.Event()
 
-        async def counted(self: Any, *written: Any) -> int:
-            number = await count(self, *written)
+        async def counted(self: Any, worker: Any, ref: Any) -> int:
+            number = await count(self, worker, ref)
             if self._progress.num_images >= num_images and not is_done.is_set():
                 is_done.set()
                 do()
             return number
 
-        monkeypatch.setattr(dispatch._Dispatch, "_count", counted)
+        monkeypatch.setattr(ShardPath, "_count", counted)
 
     return arrange
 
@@ -307,30 +309,143 @@ def test_an_actor_that_is_killed_in_mid_shard_is_replaced_and_every_image_is_mad
     assert progress.last_trouble == "The actor is dead because its worker process has died."
 
 
-def test_a_shard_that_ends_every_actor_fails_the_job_by_name(tmp_path: Path, started: list[Any]) -> None:
+# ---- rows that fail --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("toy:exit", "The actor is dead because its worker process has died."),
+        ("toy:cuda", "DeviceLostError: RuntimeError: CUDA error: an illegal memory access was encountered"),
+        ("toy:bug", "RuntimeError: a bug met image row9_0"),
+    ],
+)
+def test_a_row_that_fails_its_actors_is_found_and_its_neighbours_are_rendered(
+    tmp_path: Path, word: str, reason: str, started: list[Any]
+) -> None:
     columns = numbered(24)
-    columns["prompt"][9] = "toy:exit"
+    columns["prompt"][9] = word
     prompts = write_prompts(tmp_path / "prompts.parquet", columns)
-    job = make_job(prompts, tmp_path / "out", workers=Workers(max=1, batch_size=2, max_tries=2))
-    (poison,) = [shard.id for shard in plan_job(job).remaining_shards() if shard.start == 8]
+    job = make_job(prompts, tmp_path / "out", shard_rows=8, workers=Workers(max=1, batch_size=3, max_tries=2))
 
-    with pytest.raises(ShardFailedError, match=f"shard {poison} failed 2 times, .*: The actor is dead because"):
-        render(job)
+    progress = render(job)
 
-    assert len(started) == 2
-    assert poison not in "".join(Storage(job.output).names("manifest"))
+    columns["prompt"][9] = "fine"
+    calm = make_job(write_prompts(tmp_path / "fine.parquet", columns), "")
+    hashes = hashes_without_ray(calm, tmp_path / "calm")
+    del hashes["row9_0"]
+    assert hashes_of(job) == hashes
+    (rejected,) = rejected_of(job)
+    assert (rejected["prompt_id"], rejected["image_id"]) == ("row9", "row9_0")
+    assert rejected["reason"] == f"ended its actor 2 times, by itself, where other rows were fine: {reason}"
+    assert is_whole(job)
+    assert (progress.num_images, progress.num_rejected) == (23, 1)
+    # One failure a level of the halving and one more at its end; without a known good row the first may not count.
+    assert len(started) <= 1 + 2 + 3 + 2
 
 
-def test_an_actor_whose_gpu_fails_is_replaced(tmp_path: Path, started: list[Any]) -> None:
-    columns = numbered(4)
-    columns["prompt"][2] = "toy:cuda"
-    prompts = write_prompts(tmp_path / "prompts.parquet", columns)
+def test_an_engine_that_fails_over_every_row_stops_the_job_with_its_traceback(tmp_path: Path) -> None:
+    prompts = write_prompts(tmp_path / "prompts.parquet", {"prompt": ["toy:bug"] * 3})
     job = make_job(prompts, tmp_path / "out", workers=Workers(max=1, max_tries=2))
 
-    with pytest.raises(ShardFailedError, match=r"failed 2 times, .*: DeviceLostError: CUDA error: an illegal memory"):
+    with pytest.raises(RuntimeError, match=r"(?s)actors/toy.py.*in _render_one.*a bug met image"):
         render(job)
 
+    assert num_committed(job) == 0
+
+
+def test_a_shard_that_cannot_be_rendered_is_skipped_if_the_job_says_so_and_named_at_the_end(tmp_path: Path) -> None:
+    columns = numbered(16)
+    columns["prompt"][8:12] = ["toy:exit"] * 4
+    prompts = write_prompts(tmp_path / "prompts.parquet", columns)
+    workers = Workers(max=1, batch_size=2, max_tries=1, on_shard_failure="skip")
+    job = make_job(prompts, tmp_path / "out", workers=workers)
+    (poison,) = [shard.id for shard in plan_job(job).remaining_shards() if shard.start == 8]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(halving, "MAX_FAILURES", 3)
+        with pytest.raises(
+            ShardFailedError, match=rf"1 shards were skipped .*\nshard {poison} failed 1 times, .*halves"
+        ):
+            render(job)
+
+    assert num_committed(job) == 3
+
+
+def test_a_shard_that_cannot_be_rendered_stops_the_job_by_name(tmp_path: Path) -> None:
+    prompts = write_prompts(tmp_path / "prompts.parquet", {"prompt": ["toy:exit"]})
+    job = make_job(prompts, tmp_path / "out", workers=Workers(max=1, max_tries=1))
+    (only,) = [shard.id for shard in plan_job(job).remaining_shards()]
+
+    with pytest.raises(
+        ShardFailedError, match=rf"shard {only} failed 1 times, .*2 tries in a row .*: The actor is dead"
+    ):
+        render(job)
+
+
+@pytest.fixture
+def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Actors whose engine obeys the words of `tests.faulty_actor`."""
+    (tmp_path / "marks").mkdir()
+
+    class Actor(FaultyActor):
+        marks = str(tmp_path / "marks")
+
+    monkeypatch.setattr(pool, "PainterActor", Actor)
+
+
+@pytest.mark.usefixtures("faulty")
+def test_memory_that_runs_out_halves_the_batch_and_changes_no_image(tmp_path: Path, started: list[Any]) -> None:
+    columns = numbered(12, "fault:memory=2")
+    job = make_job(
+        write_prompts(tmp_path / "prompts.parquet", columns), tmp_path / "out", workers=Workers(max=1, batch_size=8)
+    )
+
+    progress = render(job)
+
+    assert hashes_of(job) == hashes_without_ray(job, tmp_path / "calm")
+    assert (len(started), progress.num_retries) == (1, 0)
+
+
+@pytest.mark.usefixtures("faulty")
+def test_an_actor_that_is_stuck_is_named_and_ended_and_its_shards_are_rendered_by_another(
+    tmp_path: Path, started: list[Any]
+) -> None:
+    columns = numbered(12)
+    columns["prompt"][5] += " fault:stall-once"
+    workers = Workers(max=1, batch_size=2, stall_minutes=2 / 60)
+    job = make_job(write_prompts(tmp_path / "prompts.parquet", columns), tmp_path / "out", workers=workers)
+
+    progress = render(job)
+
+    assert hashes_of(job) == hashes_without_ray(job, tmp_path / "calm")
     assert len(started) == 2
+    assert progress.last_trouble.startswith("stuck: process ")
+    assert "(faulty_actor.py:" in progress.last_trouble
+    assert (
+        plan_job(make_job(job.prompts, tmp_path / "other")).files[0].name.removesuffix(".parquet")
+        in progress.last_trouble
+    )
+
+
+@pytest.mark.usefixtures("faulty")
+def test_a_straggler_is_rendered_by_an_idle_actor_too_and_counted_once(
+    tmp_path: Path, started: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stragglers, "LATE_SECONDS", 1)
+    columns = numbered(32)
+    columns["prompt"][1] += " fault:stall-once"
+    prompts = write_prompts(tmp_path / "prompts.parquet", columns)
+    job = make_job(prompts, tmp_path / "out", workers=Workers(max=2, batch_size=2))
+
+    progress = render(job)
+
+    assert hashes_of(job) == hashes_without_ray(job, tmp_path / "calm")
+    assert (progress.num_images, progress.num_shards, progress.num_retries) == (32, 8, 0)
+    assert len(started) == 2
+
+
+# ---- storage ---------------------------------------------------------------------------------------------------------
 
 
 def test_an_outage_of_storage_is_waited_for_and_nothing_is_rendered_again(
@@ -360,12 +475,13 @@ def test_an_outage_of_storage_is_waited_for_and_nothing_is_rendered_again(
 # ---- failures --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("faulty")
 def test_a_bug_stops_the_job_with_its_traceback_and_what_is_committed_stands(tmp_path: Path) -> None:
     columns = numbered(32)
-    columns["prompt"][30] = "toy:bug"
+    columns["prompt"][30] = "fault:bug"
     job = make_job(write_prompts(tmp_path / "prompts.parquet", columns), tmp_path / "out", workers=ONE_ACTOR)
 
-    with pytest.raises(RuntimeError, match=r"(?s)actors/toy.py.*in _render_one.*a bug met image row30_0"):
+    with pytest.raises(TypeError, match=r"(?s)Actor.paint.*a bug of ours"):
         render(job)
 
     # Three shards are in flight, so the last of eight was taken when at least five were committed.

@@ -1,14 +1,17 @@
-"""Nodes that join and leave a cluster while a job runs on it."""
+"""Nodes that join and leave a cluster while a job runs on it: cut off, drained, without power."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests import toy_job
 from tests.command import finish, run, start, wait_until, write_job
-from tests.servers.ray_head import RayHead
-from tests.toy_job import write_prompts
+from tests.servers.ray_head import PROGRAMS, RayHead
+from tests.toy_job import make_job, manifest_of, write_prompts
 
 NUM_SHARDS = 16
 
@@ -22,17 +25,14 @@ def test_a_job_waits_for_a_node_and_loses_no_try_when_its_node_goes_away(tmp_pat
     workers = {"max": 2, "batch_size": 2, "max_tries": 1}
     job = write_job(tmp_path / "job.yaml", path, tmp_path / "out", workers=workers, shard_rows=5)
 
-    def num_committed() -> int:
-        return len(list((tmp_path / "out" / "manifest").glob("*.parquet")))
-
     cluster = RayHead(tmp_path / "ray.out", num_cpus=0)
     try:
         cluster.start()
         driver = start("render", job, "--address", cluster.address)
         first = cluster.add_node(num_cpus=1)
-        wait_until(lambda: num_committed() >= 2, driver)
+        wait_until(lambda: num_committed(tmp_path) >= 2, driver)
         cluster.cut_power(first)
-        num_before = num_committed()
+        num_before = num_committed(tmp_path)
         cluster.add_node(num_cpus=1)
         answer = finish(driver)
     finally:
@@ -42,3 +42,50 @@ def test_a_job_waits_for_a_node_and_loses_no_try_when_its_node_goes_away(tmp_pat
     assert num_before < NUM_SHARDS
     assert "retries (" in answer.stderr
     assert run("verify", tmp_path / "out").returncode == 0
+
+
+def num_committed(folder: Path) -> int:
+    return len(list((folder / "out" / "manifest").glob("*.parquet")))
+
+
+def hashes_of(prompts: str, output: Path) -> dict[str, str]:
+    rows = manifest_of(make_job(prompts, output))
+    assert len({row["image_id"] for row in rows}) == len(rows), "an image stands in the manifest twice"
+    return {row["image_id"]: row["image_sha256"] for row in rows}
+
+
+LIST_NODES = """
+import ray, sys
+ray.init(sys.argv[1])
+print(*(node["NodeID"] for node in ray.nodes() if node["Resources"].get("CPU")))
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_node_with_a_spot_notice_finishes_what_it_holds_and_gets_nothing_new(tmp_path: Path) -> None:
+    prompts = [f"prompt {n} toy:sleep=0.1" for n in range(5 * NUM_SHARDS)]
+    path = write_prompts(tmp_path / "prompts.parquet", {"prompt": prompts})
+    workers = {"max": 1, "batch_size": 2, "max_tries": 1}
+    job = write_job(tmp_path / "job.yaml", path, tmp_path / "out", workers=workers, shard_rows=5)
+    cluster = RayHead(tmp_path / "ray.out", num_cpus=0)
+    try:
+        cluster.start()
+        driver = start("render", job, "--address", cluster.address)
+        cluster.add_node(num_cpus=1)
+        wait_until(lambda: num_committed(tmp_path) >= 2, driver)
+        listing = [sys.executable, "-c", LIST_NODES, cluster.address]
+        node_id = subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split()[-1]
+        notice = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+        where = ["--address", cluster.address, "--node-id", node_id, "--deadline-remaining-seconds", "120"]
+        subprocess.run([PROGRAMS / "ray", "drain-node", *where, *notice], check=True, capture_output=True)
+        cluster.add_node(num_cpus=1)
+        answer = finish(driver)
+    finally:
+        cluster.stop()
+
+    assert answer.returncode == 0, answer.stderr
+    assert "retries (" not in answer.stderr
+    toy_job.render(make_job(path, tmp_path / "calm"))
+    assert hashes_of(path, tmp_path / "out") == hashes_of(path, tmp_path / "calm")
