@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from workflows.flags import FLAGS, LOOKALIKE, hash_values, lookalikes
 from workflows.pace import Pace
+from workflows.plan import split_part_id
 from workflows.status import NUM_READERS, read_table
 from workflows.storage import Storage
 
@@ -62,9 +63,12 @@ class Flagged:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardCount:
+    """A part of the manifest. `num_repeated` of its prompts have images in another part of the same shard, counted."""
+
     shard_id: str
     num_prompts: int
     num_images: int
+    num_repeated: int = 0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -85,7 +89,8 @@ class Survey:
 
     @property
     def num_prompts(self) -> int:
-        return sum(shard.num_prompts for shard in self.shards)
+        """Each prompt once, also where some of its images came from a retry."""
+        return sum(shard.num_prompts - shard.num_repeated for shard in self.shards)
 
     @property
     def pace(self) -> Pace:
@@ -100,12 +105,15 @@ def survey_manifest(storage: Storage, shard_ids: list[str], cfg_weights: Iterabl
     """Read the manifest parts of committed shards; `cfg_weights` are the job's, which get numbers of their own."""
     survey = Survey(weights={weight: WeightFacts() for weight in sorted(cfg_weights)})
     hashes: list[tuple[np.ndarray, np.ndarray]] = []
+    # The prompts of the shards that have more parts than their own.
+    prompts_of: dict[str, set[str]] = {split_part_id(part)[0]: set() for part in shard_ids if split_part_id(part)[1]}
 
     def read(shard_id: str) -> pa.Table:
         return read_table(storage, f"manifest/{shard_id}.parquet", COLUMNS)
 
     for shard_id, table in zip(shard_ids, _in_order(read, shard_ids), strict=True):
-        hashes.append(_add_shard(survey, shard_id, table))
+        num_repeated = _count_repeated(prompts_of.get(split_part_id(shard_id)[0]), table)
+        hashes.append(_add_shard(survey, shard_id, table, num_repeated))
     _count_lookalikes(survey, hashes)
     survey.weights = dict(sorted(survey.weights.items(), key=lambda item: (item[0] is OTHER_WEIGHTS, item[0])))
     return survey
@@ -118,11 +126,28 @@ def _in_order(read: Callable[[str], pa.Table], shard_ids: list[str]) -> Iterable
             yield from readers.map(read, shard_ids[start : start + NUM_READERS])
 
 
-def _add_shard(survey: Survey, shard_id: str, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+def _count_repeated(seen: set[str] | None, table: pa.Table) -> int:
+    """How many prompts of a part stand in the parts of its shard before it; `seen` is None where it has one part."""
+    if seen is None:
+        return 0
+    here = set(table["prompt_id"].to_pylist())
+    num_repeated = len(here & seen)
+    seen |= here
+    return num_repeated
+
+
+def _add_shard(survey: Survey, shard_id: str, table: pa.Table, num_repeated: int) -> tuple[np.ndarray, np.ndarray]:
     """Add a manifest part; its hashes, each once per prompt and seed, and how many images each stands for."""
     columns = {name: table[name].to_numpy() for name in STATISTICS}
     prompts = np.asarray(table["prompt_id"].combine_chunks().dictionary_encode().indices)
-    survey.shards.append(ShardCount(shard_id=shard_id, num_prompts=len(np.unique(prompts)), num_images=table.num_rows))
+    survey.shards.append(
+        ShardCount(
+            shard_id=shard_id,
+            num_prompts=len(np.unique(prompts)),
+            num_images=table.num_rows,
+            num_repeated=num_repeated,
+        )
+    )
     _add_weights(survey, table["cfg_weight"].to_numpy(), columns)
     _add_worst(survey, shard_id, columns)
     survey.sizes.update(zip(table["width"].to_pylist(), table["height"].to_pylist(), strict=True))

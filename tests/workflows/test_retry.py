@@ -20,6 +20,7 @@ from workflows.leftovers import remove_superseded
 from workflows.plan import RetryPlan, Shard
 from workflows.prompts import PromptsError, find_prompt_files
 from workflows.rejections import collect_rejections
+from workflows.report_facts import gather_facts
 from workflows.resume import committed_shards
 from workflows.retry import plan_retries, read_again
 from workflows.status import tally_output
@@ -35,6 +36,15 @@ class Mended(ToyEngine):
     def render(self, requests: Sequence[ImageRequest]) -> list[RenderedImage | Rejection]:
         asked = [r if "toy:more" in r.prompt else dataclasses.replace(r, prompt=r.prompt[8:]) for r in requests]
         return super().render(asked)
+
+
+class HalfMended(Mended):
+    """Makes the first image of a prompt, and rejects the second as before."""
+
+    def render(self, requests: Sequence[ImageRequest]) -> list[RenderedImage | Rejection]:
+        unmended = ToyEngine.render(self, requests)
+        pairs = zip(requests, super().render(requests), unmended, strict=True)
+        return [mended if request.image_index == 0 else before for request, mended, before in pairs]
 
 
 @pytest.fixture(params=LAYOUTS)
@@ -85,6 +95,18 @@ def test_what_can_be_made_now_is_and_every_row_is_counted_once(job: RenderJob) -
     rejections = collect_rejections(Storage(job.output), committed_shards(Storage(job.output)))
     assert dict(rejections.num_images) == {"the model's numbers became NaN": 2, "prompt is null": 2}
     assert plan_job(job).num_shards_remaining == 0
+
+
+def test_a_prompt_with_images_of_a_retry_is_counted_once_in_the_report(job: RenderJob) -> None:
+    storage = Storage(job.output)
+    assert gather_facts(storage).survey.num_prompts == 3
+
+    retry(job, HalfMended)
+    assert gather_facts(storage).survey.num_prompts == 4  # b has its first image
+    retry(job)
+
+    survey = gather_facts(storage).survey
+    assert (len(survey.shards), survey.num_prompts, survey.num_images) == (4, 4, 8)
 
 
 def test_the_images_have_the_ids_and_seeds_they_would_have_had(job: RenderJob, tmp_path: Path) -> None:
