@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import click
 
-from jobs.outputs import open_output
+from jobs.outputs import Claim, open_output
 from jobs.resolve import ignored_columns
+from workflows.lease import hold_output
 from workflows.leftovers import LIVE_SECONDS, clean
 from workflows.plan import make_plan
 from workflows.prompts import find_prompt_files
@@ -20,15 +23,23 @@ MAX_LINES = 20  # of each kind of finding
 def verify(output: str, endpoint_url: str | None, *, num_replays: int, seed: int, is_cleaned: bool) -> int:
     """Print what was checked and found; 1 if anything is missing or wrong."""
     storage, claim = open_output(output, endpoint_url)
-    with storage_errors(output):
-        files = find_prompt_files(claim.prompts, storage.options, ignored_columns=ignored_columns(claim.recipe.family))
-        plan = make_plan(files, committed_shards(storage), claim.shard_rows)
-        findings = verify_output(storage, plan, claim.recipe)
-    _print_findings(findings)
-    if is_cleaned:
-        _clean(storage, findings)
+    # What an attempt is about to name looks left over: nobody may render while files are removed.
+    with hold_output(storage, f"verify --clean of {claim.name}", say=click.echo) if is_cleaned else nullcontext():
+        findings = _check(storage, claim, is_cleaned=is_cleaned)
     num_different = _print_replays(storage, num_replays, seed) if num_replays else 0
     return 0 if findings.is_whole and not num_different else 1
+
+
+def _check(storage: Storage, claim: Claim, *, is_cleaned: bool) -> Findings:
+    """Check and print, and clean if asked. The parts are listed once: a file of one committed later is no leftover."""
+    with storage_errors(storage.url):
+        files = find_prompt_files(claim.prompts, storage.options, ignored_columns=ignored_columns(claim.recipe.family))
+        parts = committed_shards(storage)
+        findings = verify_output(storage, make_plan(files, parts, claim.shard_rows), claim.recipe)
+    _print_findings(findings)
+    if is_cleaned:
+        _clean(storage, findings, parts)
+    return findings
 
 
 def _print_findings(findings: Findings) -> None:
@@ -44,13 +55,13 @@ def _print_findings(findings: Findings) -> None:
         _print_some(findings.leftovers)
 
 
-def _clean(storage: Storage, findings: Findings) -> None:
+def _clean(storage: Storage, findings: Findings, parts: list[str]) -> None:
     """Remove the leftovers and say which; where the manifest is at fault, it does not say what is left over."""
     if findings.faults:
         click.echo("removed     nothing: a file may seem left over because a part of the manifest is at fault")
         return
     with storage_errors(storage.url):
-        cleaning = clean(storage, findings.leftovers, committed_shards(storage))
+        cleaning = clean(storage, findings.leftovers, parts)
     click.echo(f"removed     {len(cleaning.removed):,}")
     _print_some(cleaning.removed)
     if cleaning.kept:

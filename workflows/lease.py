@@ -108,7 +108,7 @@ def _acquire(storage: Storage, mine: Holder, when_held: WhenHeld, say: Callable[
                 return number + 1, was_waited
         elif when_held == "refuse":
             raise OutputInUseError(
-                f"{storage.url} is being rendered by {_holder(data)}; wait for its end with --wait-for-output, or "
+                f"{storage.url} is being rendered by {_holder(data)}; wait for its end (render: --wait-for-output), or "
                 "render beside it with --ignore-lease: no image is lost or doubled by that, only GPU hours"
             )
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from jobs.resolve import resolve
 from jobs.spec import read_job_file
 from tests.command_line import Command
 from tests.servers.s3 import S3Server
-from tests.toy_job import manifest_of, plan_job, render, render_shard, write_prompts
+from tests.toy_job import bytes_of, manifest_of, plan_job, render, render_shard, write_prompts
+from workflows import lease
 from workflows.job import RenderJob
+from workflows.lease import hold_output
 from workflows.resume import claim_output, mark_success
 from workflows.storage import Storage
 
@@ -182,3 +185,39 @@ def test_many_faults_are_counted_and_some_shown(command: Command) -> None:
     assert code == 1
     assert "faults      50\n" in out
     assert "  ... and 30 more" in out
+
+
+# ---- verify --clean --------------------------------------------------------------------------------------------------
+
+
+def test_clean_removes_what_no_manifest_row_names_and_nothing_else(command: Command) -> None:
+    finish(job := job_of(command))
+    before = bytes_of(job.output)
+    shard_id = Path(Storage(job.output).names("manifest")[0]).stem
+    leftover = f"images/{shard_id}/of-a-lost-attempt.png"
+    Storage(job.output).write(leftover, b"lost")
+
+    code, out, _ = command("verify", job.output, "--clean")
+
+    assert code == 0
+    assert out.splitlines()[-2:] == ["removed     1", f"  {leftover}"]
+    assert bytes_of(job.output) == before
+
+
+def test_clean_is_refused_while_a_run_holds_the_output_and_says_who(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.2)
+    monkeypatch.setattr(lease, "LOOK_SECONDS", 0.1)
+    finish(job := job_of(command))
+    shard_id = Path(Storage(job.output).names("manifest")[0]).stem
+    leftover = f"images/{shard_id}/of-a-live-attempt.png"
+    Storage(job.output).write(leftover, b"live")
+
+    with hold_output(Storage(job.output), "night-render"):
+        code, out, err = command("verify", job.output, "--clean")
+
+    assert code == 1
+    assert f"is being rendered by night-render on {socket.gethostname()}" in err
+    assert out == ""
+    assert Storage(job.output).exists(leftover)
