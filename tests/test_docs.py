@@ -1,0 +1,134 @@
+"""README and docs: each command line is one the program takes, each job file is valid, each named file is there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+
+from jobs.cli import cli
+from jobs.spec import check_fields
+from tests.command import run
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+HERE_DOCUMENT = re.compile(r"<<'EOF'\n(.*?)^EOF$", re.MULTILINE | re.DOTALL)
+
+# Programs that are not ours. What they are given is not checked beyond the files of this project that it names.
+OTHERS = {
+    *("apt-get", "aws", "base64", "bash", "cat", "docker", "kubectl", "mkdir", "mkdocs", "pip", "pytest", "ray"),
+    *("done", "export", "for"),
+}
+FOLDERS = ("actors", "benchmarks", "deploy", "docs", "examples", "tests")
+FILE = re.compile(rf"(?<![\w/.-])(?:{'|'.join(FOLDERS)})/[\w./-]+\.(?:json|yaml|parquet|py|md)")
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """The fenced blocks of all pages, each with its page."""
+    return [
+        (str(page.relative_to(ROOT)), block)
+        for page in PAGES
+        for fence, block in FENCE.findall(page.read_text(encoding="utf-8"))
+        if fence == language
+    ]
+
+
+def commands(block: str) -> list[list[str]]:
+    """The simple commands of a shell block as words; comments, redirections and here-documents are cut off."""
+    found = []
+    for line in HERE_DOCUMENT.sub("", block).replace("\\\n", " ").splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|<>()")
+        lexer.commenters, lexer.whitespace_split = "#", True
+        command: list[str] = []
+        for word in [*lexer, ";"]:
+            if set(word) <= set(";&|()"):
+                found.append(command)
+                command = []
+            elif word not in ("do", "then"):
+                command.append(word)
+    return [command[: command.index("<<") if "<<" in command else None] for command in found if command]
+
+
+def parse(words: list[str]) -> None:
+    """Hold the arguments of `janus-batch` against the command line itself. Raises click.ClickException."""
+    verb, *arguments = words
+    command = cli.get_command(click.Context(cli), verb)
+    if command is None:
+        raise click.UsageError(f"no verb {verb}")
+    command.make_context(verb, arguments)
+
+
+OUR_COMMANDS = [
+    pytest.param(words[1:], id=f"{page}: {' '.join(words[1:])}"[:90])
+    for page, block in blocks("sh")
+    for words in commands(block)
+    if words[0] == "janus-batch"
+]
+JOB_FILES = [pytest.param(page, block, id=page) for page, block in blocks("yaml") if "prompts:" in block] + [
+    pytest.param("docs/schedule.md", block, id="docs/schedule.md: a trial")
+    for page, shell in blocks("sh")
+    for block in HERE_DOCUMENT.findall(shell)
+]
+EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
+
+
+def test_the_pages_hold_commands_and_job_files() -> None:
+    assert len(OUR_COMMANDS) >= 20
+    assert len(JOB_FILES) >= 3
+
+
+@pytest.mark.parametrize("words", OUR_COMMANDS)
+def test_a_command_of_the_docs_is_one_the_program_takes(words: list[str]) -> None:
+    parse(words)
+
+
+@pytest.mark.parametrize("words", [["rendr", "JOB.yaml"], ["render", "JOB.yaml", "--adress"], ["export", "OUT"]])
+def test_a_command_it_does_not_take_is_found(words: list[str]) -> None:
+    with pytest.raises(click.UsageError):
+        parse(words)
+
+
+def test_every_other_program_is_a_known_one() -> None:
+    programs = {words[0] for _page, block in blocks("sh") for words in commands(block)}
+    assert programs - OTHERS <= {"janus-batch", "python"}
+
+
+@pytest.mark.parametrize(("page", "block"), JOB_FILES)
+def test_a_job_file_of_the_docs_is_valid(page: str, block: str) -> None:
+    check_fields(yaml.safe_load(block))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_job_file_of_the_examples_is_valid(path: Path) -> None:
+    check_fields(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_that_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert [name for name in FILE.findall(text) if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_work_one_after_the_other(tmp_path: Path) -> None:
+    out, export = tmp_path / "out", tmp_path / "export"
+    settings = [f"output={out}", "model.checkpoint=toy", "sampling.cfg_weight=[1,2]", "workers.max=1"]
+    changes = [word for setting in settings for word in ("--set", setting)]
+    for words in (
+        ["plan", "examples/quickstart.yaml", *changes],
+        ["render", "examples/quickstart.yaml", *changes],
+        ["status", out],
+        ["verify", out, "--replay", "10"],
+        ["report", out],
+        ["export", out, export, "--layout", "imagefolder"],
+        ["schedule", "examples/nightly.yaml", "--to", "cron"],
+    ):
+        result = run(*words)
+        assert result.returncode == 0, f"{words}\n{result.stdout}\n{result.stderr}"
+    assert (out / "report.html").exists()
+    assert (export / "README.md").exists()
