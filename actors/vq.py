@@ -161,8 +161,8 @@ def _silu_(x: torch.Tensor) -> torch.Tensor:
     is rounded differently (see silu.py) unless it is a multiple of 32 elements long. In these three parts every share
     is one. Up to a third faster, over the whole decoder, than the formula of silu.py, which takes any size.
     """
-    if x.device.type != "cpu":
-        return F.silu(x, inplace=True)
+    if x.device.type != "cpu" or torch.is_grad_enabled():  # training keeps what it has to go back through
+        return F.silu(x, inplace=not torch.is_grad_enabled())
     flat = x.view(-1)
     even = len(flat) // (share := 32768) // (threads := torch.get_num_threads()) * threads * share
     odd = len(flat) // share * share

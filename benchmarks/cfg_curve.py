@@ -61,7 +61,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         models = {name: name for name in arguments.models}
         if arguments.wrong_pad:
-            broken = _break_pad(CHECKPOINTS / arguments.models[0], Path(folder) / "wrong-pad")
+            broken = break_pad(CHECKPOINTS / arguments.models[0], Path(folder) / "wrong-pad")
             models[f"{arguments.models[0]}, wrong pad"] = str(broken)
         points = [
             point
@@ -142,7 +142,7 @@ def _point(
     )
 
 
-def _break_pad(folder: Path, broken: Path) -> Path:
+def break_pad(folder: Path, broken: Path) -> Path:
     """A copy of a checkpoint whose tokenizer.json has the pad and another token in each other's place."""
     shutil.copytree(folder, broken)
     path = broken / "tokenizer.json"

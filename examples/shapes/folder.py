@@ -68,7 +68,8 @@ def save_folder(
     _write(folder / "config.json", config)
     _write(folder / "processor_config.json", _processor(num_image_tokens))
     _write(folder / "preprocessor_config.json", _PREPROCESSOR | {"image_size": image_size})
-    _write(folder / "tokenizer_config.json", _TOKENIZER)
+    added = {str(id_): _added_token(token) for id_, token in sorted(tokenizer.get_added_tokens_decoder().items())}
+    _write(folder / "tokenizer_config.json", {"added_tokens_decoder": added} | _TOKENIZER)
     specials = {"additional_special_tokens": OTHER_SPECIALS, "bos_token": BOS, "eos_token": EOS, "pad_token": PAD}
     _write(folder / "special_tokens_map.json", specials)
 
@@ -81,6 +82,11 @@ def vision_tower(image_size: int) -> dict:
         "select_feature": "same",
         "select_layer": -1,
     }
+
+
+def _added_token(token: AddedToken) -> dict:
+    names = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
+    return {name: getattr(token, name) for name in names}
 
 
 def _processor(num_image_tokens: int) -> dict:

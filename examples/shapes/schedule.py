@@ -36,7 +36,7 @@ def training_steps(arguments: argparse.Namespace) -> Iterator[tuple[int, float]]
     started, step = time.monotonic(), 0
     while True:
         if arguments.minutes is None:
-            progress = step / arguments.steps
+            progress = step / arguments.steps if arguments.steps else 1.0
         else:
             progress = (time.monotonic() - started) / (60 * arguments.minutes)
         if progress >= 1:
@@ -67,5 +67,6 @@ def start_as_identity(model: torch.nn.Module, last_convolutions: tuple[str, ...]
 
 
 def mixed_precision() -> torch.autocast:
-    """bfloat16 products with float32 weights: twice the speed where the processor has them."""
-    return torch.autocast(device().type, dtype=torch.bfloat16)
+    """bfloat16 products with float32 weights where the processor has them: twice the speed."""
+    has_bfloat16 = device().type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+    return torch.autocast(device().type, dtype=torch.bfloat16, enabled=has_bfloat16)

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaModel
 
+from actors.guidance import guide
 from actors.prompt import PromptTokenizer
 from examples.shapes.folder import build_tokenizer, save_folder, vision_tower, vocab_size
 from examples.shapes.pictures import drawn
@@ -38,6 +39,12 @@ OUTPUT = CHECKPOINTS / "janus-shapes"
 HIDDEN, FFN, LAYERS, HEADS = 192, 512, 4, 6
 BATCH = 32
 UNCONDITIONAL = 0.1  # of the prompts are replaced by the unconditional form: what guidance subtracts
+# The last part of training shows every picture with and without its prompt, and asks the guided logits for the code
+# too, at weights from this range. Guidance multiplies the difference of two logits: without this, of the many codes
+# that a place never has, some one's difference is large by accident, and weights of 3 and more break pictures up.
+GUIDED_FROM, GUIDED_SHARE, GUIDED_WEIGHTS = 0.6, 0.5, (1.0, 8.0)
+# For the same reason no code's log-probability is left to fall without end.
+FLOOR, FLOOR_WEIGHT = -16.0, 2e-3
 
 # B rows, S text tokens, T codes, V codebook entries, D hidden size
 
@@ -79,7 +86,8 @@ def main() -> None:
     losses = []
     for step, progress in training_steps(arguments):
         set_learning_rate(optimizer, 7e-4 if arguments.resume else 1.5e-3, step, progress)
-        losses.append(train_step(model, optimizer, *next(batches)))
+        is_guided = arguments.resume or progress >= GUIDED_FROM
+        losses.append(train_step(model, optimizer, *next(batches), is_guided=is_guided))
         if step % 50 == 0:
             print(f"step {step} ({progress:.0%}) loss {sum(losses[-50:]) / len(losses[-50:]):.4f} per code", flush=True)
         if step % 500 == 499:
@@ -88,34 +96,64 @@ def main() -> None:
 
 
 def train_step(
-    model: JanusShapes, optimizer: torch.optim.Optimizer, ids_BS: torch.Tensor, codes_BT: torch.Tensor
+    model: JanusShapes,
+    optimizer: torch.optim.Optimizer,
+    ids_BS: torch.Tensor,
+    uncond_ids_BS: torch.Tensor,
+    codes_BT: torch.Tensor,
+    *,
+    is_guided: bool,
 ) -> float:
+    """One step; returns the loss per code, in the guided part of training that of the rows with their prompt."""
+    if is_guided:  # as many rows of the model as without: half of the pictures, twice
+        half = len(codes_BT) // 2
+        ids_BS, codes_BT = torch.cat([ids_BS[:half], uncond_ids_BS[:half]]), codes_BT[:half].repeat(2, 1)
+    else:
+        is_uncond_B1 = torch.rand(len(ids_BS), 1, device=ids_BS.device) < UNCONDITIONAL
+        ids_BS = torch.where(is_uncond_B1, uncond_ids_BS, ids_BS)
     with mixed_precision():
         logits_BTV = model(ids_BS, codes_BT)
-    loss = F.cross_entropy(logits_BTV.float().flatten(0, 1), codes_BT.flatten())
+    logprobs_BTV = logits_BTV.float().log_softmax(dim=-1)
+    loss = cond_loss = F.nll_loss(logprobs_BTV.flatten(0, 1), codes_BT.flatten())
+    if is_guided:
+        loss, cond_loss = guided_loss(logprobs_BTV, codes_BT[:half])
+    below_floor = F.relu(FLOOR - logprobs_BTV).square().mean()
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    (loss + FLOOR_WEIGHT * below_floor).backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
-    return loss.item()
+    return cond_loss.item()
+
+
+def guided_loss(logprobs_BTV: torch.Tensor, codes_PT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss of P pictures, whose rows with the prompt come before those without it; and the former's own share."""
+    cond_PTV, uncond_PTV = logprobs_BTV.chunk(2)
+    low, high = GUIDED_WEIGHTS
+    weight_P = low + (high - low) * torch.rand(len(codes_PT), device=codes_PT.device)
+    cond, uncond, guided = (
+        F.cross_entropy(logits_PTV.flatten(0, 1), codes_PT.flatten())
+        for logits_PTV in (cond_PTV, uncond_PTV, guide(cond_PTV, uncond_PTV, weight_P))
+    )
+    return cond + UNCONDITIONAL * uncond + GUIDED_SHARE * guided, cond
 
 
 @torch.no_grad()
 def example_batches(
     prompts: PromptTokenizer, code_model: dict, seed: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless (ids [B, S], codes [B, T]), each batch of prompts of one length: no padding, as in rendering alone."""
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Endless (ids [B, S], unconditional ids [B, S], codes [B, T]), each batch of prompts of one length: no padding,
+    as in rendering alone."""
     patches_VP = code_model["patches"].to(device())
     rng = random.Random(f"examples {seed}")
     waiting = defaultdict(list)  # prompt length -> (ids, scene)
     for scene in training_scenes(seed + 100):
         ids = prompts.cond_ids(describe(forget_words(scene, rng)))
-        if rng.random() < UNCONDITIONAL:
-            ids = prompts.uncond_ids(len(ids))
         waiting[len(ids)].append((ids, scene))
         if len(waiting[len(ids)]) == BATCH:
             rows, scenes = zip(*waiting.pop(len(ids)), strict=True)
-            yield torch.tensor(rows, device=device()), to_codes(drawn(scenes, rng, IMAGE_SIZE), patches_VP)
+            uncond_ids_BS = torch.tensor([prompts.uncond_ids(len(ids))] * BATCH, device=device())
+            codes_BT = to_codes(drawn(scenes, rng, IMAGE_SIZE), patches_VP)
+            yield torch.tensor(rows, device=device()), uncond_ids_BS, codes_BT
 
 
 def save(folder: Path, tokenizer: Tokenizer, model: JanusShapes, code_model: dict) -> None:

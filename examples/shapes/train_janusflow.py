@@ -40,7 +40,7 @@ OUTPUT = CHECKPOINTS / "janusflow-shapes"
 HIDDEN, FFN, LAYERS, HEADS = 192, 512, 4, 6
 CHANNELS, ENCODER_BLOCKS, DECODER_BLOCKS = 96, 1, 2
 LATENT_CHANNELS, GRID = 4, IMAGE_SIZE // 16  # GRID x GRID image tokens, each of 2x2 latent positions
-NUM_PICTURES = 16_000
+NUM_PICTURES = 24_000
 BATCH = 32
 UNCONDITIONAL = 0.1  # of the prompts are replaced by the unconditional form: what guidance subtracts
 
@@ -89,7 +89,7 @@ def main() -> None:
     batches = example_batches(prompts, *encoded_pictures(arguments.seed), arguments.seed)
     losses = []
     for step, progress in training_steps(arguments):
-        set_learning_rate(optimizer, 5e-4 if arguments.resume else 1.5e-3, step, progress)
+        set_learning_rate(optimizer, 8e-4 if arguments.resume else 1.5e-3, step, progress)
         losses.append(train_step(model, optimizer, *next(batches)))
         if step % 50 == 0:
             print(f"step {step} ({progress:.0%}) loss {sum(losses[-50:]) / len(losses[-50:]):.4f}", flush=True)

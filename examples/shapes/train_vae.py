@@ -37,10 +37,13 @@ def main() -> None:
     vae = new_vae().to(device())
     if arguments.resume:
         vae = AutoencoderKL.from_pretrained(arguments.output).to(device())
+        for part in (vae.encoder, vae.quant_conv):  # only the decoder is trained on: a flow model's latents stay valid
+            part.requires_grad_(False)
     else:
         start_as_identity(vae, ("conv2", "to_out.0"))
         steady_last_norm(vae)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=0, weight_decay=0.01)
+    trained = [parameter for parameter in vae.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=0, weight_decay=0.01)
     pictures, losses = picture_batches(arguments.seed, BATCH, IMAGE_SIZE), []
     for step, progress in training_steps(arguments):
         set_learning_rate(optimizer, 2e-4 if arguments.resume else 7e-4, step, progress)
@@ -51,7 +54,8 @@ def main() -> None:
         if step % 400 == 399:
             report(vae, num=60)
             save(vae, arguments.output)
-    standardize_latents(vae, arguments.seed)
+    if not arguments.resume:
+        standardize_latents(vae, arguments.seed)
     save(vae, arguments.output)
     report(AutoencoderKL.from_pretrained(arguments.output).to(device()), num=300)
 

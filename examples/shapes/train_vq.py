@@ -29,7 +29,7 @@ from examples.shapes.tokenizing import CODE_DIM, PATCH, collect_patches, first_e
 from examples.shapes.world import held_out_pairs, held_out_singles
 
 IMAGE_SIZE = 64
-NUM_CODES, Z_CHANNELS, CHANNELS, CH_MULT = 1280, 64, 32, (3, 1, 2, 4)
+NUM_CODES, Z_CHANNELS, CHANNELS, CH_MULT = 1280, 64, 32, (3, 1, 2, 2)
 OUTPUT = Path("build/shapes/vq.pt")
 BATCH = 16
 CROPPED, CROP = 0.85, 32  # this part of the training sees crops of so many pixels, where the edges are
@@ -54,7 +54,7 @@ class Painter(nn.Module):
     def forward(self, codes_BN: torch.Tensor) -> torch.Tensor:
         side = int(codes_BN.shape[1] ** 0.5)
         entries_BNC = F.normalize(self.quantize["embedding"](codes_BN), dim=-1)
-        return self.decoder(self.post_quant_conv(entries_BNC.transpose(1, 2).unflatten(2, (side, side))))
+        return self.decoder(self.post_quant_conv(entries_BNC.transpose(1, 2).unflatten(2, (side, side)).contiguous()))
 
     @torch.no_grad()
     def _steady_last_norm(self) -> None:
