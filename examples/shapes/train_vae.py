@@ -135,11 +135,11 @@ def report(vae: AutoencoderKL, num: int) -> None:
 
 
 def save(vae: AutoencoderKL, folder: Path) -> None:
-    """Writes the diffusers folder, as float32 with values that bfloat16 holds exactly."""
+    """Writes the diffusers folder, as bfloat16."""
     rounded = new_vae()
-    rounded.load_state_dict({name: value.cpu().bfloat16().float() for name, value in vae.state_dict().items()})
+    rounded.load_state_dict(vae.state_dict())
     rounded.register_to_config(scaling_factor=vae.config.scaling_factor, force_upcast=True)
-    rounded.save_pretrained(folder)
+    rounded.bfloat16().save_pretrained(folder)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from examples.shapes.schedule import CHECKPOINTS
 from examples.shapes.world import held_out_pairs, held_out_singles
 from jobs.cli import cli
 
-MAX_BYTES = 8.5e6
+MAX_BYTES = 8e6
 
 
 @pytest.mark.parametrize("name", BUNDLED)
