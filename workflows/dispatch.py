@@ -77,10 +77,15 @@ class _Dispatch:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._keep_painting()) for _ in range(self._num_places)]
                 tasks.append(group.create_task(self._keep_watch()))
-                await self._drain.wait_for(self._queue.wait_until_done(), self._queue.close)
+                await self._drain.wait_for(self._queue.wait_until_done(), self._take_no_more)
                 for task in tasks:
                     task.cancel()  # those still waiting for room on the cluster, too
         self._check_all_done()
+
+    async def _take_no_more(self) -> None:
+        seconds = self._drain.grace_seconds
+        self._progress.note(f"told to end (SIGTERM): what is in flight gets up to {seconds:g} s to be finished")
+        await self._queue.close()
 
     def _check_all_done(self) -> None:
         skipped = self._queue.skipped

@@ -149,7 +149,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_stop_it(
     answer = run("submit", "--stop", submission_id, "--address", head.url)
     assert (answer.returncode, answer.stderr) == (0, f"{submission_id} is stopped (STOPPED)\n")
     assert client.get_job_status(submission_id) == JobStatus.STOPPED
-    assert "janus-batch: interrupted; the same command goes on" in client.get_job_logs(submission_id)
+    assert "trouble: told to end (SIGTERM): what is in flight gets up to" in client.get_job_logs(submission_id)
 
 
 def test_a_job_that_is_not_waited_for_can_be_stopped_before_it_begins(
