@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import Literal
 
 from actors.errors import JobFailure
@@ -86,7 +87,8 @@ def hold_output(
     renewal = _Renewal(storage, number, mine)
     renewal.start()
     try:
-        yield was_waited
+        with _heeding_interrupts(renewal):
+            yield was_waited
     except KeyboardInterrupt:
         if renewal.taken_by is None:
             raise
@@ -156,6 +158,25 @@ class _Renewal(threading.Thread):
     def stop(self) -> None:
         self._stopped.set()
         self.join(timeout=RENEW_SECONDS)
+
+
+@contextmanager
+def _heeding_interrupts(renewal: _Renewal) -> Iterator[None]:
+    """Where Ctrl-C is ignored (nohup, a script's background job), let it end the block once the lease is lost."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if renewal.taken_by is not None:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _interrupt_main() -> None:

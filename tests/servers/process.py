@@ -76,5 +76,10 @@ def run(command: Sequence[str], timeout_s: float = 30) -> None:
 
 
 def dies_with_parent() -> list[str]:
-    """The start of a command line that ends with the process that launched it. Linux only, as Ceph is."""
-    return ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+    """The start of a command line that ends with the process that launched it. Linux only, as Ceph is.
+
+    It heeds Ctrl-C even where the tests themselves run behind nohup.
+    """
+    if not shutil.which("setpriv"):
+        return []
+    return ["setpriv", "--pdeathsig", "KILL", "env", "--default-signal=INT"]

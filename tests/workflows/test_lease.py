@@ -181,14 +181,22 @@ def test_whatever_its_clock_says_a_holder_on_another_machine_that_renews_keeps_t
         thread.join()
 
 
-def test_a_run_that_lost_its_lease_while_it_stood_still_ends(storage: Storage) -> None:
+@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN], ids=["heeded", "ignored"])
+def test_a_run_that_lost_its_lease_while_it_stood_still_ends(storage: Storage, ctrl_c: object) -> None:
+    """Also where Ctrl-C is ignored, as it is behind nohup."""
+
     def lose_it() -> None:
         with hold_output(storage, "mine"):
             storage.write("_lease.000002.json", of_another_machine())
             time.sleep(60)
 
-    with pytest.raises(OutputInUseError, match=r"taken over by nightly on gpu-7 .* shown no life for too long"):
-        lose_it()
+    before = signal.signal(signal.SIGINT, ctrl_c)
+    try:
+        with pytest.raises(OutputInUseError, match=r"taken over by nightly on gpu-7 .* shown no life for too long"):
+            lose_it()
+        assert signal.getsignal(signal.SIGINT) is ctrl_c
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert lease_files(storage) == ["_lease.000002.json"]
 
 
