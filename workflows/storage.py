@@ -212,7 +212,7 @@ def open_url(
     """
     # The job's storage options are its object store's, and one of them is ours.
     options = {key: value for key, value in options.items() if key != CONDITIONAL_CREATE} if _is_remote(url) else {}
-    is_s3 = url.startswith(("s3://", "s3a://"))
+    is_s3, asked = url.startswith(("s3://", "s3a://")), ", ".join(options)
     if is_s3:
         patience = FIRST_CONTACT if is_first_contact else EACH_CALL
         options = {**options, "config_kwargs": {**patience, **options.get("config_kwargs", {})}}
@@ -224,7 +224,7 @@ def open_url(
             if is_s3 and is_first_contact:
                 fs.connect()
         except TypeError as error:
-            raise StorageError(f"{url} cannot be opened with storage options {', '.join(options)}: {error}") from error
+            raise StorageError(f"{url} cannot be opened with storage options {asked}: {error}") from error
     return fs, path
 
 
