@@ -48,7 +48,11 @@ def test_an_original_janus_folder_is_recognized() -> None:
     assert sizes == {
         name: (TINY / name).stat().st_size
         for name in (
-            "config.json", "tokenizer.json", "model.safetensors", "tokenizer_config.json", "special_tokens_map.json"
+            "config.json",
+            "tokenizer.json",
+            "model.safetensors",
+            "tokenizer_config.json",
+            "special_tokens_map.json",
         )
     }
     assert checkpoint.context_length == 1024

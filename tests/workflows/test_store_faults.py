@@ -61,9 +61,7 @@ def hashes_of(job: RenderJob) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("layout", "faults"), [("files", FAULTS), ("webdataset", FAULTS), ("files", ("lost answer",))]
-)
+@pytest.mark.parametrize(("layout", "faults"), [("files", FAULTS), ("webdataset", FAULTS), ("files", ("lost answer",))])
 def test_a_store_that_fails_now_and_then_changes_no_byte(
     proxy: FaultyProxy, prompts: str, s3_folder: str, tmp_path: Path, layout: str, faults: tuple[str, ...]
 ) -> None:
