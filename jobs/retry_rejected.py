@@ -75,10 +75,9 @@ def _render(job: RenderJob, plan: RetryPlan, address: str | None) -> None:
 
     say("starting Ray ...")
     pool.start_ray(address)
-    num_rows = sum(shard.num_rows for shard in plan.shards)
     progress = Progress(
         name=job.name,
-        num_images_total=num_rows * job.recipe.images_per_row,
+        num_images_total=sum(shard.num_images(job.recipe.images_per_row) for shard in plan.shards),
         num_shards_total=plan.num_shards_remaining,
     )
     with watch(progress):

@@ -19,6 +19,7 @@ os.environ.pop("RAY_ADDRESS", None)  # never join the cluster of the person who 
 import subprocess
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -31,9 +32,9 @@ ACCESS_KEY, SECRET_KEY = "janus-batch-tests", "a secret of the tests only"
 S3_TESTS_RAN = pytest.StashKey[bool]()
 
 
-@pytest.fixture(scope="session")
-def aws_environment() -> Iterator[None]:
-    """The S3 server's keys, and nothing of the person's own AWS settings, in the environment of this run."""
+@contextmanager
+def aws_settings() -> Iterator[None]:
+    """The S3 server's keys, and nothing of the person's own AWS settings, in the environment."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
             patch.delenv(name, raising=False)
@@ -42,6 +43,13 @@ def aws_environment() -> Iterator[None]:
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("AWS_CONFIG_FILE", os.devnull)
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        yield
+
+
+@pytest.fixture(scope="session")
+def aws_environment() -> Iterator[None]:
+    """The environment of `aws_settings` during this run of the tests."""
+    with aws_settings():
         yield
 
 

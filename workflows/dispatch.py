@@ -208,7 +208,7 @@ class _Dispatch:
         shard = attempt.shard
         self._isolation.finished(shard, receipt)
         self._num_finished += 1
-        num_expected = shard.num_rows * self._job.recipe.images_per_row
+        num_expected = shard.num_images(self._job.recipe.images_per_row)
         self._progress.shard_is_committed(num_expected, receipt.num_images, receipt.num_rejected)
 
     async def _render_shard(self, worker: Worker, shard: Shard) -> commit.Receipt:

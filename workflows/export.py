@@ -18,8 +18,9 @@ from actors.recipe import Recipe
 from workflows.completion import completion_of
 from workflows.damage import damage_errors
 from workflows.export_card import CardFacts, dataset_card
-from workflows.export_images import images_of_shard
+from workflows.export_images import images_by_prompt
 from workflows.export_layouts import EXPORT_LAYOUTS, ExportError, Written
+from workflows.parts import parts_of_shards
 from workflows.resume import committed_shards, read_claim
 from workflows.status import tally_output
 from workflows.storage import Storage, storage_errors
@@ -59,12 +60,13 @@ def export_output(
     with storage_errors(dest.url):
         _claim(dest, {"output": source.url, "layout": layout, "recipe": recipe.to_dict()})
         before = set(dest.names(MARKS))
-        marks = [f"{shard_id}.json" for shard_id in shard_ids]
-        for number, (shard_id, mark) in enumerate(zip(shard_ids, marks, strict=True), start=1):
+        groups = parts_of_shards(shard_ids) if writer.wants_whole_prompts else [[part] for part in shard_ids]
+        marks = [f"{parts[-1]}.json" for parts in groups]
+        for number, (parts, mark) in enumerate(zip(groups, marks, strict=True), start=1):
             if mark not in before:
-                written = writer.write(dest, shard_id, images_of_shard(source, shard_id), schema, recipe)
+                written = writer.write(dest, parts[-1], images_by_prompt(source, parts), schema, recipe)
                 dest.write(f"{MARKS}/{mark}", written.to_json())
-            on_shard(number, len(shard_ids))
+            on_shard(number, len(groups))
         total = sum((Written.from_json(dest.read(f"{MARKS}/{mark}")) for mark in marks), Written())
         facts = CardFacts(
             claim=claim, recipe=recipe, layout=layout, written=total, tally=tally, schema=schema, licence=licence
@@ -72,7 +74,7 @@ def export_output(
         dest.write(CARD_FILE, dataset_card(facts).encode())
     return Export(
         written=total,
-        num_shards=len(shard_ids),
+        num_shards=len(groups),
         num_shards_before=len(before.intersection(marks)),
         num_missing=num_missing,
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
@@ -46,6 +48,19 @@ def images_of_shard(source: Storage, shard_id: str) -> Iterator[ExportImage]:
                 if data is None:
                     raise DamagedFileError(f"{source.url}/{place} is missing; `janus-batch verify` names every fault")
                 yield ExportImage(row=row, data=data, extension=place.rpartition(".")[2])
+
+
+def images_by_prompt(source: Storage, parts: Sequence[str]) -> Iterator[ExportImage]:
+    """Of a shard's own part and of its retries, all the images of a prompt together. Retries are held in memory."""
+    later: dict[str, list[ExportImage]] = defaultdict(list)
+    for part in parts[1:]:
+        for image in images_of_shard(source, part):
+            later[image.row["prompt_id"]].append(image)
+    for prompt_id, images in groupby(images_of_shard(source, parts[0]), key=lambda image: image.row["prompt_id"]):
+        yield from images
+        yield from later.pop(prompt_id, ())
+    for images in later.values():
+        yield from images
 
 
 def as_exported(field: pa.Field) -> pa.Field:

@@ -58,11 +58,13 @@ class Written:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportLayout:
     """`check` refuses a job whose output cannot have this layout, before anything is written. `pattern` are the data
-    files as a dataset card names them, None where the folder is no dataset of Hugging Face."""
+    files as a dataset card names them, None where the folder is no dataset of Hugging Face. `wants_whole_prompts`: the
+    images of a prompt are written together, those of retries among them."""
 
     check: Callable[[Recipe, pa.Schema], None]
     write: Callable[[Storage, str, Iterator[ExportImage], pa.Schema, Recipe], Written]
     pattern: str | None
+    wants_whole_prompts: bool = False
 
 
 def write_imagefolder(
@@ -161,7 +163,7 @@ EXPORT_LAYOUTS = {
     "imagefolder": ExportLayout(check=_take_any, write=write_imagefolder, pattern="train/**"),
     "webdataset": ExportLayout(check=_take_any, write=write_webdataset, pattern="data/*.tar"),
     "geneval": ExportLayout(check=_check_geneval, write=write_geneval, pattern=None),
-    "dpg": ExportLayout(check=_check_dpg, write=write_dpg, pattern=None),
+    "dpg": ExportLayout(check=_check_dpg, write=write_dpg, pattern=None, wants_whole_prompts=True),
 }
 
 

@@ -121,5 +121,7 @@ class Halving:
             strikes.append(reason)
         if len(strikes) < ROW_TRIES:
             return False
-        self.condemned[row] = f"ended its actor {len(strikes)} times, by itself, where other rows were fine: {reason}"
+        self.condemned[row] = (
+            f"ended its actor {len(strikes)} times, by itself, where other prompts were fine: {reason}"
+        )
         return True

@@ -57,7 +57,9 @@ class Isolation:
             raise
 
     async def _prove(self, worker: Worker, shard: Shard, rows: ray.ObjectRef, halving: Halving) -> None:
-        """Let a fresh actor render rows that are known to be good: its failure then is no row's fault."""
+        """Let a fresh actor render rows that are known to be good: its failure then is no row's fault. Where the shard
+        has one row to render and the run no other, a plain prompt stands in for them.
+        """
         if worker.num_images:
             return
         if (good := halving.good_range) is not None:
@@ -65,10 +67,12 @@ class Isolation:
         elif self._good is not None:
             witness = (self._good, await self._path.read(self._good), RowRange(start=0, stop=self._good.num_rows))
         else:
-            return
-        *where, good = witness
-        few = RowRange(start=good.start, stop=min(good.stop, good.start + NUM_WITNESS_ROWS))
+            witness = None
         try:
+            if witness is None:
+                return await self._path.paint_plain(worker, rows)
+            *where, good = witness
+            few = RowRange(start=good.start, stop=min(good.stop, good.start + NUM_WITNESS_ROWS))
             painted = await self._path.paint(worker, *where, few)
         except PaintingFailedError:
             halving.witness_failed()

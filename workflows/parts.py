@@ -6,6 +6,7 @@ and a retry leaves that of the part before it: only the file that a shard's last
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -41,6 +42,14 @@ def last_parts(parts: Iterable[str]) -> dict[str, str]:
     for part in sorted(parts, key=lambda part: split_part_id(part)[1]):
         last[split_part_id(part)[0]] = part
     return last
+
+
+def parts_of_shards(parts: Iterable[str]) -> list[list[str]]:
+    """The parts of each shard, its own first and its retries in their order."""
+    of_shard: dict[str, list[str]] = defaultdict(list)
+    for part in sorted(parts, key=split_part_id):
+        of_shard[split_part_id(part)[0]].append(part)
+    return list(of_shard.values())
 
 
 def manifest_name(part: str) -> str:

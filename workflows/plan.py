@@ -28,13 +28,15 @@ class SourceChangedError(InputError):
 class Shard:
     """Rows `start` to `stop` of one prompt file: the unit of dispatch, of retry and of commit.
 
-    `retry` 0 makes all their images; 1, 2, ... those that the last part before it rejected (`retry-rejected`).
+    `retry` 0 makes all their images; 1, 2, ... those `num_rejected` that the last part before it rejected
+    (`retry-rejected`).
     """
 
     file: PromptFile
     start: int
     stop: int
     retry: int = 0
+    num_rejected: int = 0
 
     @property
     def id(self) -> str:
@@ -50,6 +52,10 @@ class Shard:
     @property
     def num_rows(self) -> int:
         return self.stop - self.start
+
+    def num_images(self, images_per_row: int) -> int:
+        """Images that are asked for at most: a row with a weight of its own is not swept."""
+        return self.num_rejected if self.retry else self.num_rows * images_per_row
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,6 +19,7 @@ from typing import Any
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed while executing a task")
 
 import ray
+from ray._private import ray_constants
 
 from actors.errors import InputError
 from actors.opening import open_engine
@@ -107,6 +108,7 @@ def start_ray(address: str | None) -> None:
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     try:
         if address == "local":
+            _listen_on_this_machine_only()
             ray.init(address="local", include_dashboard=False, logging_level="ERROR", log_to_driver=False)
         else:
             _join(address)
@@ -186,6 +188,14 @@ def _device_errors() -> Iterator[None]:
         if "CUDA error" not in str(error) and "cuDNN error" not in str(error):
             raise
         raise DeviceLostError(str(error)) from error
+
+
+def _listen_on_this_machine_only() -> None:
+    """Keep every listener of a Ray that this process starts on 127.0.0.1. Ray's own switch for it is named after the
+    systems where it is the default, and was read when ray was imported, before the address was known.
+    """
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"  # for the processes that Ray starts
+    ray_constants.ENABLE_RAY_CLUSTER = False
 
 
 def _join(address: str) -> None:

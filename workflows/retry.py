@@ -22,9 +22,13 @@ from workflows.storage import Storage
 def plan_retries(storage: Storage, files: Iterable[PromptFile], parts: Iterable[str]) -> RetryPlan:
     """A retry of every shard that has rejected rows, and whose prompt file is still there."""
     files, last = tuple(files), last_parts(parts)
-    wanted = [(shard_id, split_part_id(last[shard_id])[1] + 1) for shard_id in rejected_files(storage, last.values())]
-    found = (shard_of(files, shard_id, retry=number) for shard_id, number in wanted)
-    return RetryPlan(shards=tuple(shard for shard in found if shard is not None))
+    shards = []
+    for shard_id, name in rejected_files(storage, last.values()).items():
+        shard = shard_of(files, shard_id, retry=split_part_id(last[shard_id])[1] + 1)
+        if shard is not None:
+            num_rejected = sum(read_table(storage, name, ["num_images"])["num_images"].to_pylist())
+            shards.append(replace(shard, num_rejected=num_rejected))
+    return RetryPlan(shards=tuple(shards))
 
 
 def read_again(job: RenderJob, shard: Shard) -> ShardRows:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ray
 from ray import exceptions as ray_errors
 
+from actors.request import RenderedImage
 from workflows import commit, pool
 from workflows import shard as shards
 from workflows.halving import RowRange
@@ -21,6 +22,7 @@ from workflows.progress import Place, Progress
 from workflows.retry import read_again
 from workflows.watchdog import Watchdog
 
+PLAIN_PROMPT = "a red circle"  # nothing in it can be at fault
 MAX_BATCHES_BEING_WRITTEN = 4  # per shard; what is rendered meanwhile waits in Ray's object store
 
 
@@ -59,6 +61,8 @@ class ShardPath:
         self._read = ray.remote(_read_shard).options(num_cpus=0, num_returns=2)
         self._write = ray.remote(_write_batch).options(num_cpus=0, num_returns=2)
         self._commit = ray.remote(_commit_shard).options(num_cpus=0)
+        self._plain = ray.remote(_plain_prompt).options(num_cpus=0, num_returns=2)
+        self._count_images = ray.remote(_count_images).options(num_cpus=0)
 
     async def read(self, shard: Shard) -> ray.ObjectRef:
         """A reference to the shard's rows, once they are read: a store that is away is no silence of an actor."""
@@ -85,6 +89,23 @@ class ShardPath:
             ray.cancel(batches)  # or the actor renders the rest of the shard for nobody
             await self._uncount(worker, counts)
             if is_failure_of_actor(error):  # what an actor raises is an item of its stream: the writer met it
+                raise PaintingFailedError(cause_of(error)) from error
+            raise
+
+    async def paint_plain(self, worker: Worker, rows: ray.ObjectRef) -> None:
+        """Paint a plain prompt for nobody in place of the only row there is to render; nothing where there are more.
+
+        Raises PaintingFailedError if the actor fails over this, too.
+        """
+        plain, is_made = self._plain.remote(rows, PLAIN_PROMPT)
+        if not await is_made:
+            return
+        batches = worker.actor.paint.options(num_returns="streaming").remote(plain)
+        try:
+            while (batch := await self._next_batch(worker, batches)) is not None:
+                worker.num_images += await self._count_images.remote(batch)
+        except BaseException as error:
+            if is_failure_of_actor(error):
                 raise PaintingFailedError(cause_of(error)) from error
             raise
 
@@ -139,6 +160,18 @@ def _write_batch(
     with timed("janus_batch_write_seconds", job.name):
         written = patiently(job.workers.storage_patience, commit.write_batch, job, shard_id, device, batch)
     return written, (len(written.rows), written.num_bytes)
+
+
+def _plain_prompt(rows: shards.ShardRows, prompt: str) -> tuple[shards.ShardRows | None, bool]:
+    """If one row alone is to be rendered: the same with one image, of another prompt."""
+    if len({request.prompt_id for request in rows.requests}) != 1:
+        return None, False
+    plain = replace(rows.requests[0], prompt=prompt, negative_prompt=None)
+    return replace(rows, requests=[plain]), True
+
+
+def _count_images(batch: list) -> int:
+    return sum(isinstance(answer, RenderedImage) for _, answer in batch)
 
 
 def _commit_shard(

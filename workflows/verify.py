@@ -13,8 +13,8 @@ from actors.recipe import Recipe
 from workflows.damage import DamagedFileError
 from workflows.layouts import read_pack
 from workflows.leftovers import find_leftovers
-from workflows.parts import NUM_READERS, manifest_name, rejected_file
-from workflows.plan import Plan, row_range, split_part_id
+from workflows.parts import NUM_READERS, manifest_name, parts_of_shards, rejected_file
+from workflows.plan import Plan, row_range
 from workflows.resume import committed_shards
 from workflows.status import read_table
 from workflows.storage import Storage
@@ -44,7 +44,7 @@ def verify_output(storage: Storage, plan: Plan, recipe: Recipe) -> Findings:
     names = set(storage.walk("images"))
     named: set[str] = set()
     with ThreadPoolExecutor(NUM_READERS) as readers:
-        for part in readers.map(lambda parts: _check_shard(storage, parts, recipe), _by_shard(parts)):
+        for part in readers.map(lambda parts: _check_shard(storage, parts, recipe), parts_of_shards(parts)):
             findings.num_images += part.num_images
             findings.num_rejected += part.num_rejected
             findings.faults += part.faults
@@ -68,14 +68,6 @@ class _Checked:
     files: set[str] = field(default_factory=set)
     latents: set[str] = field(default_factory=set)
     rejected_files: set[str] = field(default_factory=set)
-
-
-def _by_shard(parts: list[str]) -> list[list[str]]:
-    """The parts of each shard, its own first and its retries in their order."""
-    of_shard: dict[str, list[str]] = defaultdict(list)
-    for part in sorted(parts, key=split_part_id):
-        of_shard[split_part_id(part)[0]].append(part)
-    return list(of_shard.values())
 
 
 def _check_shard(storage: Storage, parts: list[str], recipe: Recipe) -> _Checked:

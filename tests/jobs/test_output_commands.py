@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from actors.painter import Answer, Painter
+from actors.toy import ToyEngine
 from jobs.resolve import resolve
 from jobs.spec import read_job_file
 from tests.command_line import Command
 from tests.servers.s3 import S3Server
-from tests.toy_job import bytes_of, manifest_of, plan_job, render, render_shard, write_prompts
+from tests.toy_job import bytes_of, manifest_of, plan_job, render, render_shard, rows_of, write_prompts
 from workflows import lease
+from workflows.commit import commit_shard, write_batch
 from workflows.job import RenderJob
 from workflows.lease import hold_output
 from workflows.resume import claim_output, mark_success
+from workflows.shard import ShardRows
 from workflows.storage import Storage
+from workflows.verify import Findings, verify_output
 
 
 @pytest.fixture
@@ -187,6 +193,11 @@ def test_many_faults_are_counted_and_some_shown(command: Command) -> None:
     assert "  ... and 30 more" in out
 
 
+def answers_to(job: RenderJob, rows: ShardRows) -> list[Answer]:
+    """What the toy engine paints of a shard."""
+    return [answer for batch in Painter(ToyEngine(job.recipe)).paint(rows.requests) for answer in batch]
+
+
 # ---- verify --clean --------------------------------------------------------------------------------------------------
 
 
@@ -202,6 +213,28 @@ def test_clean_removes_what_no_manifest_row_names_and_nothing_else(command: Comm
     assert code == 0
     assert out.splitlines()[-2:] == ["removed     1", f"  {leftover}"]
     assert bytes_of(job.output) == before
+
+
+def test_clean_leaves_the_files_of_a_shard_that_is_committed_while_it_looks(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(command)
+    first, last = rows_of(job)[:2]
+    render_shard(job, first.shard)
+    written = write_batch(job, last.shard.id, "cpu", answers_to(job, last))
+
+    def check_and_commit(*arguments: Any) -> Findings:
+        findings = verify_output(*arguments)
+        commit_shard(job, last, written)  # by a run that minds no lease
+        return findings
+
+    monkeypatch.setattr("jobs.verify.verify_output", check_and_commit)
+    command("verify", job.output, "--clean")
+    monkeypatch.undo()
+
+    findings = verify_output(Storage(job.output), plan_job(job), job.recipe)
+    assert findings.faults == []
+    assert findings.num_images == 3 + 4
 
 
 def test_clean_is_refused_while_a_run_holds_the_output_and_says_who(

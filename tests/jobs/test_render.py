@@ -7,7 +7,8 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import ray
 from jobs.render import render
 from jobs.spec import JobFileError, read_job_file
 from tests import toy_job
-from tests.command import finish, press_ctrl_c, processes_of, run, start, wait_until, write_job
+from tests.command import JANUS_BATCH, finish, press_ctrl_c, processes_of, run, start, wait_until, write_job
 from tests.toy_job import make_job, manifest_of, write_prompts
 from workflows import lease
 from workflows.storage import Storage
@@ -97,6 +98,38 @@ def test_a_run_that_is_killed_is_finished_by_the_same_command(
     again = run("render", job_file)
     assert again.returncode == 0
     assert "starting Ray" not in again.stderr
+
+
+@pytest.mark.ray
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_ray_that_a_run_starts_listens_on_this_machine_only(
+    tmp_path: Path, job_file: Path, sessions: list[int]
+) -> None:
+    as_without_the_tests = ("env", "-u", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", *JANUS_BATCH)
+    driver = start("render", job_file, program=as_without_the_tests)
+    wait_until(lambda: num_committed(tmp_path) >= 1, driver)
+    addresses = listening_addresses(processes_of(driver.pid))
+    press_ctrl_c(driver)
+    finish(driver)
+    sessions.append(driver.pid)
+
+    assert addresses
+    assert all(address.is_loopback for address in addresses), addresses
+
+
+def listening_addresses(pids: Iterable[int]) -> set[IPv4Address | IPv6Address]:
+    """The local addresses that processes accept TCP connections on. Linux only."""
+    links = [link for pid in pids for link in Path(f"/proc/{pid}/fd").iterdir()]
+    owned = {os.readlink(link) for link in links if link.is_symlink()}
+    addresses = set()
+    for table, kind in (("tcp", IPv4Address), ("tcp6", IPv6Address)):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == "0A" and f"socket:[{inode}]" in owned:
+                words = [local[start : start + 8] for start in range(0, len(local.partition(":")[0]), 8)]
+                address = kind(b"".join(int(word, 16).to_bytes(4, sys.byteorder) for word in words))
+                addresses.add(getattr(address, "ipv4_mapped", None) or address)
+    return addresses
 
 
 @pytest.mark.timeout(600)

@@ -24,7 +24,7 @@ from tests import toy_job
 from tests.faulty_actor import FaultyActor
 from tests.servers.s3 import S3Server
 from tests.toy_job import make_job, manifest_of, plan_job, recipe, rejected_of, write_prompts
-from workflows import dispatch, halving, pool, stragglers
+from workflows import dispatch, halving, pool, shard_path, stragglers
 from workflows.dispatch import EngineNeverLoadedError, render_shards
 from workflows.job import RenderJob, Workers
 from workflows.progress import Progress
@@ -337,7 +337,7 @@ def test_a_row_that_fails_its_actors_is_found_and_its_neighbours_are_rendered(
     assert hashes_of(job) == hashes
     (rejected,) = rejected_of(job)
     assert (rejected["prompt_id"], rejected["image_id"]) == ("row9", "row9_0")
-    assert rejected["reason"] == f"ended its actor 2 times, by itself, where other rows were fine: {reason}"
+    assert rejected["reason"] == f"ended its actor 2 times, by itself, where other prompts were fine: {reason}"
     assert is_whole(job)
     assert (progress.num_images, progress.num_rejected) == (23, 1)
     # One failure a level of the halving and one more at its end; without a known good row the first may not count.
@@ -373,14 +373,27 @@ def test_a_shard_that_cannot_be_rendered_is_skipped_if_the_job_says_so_and_named
 
 
 def test_a_shard_that_cannot_be_rendered_stops_the_job_by_name(tmp_path: Path) -> None:
-    prompts = write_prompts(tmp_path / "prompts.parquet", {"prompt": ["toy:exit"]})
+    prompts = write_prompts(tmp_path / "prompts.parquet", {"prompt": ["toy:exit", "toy:exit too"]})
     job = make_job(prompts, tmp_path / "out", workers=Workers(max=1, max_tries=1))
     (only,) = [shard.id for shard in plan_job(job).remaining_shards()]
 
     with pytest.raises(
-        ShardFailedError, match=rf"shard {only} failed 1 times, .*2 tries in a row .*: The actor is dead"
+        ShardFailedError, match=rf"shard {only} failed 1 times, .*4 tries in a row .*: The actor is dead"
     ):
         render(job)
+
+
+def test_the_only_row_there_is_to_render_is_rejected_if_a_plain_prompt_is_fine(tmp_path: Path) -> None:
+    columns = {"prompt": ["toy:exit", None]}
+    job = make_job(write_prompts(tmp_path / "prompts.parquet", columns), tmp_path / "out", workers=Workers(max_tries=1))
+
+    render(job)
+
+    poison, empty = rejected_of(job)[::-1]
+    assert "by itself, where other prompts were fine: The actor is dead" in poison["reason"]
+    assert empty["reason"] == "prompt is null"
+    assert is_whole(job)
+    assert not list((tmp_path / "out").rglob("*.png"))
 
 
 @pytest.fixture
@@ -392,6 +405,19 @@ def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         marks = str(tmp_path / "marks")
 
     monkeypatch.setattr(pool, "PainterActor", Actor)
+
+
+@pytest.mark.usefixtures("faulty")
+def test_an_engine_that_fails_over_a_plain_prompt_too_stops_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_path, "PLAIN_PROMPT", "toy:exit")  # as an engine does that fails over everything
+    monkeypatch.setattr(halving, "MAX_FAILURES_IN_A_ROW", 3)
+    prompts = write_prompts(tmp_path / "prompts.parquet", {"prompt": ["toy:exit"]})
+    job = make_job(prompts, tmp_path / "out", workers=Workers(max=1, max_tries=1))
+
+    with pytest.raises(ShardFailedError, match="3 tries in a row failed and no other row was rendered"):
+        render(job)
 
 
 @pytest.mark.usefixtures("faulty")

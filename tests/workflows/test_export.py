@@ -15,6 +15,7 @@ from PIL import Image
 
 from tests.servers.s3 import S3Server
 from tests.toy_job import bytes_of, make_job, manifest_of, plan_job, recipe, render, render_shard, write_prompts
+from tests.workflows.test_retry import HalfMended, Mended, retry
 from workflows.commit import MANIFEST_SCHEMA
 from workflows.export import export_output
 from workflows.export_layouts import ExportError
@@ -185,6 +186,21 @@ def test_dpg_gets_a_grid_of_four_in_reading_order_for_each_prompt(tmp_path: Path
         tile = grid.crop((*corner, corner[0] + 64, corner[1] + 64))
         assert tile.tobytes() == pictures[f"whoops_5_{index}"]
     assert (done.written.num_images, done.written.num_files) == (8, 2)
+
+
+def test_dpg_gets_the_whole_grid_of_a_prompt_some_of_whose_pictures_came_from_a_retry(tmp_path: Path) -> None:
+    prompts = write_prompts(tmp_path / "prompts.parquet", {"prompt": ["toy:nan a", "b"], "id": ["a", "b"]})
+    job = finished(make_job(prompts, tmp_path / "out", recipe=recipe(images_per_prompt=4)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.workflows.test_retry.HalfMended.num_mended", 2)
+        retry(job, HalfMended)
+    first = export(job, tmp_path / "first", "dpg", allow_incomplete=True)
+    retry(job, Mended)
+    second = export(job, tmp_path / "second", "dpg")
+
+    assert (first.written.num_files, first.written.num_left_out) == (1, 2)
+    assert (second.written.num_files, second.written.num_left_out, second.written.num_images) == (2, 0, 8)
+    assert {path.name for path in (tmp_path / "second/images").iterdir()} == {"a.png", "b.png"}
 
 
 def test_dpg_wants_four_pictures_or_one(tmp_path: Path) -> None:

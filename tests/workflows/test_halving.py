@@ -44,7 +44,7 @@ def test_one_poisonous_row_is_found_wherever_it_stands_and_the_others_are_render
 def test_the_reason_says_how_it_was_found() -> None:
     halving, _ = search(4, holds(2))
 
-    assert halving.condemned == {2: "ended its actor 2 times, by itself, where other rows were fine: it died"}
+    assert halving.condemned == {2: "ended its actor 2 times, by itself, where other prompts were fine: it died"}
 
 
 def test_several_poisonous_rows_are_found() -> None:

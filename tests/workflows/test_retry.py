@@ -39,12 +39,14 @@ class Mended(ToyEngine):
 
 
 class HalfMended(Mended):
-    """Makes the first image of a prompt, and rejects the second as before."""
+    """Makes the first `num_mended` images of a prompt, and rejects the others as before."""
+
+    num_mended = 1
 
     def render(self, requests: Sequence[ImageRequest]) -> list[RenderedImage | Rejection]:
         unmended = ToyEngine.render(self, requests)
         pairs = zip(requests, super().render(requests), unmended, strict=True)
-        return [mended if request.image_index == 0 else before for request, mended, before in pairs]
+        return [mended if request.image_index < self.num_mended else before for request, mended, before in pairs]
 
 
 @pytest.fixture(params=LAYOUTS)
@@ -60,6 +62,10 @@ def job(tmp_path: Path, request: pytest.FixtureRequest) -> RenderJob:
 def retries_of(job: RenderJob) -> RetryPlan:
     storage = Storage(job.output)
     return plan_retries(storage, find_prompt_files(job.prompts, {}), committed_shards(storage))
+
+
+def test_a_retry_asks_for_the_images_that_were_rejected_and_for_no_more(job: RenderJob) -> None:
+    assert sum(shard.num_images(job.recipe.images_per_row) for shard in retries_of(job).shards) == 6
 
 
 def retry_shard(job: RenderJob, shard: Shard, engine: ToyEngine) -> Receipt:

@@ -1,0 +1,75 @@
+"""`python -m tests.chaos --rounds N --seed S`: kill things at random while a job runs, count images lost or doubled."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests import conftest
+from tests.chaos.acts import ACTS
+from tests.chaos.play import Outcome, play
+from tests.chaos.scene import scene
+from tests.servers import ceph
+from tests.servers.ceph import CephServer
+from tests.servers.moto import MotoServer
+from tests.servers.s3 import S3Server
+
+NUM_ACTS = 12
+COLUMNS = ("round", "layout", *ACTS, "runs", "images", "lost", "doubled", "different", "seconds")
+
+
+def main() -> int:
+    """1 if an image was lost, doubled or has other bytes than in peace, or an output was not whole."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="jobs to render; default 5")
+    parser.add_argument("--seed", type=int, default=0, help="draws who dies when; default 0")
+    parser.add_argument("--first", type=int, default=0, help="number of the first round, to play one again")
+    parser.add_argument("--acts", type=int, default=NUM_ACTS, help=f"deaths a round; default {NUM_ACTS}")
+    arguments = parser.parse_args()
+    outcomes: list[Outcome] = []
+    with tempfile.TemporaryDirectory(prefix="chaos-") as name, _store(Path(name)) as store:
+        print(f"store: {store.name}\n\n| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
+        with scene(Path(name), store) as here:
+            for number in range(arguments.first, arguments.first + arguments.rounds):
+                folder = Path(name) / str(number)
+                outcome = play(here, folder, seed=arguments.seed, number=number, num_acts=arguments.acts)
+                outcomes.append(outcome)
+                print(_line(outcome, str(number), outcome.layout), flush=True)
+                print(*outcome.faults, sep="\n", end="\n" * bool(outcome.faults), file=sys.stderr, flush=True)
+    print(_line(_sum(outcomes), "all", ""))
+    return 0 if all(outcome.is_whole for outcome in outcomes) else 1
+
+
+@contextmanager
+def _store(folder: Path) -> Iterator[S3Server]:
+    """Ceph where it is installed, else moto, with its keys in the environment."""
+    kind = CephServer if ceph.is_installed() else MotoServer
+    with conftest.aws_settings():
+        store = kind(folder / "s3", bucket="chaos", key=conftest.ACCESS_KEY, secret=conftest.SECRET_KEY)
+        try:
+            store.start()
+            yield store
+        finally:
+            store.stop()
+
+
+def _line(outcome: Outcome, *names: str) -> str:
+    deaths = [outcome.deaths[kind] for kind in ACTS]
+    counts = (outcome.num_runs, outcome.num_images, outcome.num_lost, outcome.num_doubled, outcome.num_different)
+    return f"| {' | '.join(map(str, (*names, *deaths, *counts, round(outcome.seconds))))} |"
+
+
+def _sum(outcomes: list[Outcome]) -> Outcome:
+    total = Outcome(number=0, layout="", deaths=sum((outcome.deaths for outcome in outcomes), Counter()))
+    for name in ("num_runs", "num_images", "num_lost", "num_doubled", "num_different", "seconds"):
+        setattr(total, name, sum(getattr(outcome, name) for outcome in outcomes))
+    return total
+
+
+if __name__ == "__main__":
+    sys.exit(main())

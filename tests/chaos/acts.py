@@ -1,0 +1,144 @@
+"""What may die, and the plan of who dies when: drawn from a seed, so that a round can be played again."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from tests.chaos.scene import ACTOR, ANY_TASK, Scene
+from tests.servers.faulty_proxy import at_random
+
+GAP_SECONDS = (0.3, 3.0)
+AWAY_SECONDS = (0.2, 4.0)
+FAULT_RATE = 0.3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Act:
+    """After `gap` seconds, `kind` happens; `seed` draws whom it meets and for how long."""
+
+    gap: float
+    kind: str
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """Everything there is to kill at this moment."""
+
+    scene: Scene
+    driver: subprocess.Popen[str]
+
+
+def draw_acts(seed: int, number: int, num_acts: int, *, keeps_objects: bool) -> list[Act]:
+    """The acts of a round. A store that forgets its objects when it is killed is not killed."""
+    chance = random.Random(f"{seed}/{number}")
+    kinds = [kind for kind in ACTS if keeps_objects or kind != "store"]
+    weights = [WEIGHTS.get(kind, 1.0) for kind in kinds]
+    return [
+        Act(gap=chance.uniform(*GAP_SECONDS), kind=kind, seed=chance.randrange(2**32))
+        for kind in chance.choices(kinds, weights, k=num_acts)
+    ]
+
+
+def perform(act: Act, stage: Stage) -> bool:
+    """Let it happen. False where there was nobody whom it could meet."""
+    return ACTS[act.kind](stage, random.Random(act.seed))
+
+
+def _kill_actor(stage: Stage, chance: random.Random) -> bool:
+    return _signal_one(stage.scene.processes(ACTOR), chance, signal.SIGKILL)
+
+
+def _kill_task(stage: Stage, chance: random.Random) -> bool:
+    return _signal_one(stage.scene.processes(*ANY_TASK), chance, signal.SIGKILL)
+
+
+def _freeze_actor(stage: Stage, chance: random.Random) -> bool:
+    actors = stage.scene.processes(ACTOR)
+    if not actors:
+        return False
+    with _stopped(chance.choice(actors)):
+        time.sleep(chance.uniform(*AWAY_SECONDS))
+    return True
+
+
+def _cut_node(stage: Stage, chance: random.Random) -> bool:
+    stage.scene.replace_node(chance)
+    return True
+
+
+def _cut_cluster(stage: Stage, chance: random.Random) -> bool:
+    stage.scene.replace_cluster()
+    return True
+
+
+def _kill_driver(stage: Stage, chance: random.Random) -> bool:
+    return _signal_one([stage.driver.pid], chance, signal.SIGKILL)
+
+
+def _end_driver(stage: Stage, chance: random.Random) -> bool:
+    return _signal_one([stage.driver.pid], chance, signal.SIGTERM)
+
+
+def _kill_store(stage: Stage, chance: random.Random) -> bool:
+    stage.scene.store.kill()
+    time.sleep(chance.uniform(*AWAY_SECONDS))
+    stage.scene.store.start()
+    return True
+
+
+def _freeze_store(stage: Stage, chance: random.Random) -> bool:
+    stage.scene.store.pause()
+    time.sleep(chance.uniform(*AWAY_SECONDS))
+    stage.scene.store.resume()
+    return True
+
+
+def _disturb_store(stage: Stage, chance: random.Random) -> bool:
+    """Busy answers, broken connections, lost answers and slow ones, of every third request."""
+    proxy = stage.scene.proxy
+    calm, proxy.choose = proxy.choose, at_random(chance.randrange(2**32), FAULT_RATE)
+    time.sleep(chance.uniform(*AWAY_SECONDS))
+    proxy.choose = calm
+    return True
+
+
+# What happens, by the name that the table gives it.
+ACTS: dict[str, Callable[[Stage, random.Random], bool]] = {
+    "actor": _kill_actor,
+    "task": _kill_task,
+    "actor frozen": _freeze_actor,
+    "node": _cut_node,
+    "cluster": _cut_cluster,
+    "driver": _kill_driver,
+    "driver SIGTERM": _end_driver,
+    "store": _kill_store,
+    "store frozen": _freeze_store,
+    "store faults": _disturb_store,
+}
+WEIGHTS = {"actor": 4.0, "task": 2.0, "node": 2.0, "driver": 1.5, "cluster": 0.4, "driver SIGTERM": 0.5}
+
+
+def _signal_one(pids: list[int], chance: random.Random, number: int) -> bool:
+    if not pids:
+        return False
+    with suppress(ProcessLookupError):
+        os.kill(chance.choice(pids), number)
+        return True
+    return False
+
+
+@contextmanager
+def _stopped(pid: int) -> Iterator[None]:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
+    yield
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)

@@ -1,0 +1,151 @@
+"""One round: a job that is rendered while things die, held against the same job rendered in peace."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests import toy_job
+from tests.chaos.acts import Act, Stage, draw_acts, perform
+from tests.chaos.scene import NUM_NODES, Scene
+from tests.command import finish, run, start, write_job
+from tests.toy_job import make_job, manifest_of, recipe, rejected_of, write_prompts
+from workflows.job import Images, RenderJob
+from workflows.storage import Storage
+
+NUM_ROWS = 150
+IMAGES_PER_PROMPT = 2
+SHARD_ROWS = 6
+SECONDS_PER_IMAGE = 0.1
+LAYOUTS = ("files", "webdataset", "parquet")
+MAX_RUNS = 30
+ROUND_SECONDS = 400
+POLL_SECONDS = 0.05
+NO_CLUSTER = "no Ray cluster can be joined"  # which is true where a driver starts as its cluster dies
+
+
+@dataclass(kw_only=True, slots=True)
+class Outcome:
+    """What happened in a round, and what is wrong with its images. `faults` are the sentences for people."""
+
+    number: int
+    layout: str
+    deaths: Counter[str] = field(default_factory=Counter)
+    num_runs: int = 0
+    num_images: int = 0
+    num_lost: int = 0
+    num_doubled: int = 0
+    num_different: int = 0
+    faults: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def is_whole(self) -> bool:
+        return not (self.num_lost or self.num_doubled or self.num_different or self.faults)
+
+
+def play(scene: Scene, folder: Path, *, seed: int, number: int, num_acts: int) -> Outcome:
+    """Render a job to its end while `num_acts` things happen, and judge what it left."""
+    folder.mkdir(parents=True)
+    prompts = write_prompts(folder / "prompts.parquet", _columns())
+    layout = LAYOUTS[number % len(LAYOUTS)]
+    calm = _job(prompts, str(folder / "calm"), layout)
+    toy_job.render(calm)
+    stormy = _job(prompts, scene.store.url(f"chaos-{seed}-{number}"), layout, storage=scene.storage_options)
+    outcome, started_at = Outcome(number=number, layout=layout), time.monotonic()
+    acts = draw_acts(seed, number, num_acts, keeps_objects=scene.store.keeps_objects)
+    _render_in_a_storm(scene, _job_file(folder, stormy), acts, outcome)
+    outcome.seconds = time.monotonic() - started_at
+    _judge(stormy, calm, outcome)
+    return outcome
+
+
+def _columns() -> dict[str, list[object]]:
+    """Prompts that take their time; two that cannot be rendered, in one shard."""
+    prompts: list[object] = [f"prompt {n} toy:sleep={SECONDS_PER_IMAGE}" for n in range(NUM_ROWS)]
+    prompts[7], prompts[9] = "toy:nan", None
+    return {"id": [f"row{n}" for n in range(NUM_ROWS)], "prompt": prompts}
+
+
+def _job(prompts: str, output: str, layout: str, **changes: object) -> RenderJob:
+    images, two_each = Images(layout=layout), recipe(images_per_prompt=IMAGES_PER_PROMPT)
+    return make_job(prompts, output, recipe=two_each, images=images, shard_rows=SHARD_ROWS, **changes)
+
+
+def _job_file(folder: Path, job: RenderJob) -> Path:
+    return write_job(
+        folder / "job.yaml",
+        job.prompts,
+        job.output,
+        storage=job.storage,
+        sampling={"images_per_prompt": IMAGES_PER_PROMPT},
+        images={"layout": job.images.layout},
+        workers={"max": NUM_NODES, "batch_size": 4, "drain_seconds": 2},
+        shard_rows=SHARD_ROWS,
+    )
+
+
+def _render_in_a_storm(scene: Scene, job_file: Path, acts: list[Act], outcome: Outcome) -> None:
+    """Start the driver, and again whenever it is gone, until it says that all is done."""
+    waiting, deadline = list(reversed(acts)), time.monotonic() + ROUND_SECONDS
+    driver, due = _start(scene, job_file, outcome), time.monotonic() + _gap(waiting)
+    try:
+        while driver.poll() is None or (driver.returncode != 0 and outcome.num_runs < MAX_RUNS):
+            if driver.poll() is not None:
+                _note_end(driver, outcome)
+                driver = _start(scene, job_file, outcome)
+            # An act that meets nobody waits for somebody to come.
+            if waiting and time.monotonic() >= due and perform(waiting[-1], Stage(scene=scene, driver=driver)):
+                outcome.deaths[waiting.pop().kind] += 1
+                due = time.monotonic() + _gap(waiting)
+            if time.monotonic() > deadline:
+                outcome.faults.append(f"not done after {ROUND_SECONDS} s")
+                return
+            time.sleep(POLL_SECONDS)
+        _note_end(driver, outcome)
+    finally:
+        driver.kill()
+
+
+def _gap(waiting: list[Act]) -> float:
+    return waiting[-1].gap if waiting else 0.0
+
+
+def _start(scene: Scene, job_file: Path, outcome: Outcome) -> subprocess.Popen[str]:
+    outcome.num_runs += 1
+    return start("render", job_file, "--address", scene.address)
+
+
+def _note_end(driver: subprocess.Popen[str], outcome: Outcome) -> None:
+    """A driver may be killed, or fail and say why: never refuse the job, never end with a traceback."""
+    answer = finish(driver)
+    is_refused = answer.returncode == 2 and NO_CLUSTER not in answer.stderr
+    if is_refused or "Traceback" in answer.stderr:
+        outcome.faults.append(f"a driver ended with {answer.returncode}: {answer.stderr[-3000:]}")
+
+
+def _judge(job: RenderJob, calm: RenderJob, outcome: Outcome) -> None:
+    """Count what is lost, doubled or different, and let `verify` read every byte."""
+    wanted = {row["image_id"]: row["image_sha256"] for row in manifest_of(calm)}
+    rows = manifest_of(job)
+    found = {row["image_id"]: row["image_sha256"] for row in rows}
+    outcome.num_images = len(found)
+    outcome.num_lost = len(wanted.keys() - found.keys())
+    outcome.num_doubled = len(rows) - len(found)
+    outcome.num_different = sum(found[image_id] != wanted.get(image_id) for image_id in found)
+    if _rejections(job) != _rejections(calm):
+        outcome.faults.append(f"other rows were rejected: {_rejections(job) ^ _rejections(calm)}")
+    storage = Storage(job.output, job.storage)
+    tops = storage.names("")
+    if "_SUCCESS" not in tops or any(name.startswith("_lease") for name in tops):
+        outcome.faults.append(f"at the end there were {tops}")
+    answer = run("verify", job.output, "--endpoint-url", job.storage["endpoint_url"], "--clean")
+    if answer.returncode:
+        outcome.faults.append(f"verify: {answer.stdout}{answer.stderr}")
+
+
+def _rejections(job: RenderJob) -> set[tuple[str, str | None]]:
+    return {(row["prompt_id"], row["image_id"]) for row in rejected_of(job)}

@@ -1,0 +1,208 @@
+"""`janus-batch render` on storage that is full, away or silent, on prompts that grow, and with secrets around."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from tests import conftest, toy_job
+from tests.command import finish, run, start, wait_until, write_job
+from tests.servers.faulty_proxy import FaultyProxy
+from tests.servers.s3 import S3Server
+from tests.toy_job import bytes_of, make_job, manifest_of, write_prompts
+from workflows.storage import Storage
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+NUM_ROWS, SHARD_ROWS = 24, 4
+WORKERS = {"max": 1, "batch_size": 2}
+CLIENT_SECONDS = {"connect_timeout": 2, "read_timeout": 2}
+
+
+@pytest.fixture
+def address(ray_cluster: None) -> str:
+    """Where a driver joins the tests' own Ray."""
+    return ray.get_runtime_context().gcs_address
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> str:
+    """A folder of prompts with one file."""
+    texts = [f"prompt {n} toy:sleep=0.05" for n in range(NUM_ROWS)]
+    write_prompts(tmp_path / "prompts" / "a.parquet", {"prompt": texts, "id": [f"a{n}" for n in range(NUM_ROWS)]})
+    return str(tmp_path / "prompts")
+
+
+def hashes_of(prompts: str, output: Path | str, storage: dict[str, object] | None = None) -> dict[str, str]:
+    rows = manifest_of(make_job(prompts, output, storage=storage or {}))
+    assert len({row["image_id"] for row in rows}) == len(rows), "an image stands in the manifest twice"
+    return {row["image_id"]: row["image_sha256"] for row in rows}
+
+
+def calm_hashes(prompts: str, tmp_path: Path) -> dict[str, str]:
+    toy_job.render(make_job(prompts, tmp_path / "calm"))
+    return hashes_of(prompts, tmp_path / "calm")
+
+
+# ---- full ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for some of the images."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(folder)]
+    try:
+        mounted = subprocess.run(mount, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("there is no mount here")
+    if mounted.returncode:
+        pytest.skip(f"nothing may be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_ends_the_job_by_name_and_once_there_is_room_it_is_finished(
+    tmp_path: Path, prompts: str, address: str, small_disk: Path
+) -> None:
+    output = small_disk / "out"
+    job_file = write_job(tmp_path / "job.yaml", prompts, output, workers=WORKERS, shard_rows=SHARD_ROWS)
+
+    full = run("render", job_file, "--address", address)
+    subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
+    roomy = run("render", job_file, "--address", address)
+
+    assert full.returncode == 1
+    assert f"janus-batch: {output} is full, " in full.stderr
+    assert "No space left on device" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert roomy.returncode == 0, roomy.stderr
+    assert hashes_of(prompts, output) == calm_hashes(prompts, tmp_path)
+    assert run("verify", output).returncode == 0
+
+
+# ---- away, silent ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def proxy(s3_server: S3Server) -> Iterator[FaultyProxy]:
+    with FaultyProxy(s3_server.port).running() as proxy:
+        yield proxy
+
+
+def job_on_s3(folder: Path, prompts: str, output: str, endpoint_url: str, **workers: object) -> Path:
+    return write_job(
+        folder / "job.yaml",
+        prompts,
+        output,
+        storage={"endpoint_url": endpoint_url, "config_kwargs": CLIENT_SECONDS},
+        workers={**WORKERS, **workers},
+        shard_rows=SHARD_ROWS,
+    )
+
+
+def num_committed(output: str, server: S3Server) -> int:
+    return len(Storage(output, server.storage_options).names("manifest"))
+
+
+def test_a_store_that_is_away_for_longer_than_the_patience_ends_the_job_and_later_it_is_finished(
+    tmp_path: Path, prompts: str, address: str, s3_server: S3Server, s3_folder: str, proxy: FaultyProxy
+) -> None:
+    output = f"{s3_folder}/out"
+    job_file = job_on_s3(tmp_path, prompts, output, proxy.endpoint_url, storage_patience=1, max_tries=1)
+    driver = start("render", job_file, "--address", address)
+    wait_until(lambda: num_committed(output, s3_server) >= 1, driver)
+    proxy.choose = lambda method, path: "reset"
+    away = finish(driver)
+    proxy.choose = lambda method, path: None
+    back = run("render", job_file, "--address", address)
+
+    assert away.returncode == 1
+    assert "the same command goes on where this one stopped\n" in away.stderr
+    assert "Traceback" not in away.stderr
+    assert back.returncode == 0, back.stderr
+    assert hashes_of(prompts, output, s3_server.storage_options) == calm_hashes(prompts, tmp_path)
+    assert run("verify", output, "--endpoint-url", s3_server.endpoint_url).returncode == 0
+
+
+def test_a_store_that_takes_connections_and_never_answers_is_waited_for(
+    tmp_path: Path, prompts: str, address: str, s3_server: S3Server, s3_folder: str
+) -> None:
+    output = f"{s3_folder}/out"
+    job_file = job_on_s3(tmp_path, prompts, output, s3_server.endpoint_url)
+    driver = start("render", job_file, "--address", address)
+    wait_until(lambda: num_committed(output, s3_server) >= 1, driver)
+    s3_server.pause()
+    time.sleep(5 * CLIENT_SECONDS["read_timeout"])  # a call and its tries again are given up in less
+    s3_server.resume()
+    answer = finish(driver)
+
+    assert answer.returncode == 0, answer.stderr
+    assert " retries" not in answer.stderr
+    assert hashes_of(prompts, output, s3_server.storage_options) == calm_hashes(prompts, tmp_path)
+
+
+# ---- prompts that grow -----------------------------------------------------------------------------------------------
+
+
+def test_a_new_prompt_file_is_rendered_alone_and_a_changed_one_is_refused_by_name(
+    tmp_path: Path, prompts: str, address: str
+) -> None:
+    output = tmp_path / "out"
+    job_file = write_job(tmp_path / "job.yaml", prompts, output, workers=WORKERS, shard_rows=SHARD_ROWS)
+    assert run("render", job_file, "--address", address).returncode == 0
+    first = bytes_of(output / "images") | bytes_of(output / "manifest")
+
+    write_prompts(Path(prompts) / "b.parquet", {"prompt": ["new 1", "new 2", "new 3"], "id": ["b1", "b2", "b3"]})
+    grown = run("render", job_file, "--address", address)
+
+    assert grown.returncode == 0
+    assert "3 of them in this run" in grown.stderr
+    second = bytes_of(output / "images") | bytes_of(output / "manifest")
+    assert first.items() < second.items()
+    assert run("verify", output).returncode == 0
+
+    write_prompts(Path(prompts) / "b.parquet", {"prompt": ["other 1", "new 2", "new 3"], "id": ["b1", "b2", "b3"]})
+    changed = run("render", job_file, "--address", address)
+
+    assert changed.returncode == 2
+    assert "b.parquet was changed after rows of it were rendered into this output" in changed.stderr
+    assert bytes_of(output / "images") | bytes_of(output / "manifest") == second
+
+
+# ---- secrets ---------------------------------------------------------------------------------------------------------
+
+
+def test_secrets_stand_in_no_file_of_the_output_in_no_log_and_in_nothing_that_is_printed(
+    tmp_path: Path, prompts: str, address: str, s3_server: S3Server, s3_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted = {"HF_TOKEN": "hf_planted0token", "AWS_SECRET_ACCESS_KEY": conftest.SECRET_KEY}
+    secrets = [conftest.ACCESS_KEY, *planted.values(), "planted-storage-secret"]
+    for name, value in planted.items():
+        monkeypatch.setenv(name, value)
+    output = f"{s3_folder}/out"
+    job_file = job_on_s3(tmp_path, prompts, output, s3_server.endpoint_url)
+    bad_file = tmp_path / "bad.yaml"
+    bad_file.write_text(job_file.read_text().replace("storage:\n", "storage:\n  secret: planted-storage-secret\n"))
+
+    answers = [
+        run("render", job_file, "--address", address, "--json"),
+        run("verify", output, "--endpoint-url", s3_server.endpoint_url),
+        run("status", output, "--endpoint-url", s3_server.endpoint_url),
+        run("render", bad_file, "--address", address),
+    ]
+
+    assert [answer.returncode for answer in answers] == [0, 0, 0, 2]
+    storage = Storage(output, s3_server.storage_options)
+    files = {name: storage.read(name) for name in storage.walk("")}
+    assert {"job.json", "report.html", "_SUCCESS"} <= files.keys()
+    logs = Path(ray._private.worker._global_node.get_logs_dir_path())
+    printed = {str(answer.args): (answer.stdout + answer.stderr).encode() for answer in answers}
+    for name, data in {**files, **bytes_of(logs), **printed}.items():
+        assert not [secret for secret in secrets if secret.encode() in data], name
