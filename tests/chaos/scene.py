@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 from collections.abc import Iterator
@@ -18,9 +17,6 @@ NUM_NODES = 3
 
 # The kernel keeps 15 characters of a process name.
 ACTOR, ANY_TASK = "ray::PainterAct", ("ray::_write_bat", "ray::_read_shar", "ray::_commit_sh", "ray::IDLE")
-
-# A driver whose head is gone waits so long for it to come back. Here a new one is somewhere else.
-SETTINGS = {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
 
 
 class Scene:
@@ -57,6 +53,11 @@ class Scene:
         self._nodes.clear()
         self._start_cluster()
 
+    def mend(self) -> None:
+        """Begin a new cluster if the head has ended by itself, as Ray does where a busy machine starts it slowly."""
+        if not self._cluster.is_running:
+            self.replace_cluster()
+
     def stop(self) -> None:
         self._cluster.stop()
 
@@ -74,7 +75,6 @@ class Scene:
 @contextmanager
 def scene(folder: Path, store: S3Server) -> Iterator[Scene]:
     """A scene on a store that is running."""
-    os.environ.update(SETTINGS)
     with FaultyProxy(store.port).running() as proxy:
         here = Scene(folder, store, proxy)
         try:

@@ -49,6 +49,11 @@ class RayHead:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.dashboard_port}"
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the head's processes are all there: `ray start --block` ends with the first that does."""
+        return self._nodes[0].poll() is None
+
     def start(self) -> None:
         """Start the head, and return when its job server answers."""
         head = self._start_node(
