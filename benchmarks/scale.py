@@ -1,0 +1,373 @@
+"""What a driver spends on a shard: with 1,000 simulated actors and a million shards, in Ray itself, and towards S3.
+
+    python -m benchmarks.scale [--actors N] [--shards N]
+
+`simulated` runs the driver's own loop on a clock that jumps: a simulated actor takes its time without taking the
+machine's, everything else takes the time that this machine needs for it. `idle` is the share of their time in which
+the actors had nothing to render, `added` what the driver's memory grew by since a tenth of the shards was done.
+`Ray` renders toy shards of one image with two real actors and takes the driver's processor time a shard from the
+difference of two sizes. `S3` counts the requests that the path of a shard sends to a real S3 server (moto's).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import random
+import selectors
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable
+from functools import partial
+from unittest import mock
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from actors.painter import Painter
+from actors.recipe import Recipe
+from actors.toy import ToyEngine
+from benchmarks.planning import memory_of, provenance, timed
+from workflows import commit
+from workflows.job import Images, RenderJob, Workers
+from workflows.plan import Plan, Shard, make_plan
+from workflows.pool import SHARDS_IN_FLIGHT, EngineCard
+from workflows.progress import Progress
+from workflows.prompts import PromptFile, find_prompt_files
+from workflows.resume import claim_output
+from workflows.shard import read_shard
+from workflows.storage import Storage
+
+NUM_FILES = 100
+SHARD_ROWS = 256
+SHARD_SECONDS = 6.0  # of an H200 with Janus-Pro-1B at 44 images/s
+SPREAD = 0.1  # of the shards' seconds
+READ_SECONDS, COMMIT_SECONDS = 0.1, 0.5
+LOAD_SECONDS = 60.0
+NUM_S3_IMAGES = 512
+FILES = Images(layout="files")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--actors", type=int, default=1000, help="simulated (default: %(default)s)")
+    parser.add_argument("--shards", type=int, default=1_000_000, help="simulated (default: %(default)s)")
+    parser.add_argument("--ray-shards", type=int, nargs=2, default=[500, 2500], help="(default: 500 2500)")
+    parser.add_argument("--apart", nargs=2, metavar=("PART", "ARGUMENT"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.apart:
+        part, argument = arguments.apart
+        print(json.dumps({"simulate": simulate, "ray": ray_run, "s3": s3_requests}[part](argument)))
+        return
+    print(provenance() + "\n")
+    print_simulation(arguments.actors, arguments.shards)
+    print_ray(*arguments.ray_shards)
+    print_s3()
+
+
+# ---- simulated -------------------------------------------------------------------------------------------------------
+
+
+def print_simulation(num_actors: int, num_shards: int) -> None:
+    print(f"simulated: shards of {SHARD_SECONDS:g} s +- {SPREAD:.0%} on an actor, of {SHARD_ROWS} rows\n")
+    print("| actors | shards | plan | resume | driver a shard | shards/s at most | idle | peak | added |")
+    print("|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
+    run = run_apart("simulate", f"{num_actors} {num_shards}")
+    print(
+        f"| {num_actors:,} | {num_shards:,} | {run['plan'] * 1000:.1f} ms | {run['resume']:.1f} s "
+        f"| {run['driver'] * 1e6:.0f} us | {1 / run['driver']:,.0f} | {run['idle']:.1%} | {run['peak']:.0f} MiB "
+        f"| {run['added']:.1f} MiB |\n",
+        flush=True,
+    )
+
+
+def simulate(sizes: str) -> dict[str, float]:
+    """Render a plan with simulated actors: seconds of planning and resuming, of the driver a shard, idle share, MiB."""
+    from workflows import dispatch
+
+    num_actors, num_shards = map(int, sizes.split())
+    files = synthetic_files(num_shards)
+    plan, planning = timed(lambda: make_plan(files, [], SHARD_ROWS))
+    committed = [shard.id for number, shard in enumerate(plan.remaining_shards()) if number % 2]
+    resuming = timed(partial(count_remaining, files, committed))[1]
+    del committed
+    clock, cluster = JumpingClock(), SimulatedCluster(num_actors, num_shards)
+    job = toy_job("prompts", "output", Workers(max=num_actors), FILES)
+    progress = Progress()
+    with (
+        mock.patch.object(dispatch, "pool", cluster),
+        mock.patch.object(dispatch, "ShardPath", cluster.path),
+        mock.patch.object(dispatch.ray, "kill"),
+        mock.patch.object(time, "monotonic", clock.now),
+    ):
+        started_at = time.process_time()
+        with asyncio.Runner(loop_factory=clock.loop) as runner:
+            runner.run(dispatch._Dispatch(job, plan, progress).run())
+        driver = time.process_time() - started_at
+    if progress.num_shards != num_shards:
+        raise AssertionError(f"{progress.num_shards} of {num_shards} shards were rendered")
+    return {
+        "plan": planning,
+        "resume": resuming,
+        "driver": driver / num_shards,
+        "idle": 1 - cluster.busy_seconds / (num_actors * (clock.now() - cluster.loaded_at)),
+        "peak": memory_of("VmHWM"),
+        "added": cluster.added_memory,
+    }
+
+
+def count_remaining(files: list[PromptFile], committed: list[str]) -> int:
+    return sum(1 for _ in make_plan(files, committed, SHARD_ROWS).remaining_shards())
+
+
+def synthetic_files(num_shards: int) -> list[PromptFile]:
+    num_rows = num_shards * SHARD_ROWS // NUM_FILES
+    names = [f"prompts-{number:05d}.parquet" for number in range(NUM_FILES)]
+    return [PromptFile(url=name, name=name, version="0" * 8, num_bytes=1, num_rows=num_rows) for name in names]
+
+
+class JumpingClock:
+    """Runs as the real one does, and jumps over every wait of the event loop."""
+
+    def __init__(self) -> None:
+        self._jumped = 0.0
+
+    def now(self) -> float:
+        return time.perf_counter() + self._jumped
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        clock = self
+
+        class Selector(selectors.DefaultSelector):
+            def select(self, timeout: float | None = None) -> list:
+                ready = super().select(0)
+                if ready or not timeout:
+                    return ready if ready or timeout is not None else super().select()
+                clock._jumped += timeout
+                return []
+
+        loop = asyncio.SelectorEventLoop(Selector())
+        loop.time = clock.now
+        return loop
+
+
+class SimulatedCluster:
+    """In place of `workflows.pool`: actors that take their time by the event loop's clock."""
+
+    SHARDS_IN_FLIGHT = SHARDS_IN_FLIGHT
+
+    def __init__(self, num_actors: int, num_shards: int) -> None:
+        self._num_actors, self._num_shards, self._num_painted = num_actors, num_shards, 0
+        self._chance = random.Random(0)
+        self._memory = 0.0
+        self.busy_seconds = self.loaded_at = 0.0
+
+    def pool_size(self, job: RenderJob, num_shards: int) -> int:
+        return self._num_actors
+
+    def cpus_of_actor(self, job: RenderJob, num_painters: int) -> float:
+        return 1.0
+
+    def start_painter(self, *arguments: object) -> mock.Mock:
+        return SimulatedActor(self)
+
+    def draining_nodes(self) -> set[str]:
+        return set()
+
+    def is_node_alive(self, node: str) -> bool:
+        return True
+
+    def path(self, job: RenderJob, progress: Progress, watchdog: object) -> SimulatedPath:
+        return SimulatedPath(self, progress)
+
+    def take(self, seconds: float) -> None:
+        self.busy_seconds += seconds
+        self._num_painted += 1
+        if self._num_painted == self._num_shards // 10:
+            self._memory = memory_of("VmRSS")
+
+    def seconds_of_shard(self) -> float:
+        return SHARD_SECONDS * self._chance.uniform(1 - SPREAD, 1 + SPREAD)
+
+    @property
+    def added_memory(self) -> float:
+        return memory_of("VmRSS") - self._memory
+
+
+class Remote:
+    """A remote method that takes `seconds`, as a coroutine."""
+
+    def __init__(self, seconds: float, answer: object = None) -> None:
+        self._seconds, self._answer = seconds, answer
+
+    async def remote(self) -> object:
+        await asyncio.sleep(self._seconds)
+        return self._answer
+
+
+class SimulatedActor:
+    """One place to render at a time."""
+
+    def __init__(self, cluster: SimulatedCluster) -> None:
+        self.engine = asyncio.Lock()
+        self.__ray_ready__ = Remote(0)
+        self.load = Remote(LOAD_SECONDS, EngineCard(device="simulated", batch_size=128, node="node", pid=0))
+
+
+class SimulatedPath:
+    """In place of `workflows.shard_path.ShardPath`: the same steps, each with its time."""
+
+    def __init__(self, cluster: SimulatedCluster, progress: Progress) -> None:
+        self._cluster, self._progress, self.num_made = cluster, progress, 0
+
+    async def read(self, shard: Shard) -> Shard:
+        await asyncio.sleep(READ_SECONDS)
+        return shard
+
+    async def paint(self, worker: object, shard: Shard, rows: Shard) -> mock.Mock:
+        async with worker.actor.engine:
+            self._cluster.loaded_at = self._cluster.loaded_at or time.monotonic()
+            seconds = self._cluster.seconds_of_shard()
+            await asyncio.sleep(seconds)
+            self._cluster.take(seconds)
+        worker.num_images += SHARD_ROWS
+        self.num_made += SHARD_ROWS
+        self._progress.images_are_written(worker.place, SHARD_ROWS)
+        return shard
+
+    async def commit(self, rows: Shard, painted: Iterable[Shard]) -> commit.Receipt:
+        await asyncio.sleep(COMMIT_SECONDS)
+        return commit.Receipt(shard_id=rows.id, num_images=rows.num_rows, num_rejected=0, is_first=True)
+
+    def uncount(self, worker: object, num_images: int) -> None:
+        self._progress.images_are_written(worker.place, -num_images)
+
+
+# ---- Ray -------------------------------------------------------------------------------------------------------------
+
+
+def print_ray(num_few: int, num_many: int) -> None:
+    few, many = (run_apart("ray", str(number)) for number in (num_few, num_many))
+    driver, seconds = ((many[key] - few[key]) / (num_many - num_few) for key in ("driver", "seconds"))
+    print(f"Ray: {num_few:,} and {num_many:,} toy shards of one image, two actors on this machine\n")
+    print("| driver a shard | shards/s of this run | shards/s at most | driver's memory added by the more shards |")
+    print("|---:|---:|---:|---:|")
+    print(
+        f"| {driver * 1000:.2f} ms | {1 / seconds:.0f} | {1 / driver:.0f} | {many['peak'] - few['peak']:.0f} MiB |\n",
+        flush=True,
+    )
+
+
+def ray_run(num_shards: str) -> dict[str, float]:
+    """Seconds, and seconds of the driver's processor time, for a toy job of this many shards on two actors."""
+    from workflows.dispatch import render_shards
+    from workflows.pool import start_ray
+
+    with tempfile.TemporaryDirectory(prefix="janus-batch-scale-") as folder:
+        job, plan = toy_plan(folder, f"{folder}/output", int(num_shards), shard_rows=1)
+        start_ray("local")
+        started_at, cpu_before = time.monotonic(), time.process_time()
+        render_shards(job, plan, Progress())
+        driver = time.process_time() - cpu_before
+        return {"driver": driver, "seconds": time.monotonic() - started_at, "peak": memory_of("VmHWM")}
+
+
+# ---- S3 --------------------------------------------------------------------------------------------------------------
+
+
+def print_s3() -> None:
+    print(f"S3: {NUM_S3_IMAGES} toy images in shards of {SHARD_ROWS} rows; requests of the shards' path\n")
+    print("| layout | requests an image | all of them |\n|:---|---:|:---|")
+    for layout in ("files", "webdataset", "parquet"):
+        requests = run_apart("s3", layout)
+        each = ", ".join(f"{count} {name}" for name, count in sorted(requests.items()))
+        print(f"| {layout} | {sum(requests.values()) / NUM_S3_IMAGES:.3f} | {each} |", flush=True)
+
+
+def s3_requests(layout: str) -> Counter[str]:
+    """The requests, by operation, that two shards send to S3 from reading their rows to their commit."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    os.environ.update(AWS_ACCESS_KEY_ID="benchmark", AWS_SECRET_ACCESS_KEY="benchmark")
+    host, port = server.get_host_and_port()
+    options = {"endpoint_url": f"http://{host}:{port}"}
+    Storage("s3://benchmark", options).fs.mkdir("benchmark")
+    with tempfile.TemporaryDirectory(prefix="janus-batch-scale-") as folder:
+        job, plan = toy_plan(folder, "s3://benchmark/output", NUM_S3_IMAGES, SHARD_ROWS, Images(layout=layout), options)
+        claim_output(job, {})
+        requests: Counter[str] = Counter()
+        client = Storage(job.output, job.storage).fs.s3
+        client.meta.events.register("before-send.s3", partial(count_request, requests))
+        for shard in plan.remaining_shards():
+            rows = read_shard(job, shard)
+            batches = Painter(ToyEngine(job.recipe)).paint(rows.requests)
+            commit.commit_shard(job, rows, *(commit.write_batch(job, shard.id, "cpu", batch) for batch in batches))
+    server.stop()
+    return requests
+
+
+def count_request(requests: Counter[str], event_name: str, **_: object) -> None:
+    requests[event_name.split(".")[-1]] += 1
+
+
+# ---- what they share -------------------------------------------------------------------------------------------------
+
+
+def toy_plan(
+    folder: str, output: str, num_rows: int, shard_rows: int, images: Images = FILES, storage: dict | None = None
+) -> tuple[RenderJob, Plan]:
+    """A toy job of `num_rows` prompts and its plan."""
+    prompts = [f"a red circle, number {number}" for number in range(num_rows)]
+    pq.write_table(pa.table({"prompt": prompts}), f"{folder}/prompts.parquet")
+    job = toy_job(f"{folder}/prompts.parquet", output, Workers(max=2), images, storage)
+    return job, make_plan(find_prompt_files(job.prompts, {}), [], shard_rows)
+
+
+def toy_job(prompts: str, output: str, workers: Workers, images: Images, storage: dict | None = None) -> RenderJob:
+    recipe = Recipe(
+        family="toy",
+        checkpoint="toy",
+        revision=None,
+        weights_sha256="",
+        prompt_format=None,
+        vae=None,
+        vae_revision=None,
+        vae_sha256=None,
+        dtype="float32",
+        sampler=ToyEngine.sampler,
+        cfg_weights=(5.0,),
+        temperature=1.0,
+        num_inference_steps=None,
+        images_per_prompt=1,
+        seed=0,
+    )
+    return RenderJob(
+        name="scale",
+        prompts=prompts,
+        output=output,
+        recipe=recipe,
+        workers=workers,
+        images=images,
+        storage=storage or {},
+        shard_rows=SHARD_ROWS,
+    )
+
+
+def run_apart(part: str, argument: str) -> dict[str, float]:
+    """One part in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.scale", "--apart", part, argument]
+    run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    main()
