@@ -45,7 +45,7 @@ from workflows.shard import read_shard
 BATCH_SIZE = 16
 SHARD_ROWS = 64
 PAUSE_SECONDS = 0.25  # of the toy engine, an image
-IMAGES_AN_ACTOR = 320  # of the toy engine
+IMAGES_AN_ACTOR = 160  # of the toy engine
 WAYS = ("engine", "job", "ray data")
 
 # One thread for the model and one processor for everything else: what a GPU machine has, in small.

@@ -21,7 +21,7 @@ os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed 
 import ray
 from ray._private import ray_constants
 
-from actors.errors import InputError
+from actors.errors import InputError, JobFailure
 from actors.opening import open_engine
 from actors.painter import Answer, BatchReport, Painter
 from workflows import metrics
@@ -37,6 +37,10 @@ NODE_LABEL = "ray.io/node-id"
 
 class ClusterError(InputError):
     """There is no Ray cluster to join at the address given."""
+
+
+class RayNotStartedError(JobFailure):
+    """Ray did not come up on this machine: too little memory, no room on the disk, or too busy to do it in its time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +102,7 @@ class PainterActor:
 def start_ray(address: str | None) -> None:
     """Join the Ray cluster at `address` (or RAY_ADDRESS), or start one on this machine that ends with this process.
 
-    Raises ClusterError if there is no cluster to join.
+    Raises ClusterError if there is no cluster to join, and RayNotStartedError.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Every error reaches the user once, through the driver; Ray's own report of it would be a second.
@@ -108,8 +112,7 @@ def start_ray(address: str | None) -> None:
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     try:
         if address == "local":
-            _listen_on_this_machine_only()
-            ray.init(address="local", include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+            _start_here()
         else:
             _join(address)
     except SystemExit as error:  # so ends ray.init() when this process is told to end meanwhile
@@ -196,6 +199,14 @@ def _listen_on_this_machine_only() -> None:
     """
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"  # for the processes that Ray starts
     ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+def _start_here() -> None:
+    _listen_on_this_machine_only()
+    try:
+        ray.init(address="local", include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    except Exception as error:  # of no class of its own
+        raise RayNotStartedError(f"Ray did not start on this machine: {error}") from error
 
 
 def _join(address: str) -> None:

@@ -217,6 +217,15 @@ def test_a_cluster_that_is_not_there_is_refused(job_file: Path, where: str) -> N
     assert "Traceback" not in answer.stderr
 
 
+def test_a_ray_that_does_not_start_is_told_without_a_traceback(job_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", "/dev/null/ray")  # a folder that cannot be made
+    ended = run("render", job_file)
+    assert ended.returncode == 1
+    assert "Ray did not start on this machine" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_a_job_file_that_is_wrong_is_refused(job_file: Path) -> None:
     answer = run("render", job_file, "--set", "sampling.sed=7")
 
