@@ -13,6 +13,14 @@ from tests.servers.process import end, launch, run, wait_for
 
 SUBNET = "10.213.9"
 RAY_FOLDER = "/tmp/jb-hosts-ray"  # on every host its own; short, for the sockets in it
+# A host that is cut off refuses nothing, it is silent: the time-out of each check decides when it counts as dead.
+SETTINGS = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # listeners on the host's own address, which only the others reach
+    "RAY_health_check_initial_delay_ms": "500",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "2",
+}
 BOOT = """
 mount -t tmpfs -o size=2g tmpfs /dev/shm
 mkdir -p "$1" "$2"
@@ -95,7 +103,7 @@ class Hosts:
 
 def ray_node(hosts: Hosts, host: int, *options: str) -> list[str]:
     """The command line of a Ray node on a host, whose loss is noticed in seconds."""
-    from tests.servers.ray_head import PROGRAMS, SETTINGS
+    from tests.servers.ray_head import PROGRAMS
 
     settings = [f"{name}={value}" for name, value in SETTINGS.items()]
     path = f"PATH={PROGRAMS}{os.pathsep}{os.environ['PATH']}"
