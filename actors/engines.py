@@ -6,7 +6,7 @@ A new family is a new file beside `janus.py` and one entry here. Importing this 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -71,7 +71,7 @@ def load_engine(recipe: Recipe, folder: Path | None, vae_folder: Path | None) ->
     The device is the first visible GPU, or the CPU. Raises CheckpointError with the reason.
     """
     module_name, class_name = FAMILIES[recipe.family].engine.split(":")
-    engine_class = getattr(importlib.import_module(module_name), class_name)
+    engine_class: Callable[..., Engine] = getattr(importlib.import_module(module_name), class_name)
     if recipe.family == "toy":
         return engine_class(recipe)
     return engine_class(recipe, folder) if vae_folder is None else engine_class(recipe, folder, vae_folder)

@@ -34,6 +34,7 @@ def open_hub_folder(repository: str, revision: str | None, subfolder: str) -> Fo
         if sibling.rfilename.startswith(prefix) and "/" not in name:
             sha256 = sibling.lfs.sha256 if sibling.lfs else None
             files[name] = StoredFile(name=name, size=sibling.size or 0, sha256=sha256)
+    assert info.sha is not None, "the hub names the commit of a model that it describes"
     return HubFolder(repository, info.sha, prefix, files)
 
 

@@ -190,9 +190,10 @@ def _original_image_size(config: dict[str, Any], name: str) -> int:
 
 def _section(config: dict[str, Any], key: str, parent: str = "") -> dict[str, Any]:
     name = f"{parent}.{key}" if parent else key
-    if not isinstance(config.get(key), dict):
-        raise CheckpointError(f"config.json must hold an object {name}, got {config.get(key)!r}")
-    return config[key]
+    section = config.get(key)
+    if not isinstance(section, dict):
+        raise CheckpointError(f"config.json must hold an object {name}, got {section!r}")
+    return section
 
 
 def _integer(section: dict[str, Any], key: str, default: int, name: str) -> int:

@@ -23,7 +23,10 @@ class Folder(Protocol):
     """A flat folder of model files, wherever it lies. Every method may raise CheckpointError."""
 
     name: str
-    revision: str | None  # the commit of a hub repository, 40 hex digits
+
+    @property
+    def revision(self) -> str | None:
+        """The commit of a hub repository, 40 hex digits."""
 
     def files(self) -> Mapping[str, StoredFile]:
         """What lies directly in the folder."""

@@ -45,7 +45,7 @@ class VQShape:
     @property
     def image_size(self) -> int:
         """Pixels each way."""
-        return self.grid_size * 2 ** (len(self.channel_multipliers) - 1)
+        return self.grid_size << (len(self.channel_multipliers) - 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +55,11 @@ class JanusShape:
     llama: LlamaShape
     vq: VQShape
     head_size: int
+
+    @property
+    def image_size(self) -> int:
+        """Pixels each way."""
+        return self.vq.image_size
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

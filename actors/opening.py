@@ -26,6 +26,7 @@ def open_engine(recipe: Recipe, storage_options: Mapping[str, Any], *, allow_fau
         return load_engine(recipe, None, None)
     folder = fetch_checkpoint(recipe.checkpoint, recipe.revision, storage_options)
     _check_weights(folder, recipe)
+    assert recipe.prompt_format is not None, "every family but toy has one"
     if not allow_faults:
         _refuse_faults(recipe, check_tokenizer(folder, recipe.prompt_format))
     vae_folder = None

@@ -7,8 +7,12 @@ https://github.com/deepseek-ai/Janus: `generation_inference.py` and `demo/app_ja
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from actors.checkpoint_error import CheckpointError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 # The bars are U+FF5C and the low blocks U+2581, not the ASCII characters they look like.
 BOS = "<\uff5cbegin\u2581of\u2581sentence\uff5c>"
@@ -73,13 +77,13 @@ class PromptTokenizer:
         return [self.bos_id, *[self.pad_id] * (num_tokens - 1)]
 
     def _special_id(self, token: str) -> int:
-        token_id = self._tokenizer.token_to_id(token)
+        token_id: int | None = self._tokenizer.token_to_id(token)
         if token_id is None:
             raise CheckpointError(f"the vocabulary of tokenizer.json has no {token}, which the prompt template needs")
         return token_id
 
 
-def _read_tokenizer(path: Path):
+def _read_tokenizer(path: Path) -> Tokenizer:
     from tokenizers import Tokenizer
 
     if not path.is_file():

@@ -49,4 +49,5 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Recipe:
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+        own: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+        return cls(**own)

@@ -38,7 +38,8 @@ class UrlFolder:
 
     def read(self, file_name: str) -> bytes:
         with _explained(self.name):
-            return self._filesystem.cat_file(self._path(file_name))
+            data: bytes = self._filesystem.cat_file(self._path(file_name))
+            return data
 
     def sha256(self, file_name: str) -> str:
         """Streams the whole file once per machine: what it hashed to is noted in the cache, by content mark."""

@@ -132,10 +132,10 @@ def submit(
     """
     from jobs.submit import Submission, stop, submit
 
-    if (job_file is None) == (stop_id is None):
-        raise click.UsageError("give either a JOB.yaml to submit or --stop ID")
-    if job_file is None:
+    if job_file is None and stop_id is not None:
         return stop(stop_id, address=address)
+    if job_file is None or stop_id is not None:
+        raise click.UsageError("give either a JOB.yaml to submit or --stop ID")
     return submit(job_file, settings, Submission(**sent), address=address, is_waited_for=not no_wait)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -33,7 +34,7 @@ def doctor(
 
 
 def _checks(
-    name: str, revision: str | None, vae: str | None, prompt_format: str | None, storage: dict
+    name: str, revision: str | None, vae: str | None, prompt_format: str | None, storage: dict[str, Any]
 ) -> Iterator[tuple[str, bool, str]]:
     """(check, is it as it should be, what was seen), cheapest first."""
     from actors.doctor import check_guidance, check_tokenizer
@@ -50,6 +51,7 @@ def _checks(
     )
     yield "files", True, f"{len(checkpoint.files)} files, {num_bytes:,} bytes; {', '.join(checkpoint.weight_files)}"
     folder = fetch_checkpoint(name, checkpoint.revision, storage)
+    assert checkpoint.prompt_format is not None, "every family but toy has one"
     for finding in check_tokenizer(folder, checkpoint.prompt_format):
         yield finding.check, finding.is_ok, finding.detail
     vae_checkpoint = None
@@ -62,7 +64,7 @@ def _checks(
         yield finding.check, finding.is_ok, finding.detail
 
 
-def _load(checkpoint: Checkpoint, folder: Path, vae: Checkpoint | None, storage: dict) -> Engine:
+def _load(checkpoint: Checkpoint, folder: Path, vae: Checkpoint | None, storage: dict[str, Any]) -> Engine:
     """The engine in float32, which every device takes; no recipe is pinned here, so the weights are not hashed."""
     recipe = Recipe(
         family=checkpoint.family,
@@ -70,8 +72,8 @@ def _load(checkpoint: Checkpoint, folder: Path, vae: Checkpoint | None, storage:
         revision=checkpoint.revision,
         weights_sha256="",
         prompt_format=checkpoint.prompt_format,
-        vae=vae and vae.name,
-        vae_revision=vae and vae.revision,
+        vae=vae.name if vae else None,
+        vae_revision=vae.revision if vae else None,
         vae_sha256=None,
         dtype="float32",
         sampler=FAMILIES[checkpoint.family].sampler,
@@ -81,4 +83,5 @@ def _load(checkpoint: Checkpoint, folder: Path, vae: Checkpoint | None, storage:
         images_per_prompt=1,
         seed=0,
     )
-    return load_engine(recipe, folder, vae and fetch_checkpoint(vae.name, vae.revision, storage))
+    vae_folder = fetch_checkpoint(vae.name, vae.revision, storage) if vae else None
+    return load_engine(recipe, folder, vae_folder)

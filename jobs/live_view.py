@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -29,7 +29,7 @@ def live_view(progress: Progress, width: int, height: int) -> Group:
     """What is drawn for this moment, no wider or higher than the terminal."""
     places = list(progress.places)
     shown = _choose(places, max(3, height - OTHER_LINES))
-    parts = [_bar(progress, width), _numbers(progress)]
+    parts: list[RenderableType] = [_bar(progress, width), _numbers(progress)]
     if shown:
         parts.append(_table(shown, width))
     if rest := _rest(places, shown):

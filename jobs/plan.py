@@ -77,8 +77,7 @@ def _speed(job: RenderJob, plan: Plan, *, measure: bool) -> tuple[Speed | None, 
 
         return None, SIZE, None
     config = open_checkpoint(job.recipe.checkpoint, revision=job.recipe.revision, storage_options=job.storage).config
-    shape = read_shape(dict(config))
-    image_size = shape.vq.image_size if job.recipe.family == "janus" else shape.image_size
+    image_size = read_shape(dict(config)).image_size
     rate = known_rate(config, job.recipe, job.workers.batch_size)
     if rate is None:
         return None, image_size, None
@@ -139,15 +138,14 @@ def _print_table(job: RenderJob, plan: Plan, speed: Speed | None, cost: Estimate
 
 def _cost_rows(job: RenderJob, speed: Speed | None, cost: Estimate) -> dict[str, str]:
     rows = {}
-    if speed is None:
+    is_on_gpus = job.workers.gpus_per_actor > 0
+    hours = cost.gpu_hours if is_on_gpus else cost.actor_hours
+    if speed is None or hours is None:
         rows["speed"] = "not known of this model; --measure renders a few images here, --images-per-second gives it"
     else:
         at_most, at_least = ("at most ", "at least ") if speed.is_limit else ("", "")
         rows["speed"] = f"{at_most}{speed.images_per_second:.3g} images/s an actor ({speed.source})"
-        is_on_gpus = job.workers.gpus_per_actor > 0
-        rows["GPU-hours" if is_on_gpus or speed.is_limit else "CPU time"] = (
-            f"{at_least}{_hours(cost.gpu_hours if is_on_gpus else cost.actor_hours)}"
-        )
+        rows["GPU-hours" if is_on_gpus or speed.is_limit else "CPU time"] = f"{at_least}{_hours(hours)}"
         if cost.price is not None:
             rows["price"] = f"{at_least}{cost.price:,.2f}"
     rows["image bytes"] = f"{_bytes(cost.num_bytes)} ({cost.bytes_source})"
@@ -156,7 +154,9 @@ def _cost_rows(job: RenderJob, speed: Speed | None, cost: Estimate) -> dict[str,
 
 
 def _hours(hours: float) -> str:
-    return f"{hours:,.1f} h" if hours >= 1 else f"{60 * hours:,.1f} min"
+    if hours >= 1:
+        return f"{hours:,.1f} h"
+    return f"{60 * hours:,.1f} min" if 60 * hours >= 1 else f"{3600 * hours:.2g} s"
 
 
 def _bytes(number: float) -> str:

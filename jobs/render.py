@@ -100,7 +100,7 @@ def check_gpus(job: RenderJob, address: str | None) -> None:
         )
 
 
-def plan_remaining(job: RenderJob, files: list) -> Plan:
+def plan_remaining(job: RenderJob, files: list[PromptFile]) -> Plan:
     """The plan of what is not committed yet in the job's output."""
     storage = Storage(job.output, job.storage)
     with storage_errors(job.output):

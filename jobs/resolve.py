@@ -37,8 +37,8 @@ def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True) -> Render
         revision=checkpoint.revision,
         weights_sha256=weights_digest(checkpoint, storage) if with_digest else "",
         prompt_format=checkpoint.prompt_format,
-        vae=vae and settled_model(vae.name),
-        vae_revision=vae and vae.revision,
+        vae=settled_model(vae.name) if vae else None,
+        vae_revision=vae.revision if vae else None,
         vae_sha256=weights_digest(vae, storage) if vae and with_digest else None,
         dtype=model.dtype or ("bfloat16" if gpus else "float32"),
         sampler=FAMILIES[checkpoint.family].sampler,
@@ -115,8 +115,8 @@ def _find_vae(spec: JobSpec, checkpoint: Checkpoint) -> Checkpoint | None:
 def _sampling_fields(spec: JobSpec, family: str) -> dict[str, Any]:
     """The recipe's sampling settings: the job's where it has them, the family's defaults where not."""
     sampling, facts = spec.sampling, FAMILIES[family]
-    weights = facts.default_cfg_weight if sampling.cfg_weight is None else sampling.cfg_weight
-    weights = tuple(float(w) for w in weights) if isinstance(weights, list) else (float(weights),)
+    wished = facts.default_cfg_weight if sampling.cfg_weight is None else sampling.cfg_weight
+    weights = tuple(float(weight) for weight in (wished if isinstance(wished, list) else [wished]))
     for weight in weights:
         try:
             check_cfg_weight(weight, allow_any=sampling.allow_any_cfg_weight)

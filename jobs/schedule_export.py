@@ -72,7 +72,7 @@ def _ray_cron_job(job: ScheduledJob, settings: Sequence[str], image: str) -> dic
     """The template with what the job file says laid in."""
     section, workers = job.spec.schedule, job.spec.workers
     assert section is not None
-    manifest = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))
+    manifest: dict[str, Any] = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))
     manifest["metadata"]["name"] = _dns_name(job.name)
     spec = manifest["spec"]
     spec["schedule"], spec["timeZone"] = section.cron, section.time_zone

@@ -35,8 +35,8 @@ class Runner:
                 del self._processes[name]
                 self._end(run, exit_code, now)
         for name in self._jobs:
-            if name not in self._processes and (run := self._runs.next_ready(name, now)):
-                self._begin(run, now)
+            if name not in self._processes and (ready := self._runs.next_ready(name, now)):
+                self._begin(ready, now)
         return bool(self._processes) or any(self._runs.all(name, "waiting") for name in self._jobs)
 
     def stop(self) -> None:

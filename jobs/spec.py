@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 import pydantic
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from actors.errors import InputError
 from jobs.cron import check_fields as check_date_fields
@@ -331,7 +331,7 @@ def _lay_over(fields: dict[str, Any], setting: str) -> None:
         raise JobFileError(f"--set {setting}: the value is not YAML: {error}") from error
 
 
-def _explain(fault: dict[str, Any]) -> str:
+def _explain(fault: ErrorDetails) -> str:
     """One line for one fault: the dotted key, the rule, the value."""
     path = [str(part) for part in fault["loc"]]
     if fault["type"] != "extra_forbidden":

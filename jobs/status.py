@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
@@ -42,7 +43,7 @@ def status(output: str, endpoint_url: str | None, *, as_json: bool) -> int:
     return 0 if facts["is_finished"] else 1
 
 
-def _print_facts(facts: dict) -> None:
+def _print_facts(facts: dict[str, Any]) -> None:
     click.echo(f"job        {facts['name']}" + (" (finished)" if facts["is_finished"] else ""))
     click.echo(f"committed  {facts['num_images']:,} images in {facts['num_shards_committed']:,} shards")
     click.echo(

@@ -17,7 +17,7 @@ from workflows.isolation import Isolation
 from workflows.job import RenderJob
 from workflows.losses import PaintingFailedError, reason_of
 from workflows.metrics import ProgressMetrics
-from workflows.plan import Plan, Shard
+from workflows.plan import Plan, RetryPlan, Shard
 from workflows.progress import Progress
 from workflows.shard_path import ShardPath, Worker
 from workflows.shard_queue import Attempt, Fate, ShardFailedError, ShardQueue
@@ -36,7 +36,7 @@ class EngineNeverLoadedError(JobFailure):
     """No actor lived until it had loaded its engine, or none could fetch the checkpoint."""
 
 
-def render_shards(job: RenderJob, plan: Plan, progress: Progress) -> None:
+def render_shards(job: RenderJob, plan: Plan | RetryPlan, progress: Progress) -> None:
     """Render and commit every remaining shard of the plan on the Ray that is running.
 
     Raises ShardFailedError when a shard's tries are spent, DrainedError when a SIGTERM asked for the end, the engine's
@@ -52,9 +52,9 @@ def render_shards(job: RenderJob, plan: Plan, progress: Progress) -> None:
 class _Dispatch:
     """One run over a plan: a queue of shards and as many workers as Ray has room for."""
 
-    def __init__(self, job: RenderJob, plan: Plan, progress: Progress) -> None:
+    def __init__(self, job: RenderJob, plan: Plan | RetryPlan, progress: Progress) -> None:
         self._job, self._progress = job, progress
-        self._queue = ShardQueue(
+        self._queue: ShardQueue[Worker] = ShardQueue(
             plan.remaining_shards(),
             job.workers.max_tries,
             may_take_alone=lambda shard, worker: self._isolation.may_take(shard, worker, self._workers),
@@ -63,12 +63,12 @@ class _Dispatch:
         self._num_places = pool.pool_size(job, plan.num_shards_remaining)
         self._num_cpus = pool.cpus_of_actor(job, self._num_places)
         stall_minutes = job.workers.stall_minutes
-        self._watchdog = Watchdog(None if stall_minutes is None else 60 * stall_minutes)
+        self._watchdog: Watchdog[Worker] = Watchdog(None if stall_minutes is None else 60 * stall_minutes)
         self._drain = Drain(job.workers.drain_seconds)
         self._path = ShardPath(job, progress, self._watchdog)
         self._isolation = Isolation(self._path)
         self._workers: set[Worker] = set()  # those that are loaded
-        self._running: dict[Attempt, asyncio.Task[None]] = {}
+        self._running: dict[Attempt[Worker], asyncio.Task[None]] = {}
         self._num_nodes_lost: Counter[str] = Counter()  # shard id -> nodes that went away while they rendered it
         self._num_barren: Counter[str] = Counter()  # node -> actors in a row that were lost before they made an image
 
@@ -110,7 +110,7 @@ class _Dispatch:
             worker = Worker(pool.start_painter(self._job, self._num_cpus, batch_size, self._barren_nodes()), place)
             try:
                 await self._load(worker)
-                if worker.card is not None:
+                if worker.loaded is not None:
                     await self._feed(worker)
             finally:
                 ray.kill(worker.actor)
@@ -118,7 +118,7 @@ class _Dispatch:
                     place.is_ended()
             if worker.loss is None:
                 return
-            num_failed_loads = num_failed_loads + 1 if worker.card is None else 0
+            num_failed_loads = num_failed_loads + 1 if worker.loaded is None else 0
             if worker.ran_out_of_memory:
                 batch_size = max(1, worker.card.batch_size // 2)
         if not self._progress.num_painters:  # else the others go on without this place
@@ -129,7 +129,7 @@ class _Dispatch:
         try:
             await worker.actor.__ray_ready__.remote()
             worker.place.is_started()
-            worker.card = await worker.actor.load.remote()
+            worker.loaded = await worker.actor.load.remote()
         except (*losses.LOSSES, CheckpointUnreachable) as error:
             await self._lose(worker, reason_of(error))
             await asyncio.sleep(BACKOFF_SECONDS)
@@ -179,7 +179,7 @@ class _Dispatch:
                 task.cancel()
                 del self._running[attempt]
 
-    async def _render_attempt(self, worker: Worker, attempt: Attempt) -> None:
+    async def _render_attempt(self, worker: Worker, attempt: Attempt[Worker]) -> None:
         """Render a shard to its commit, or give it back with what its failure costs."""
         try:
             render = self._isolation.render if attempt.is_alone else self._render_shard
@@ -198,7 +198,7 @@ class _Dispatch:
         else:
             await self._finish(worker, attempt, receipt)
 
-    async def _finish(self, worker: Worker, attempt: Attempt, receipt: commit.Receipt) -> None:
+    async def _finish(self, worker: Worker, attempt: Attempt[Worker], receipt: commit.Receipt) -> None:
         rivals = await self._queue.finish(attempt)
         if rivals is None:
             self._path.uncount(worker, receipt.num_images)
@@ -220,7 +220,7 @@ class _Dispatch:
             self._path.uncount(worker, painted.num_images)
             raise
 
-    async def _painting_failed(self, worker: Worker, attempt: Attempt, error: PaintingFailedError) -> None:
+    async def _painting_failed(self, worker: Worker, attempt: Attempt[Worker], error: PaintingFailedError) -> None:
         """The actor or its engine failed over this shard: charge it a try, and halve it once its tries are spent."""
         reason = worker.loss or reason_of(error.cause)
         self._progress.shard_is_retried(reason)
@@ -232,7 +232,7 @@ class _Dispatch:
         else:
             await self._queue.put_back(attempt, reason, "alone")
 
-    async def _try_again(self, worker: Worker, attempt: Attempt, error: Exception) -> None:
+    async def _try_again(self, worker: Worker, attempt: Attempt[Worker], error: Exception) -> None:
         """Give a shard that met a passing fault back to the queue. It is charged a try, unless its node went away."""
         reason = reason_of(error)
         self._progress.shard_is_retried(reason)
@@ -271,7 +271,7 @@ class _Dispatch:
         """Say which actor is stuck, with what, since when and where, and end it: its shards are tried again."""
         names = ", ".join(attempt.shard.id for attempt in self._queue.shards_of(worker))
         try:
-            where = await asyncio.wait_for(
+            where: str = await asyncio.wait_for(
                 asyncio.wrap_future(worker.actor.whereabouts.remote().future()), PLACE_SECONDS
             )
         except (TimeoutError, *losses.LOSSES):

@@ -78,4 +78,5 @@ def lookalikes(hashes: np.ndarray) -> np.ndarray:
     """The hashes that stand more than once in uint64 [num], sorted; plain ones left out."""
     values, counts = np.unique(hashes, return_counts=True)
     num_ones = np.bitwise_count(values)
-    return values[(counts > 1) & (num_ones >= MIN_HASH_BITS) & (num_ones <= 64 - MIN_HASH_BITS)]
+    found: np.ndarray = values[(counts > 1) & (num_ones >= MIN_HASH_BITS) & (num_ones <= 64 - MIN_HASH_BITS)]
+    return found

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import ray
-
 from workflows import commit, losses, pool
 from workflows.halving import Halving, NotTheRowsError, RowRange
 from workflows.losses import PaintingFailedError, reason_of
 from workflows.plan import Shard
-from workflows.shard_path import Painted, ShardPath, Worker
+from workflows.shard_path import Painted, RowsRef, ShardPath, Worker
 
 NUM_WITNESS_ROWS = 4  # rendered by a new actor before a row may be blamed for its end
 
@@ -56,31 +54,30 @@ class Isolation:
                 halving.forget_rendered()
             raise
 
-    async def _prove(self, worker: Worker, shard: Shard, rows: ray.ObjectRef, halving: Halving) -> None:
+    async def _prove(self, worker: Worker, shard: Shard, rows: RowsRef, halving: Halving) -> None:
         """Let a fresh actor render rows that are known to be good: its failure then is no row's fault. Where the shard
         has one row to render and the run no other, a plain prompt stands in for them.
         """
         if worker.num_images:
             return
-        if (good := halving.good_range) is not None:
-            witness = (shard, rows, good)
-        elif self._good is not None:
-            witness = (self._good, await self._path.read(self._good), RowRange(start=0, stop=self._good.num_rows))
-        else:
-            witness = None
         try:
-            if witness is None:
-                return await self._path.paint_plain(worker, rows)
-            *where, good = witness
+            if (good := halving.good_range) is not None:
+                witness, witness_rows = shard, rows
+            elif self._good is not None:
+                witness, witness_rows = self._good, await self._path.read(self._good)
+                good = RowRange(start=0, stop=witness.num_rows)
+            else:
+                await self._path.paint_plain(worker, rows)
+                return
             few = RowRange(start=good.start, stop=min(good.stop, good.start + NUM_WITNESS_ROWS))
-            painted = await self._path.paint(worker, *where, few)
+            painted = await self._path.paint(worker, witness, witness_rows, few)
         except PaintingFailedError:
             halving.witness_failed()
             raise
         self._path.uncount(worker, painted.num_images)
 
     async def _paint(
-        self, worker: Worker, shard: Shard, rows: ray.ObjectRef, halving: Halving, row_range: RowRange
+        self, worker: Worker, shard: Shard, rows: RowsRef, halving: Halving, row_range: RowRange
     ) -> Painted:
         """Paint a range; its failure is noted, unless the node or the driver's own decision ended the actor."""
         is_proven = worker.num_images > 0
@@ -94,6 +91,6 @@ class Isolation:
                 halving.failed(row_range, reason, is_proven=is_proven, where=worker.card.node)
             except NotTheRowsError as given_up:
                 if not error.is_actor_lost and not self._path.num_made:
-                    raise error.__cause__ from None  # an engine that fails over every row: with its traceback
+                    raise (error.__cause__ or error) from None  # it fails over every row: with its traceback
                 raise NotTheRowsError(f"{given_up}; the last failure: {reason}") from error
             raise

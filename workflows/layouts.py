@@ -47,7 +47,8 @@ def read_pack(storage: Storage, file_name: str) -> dict[str, bytes]:
     with damage_errors(file_name):
         if file_name.endswith(".tar"):
             with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-                return {member.name: tar.extractfile(member).read() for member in tar if member.isfile()}
+                files = ((member.name, tar.extractfile(member)) for member in tar)
+                return {name: file.read() for name, file in files if file is not None}
         table = pq.read_table(pa.BufferReader(data))
     members = {entry["path"]: entry["bytes"] for entry in table["image"].to_pylist()}
     return members | {e["path"]: e["bytes"] for e in table["latents"].to_pylist() if e is not None}
@@ -73,7 +74,8 @@ def write_pack(storage: Storage, layout: str, shard_id: str, packed: dict[str, b
 def parquet_bytes(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue().to_pybytes()
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
 
 
 def npy_bytes(array: np.ndarray) -> bytes:

@@ -150,7 +150,7 @@ class _Renewal(threading.Thread):
                     self.taken_by = _holder(data)
                     _interrupt_main()
                     return
-                self._storage.write(_name(self._number), _bytes(self._mine, renewed=_now()))
+                self._storage.write(_name(self._number), _bytes(replace(self._mine, renewed=_now())))
             except Exception as error:
                 if not is_transient(error):
                     raise
@@ -184,7 +184,9 @@ def _interrupt_main() -> None:
     if signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
         _thread.interrupt_main()
     else:
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        main = threading.main_thread().ident
+        assert main is not None, "it runs"
+        signal.pthread_kill(main, signal.SIGINT)
 
 
 def _newest(storage: Storage) -> tuple[int, bytes | None]:
@@ -217,8 +219,8 @@ def _name(number: int) -> str:
     return f"_lease.{number:06d}.json"
 
 
-def _bytes(holder: Holder, **changes: str) -> bytes:
-    return (json.dumps(asdict(replace(holder, **changes))) + "\n").encode()
+def _bytes(holder: Holder) -> bytes:
+    return (json.dumps(asdict(holder)) + "\n").encode()
 
 
 def _holder(data: bytes) -> Holder:

@@ -12,10 +12,13 @@ import time
 from collections import Counter as Counts
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from ray.util.metrics import Counter, Gauge, Histogram, Metric
 
 from workflows.progress import Progress
+
+Kind = TypeVar("Kind", bound=Metric)
 
 TAGS = ("job_name",)
 REPORT_SECONDS = 5.0
@@ -42,17 +45,17 @@ METRICS: dict[str, tuple[type[Metric], str, list[float]]] = {
 
 def count(name: str, job: str, number: float) -> None:
     """Add to a counter."""
-    _metric(name).inc(number, {"job_name": job})
+    _metric(name, Counter).inc(number, {"job_name": job})
 
 
 def observe(name: str, job: str, value: float) -> None:
     """One more value of a histogram."""
-    _metric(name).observe(value, {"job_name": job})
+    _metric(name, Histogram).observe(value, {"job_name": job})
 
 
 def show(name: str, job: str, value: float) -> None:
     """The value of a gauge from now on."""
-    _metric(name).set(value, {"job_name": job})
+    _metric(name, Gauge).set(value, {"job_name": job})
 
 
 class ProgressMetrics:
@@ -104,8 +107,14 @@ def timed(name: str, job: str) -> Iterator[None]:
     observe(name, job, time.monotonic() - start)
 
 
+def _metric(name: str, kind: type[Kind]) -> Kind:
+    metric = _registered(name)
+    assert isinstance(metric, kind), f"{name} is no {kind.__name__}"
+    return metric
+
+
 @functools.cache
-def _metric(name: str) -> Metric:
+def _registered(name: str) -> Metric:
     """One object a process: Ray registers each when it is made."""
     kind, description, boundaries = METRICS[name]
     options = {"boundaries": boundaries} if kind is Histogram else {}

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 import signal
 import socket
 import sys
-import threading
 import traceback
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 # Read once, by the import of ray. The driver says itself that it lost an actor, and why, in one line.
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed while executing a task")
@@ -84,11 +84,10 @@ class PainterActor:
 
     def whereabouts(self) -> str:
         """Where the thread that is in the engine is: file, line and function, for what is told of a stuck actor."""
-        for thread in threading.enumerate():
-            frames = traceback.extract_stack(sys._current_frames().get(thread.ident))
-            in_engine = [n for n, frame in enumerate(frames) if frame.name == "_ask_engine"]
-            if in_engine:
-                last = frames[-1]
+        for frame in sys._current_frames().values():
+            calls = traceback.extract_stack(frame)
+            if any(call.name == "_ask_engine" for call in calls):
+                last = calls[-1]
                 return f"{os.path.basename(last.filename)}:{last.lineno} in {last.name}"
         return "not in its engine"
 
@@ -150,14 +149,15 @@ def cpus_of_actor(job: RenderJob, num_painters: int) -> float:
     """
     if job.workers.gpus_per_actor:
         return 1.0
-    num_all, num_free = ray.cluster_resources().get("CPU", 0), ray.available_resources().get("CPU", 0)
-    largest = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
+    num_all: float = ray.cluster_resources().get("CPU", 0)
+    num_free: float = ray.available_resources().get("CPU", 0)
+    largest: float = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
     return max(1.0, min(num_free // num_painters, largest - (num_all - num_free)))
 
 
 def start_painter(
     job: RenderJob, num_cpus: float, batch_size: int | None = None, avoided_nodes: Collection[str] = ()
-) -> ray.actor.ActorHandle:
+) -> ray.actor.ActorHandle[PainterActor]:
     """Ask Ray for one actor. It may wait for room; Ray does not restart it, since a retry is the driver's to decide."""
     options: dict[str, Any] = {
         "num_gpus": job.workers.gpus_per_actor,
@@ -169,7 +169,8 @@ def start_painter(
     }
     if avoided_nodes:
         options["label_selector"] = {NODE_LABEL: f"!in({','.join(sorted(avoided_nodes))})"}
-    return ray.remote(PainterActor).options(**options).remote(job, batch_size)
+    actor = ray.remote(PainterActor).options(**options).remote(job, batch_size)
+    return cast("ray.actor.ActorHandle[PainterActor]", actor)  # Ray's own types say: or the class
 
 
 def draining_nodes() -> set[str]:
@@ -204,7 +205,7 @@ def _listen_on_this_machine_only() -> None:
 def _start_here() -> None:
     _listen_on_this_machine_only()
     try:
-        ray.init(address="local", include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+        ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     except Exception as error:  # of no class of its own
         raise RayNotStartedError(f"Ray did not start on this machine: {error}") from error
 
@@ -217,7 +218,7 @@ def _join(address: str) -> None:
         if address != "auto":
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-        ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except (OSError, ValueError, RuntimeError) as error:
         raise ClusterError(
             f"--address: no Ray cluster can be joined at {address} ({error}); allowed are auto and HOST:PORT of a head "

@@ -97,7 +97,8 @@ def _matching_files(fs: fsspec.AbstractFileSystem, root: str) -> tuple[str, list
 def _info(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, Any] | None:
     """What storage says of a path, None if nothing is there; unlike `fs.isfile` it hides no other error."""
     try:
-        return fs.info(path)
+        info: dict[str, Any] = fs.info(path)
+        return info
     except FileNotFoundError:
         return None
 
@@ -140,11 +141,11 @@ def _footer_cache(fs: fsspec.AbstractFileSystem) -> dict[str, Any]:
 
 def _is_text(kind: pa.DataType) -> bool:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _is_number(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
 # Each column a job understands: the test of its type, and what the refusal says is allowed.

@@ -65,7 +65,8 @@ def kind_of(reason: str) -> str:
 
 def _read(storage: Storage, name: str) -> list[dict[str, Any]]:
     columns = ["row", "prompt_id", "prompt", "reason", "num_images"]
-    return read_table(storage, name, columns).to_pylist()
+    rows: list[dict[str, Any]] = read_table(storage, name, columns).to_pylist()
+    return rows
 
 
 def _by_prompt(rows: list[dict[str, Any]]) -> list[RejectedExample]:

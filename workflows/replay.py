@@ -117,5 +117,5 @@ def _difference(
         return "its file is missing"
     if data == stored:
         return ""
-    same_codes = row["codes"] is not None and list(answer.codes) == row["codes"]
+    same_codes = answer.codes is not None and list(answer.codes) == row["codes"]
     return "other bytes" + (", the same codes" if same_codes else "")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -82,7 +83,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    filters: dict[str, Callable[..., str]] = {
         "clean": clean,
         "count": lambda number: f"{number:,}",
         "duration": duration_text,
@@ -90,6 +91,7 @@ def _environment() -> jinja2.Environment:
         "rate": rate_text,
         "weight": weight_text,
     }
+    environment.filters |= filters
     environment.globals |= {"data_url": data_url, "picture_link": picture_link}
     return environment
 

@@ -61,7 +61,7 @@ def claimed_shard_rows(storage: Storage, job: RenderJob) -> int:
 def read_claim(storage: Storage) -> dict[str, Any]:
     """job.json of an output. Raises StorageError if there is none or it cannot be read."""
     try:
-        claim = json.loads(storage.read(JOB_FILE))
+        claim: dict[str, Any] = json.loads(storage.read(JOB_FILE))
     except FileNotFoundError as error:
         raise StorageError(f"{storage.url} has no {JOB_FILE}: it is no output of janus-batch") from error
     except ValueError as error:
@@ -128,7 +128,7 @@ def _own_version() -> str:
         return version("janus-batch")
     except PackageNotFoundError:
         pyproject = Path(__file__).parents[1] / "pyproject.toml"
-        return tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]["version"]
+        return str(tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]["version"])
 
 
 def _now() -> str:

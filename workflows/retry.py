@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 
+from actors.request import ImageRequest
 from workflows.job import RenderJob
 from workflows.parts import last_parts, rejected_file, rejected_files
 from workflows.plan import RetryPlan, Shard, part_id, shard_of, split_part_id
@@ -43,14 +44,14 @@ def read_again(job: RenderJob, shard: Shard) -> ShardRows:
         elif (images := images_of[row["row"]]) is not None:
             images.add(row["image_id"])
     places = {prompt_id: shard.start + index for prompt_id, index in rows.row_of.items()}
+
+    def is_wanted(request: ImageRequest) -> bool:
+        wanted = images_of.get(places[request.prompt_id], set())
+        return wanted is None or request.image_id in wanted
+
     return replace(
         rows,
-        requests=[
-            request
-            for request in rows.requests
-            if (row := places[request.prompt_id]) in images_of
-            and (images_of[row] is None or request.image_id in images_of[row])
-        ],
+        requests=[request for request in rows.requests if is_wanted(request)],
         rejected=[part for row in rows.rejected if row.row in images_of for part in _split(row, images_of[row.row])],
     )
 

@@ -122,9 +122,9 @@ def _requests_of(row: _Row, recipe: Recipe, *, taken_ids: dict[str, int]) -> Ite
     prompt_id = _check_id(row, taken_ids)
     prompt = _check_prompt(row["prompt"])
     row_seed = _whole_number(row["seed"], "seed", 0, 2**64 - 1)
-    checks = {"temperature": _check_temperature, "num_inference_steps": _check_steps}
     takes = FAMILIES[recipe.family].settings
-    settings = {key: check(row[key], recipe) if key in takes else None for key, check in checks.items()}
+    temperature = _check_temperature(row["temperature"], recipe) if "temperature" in takes else None
+    num_steps = _check_steps(row["num_inference_steps"], recipe) if "num_inference_steps" in takes else None
     negative_prompt = (row["negative_prompt"] or "").strip() or None
     for image_index in range(recipe.images_per_prompt):
         seed = derive_seed(recipe.seed if row_seed is None else row_seed, prompt_id, image_index)
@@ -138,7 +138,8 @@ def _requests_of(row: _Row, recipe: Recipe, *, taken_ids: dict[str, int]) -> Ite
                 negative_prompt=negative_prompt,
                 seed=seed,
                 cfg_weight=cfg_weight,
-                **settings,
+                temperature=temperature,
+                num_inference_steps=num_steps,
             )
 
 

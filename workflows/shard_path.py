@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeAlias, TypeVar, cast
 
 import ray
 from ray import exceptions as ray_errors
 
+from actors.painter import Answer
 from actors.request import RenderedImage
 from workflows import commit, pool
 from workflows import shard as shards
@@ -25,36 +27,48 @@ from workflows.watchdog import Watchdog
 PLAIN_PROMPT = "a red circle"  # nothing in it can be at fault
 MAX_BATCHES_BEING_WRITTEN = 4  # per shard; what is rendered meanwhile waits in Ray's object store
 
+# As text: Ray's class takes no parameters when the program runs.
+RowsRef: TypeAlias = "ray.ObjectRef[shards.ShardRows]"
+BatchRef: TypeAlias = "ray.ObjectRef[list[Answer]]"
+First = TypeVar("First")
+Second = TypeVar("Second")
+
 
 @dataclass(kw_only=False, slots=True, eq=False)
 class Worker:
     """An actor as the driver sees it: its handle, its card once it is loaded, the images it made, why it was lost."""
 
-    actor: ray.actor.ActorHandle
+    actor: ray.actor.ActorHandle[pool.PainterActor]
     place: Place
-    card: pool.EngineCard | None = None
+    loaded: pool.EngineCard | None = None
     num_images: int = 0
     loss: str | None = None
     ran_out_of_memory: bool = False
     is_leaving: bool = False
 
     @property
+    def card(self) -> pool.EngineCard:
+        """The card of an actor that is loaded; only such a one gets shards."""
+        assert self.loaded is not None
+        return self.loaded
+
+    @property
     def name(self) -> str:
-        return f"process {self.card.pid} on node {self.card.node[:8]}" if self.card else "an actor that is loading"
+        return f"process {self.card.pid} on node {self.card.node[:8]}" if self.loaded else "an actor that is loading"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Painted:
     """What was painted of a shard: references to its written batches, and how many images they hold."""
 
-    written: list[ray.ObjectRef]
+    written: list[ray.ObjectRef[commit.WrittenBatch]]
     num_images: int
 
 
 class ShardPath:
     """The steps of the path as calls of Ray. References and counts come back, no rows and no pixels."""
 
-    def __init__(self, job: RenderJob, progress: Progress, watchdog: Watchdog) -> None:
+    def __init__(self, job: RenderJob, progress: Progress, watchdog: Watchdog[Worker]) -> None:
         self._progress, self._watchdog = progress, watchdog
         self.num_made = 0  # images, whether or not their attempts came to an end
         self._job_ref = ray.put(job)
@@ -64,22 +78,21 @@ class ShardPath:
         self._plain = ray.remote(_plain_prompt).options(num_cpus=0, num_returns=2)
         self._count_images = ray.remote(_count_images).options(num_cpus=0)
 
-    async def read(self, shard: Shard) -> ray.ObjectRef:
+    async def read(self, shard: Shard) -> RowsRef:
         """A reference to the shard's rows, once they are read: a store that is away is no silence of an actor."""
-        rows, is_read = self._read.remote(self._job_ref, shard)
+        rows, is_read = _both(self._read.remote(self._job_ref, shard))
         await is_read
         return rows
 
-    async def paint(
-        self, worker: Worker, shard: Shard, rows: ray.ObjectRef, row_range: RowRange | None = None
-    ) -> Painted:
+    async def paint(self, worker: Worker, shard: Shard, rows: RowsRef, row_range: RowRange | None = None) -> Painted:
         """Paint the shard's rows, or a range of them, and write them. Raises PaintingFailedError if the actor fails."""
         selection = () if row_range is None else (row_range.start, row_range.stop)
-        batches = worker.actor.paint.options(num_returns="streaming").remote(rows, *selection)
-        written, counts = [], []
+        batches: ray.ObjectRefGenerator = worker.actor.paint.options(num_returns="streaming").remote(rows, *selection)
+        written: list[ray.ObjectRef[commit.WrittenBatch]] = []
+        counts: list[asyncio.Future[int]] = []
         try:
             while (batch := await self._next_batch(worker, batches)) is not None:
-                part, counted = self._write.remote(self._job_ref, shard.id, worker.card.device, batch)
+                part, counted = _both(self._write.remote(self._job_ref, shard.id, worker.card.device, batch))
                 written.append(part)
                 counts.append(asyncio.ensure_future(self._count(worker, counted)))
                 if len(counts) >= MAX_BATCHES_BEING_WRITTEN:
@@ -92,15 +105,15 @@ class ShardPath:
                 raise PaintingFailedError(cause_of(error)) from error
             raise
 
-    async def paint_plain(self, worker: Worker, rows: ray.ObjectRef) -> None:
+    async def paint_plain(self, worker: Worker, rows: RowsRef) -> None:
         """Paint a plain prompt for nobody in place of the only row there is to render; nothing where there are more.
 
         Raises PaintingFailedError if the actor fails over this, too.
         """
-        plain, is_made = self._plain.remote(rows, PLAIN_PROMPT)
+        plain, is_made = _both(self._plain.remote(rows, PLAIN_PROMPT))
         if not await is_made:
             return
-        batches = worker.actor.paint.options(num_returns="streaming").remote(plain)
+        batches: ray.ObjectRefGenerator = worker.actor.paint.options(num_returns="streaming").remote(plain)
         try:
             while (batch := await self._next_batch(worker, batches)) is not None:
                 worker.num_images += await self._count_images.remote(batch)
@@ -110,7 +123,7 @@ class ShardPath:
             raise
 
     async def commit(
-        self, rows: ray.ObjectRef, painted: Iterable[Painted], condemned: Mapping[int, str] | None = None
+        self, rows: RowsRef, painted: Iterable[Painted], condemned: Mapping[int, str] | None = None
     ) -> commit.Receipt:
         """Commit what was painted; `condemned` rows of the shard (by number in it) are rejected with their reasons."""
         written = [part for one in painted for part in one.written]
@@ -120,10 +133,10 @@ class ShardPath:
         """Take images off the progress again that another attempt counts."""
         self._progress.images_are_written(worker.place, -num_images)
 
-    async def _next_batch(self, worker: Worker, batches: ray.ObjectRefGenerator) -> ray.ObjectRef | None:
+    async def _next_batch(self, worker: Worker, batches: ray.ObjectRefGenerator) -> BatchRef | None:
         with self._watchdog.listening(worker):
             try:
-                batch = await anext(batches)
+                batch: BatchRef = await anext(batches)
                 if batch == batches.completed():  # a stream that was cut off ends with this, its error
                     await batch
                 return batch
@@ -132,7 +145,7 @@ class ShardPath:
             except ray_errors.OutOfMemoryError as error:  # of the actor's process; a writer's would be another matter
                 raise PaintingFailedError(error) from error
 
-    async def _count(self, worker: Worker, counted: ray.ObjectRef) -> int:
+    async def _count(self, worker: Worker, counted: ray.ObjectRef[tuple[int, int]]) -> int:
         """Add a batch to the progress as soon as it is written; the number of its images."""
         num_images, num_bytes = await counted
         worker.num_images += num_images
@@ -148,13 +161,18 @@ class ShardPath:
         self.uncount(worker, sum(result for result in results if isinstance(result, int)))
 
 
+def _both(refs: ray.ObjectRef[tuple[First, Second]]) -> tuple[ray.ObjectRef[First], ray.ObjectRef[Second]]:
+    """What a call with `num_returns=2` gives: Ray's types know nothing of that option."""
+    return cast("tuple[ray.ObjectRef[First], ray.ObjectRef[Second]]", refs)
+
+
 def _read_shard(job: RenderJob, shard: Shard) -> tuple[shards.ShardRows, None]:
     read = read_again if shard.retry else shards.read_shard
     return patiently(job.workers.storage_patience, read, job, shard), None
 
 
 def _write_batch(
-    job: RenderJob, shard_id: str, device: str, batch: list
+    job: RenderJob, shard_id: str, device: str, batch: list[Answer]
 ) -> tuple[commit.WrittenBatch, tuple[int, int]]:
     """The Ray task around `write_batch`: the rows stay where they are, only the counts go to the driver."""
     with timed("janus_batch_write_seconds", job.name):

@@ -7,7 +7,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 from actors.errors import JobFailure
 from workflows.plan import Shard
@@ -15,6 +15,7 @@ from workflows.stragglers import Stragglers
 
 # What becomes of a shard whose tries are spent: the job stops, goes on without it, or the shard is halved.
 Fate = Literal["stop", "skip", "alone"]
+Holder = TypeVar("Holder", bound=Hashable)
 
 
 class ShardFailedError(JobFailure):
@@ -22,16 +23,16 @@ class ShardFailedError(JobFailure):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Attempt:
+class Attempt(Generic[Holder]):
     """A shard in the hands of a holder (an actor). `is_alone`: it is being halved and has the actor to itself."""
 
     shard: Shard
-    holder: Hashable
+    holder: Holder
     since: float
     is_alone: bool = False
 
 
-class ShardQueue:
+class ShardQueue(Generic[Holder]):
     """Hands out each shard once, again after a failure until its tries are spent, and twice if it is far behind.
 
     A holder has at most one shard at a time that failed before. So a shard that ends the process of every actor it
@@ -43,23 +44,23 @@ class ShardQueue:
         shards: Iterator[Shard],
         max_tries: int,
         *,
-        may_take_alone: Callable[[Shard, Hashable], bool] = lambda shard, holder: True,
+        may_take_alone: Callable[[Shard, Holder], bool] = lambda shard, holder: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fresh, self._returned, self._late = shards, deque[Shard](), deque[Shard]()
         self._alone: deque[Shard] = deque()  # to be halved, waiting for an actor of their own
-        self._kept_for: dict[str, Hashable] = {}  # shard id -> the holder that empties its hands for it
+        self._kept_for: dict[str, Holder] = {}  # shard id -> the holder that empties its hands for it
         self._max_tries, self._may_take_alone, self._clock = max_tries, may_take_alone, clock
         self._failures: Counter[str] = Counter()
-        self._attempts: dict[str, list[Attempt]] = {}  # shard id -> those who render it
-        self._held: dict[Hashable, list[Attempt]] = {}
-        self._gone: set[Hashable] = set()
+        self._attempts: dict[str, list[Attempt[Holder]]] = {}  # shard id -> those who render it
+        self._held: dict[Holder, list[Attempt[Holder]]] = {}
+        self._gone: set[Holder] = set()
         self._stragglers = Stragglers()
         self._is_closed = False
         self._changed = asyncio.Condition()
         self.skipped: dict[str, str] = {}  # shard id -> reason
 
-    async def take(self, holder: Hashable) -> Attempt | None:
+    async def take(self, holder: Holder) -> Attempt[Holder] | None:
         """The next shard; waits while others might still come back; None when there is no more for this holder."""
         async with self._changed:
             while not self._is_closed and holder not in self._gone:
@@ -73,7 +74,7 @@ class ShardQueue:
                 await self._changed.wait()
             return None
 
-    async def finish(self, attempt: Attempt) -> list[Attempt] | None:
+    async def finish(self, attempt: Attempt[Holder]) -> list[Attempt[Holder]] | None:
         """The shard is committed; the other attempts at it, for nobody. None if one of them was first."""
         async with self._changed:
             attempts = self._attempts.pop(attempt.shard.id, None)
@@ -87,7 +88,7 @@ class ShardQueue:
                 self._changed.notify_all()
             return [one for one in attempts if one is not attempt]
 
-    async def put_back(self, attempt: Attempt, reason: str, fate: Fate = "stop") -> None:
+    async def put_back(self, attempt: Attempt[Holder], reason: str, fate: Fate = "stop") -> None:
         """The shard failed and is to be tried again, or meets its fate. Raises ShardFailedError if that is `stop`."""
         async with self._changed:
             shard = attempt.shard
@@ -103,21 +104,21 @@ class ShardQueue:
                 self._give_up(shard, f"{self._max_tries} times, the last time with: {reason}", fate)
             self._changed.notify_all()
 
-    async def give_up(self, attempt: Attempt, reason: str, fate: Fate) -> None:
+    async def give_up(self, attempt: Attempt[Holder], reason: str, fate: Fate) -> None:
         """The shard has no more tries. Raises ShardFailedError, or leaves it out if its fate is `skip`."""
         async with self._changed:
             if self._drop(attempt):
                 self._give_up(attempt.shard, reason, fate)
             self._changed.notify_all()
 
-    async def release(self, attempt: Attempt) -> None:
+    async def release(self, attempt: Attempt[Holder]) -> None:
         """The shard was taken, and whatever became of it is not its fault."""
         async with self._changed:
             if self._drop(attempt):
                 self._return(attempt)
             self._changed.notify_all()
 
-    async def leave(self, holder: Hashable) -> None:
+    async def leave(self, holder: Holder) -> None:
         """This holder takes no more; what it holds it may finish."""
         async with self._changed:
             self._gone.add(holder)
@@ -141,7 +142,7 @@ class ShardQueue:
             if self._late:
                 self._changed.notify_all()
 
-    def shards_of(self, holder: Hashable) -> list[Attempt]:
+    def shards_of(self, holder: Holder) -> list[Attempt[Holder]]:
         """What this holder renders at the moment."""
         return list(self._held.get(holder, ()))
 
@@ -150,7 +151,7 @@ class ShardQueue:
         async with self._changed:
             await self._changed.wait_for(self._is_done)
 
-    def _next_for(self, holder: Hashable) -> Attempt | None:
+    def _next_for(self, holder: Holder) -> Attempt[Holder] | None:
         """A shard that came back, if this holder may have it, else a fresh one of the plan, else a late one."""
         held = self._held.get(holder, [])
         if any(one.is_alone for one in held):
@@ -167,12 +168,12 @@ class ShardQueue:
             if not (is_retrying and self._failures[shard.id]):
                 self._returned.remove(shard)
                 return self._start(shard, holder)
-        shard = next(self._fresh, None)
-        if shard is None and not held:
-            shard = self._take_late(holder)
-        return None if shard is None else self._start(shard, holder)
+        fresh = next(self._fresh, None)
+        if fresh is None and not held:
+            fresh = self._take_late(holder)
+        return None if fresh is None else self._start(fresh, holder)
 
-    def _take_late(self, holder: Hashable) -> Shard | None:
+    def _take_late(self, holder: Holder) -> Shard | None:
         for shard in self._late:
             attempts = self._attempts.get(shard.id, [])
             if len(attempts) == 1 and attempts[0].holder != holder:
@@ -180,15 +181,15 @@ class ShardQueue:
                 return shard
         return None
 
-    def _start(self, shard: Shard, holder: Hashable, *, is_alone: bool = False) -> Attempt:
+    def _start(self, shard: Shard, holder: Holder, *, is_alone: bool = False) -> Attempt[Holder]:
         return Attempt(shard=shard, holder=holder, since=self._clock(), is_alone=is_alone)
 
-    def _start_alone(self, shard: Shard, holder: Hashable) -> Attempt:
+    def _start_alone(self, shard: Shard, holder: Holder) -> Attempt[Holder]:
         self._alone.remove(shard)
         self._kept_for.pop(shard.id, None)
         return self._start(shard, holder, is_alone=True)
 
-    def _drop(self, attempt: Attempt) -> bool:
+    def _drop(self, attempt: Attempt[Holder]) -> bool:
         """Take an attempt off; whether its shard is nobody's now."""
         attempts = self._attempts.get(attempt.shard.id, [])
         if attempt not in attempts:  # another was first
@@ -199,7 +200,7 @@ class ShardQueue:
             del self._attempts[attempt.shard.id]
         return not attempts
 
-    def _return(self, attempt: Attempt) -> None:
+    def _return(self, attempt: Attempt[Holder]) -> None:
         (self._alone if attempt.is_alone else self._returned).append(attempt.shard)
 
     def _give_up(self, shard: Shard, reason: str, fate: Fate) -> None:

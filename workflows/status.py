@@ -52,7 +52,7 @@ def _count_reasons(storage: Storage, name: str) -> Counter[str]:
 
 
 def count_rows(storage: Storage, name: str) -> int:
-    return read_footer(storage, name).num_rows
+    return int(read_footer(storage, name).num_rows)
 
 
 def read_table(storage: Storage, name: str, columns: list[str] | None = None) -> pa.Table:

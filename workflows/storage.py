@@ -13,6 +13,7 @@ import random
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import fsspec
@@ -72,7 +73,8 @@ class Storage:
 
     def read(self, name: str) -> bytes:
         """The whole file. Raises FileNotFoundError."""
-        return self.fs.cat_file(self.path(name))
+        data: bytes = self.fs.cat_file(self.path(name))
+        return data
 
     def write(self, name: str, data: bytes) -> None:
         """Put a whole file in place, over what is there; a reader sees the old bytes or the new, never a part."""
@@ -147,7 +149,7 @@ class Storage:
 
     def exists(self, name: str) -> bool:
         self.fs.invalidate_cache()
-        return self.fs.exists(self.path(name))
+        return bool(self.fs.exists(self.path(name)))
 
     def names(self, folder: str) -> list[str]:
         """The names of the files right below `folder`, sorted; none where there is no such folder."""
@@ -170,7 +172,8 @@ class Storage:
 
     def age(self, name: str) -> float:
         """Seconds since a file was put in place, by this machine's clock. Raises FileNotFoundError."""
-        return time.time() - self.fs.modified(self.path(name)).timestamp()
+        modified: datetime = self.fs.modified(self.path(name))
+        return time.time() - modified.timestamp()
 
     @contextlib.contextmanager
     def _room_for(self, name: str) -> Iterator[None]:
@@ -279,7 +282,7 @@ def _says_exists(error: OSError) -> bool:
 
 def _code_of(error: BaseException) -> str:
     """What an S3 store calls the error that s3fs made this one of."""
-    return getattr(error.__cause__, "response", {}).get("Error", {}).get("Code", "")
+    return str(getattr(error.__cause__, "response", {}).get("Error", {}).get("Code", ""))
 
 
 def _detail(error: BaseException) -> str:

@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 
 from workflows.flags import FLAGS, LOOKALIKE, hash_values, lookalikes
 from workflows.pace import Pace
+from workflows.parts import NUM_READERS
 from workflows.plan import split_part_id
-from workflows.status import NUM_READERS, read_table
+from workflows.status import read_table
 from workflows.storage import Storage
 
 # The largest value of each statistic, for the histograms; all begin at 0.
@@ -39,7 +40,7 @@ class WeightFacts:
 
     num_images: int = 0
     histograms: dict[str, np.ndarray] = field(default_factory=lambda: {s: np.zeros(NUM_BINS, int) for s in STATISTICS})
-    sums: Counter[str] = field(default_factory=Counter)
+    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STATISTICS, 0.0))
     flagged: Counter[str] = field(default_factory=Counter)
 
     def add(self, columns: dict[str, np.ndarray]) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from workflows.damage import DamagedFileError
 from workflows.layouts import read_image, read_pack
-from workflows.status import NUM_READERS
+from workflows.parts import NUM_READERS
 from workflows.storage import Storage
 
 NUM_PACK_READERS = 2  # a pack is held in memory whole

@@ -6,9 +6,12 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 MIN_STALL_SECONDS = 600.0
 STALL_FACTOR = 20.0  # times the longest silence that ended with a batch
+
+Actor = TypeVar("Actor", bound=Hashable)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -19,7 +22,7 @@ class _Silence:
     since: float
 
 
-class Watchdog:
+class Watchdog(Generic[Actor]):
     """Hears when batches come. Time in which nobody waits for an actor (writes are behind, say) does not count.
 
     `stall_seconds` None: ten minutes, or twenty times the longest wait for a batch so far if that is more.
@@ -27,7 +30,7 @@ class Watchdog:
 
     def __init__(self, stall_seconds: float | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._stall_seconds, self._clock = stall_seconds, clock
-        self._silences: dict[Hashable, _Silence] = {}
+        self._silences: dict[Actor, _Silence] = {}
         self._longest = 0.0
 
     @property
@@ -37,7 +40,7 @@ class Watchdog:
         return max(MIN_STALL_SECONDS, STALL_FACTOR * self._longest)
 
     @contextmanager
-    def listening(self, actor: Hashable) -> Iterator[None]:
+    def listening(self, actor: Actor) -> Iterator[None]:
         """While the block waits for the actor; that it ends without an error is a sign of life for all who wait."""
         silence = self._silences.setdefault(actor, _Silence(num_waiting=0, since=self._clock()))
         silence.num_waiting += 1
@@ -50,7 +53,7 @@ class Watchdog:
             if not silence.num_waiting:
                 del self._silences[actor]
 
-    def silent(self) -> dict[Hashable, float]:
+    def silent(self) -> dict[Actor, float]:
         """The actors that have been silent for too long, and for how many seconds."""
         now = self._clock()
         ages = {actor: now - silence.since for actor, silence in self._silences.items()}
