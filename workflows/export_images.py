@@ -57,8 +57,8 @@ def images_by_prompt(source: Storage, parts: Sequence[str]) -> Iterator[ExportIm
     for part in parts[1:]:
         for image in images_of_shard(source, part):
             later[image.row["prompt_id"]].append(image)
-    for prompt_id, images in groupby(images_of_shard(source, parts[0]), key=lambda image: image.row["prompt_id"]):
-        yield from images
+    for prompt_id, first in groupby(images_of_shard(source, parts[0]), key=lambda image: image.row["prompt_id"]):
+        yield from first
         yield from later.pop(prompt_id, ())
     for images in later.values():
         yield from images

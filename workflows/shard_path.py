@@ -188,7 +188,7 @@ def _plain_prompt(rows: shards.ShardRows, prompt: str) -> tuple[shards.ShardRows
     return replace(rows, requests=[plain]), True
 
 
-def _count_images(batch: list) -> int:
+def _count_images(batch: list[Answer]) -> int:
     return sum(isinstance(answer, RenderedImage) for _, answer in batch)
 
 

@@ -12,6 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import yaml
+
 from tests.servers.process import free_port, launch, wait_for
 
 # Of the environment the tests run in: `ray`, and `python` for the jobs' entrypoints.
@@ -26,17 +28,55 @@ SETTINGS = {
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "20000",
     "RAY_health_check_failure_threshold": "4",
+    "RAY_FAKE_CLUSTER": "1",  # without which the provider below starts nothing
+    "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+}
+
+HEAD_TYPE, MAX_NODES = "ray.head.default", 4
+PROVIDER = {
+    "type": "external",
+    "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+    "use_node_id_as_ip": True,
+    "disable_node_updaters": True,
+    "disable_launch_config_check": True,
+    "launch_multiple": True,
+}
+# Ray checks that all of these are there.
+AUTOSCALER = {
+    "cluster_name": "tests",
+    "head_node_type": HEAD_TYPE,
+    "max_workers": MAX_NODES,
+    "upscaling_speed": 1.0,
+    "idle_timeout_minutes": 5,
+    "auth": {"ssh_user": "nobody"},
+    "docker": {},
+    "initialization_commands": [],
+    "setup_commands": [],
+    "head_setup_commands": [],
+    "worker_setup_commands": [],
+    "head_start_ray_commands": [],
+    "worker_start_ray_commands": [],
+    "file_mounts": {},
+    "cluster_synced_files": [],
+    "file_mounts_sync_continuously": False,
+    "rsync_exclude": [],
+    "rsync_filter": [],
 }
 
 
 class RayHead:
     """One node that takes jobs at `url` and drivers at `address`, and the nodes that joined it."""
 
-    def __init__(self, log: Path, *, num_cpus: int, token: str | None = None) -> None:
-        """With a `token`, the environment has to name it, for Ray's programs read it from there."""
+    def __init__(
+        self, log: Path, *, num_cpus: int, token: str | None = None, node_types: dict[str, dict[str, int]] | None = None
+    ) -> None:
+        """With a `token`, the environment has to name it, for Ray's programs read it from there.
+
+        `node_types` (each with its resources) are what an autoscaler adds nodes of when a job asks for them.
+        """
         self.log = log
         self.num_cpus = num_cpus
-        self._token = token
+        self._token, self._node_types = token, node_types or {}
         self.port, self.dashboard_port = free_port(), free_port()
         self._folder = tempfile.mkdtemp(prefix="jb-")  # short, for the sockets in it: their paths end at 107 bytes
         self._nodes: list[subprocess.Popen[bytes]] = []
@@ -64,6 +104,7 @@ class RayHead:
             f"--ray-client-server-port={free_port()}",
             f"--num-cpus={self.num_cpus}",
             f"--temp-dir={self._folder}",
+            *self._autoscaler_options(),
         )
         wait_for(self._takes_jobs, head, self.log, timeout_s=120)
 
@@ -96,6 +137,27 @@ class RayHead:
         node = launch(["env", *environment, *ray_start, *common, *options], self.log)
         self._nodes.append(node)
         return node
+
+    def _autoscaler_options(self) -> list[str]:
+        """Ray's own autoscaler with the provider of its tests, whose nodes are processes of this machine."""
+        if not self._node_types:
+            return []
+        head_type = {"resources": {"CPU": self.num_cpus}, "node_config": {}, "min_workers": 0, "max_workers": 0}
+        worker_types = {
+            name: {"resources": resources, "node_config": {}, "min_workers": 0, "max_workers": MAX_NODES}
+            for name, resources in self._node_types.items()
+        }
+        path = Path(self._folder) / "autoscaler.yaml"
+        path.write_text(
+            yaml.safe_dump(
+                {
+                    **AUTOSCALER,
+                    "provider": {**PROVIDER, "gcs_address": self.address},
+                    "available_node_types": {HEAD_TYPE: head_type, **worker_types},
+                }
+            )
+        )
+        return [f"--autoscaling-config={path}"]
 
     def _takes_jobs(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.dashboard_port, timeout=5)
