@@ -28,7 +28,8 @@ class VAE:
     def __init__(self, folder: Path, *, dtype: torch.dtype, device: torch.device) -> None:
         check_vae_dtype(dtype)
         self.device, self.dtype = device, compute_dtype(dtype, device)
-        self.model = _load(folder, dtype).to(self.device, self.dtype)
+        # Not by the model's own `to`, where diffusers warns of every cast: this one has nothing to keep in float32.
+        self.model = nn.Module.to(_load(folder, dtype), self.device, self.dtype)
         self.scaling_factor = self.model.config.scaling_factor
 
     def decode(self, z_BCHW: torch.Tensor) -> np.ndarray:

@@ -121,7 +121,7 @@ def train_step(
 @torch.no_grad()
 def encoded_pictures(seed: int) -> tuple[list[Scene], torch.Tensor]:
     """NUM_PICTURES training scenes and their latents, scaled to unit spread."""
-    vae = AutoencoderKL.from_pretrained(VAE_FOLDER).to(device())
+    vae = AutoencoderKL.from_pretrained(VAE_FOLDER, low_cpu_mem_usage=False).to(device())
     rng = random.Random(f"latents {seed}")
     scenes = list(itertools.islice(training_scenes(seed + 200), NUM_PICTURES))
     latents = []

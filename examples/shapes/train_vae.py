@@ -36,7 +36,7 @@ def main() -> None:
     arguments = parse_arguments(__doc__.splitlines()[0], steps=4000, output=OUTPUT)
     vae = new_vae().to(device())
     if arguments.resume:
-        vae = AutoencoderKL.from_pretrained(arguments.output).to(device())
+        vae = AutoencoderKL.from_pretrained(arguments.output, low_cpu_mem_usage=False).to(device())
         for part in (vae.encoder, vae.quant_conv):  # only the decoder is trained on: a flow model's latents stay valid
             part.requires_grad_(False)
     else:
@@ -57,7 +57,7 @@ def main() -> None:
     if not arguments.resume:
         standardize_latents(vae, arguments.seed)
     save(vae, arguments.output)
-    report(AutoencoderKL.from_pretrained(arguments.output).to(device()), num=300)
+    report(AutoencoderKL.from_pretrained(arguments.output, low_cpu_mem_usage=False).to(device()), num=300)
 
 
 def new_vae() -> AutoencoderKL:
