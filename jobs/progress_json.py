@@ -1,10 +1,12 @@
-"""The progress of a job for programs: one JSON object a line on standard output, and nothing else there."""
+"""The progress of a job and its end for programs: one JSON object a line on standard output, nothing else there."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from workflows.progress import Place, Progress
@@ -14,6 +16,17 @@ def print_json(facts: dict[str, Any]) -> None:
     """One line, at once."""
     sys.stdout.write(json.dumps(facts, ensure_ascii=False, allow_nan=False) + "\n")
     sys.stdout.flush()
+
+
+@contextmanager
+def failure_as_json(job: str, output: str) -> Iterator[None]:
+    """A job that ends without its sums says so on its last line, and why; the error is passed on."""
+    try:
+        yield
+    except BaseException as error:
+        reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
+        print_json({"event": "failed", "job": job, "output": output, "error": reason})
+        raise
 
 
 def progress_facts(progress: Progress) -> dict[str, Any]:

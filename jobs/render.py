@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import nullcontext
 
 from actors.errors import InputError
-from jobs.progress_json import print_json
-from jobs.resolve import ignored_columns, remarks, resolve
+from jobs.progress_json import failure_as_json, print_json
+from jobs.resolve import ignored_columns, remarks, resolve, settled
 from jobs.spec import JobFileError, JobSpec
 from jobs.view import say, watch
 from workflows.job import RenderJob
@@ -25,8 +26,15 @@ from workflows.storage import Storage, StorageFailure, failures_of, storage_erro
 def render(spec: JobSpec, *, address: str | None, when_held: WhenHeld = "refuse", as_json: bool = False) -> int:
     """Plan, claim the output, render what is missing, mark success; the exit code. Errors of the job are raised.
 
-    With `as_json`, standard output gets the progress as JSON lines, and a last one with the sums.
+    With `as_json`, standard output gets the progress as JSON lines, and a last one with the sums or the reason of the
+    failure.
     """
+    name, output = spec.name or "render", settled(spec.output)
+    with failure_as_json(name, output) if as_json else nullcontext():
+        return _render(spec, address, when_held, as_json=as_json)
+
+
+def _render(spec: JobSpec, address: str | None, when_held: WhenHeld, *, as_json: bool) -> int:
     from workflows import pool  # ray is loaded when a job runs, not for --help
 
     started_at = time.monotonic()
