@@ -115,8 +115,8 @@ def test_every_file_that_a_page_names_is_there(page: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_readme_work_one_after_the_other(tmp_path: Path) -> None:
-    out, export = tmp_path / "out", tmp_path / "export"
+def test_the_commands_of_the_docs_work_one_after_the_other(tmp_path: Path) -> None:
+    out, export, state = tmp_path / "out", tmp_path / "export", tmp_path / "schedule.sqlite"
     settings = [f"output={out}", "model.checkpoint=toy", "sampling.cfg_weight=[1,2]", "workers.max=1"]
     changes = [word for setting in settings for word in ("--set", setting)]
     for words in (
@@ -126,7 +126,21 @@ def test_the_commands_of_the_readme_work_one_after_the_other(tmp_path: Path) -> 
         ["verify", out, "--replay", "10"],
         ["report", out],
         ["export", out, export, "--layout", "imagefolder"],
+        ["retry-rejected", out],
+        ["doctor", "tests/data/janus-tiny"],
+        ["schedule", "examples/nightly.yaml", "--list", "--state", state],
         ["schedule", "examples/nightly.yaml", "--to", "cron"],
+        ["schedule", "examples/nightly.yaml", "--to", "kuberay", "--image", "registry.example.com/janus-batch:0.1.0"],
+        [
+            "schedule",
+            "examples/quickstart.yaml",
+            "--once",
+            "--state",
+            state,
+            *changes,
+            "--set",
+            "schedule.cron=0 2 * * *",
+        ],
     ):
         result = run(*words)
         assert result.returncode == 0, f"{words}\n{result.stdout}\n{result.stderr}"
