@@ -64,7 +64,7 @@ def _render_held(
     if plan.num_shards_remaining:
         from workflows.dispatch import render_shards
 
-        say("starting Ray ...")
+        say_where_ray_is(address)
         pool.start_ray(address)
         progress = _progress_of(job, plan)
         with watch(progress, as_json=as_json):
@@ -92,6 +92,12 @@ def _sums(tally: Tally, progress: Progress, started_at: float) -> dict[str, obje
             "images_per_second": round(progress.images_per_second, 4),
         },
     }
+
+
+def say_where_ray_is(address: str | None) -> None:
+    """Either takes seconds; on a cluster, nothing is started."""
+    is_joined = address or os.environ.get("RAY_ADDRESS")
+    say("joining the cluster ..." if is_joined else "starting Ray ...")
 
 
 def check_gpus(job: RenderJob, address: str | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jobs.outputs import Claim, open_output
-from jobs.render import check_gpus, settle, write_page
+from jobs.render import check_gpus, say_where_ray_is, settle, write_page
 from jobs.resolve import ignored_columns, resolve
 from jobs.spec import JobSpec, check_fields
 from jobs.view import say, watch
@@ -73,7 +73,7 @@ def _render(job: RenderJob, plan: RetryPlan, address: str | None) -> None:
     from workflows import pool
     from workflows.dispatch import render_shards
 
-    say("starting Ray ...")
+    say_where_ray_is(address)
     pool.start_ray(address)
     progress = Progress(
         name=job.name,
