@@ -62,7 +62,7 @@ def answers(
     good, data = folders["good"], folders["good"] / "data"
     write_prompts(data / "prompts" / "prompts.parquet", {"prompt": [f"prompt {n}" for n in range(8)]})
     good_job = write_job(good / "good-job.yaml", "prompts/*.parquet", good / "out", **SMALL)
-    failing_job = toy_job_file(folders["failing"], ["toy:exit"])
+    failing_job = toy_job_file(folders["failing"], ["toy:exit 0", "toy:exit 1"])
     wrong_job = write_job(folders["wrong"] / "job.yaml", folders["wrong"] / "nothing-here", folders["wrong"] / "out")
     own_job = toy_job_file(folders["rays_own"], [f"prompt {n}" for n in range(8)])
     ray_submit = (str(PROGRAMS / "ray"), "job", "submit", "--address", head.url, "--working-dir", ".", "--")
