@@ -264,14 +264,14 @@ def test_an_output_that_is_held_is_refused_and_a_run_that_waits_begins_when_it_i
 
 @pytest.mark.ray
 def test_a_program_hears_of_a_failure_on_the_last_line(tmp_path: Path, address: str) -> None:
-    prompts = write_prompts(tmp_path / "prompts.parquet", {"prompt": ["toy:exit"]})
+    prompts = write_prompts(tmp_path / "prompts.parquet", {"prompt": ["toy:bug 0", "toy:bug 1"]})
     job = write_job(tmp_path / "job.yaml", prompts, tmp_path / "out", workers={"max": 1, "max_tries": 1})
 
     failed = run("render", job, "--json", "--address", address)
     wrong = run("render", job, "--json", "--address", address, "--set", f"prompts={tmp_path / 'nothing'}")
 
-    for answer, code, reason in ((failed, 1, "shard prompts-"), (wrong, 2, "prompts: no Parquet files match")):
+    for answer, code, reason in ((failed, 1, "a bug met image"), (wrong, 2, "prompts: no Parquet files match")):
         last = json.loads(answer.stdout.splitlines()[-1])
         assert answer.returncode == code
         assert (last["event"], last["job"], last["output"]) == ("failed", "job", str(tmp_path / "out"))
-        assert last["error"].startswith(reason)
+        assert reason in last["error"]
