@@ -96,15 +96,14 @@ def _sums(tally: Tally, progress: Progress, started_at: float) -> dict[str, obje
 
 def say_where_ray_is(address: str | None) -> None:
     """Either takes seconds; on a cluster, nothing is started."""
-    is_joined = address or os.environ.get("RAY_ADDRESS")
-    say("joining the cluster ..." if is_joined else "starting Ray ...")
+    say("joining the cluster ..." if _joins_cluster(address) else "starting Ray ...")
 
 
 def check_gpus(job: RenderJob, address: str | None) -> None:
     """Refuse to wait for GPUs that this machine does not have; a cluster may still get them."""
     from workflows import pool
 
-    if address or os.environ.get("RAY_ADDRESS"):
+    if _joins_cluster(address):
         return
     wanted, found = job.workers.gpus_per_actor, pool.count_gpus(None)
     if wanted > found:
@@ -112,6 +111,10 @@ def check_gpus(job: RenderJob, address: str | None) -> None:
             f"workers.gpus_per_actor: this machine has {found} GPUs, got {wanted:g}; 0 renders on CPUs, and --address "
             "joins a cluster"
         )
+
+
+def _joins_cluster(address: str | None) -> bool:
+    return bool(address or os.environ.get("RAY_ADDRESS"))
 
 
 def plan_remaining(job: RenderJob, files: list[PromptFile]) -> Plan:
