@@ -42,6 +42,7 @@ from workflows.progress import Progress
 from workflows.prompts import PromptFile, find_prompt_files
 from workflows.resume import claim_output
 from workflows.shard import read_shard
+from workflows.shard_path import Worker
 from workflows.storage import Storage
 
 NUM_FILES = 100
@@ -174,8 +175,8 @@ class SimulatedCluster:
     def cpus_of_actor(self, job: RenderJob, num_painters: int) -> float:
         return 1.0
 
-    def start_painter(self, *arguments: object) -> mock.Mock:
-        return SimulatedActor(self)
+    def start_painter(self, *arguments: object) -> SimulatedActor:
+        return SimulatedActor()
 
     def draining_nodes(self) -> set[str]:
         return set()
@@ -214,7 +215,7 @@ class Remote:
 class SimulatedActor:
     """One place to render at a time."""
 
-    def __init__(self, cluster: SimulatedCluster) -> None:
+    def __init__(self) -> None:
         self.engine = asyncio.Lock()
         self.__ray_ready__ = Remote(0)
         self.load = Remote(LOAD_SECONDS, EngineCard(device="simulated", batch_size=128, node="node", pid=0))
@@ -230,7 +231,7 @@ class SimulatedPath:
         await asyncio.sleep(READ_SECONDS)
         return shard
 
-    async def paint(self, worker: object, shard: Shard, rows: Shard) -> mock.Mock:
+    async def paint(self, worker: Worker, shard: Shard, rows: Shard) -> Shard:
         async with worker.actor.engine:
             self._cluster.loaded_at = self._cluster.loaded_at or time.monotonic()
             seconds = self._cluster.seconds_of_shard()
@@ -245,7 +246,7 @@ class SimulatedPath:
         await asyncio.sleep(COMMIT_SECONDS)
         return commit.Receipt(shard_id=rows.id, num_images=rows.num_rows, num_rejected=0, is_first=True)
 
-    def uncount(self, worker: object, num_images: int) -> None:
+    def uncount(self, worker: Worker, num_images: int) -> None:
         self._progress.images_are_written(worker.place, -num_images)
 
 
