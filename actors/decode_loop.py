@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from actors.guidance import guide
+from actors.linear import Mlp
 from actors.llama import Llama, num_slots
 
 # step (an int64 tensor of no dimension), guided logits float32 [B, V] -> the images' next codes [B]
@@ -38,7 +39,7 @@ class CodeModel:
     """The parts of a Janus model that the loop runs through."""
 
     llama: Llama
-    head: Callable[[torch.Tensor], torch.Tensor]  # [R, C] -> [R, V]
+    head: Mlp  # [R, C] -> [R, V]
     code_embedding_VC: torch.Tensor
 
 
@@ -95,11 +96,11 @@ class DecodeLoop:
 
     def choose_codes(self, guiding: bool) -> None:
         """From the rows' last hidden states to the images' next codes."""
-        logits_RV = self.model.head(self.hidden_RC).float()
-        logits_BV = logits_RV[: len(self.code_B)]
-        if guiding:
-            logits_BV = guide(logits_BV, logits_RV[self.uncond_B], self.weight_B)
-        self.code_B.copy_(self.choose(self.step, logits_BV))
+        x_RC = self.model.head.first(self.hidden_RC)
+        x_BC = x_RC[: len(self.code_B)]
+        if guiding:  # the last matrix has half the rows to multiply, and gives the guided logits as it is linear
+            x_BC = guide(x_BC.float(), x_RC[self.uncond_B].float(), self.weight_B).to(x_RC.dtype)
+        self.code_B.copy_(self.choose(self.step, self.model.head.second(x_BC).float()))
 
     def read_codes(self, num_attended: int) -> None:
         """From the images' codes to the rows' next hidden states; the cache is read up to `num_attended` slots."""

@@ -33,7 +33,7 @@ class Family:
 FAMILIES: dict[str, Family] = {
     "janus": Family(
         engine="actors.janus:JanusEngine",
-        sampler="janus-1",
+        sampler="janus-2",
         default_cfg_weight=5.0,
         settings={"temperature": 1.0},
     ),

@@ -22,7 +22,7 @@ import torch
 from actors.decode_loop import CodeModel, DecodeLoop, PromptState
 from actors.device import find_device, to_compute_dtype
 from actors.guidance import is_guided, is_inside
-from actors.linear import Linear
+from actors.linear import Mlp
 from actors.llama import Llama
 from actors.loop_pool import LoopPool
 from actors.model_config import read_shape
@@ -64,7 +64,7 @@ class JanusEngine:
     """
 
     family = "janus"
-    sampler = "janus-1"
+    sampler = "janus-2"
 
     def __init__(
         self,
@@ -87,8 +87,8 @@ class JanusEngine:
         with torch.inference_mode():
             llama = Llama(weights, self.shape.llama)
             self.vq = load_vq_decoder(weights, self.shape.vq)
-            head = _Mlp(weights, "gen_head.output_mlp_projector", "gen_head.vision_head")
-            aligner = _Mlp(weights, "gen_aligner.layers.0", "gen_aligner.layers.2")
+            head = Mlp(weights, "gen_head.output_mlp_projector", "gen_head.vision_head")
+            aligner = Mlp(weights, "gen_aligner.layers.0", "gen_aligner.layers.2")
             # What the model is told of a code is a function of the code alone: a table in place of an MLP per step.
             self.model = CodeModel(llama=llama, head=head, code_embedding_VC=aligner(weights.pop("gen_embed.weight")))
         self.loops = LoopPool(self.model, self.num_codes)
@@ -228,14 +228,3 @@ def _answers(tokens: Tokens, pictures: Pictures) -> Iterator[RenderedImage | Rej
         else:
             what = "picture decoder's numbers" if are_logits_finite[b] else "model's logits"
             yield Rejection(image_id=request.image_id, reason=f"the {what} became NaN or infinite")
-
-
-class _Mlp:
-    """Two matrices with an exact (erf) GELU between them."""
-
-    def __init__(self, weights: dict[str, torch.Tensor], first: str, second: str) -> None:
-        self.first = Linear(weights.pop(f"{first}.weight"), weights.pop(f"{first}.bias"), activation="gelu")
-        self.second = Linear(weights.pop(f"{second}.weight"), weights.pop(f"{second}.bias"))
-
-    def __call__(self, x_RI: torch.Tensor) -> torch.Tensor:
-        return self.second(self.first(x_RI))

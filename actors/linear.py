@@ -10,6 +10,7 @@ Shapes: R rows, I input and O output channels.
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from typing import Literal
 
 import torch
@@ -58,6 +59,17 @@ class GatedLinear:
             return gate(x_RI).mul_(up(x_RI))
         gate_RO, up_RO = self.matrices[0](x_RI).chunk(2, dim=-1)
         return F.silu(gate_RO) * up_RO
+
+
+class Mlp:
+    """Two matrices with an exact (erf) GELU between them."""
+
+    def __init__(self, weights: MutableMapping[str, torch.Tensor], first: str, second: str) -> None:
+        self.first = Linear(weights.pop(f"{first}.weight"), weights.pop(f"{first}.bias"), activation="gelu")
+        self.second = Linear(weights.pop(f"{second}.weight"), weights.pop(f"{second}.bias"))
+
+    def __call__(self, x_RI: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x_RI))
 
 
 def _can_pack(weight_OI: torch.Tensor) -> bool:

@@ -60,6 +60,7 @@ class LoopPool:
     def loop_for(self, num_images: int, num_rows: int, longest_prompt: int, choose: Choose | None = None) -> DecodeLoop:
         """A loop that a batch fits into. `choose` takes the place of a sampler, in a loop that is not kept."""
         if not self.rows_of_room:
+            num_images = max(num_images, MIN_ROWS)
             choose = choose or CodeSampler(num_images, self.num_codes, self.device)
             cache = self._shared_cache(max(num_rows, MIN_ROWS), num_slots(longest_prompt + self.num_codes))
             return DecodeLoop(self.model, choose, cache, num_images=num_images, prompt_room=longest_prompt)

@@ -44,12 +44,18 @@ from workflows.shard import read_shard
 
 BATCH_SIZE = 16
 SHARD_ROWS = 64
-PAUSE_SECONDS = 0.25  # of the toy engine, an image
-IMAGES_AN_ACTOR = 160  # of the toy engine
+PAUSE_SECONDS = 0.1  # of the toy engine, an image
+IMAGES_AN_ACTOR = 4 * SHARD_ROWS  # of the toy engine: no actor is without a shard before the end
 WAYS = ("engine", "job", "ray data")
 
 # One thread for the model and one processor for everything else: what a GPU machine has, in small.
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "RAY_worker_niceness": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # every listener stays on 127.0.0.1
+}
 
 
 def main() -> None:
@@ -88,14 +94,20 @@ def compare_ways(checkpoint: str, num_images: int, num_rounds: int) -> None:
 
 
 def compare_actors(numbers: Sequence[int]) -> None:
-    """Print how the toy engine's images per second grow with the actors."""
+    """Print how the toy engine's images per second grow with the actors, on a Ray that has a CPU for each.
+
+    They sleep instead of rendering, so that this machine need not have as many.
+    """
+    import ray
+
+    context = ray.init("local", num_cpus=max(numbers), include_dashboard=False, log_to_driver=False)
     print(f"\ntoy engine, {PAUSE_SECONDS:g} s an image, {IMAGES_AN_ACTOR} images an actor\n")
     print("| actors | images/s | of the actors' own |\n|---:|---:|---:|")
     for num_actors in numbers:
         with tempfile.TemporaryDirectory(prefix="janus-batch-pipeline-") as folder:
             number = range(IMAGES_AN_ACTOR * num_actors)
             write_job(Path(folder), "toy", [f"toy:sleep={PAUSE_SECONDS} {n}" for n in number], num_actors)
-            rate = rate_of_job(Path(folder), num_first=BATCH_SIZE * num_actors)
+            rate = rate_of_job(Path(folder), BATCH_SIZE * num_actors, "--address", context["gcs_address"])
             print(f"| {num_actors} | {rate:.3g} | {rate * PAUSE_SECONDS / num_actors:.2f} |", flush=True)
 
 
@@ -111,9 +123,9 @@ def engine_alone(folder: Path) -> float:
     return rate_after_first(times)
 
 
-def rate_of_job(folder: Path, num_first: int = BATCH_SIZE) -> float:
+def rate_of_job(folder: Path, num_first: int = BATCH_SIZE, *options: str) -> float:
     """Run `janus-batch render` and take the rate from the times of its files, the manifest's parts included."""
-    command = [sys.executable, "-m", "jobs", "render", str(folder / "job.yaml")]
+    command = [sys.executable, "-m", "jobs", "render", str(folder / "job.yaml"), *options]
     run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if run.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{run.stdout}")
