@@ -31,11 +31,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actors.painter import Painter
-from actors.recipe import Recipe
 from actors.toy import ToyEngine
 from benchmarks.planning import memory_of, provenance, timed
+from jobs.resolve import resolve
+from jobs.spec import JobSpec
 from workflows import commit
-from workflows.job import Images, RenderJob, Workers
+from workflows.job import RenderJob
 from workflows.plan import Plan, Shard, make_plan
 from workflows.pool import SHARDS_IN_FLIGHT, EngineCard
 from workflows.progress import Progress
@@ -52,7 +53,6 @@ SPREAD = 0.1  # of the shards' seconds
 READ_SECONDS, COMMIT_SECONDS = 0.1, 0.5
 LOAD_SECONDS = 60.0
 NUM_S3_IMAGES = 512
-FILES = Images(layout="files")
 
 
 def main() -> None:
@@ -99,7 +99,7 @@ def simulate(sizes: str) -> dict[str, float]:
     resuming = timed(partial(count_remaining, files, committed))[1]
     del committed
     clock, cluster = JumpingClock(), SimulatedCluster(num_actors, num_shards)
-    job = toy_job("prompts", "output", Workers(max=num_actors), FILES)
+    job = toy_job("prompts", "output", num_actors)
     progress = Progress()
     with (
         mock.patch.object(dispatch, "pool", cluster),
@@ -303,7 +303,7 @@ def s3_requests(layout: str) -> Counter[str]:
     options = {"endpoint_url": f"http://{host}:{port}"}
     Storage("s3://benchmark", options).fs.mkdir("benchmark")
     with tempfile.TemporaryDirectory(prefix="janus-batch-scale-") as folder:
-        job, plan = toy_plan(folder, "s3://benchmark/output", NUM_S3_IMAGES, SHARD_ROWS, Images(layout=layout), options)
+        job, plan = toy_plan(folder, "s3://benchmark/output", NUM_S3_IMAGES, SHARD_ROWS, layout, options)
         claim_output(job, {})
         requests: Counter[str] = Counter()
         client = Storage(job.output, job.storage).fs.s3
@@ -324,43 +324,29 @@ def count_request(requests: Counter[str], event_name: str, **_: object) -> None:
 
 
 def toy_plan(
-    folder: str, output: str, num_rows: int, shard_rows: int, images: Images = FILES, storage: dict | None = None
+    folder: str, output: str, num_rows: int, shard_rows: int, layout: str = "files", storage: dict | None = None
 ) -> tuple[RenderJob, Plan]:
     """A toy job of `num_rows` prompts and its plan."""
     prompts = [f"a red circle, number {number}" for number in range(num_rows)]
     pq.write_table(pa.table({"prompt": prompts}), f"{folder}/prompts.parquet")
-    job = toy_job(f"{folder}/prompts.parquet", output, Workers(max=2), images, storage)
+    job = toy_job(f"{folder}/prompts.parquet", output, 2, layout, storage)
     return job, make_plan(find_prompt_files(job.prompts, {}), [], shard_rows)
 
 
-def toy_job(prompts: str, output: str, workers: Workers, images: Images, storage: dict | None = None) -> RenderJob:
-    recipe = Recipe(
-        family="toy",
-        checkpoint="toy",
-        revision=None,
-        weights_sha256="",
-        prompt_format=None,
-        vae=None,
-        vae_revision=None,
-        vae_sha256=None,
-        dtype="float32",
-        sampler=ToyEngine.sampler,
-        cfg_weights=(5.0,),
-        temperature=1.0,
-        num_inference_steps=None,
-        images_per_prompt=1,
-        seed=0,
-    )
-    return RenderJob(
-        name="scale",
-        prompts=prompts,
-        output=output,
-        recipe=recipe,
-        workers=workers,
-        images=images,
-        storage=storage or {},
-        shard_rows=SHARD_ROWS,
-    )
+def toy_job(
+    prompts: str, output: str, num_actors: int, layout: str = "files", storage: dict | None = None
+) -> RenderJob:
+    spec = {
+        "name": "scale",
+        "prompts": prompts,
+        "output": output,
+        "model": {"checkpoint": "toy"},
+        "images": {"layout": layout},
+        "workers": {"max": num_actors},
+        "storage": storage or {},
+        "shard_rows": SHARD_ROWS,
+    }
+    return resolve(JobSpec.model_validate(spec), num_gpus=0)
 
 
 def run_apart(part: str, argument: str) -> dict[str, float]:
