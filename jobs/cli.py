@@ -231,12 +231,13 @@ def retry_rejected(output: str, endpoint_url: str | None, settings: tuple[str, .
 @endpoint_url
 @click.option("--replay", metavar="N", type=click.IntRange(min=1), help="Render N random images again; compare bytes.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Which images --replay picks.")
+@click.option("--repair", is_flag=True, help="Take back the shards at fault; the next run renders them again.")
 @click.option("--clean", is_flag=True, help="Remove the files of lost attempts, which no manifest row names.")
-def verify(output: str, endpoint_url: str | None, replay: int | None, seed: int, clean: bool) -> int:
+def verify(output: str, endpoint_url: str | None, replay: int | None, seed: int, repair: bool, clean: bool) -> int:
     """Check every file, hash and key of an output against its manifest. Exits 1 on a fault."""
     from jobs.verify import verify
 
-    return verify(output, endpoint_url, num_replays=replay or 0, seed=seed, is_cleaned=clean)
+    return verify(output, endpoint_url, num_replays=replay or 0, seed=seed, is_repaired=repair, is_cleaned=clean)
 
 
 @cli.command()

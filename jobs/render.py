@@ -12,13 +12,20 @@ from jobs.resolve import ignored_columns, remarks, resolve, settled
 from jobs.spec import JobFileError, JobSpec
 from jobs.view import say, watch
 from workflows.job import RenderJob
-from workflows.lease import WhenHeld, hold_output
+from workflows.lease import OutputRemovedError, WhenHeld, hold_output
 from workflows.patience import patiently
 from workflows.plan import Plan, make_plan
 from workflows.progress import Progress
 from workflows.prompts import PromptFile, find_prompt_files
 from workflows.report import write_report
-from workflows.resume import claim_output, claimed_shard_rows, committed_shards, mark_success
+from workflows.resume import (
+    JOB_FILE,
+    claim_output,
+    claimed_shard_rows,
+    committed_shards,
+    mark_success,
+    restore_claim,
+)
 from workflows.status import Tally, tally_output
 from workflows.storage import Storage, StorageFailure, failures_of, storage_errors
 
@@ -43,12 +50,16 @@ def _render(spec: JobSpec, address: str | None, when_held: WhenHeld, *, as_json:
     check_gpus(job, address)
     files = find_prompt_files(job.prompts, job.storage, ignored_columns=ignored_columns(job.recipe.family))
     is_resumed = claim_output(job, spec.model_dump())
-    with hold_output(Storage(job.output, job.storage), job.name, when_held=when_held, say=say) as was_waited:
-        if was_waited:
-            files = find_prompt_files(job.prompts, job.storage, ignored_columns=ignored_columns(job.recipe.family))
-        return _render_held(
-            job, files, address, is_resumed=is_resumed or was_waited, started_at=started_at, as_json=as_json
-        )
+    try:
+        with hold_output(Storage(job.output, job.storage), job.name, when_held=when_held, say=say) as was_waited:
+            if was_waited:
+                files = find_prompt_files(job.prompts, job.storage, ignored_columns=ignored_columns(job.recipe.family))
+            return _render_held(
+                job, files, address, is_resumed=is_resumed or was_waited, started_at=started_at, as_json=as_json
+            )
+    except OutputRemovedError:
+        restore_claim(job, spec.model_dump())
+        raise
 
 
 def _render_held(
@@ -69,6 +80,7 @@ def _render_held(
         progress = _progress_of(job, plan)
         with watch(progress, as_json=as_json):
             render_shards(job, plan, progress)
+    _check_that_all_is_there(job, files)
     tally = settle(job, is_finished=True)
     _summarize(job, tally, progress, time.monotonic() - started_at)
     write_page(job)
@@ -122,6 +134,14 @@ def plan_remaining(job: RenderJob, files: list[PromptFile]) -> Plan:
     storage = Storage(job.output, job.storage)
     with storage_errors(job.output):
         return make_plan(files, committed_shards(storage), claimed_shard_rows(storage, job))
+
+
+def _check_that_all_is_there(job: RenderJob, files: list[PromptFile]) -> None:
+    """Raise OutputRemovedError if what was committed is there no more; waits for storage as the shards do."""
+    with failures_of(job.output):
+        plan = patiently(job.workers.storage_patience, plan_remaining, job, files)
+        if plan.num_shards_remaining or not Storage(job.output, job.storage).exists(JOB_FILE):
+            raise OutputRemovedError(job.output)
 
 
 def introduce(job: RenderJob, plan: Plan, *, is_resumed: bool) -> None:

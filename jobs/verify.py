@@ -10,8 +10,9 @@ from jobs.outputs import Claim, open_output
 from jobs.resolve import ignored_columns
 from workflows.lease import hold_output
 from workflows.leftovers import LIVE_SECONDS, clean
-from workflows.plan import make_plan
+from workflows.plan import Plan, make_plan
 from workflows.prompts import find_prompt_files
+from workflows.repair import take_back
 from workflows.replay import replay_images
 from workflows.resume import committed_shards
 from workflows.storage import Storage, storage_errors
@@ -20,23 +21,29 @@ from workflows.verify import Findings, verify_output
 MAX_LINES = 20  # of each kind of finding
 
 
-def verify(output: str, endpoint_url: str | None, *, num_replays: int, seed: int, is_cleaned: bool) -> int:
+def verify(
+    output: str, endpoint_url: str | None, *, num_replays: int, seed: int, is_repaired: bool, is_cleaned: bool
+) -> int:
     """Print what was checked and found; 1 if anything is missing or wrong."""
     storage, claim = open_output(output, endpoint_url)
     # What an attempt is about to name looks left over: nobody may render while files are removed.
-    with hold_output(storage, f"verify --clean of {claim.name}", say=click.echo) if is_cleaned else nullcontext():
-        findings = _check(storage, claim, is_cleaned=is_cleaned)
+    is_held = is_repaired or is_cleaned
+    with hold_output(storage, f"verify of {claim.name}", say=click.echo) if is_held else nullcontext():
+        findings = _check(storage, claim, is_repaired=is_repaired, is_cleaned=is_cleaned)
     num_different = _print_replays(storage, num_replays, seed) if num_replays else 0
     return 0 if findings.is_whole and not num_different else 1
 
 
-def _check(storage: Storage, claim: Claim, *, is_cleaned: bool) -> Findings:
-    """Check and print, and clean if asked. The parts are listed once: a file of one committed later is no leftover."""
+def _check(storage: Storage, claim: Claim, *, is_repaired: bool, is_cleaned: bool) -> Findings:
+    """Check and print, and remove what is asked. The parts are listed once: a file of a later one is no leftover."""
     with storage_errors(storage.url):
         files = find_prompt_files(claim.prompts, storage.options, ignored_columns=ignored_columns(claim.recipe.family))
         parts = committed_shards(storage)
-        findings = verify_output(storage, make_plan(files, parts, claim.shard_rows), claim.recipe)
+        plan = make_plan(files, parts, claim.shard_rows)
+        findings = verify_output(storage, plan, claim.recipe)
     _print_findings(findings)
+    if is_repaired:
+        _repair(storage, plan, parts, findings)
     if is_cleaned:
         _clean(storage, findings, parts)
     return findings
@@ -53,6 +60,17 @@ def _print_findings(findings: Findings) -> None:
             f"leftovers   {len(findings.leftovers):,} files that no manifest row names (of attempts that were lost)"
         )
         _print_some(findings.leftovers)
+
+
+def _repair(storage: Storage, plan: Plan, parts: list[str], findings: Findings) -> None:
+    """Take back the shards that are at fault and say which."""
+    with storage_errors(storage.url):
+        taken = take_back(storage, plan, parts, findings.shards_at_fault)
+    click.echo(f"taken back  {len(taken):,} shards; the next run of the job renders them again")
+    _print_some(taken)
+    if gone := sorted(set(findings.shards_at_fault).difference(taken)):
+        click.echo(f"kept        {len(gone):,} shards at fault whose prompt file is gone")
+        _print_some(gone)
 
 
 def _clean(storage: Storage, findings: Findings, parts: list[str]) -> None:

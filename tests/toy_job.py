@@ -14,11 +14,11 @@ from actors.recipe import Recipe
 from actors.toy import ToyEngine
 from workflows.commit import Receipt, commit_shard, write_batch
 from workflows.job import RenderJob
+from workflows.parts import read_table
 from workflows.plan import Plan, Shard, make_plan
 from workflows.prompts import find_prompt_files
 from workflows.resume import claim_output, committed_shards
 from workflows.shard import ShardRows, read_shard
-from workflows.status import read_table
 from workflows.storage import Storage
 
 RECIPE = Recipe(

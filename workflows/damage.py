@@ -16,14 +16,14 @@ class DamagedFileError(InputError):
 
 
 @contextmanager
-def damage_errors(what: str) -> Iterator[None]:
-    """Raise DamagedFileError naming `what` for bytes that cannot be decoded; errors of storage pass."""
+def damage_errors(what: str, remedy: str = "") -> Iterator[None]:
+    """Raise DamagedFileError naming `what`, and a remedy, for bytes that cannot be decoded; errors of storage pass."""
     try:
         yield
-    except (pa.ArrowInvalid, tarfile.TarError) as error:
-        raise DamagedFileError(f"{what} cannot be read, it is damaged: {error}") from error
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError, tarfile.TarError) as error:
+        raise DamagedFileError(f"{what} cannot be read, it is damaged: {error}{remedy}") from error
     except OSError as error:
         # Arrow's own OSErrors (a damaged footer or page) have no number, those of storage do.
         if type(error) is not OSError or error.errno is not None:
             raise
-        raise DamagedFileError(f"{what} cannot be read, it is damaged: {error}") from error
+        raise DamagedFileError(f"{what} cannot be read, it is damaged: {error}{remedy}") from error

@@ -16,11 +16,10 @@ import pyarrow.parquet as pq
 
 from actors.recipe import Recipe
 from workflows.completion import completion_of
-from workflows.damage import damage_errors
 from workflows.export_card import CardFacts, dataset_card
 from workflows.export_images import images_by_prompt
 from workflows.export_layouts import EXPORT_LAYOUTS, ExportError, Written
-from workflows.parts import parts_of_shards
+from workflows.parts import part_errors, parts_of_shards
 from workflows.resume import committed_shards, read_claim
 from workflows.status import tally_output
 from workflows.storage import Storage, storage_errors
@@ -101,7 +100,7 @@ def _common_schema(source: Storage, shard_ids: list[str]) -> pa.Schema:
     schemas = []
     for shard_id in shard_ids:
         name = f"manifest/{shard_id}.parquet"
-        with damage_errors(f"{source.url}/{name}"), source.fs.open(source.path(name), "rb") as file:
+        with part_errors(source, name), source.fs.open(source.path(name), "rb") as file:
             schemas.append(pq.read_schema(file).remove_metadata())
     try:
         return pa.unify_schemas(schemas, promote_options="permissive")

@@ -13,8 +13,7 @@ import pyarrow as pa
 
 from workflows.damage import DamagedFileError
 from workflows.layouts import read_pack
-from workflows.parts import NUM_READERS
-from workflows.status import read_table
+from workflows.parts import NUM_READERS, read_table
 from workflows.storage import Storage
 
 LEFT_OUT = ("image", "codes", "latents")  # of the manifest: what has no meaning apart from OUTPUT, or is bulk

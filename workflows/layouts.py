@@ -49,7 +49,7 @@ def read_pack(storage: Storage, file_name: str) -> dict[str, bytes]:
             with tarfile.open(fileobj=io.BytesIO(data)) as tar:
                 files = ((member.name, tar.extractfile(member)) for member in tar)
                 return {name: file.read() for name, file in files if file is not None}
-        table = pq.read_table(pa.BufferReader(data))
+        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
     members = {entry["path"]: entry["bytes"] for entry in table["image"].to_pylist()}
     return members | {e["path"]: e["bytes"] for e in table["latents"].to_pylist() if e is not None}
 
@@ -72,8 +72,9 @@ def write_pack(storage: Storage, layout: str, shard_id: str, packed: dict[str, b
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
+    """A Parquet file with a checksum for each page, by which a damaged one is found."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     data: bytes = sink.getvalue().to_pybytes()
     return data
 

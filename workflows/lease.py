@@ -42,6 +42,13 @@ class OutputInUseError(JobFailure):
     """Another run renders into this output at this moment, or took it over from this one."""
 
 
+class OutputRemovedError(JobFailure):
+    """Somebody removed files of the output while this run held it."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"files of {url} were removed while it was rendered: the next run renders what is gone again")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Holder:
     """Who holds an output: for people, and to tell a process of this machine that has died from one that lives.
@@ -76,7 +83,7 @@ def hold_output(
 
     Raises OutputInUseError naming the holder if there is one and it is not waited for. If another run takes the lease
     over in mid-block (this process stood still, or was cut off, for too long), the main thread is interrupted as by a
-    Ctrl-C, and that becomes an OutputInUseError.
+    Ctrl-C, and that becomes an OutputInUseError; if the lease is gone with the output, an OutputRemovedError.
     """
     if when_held == "ignore":
         yield False
@@ -90,13 +97,12 @@ def hold_output(
         with _heeding_interrupts(renewal):
             yield was_waited
     except KeyboardInterrupt:
-        if renewal.taken_by is None:
+        if renewal.loss is None:
             raise
-        reason = f"{storage.url} was taken over by {renewal.taken_by}: this run had shown no life for too long"
-        raise OutputInUseError(reason) from None
+        raise renewal.loss from None
     finally:
         renewal.stop()
-        _release(storage, number)
+        _release(storage, number, mine)
 
 
 def _acquire(storage: Storage, mine: Holder, when_held: WhenHeld, say: Callable[[str], None]) -> tuple[int, bool]:
@@ -134,26 +140,36 @@ def _is_over(storage: Storage, number: int, data: bytes) -> bool:
 
 
 class _Renewal(threading.Thread):
-    """Writes the lease again and again, until it is stopped or sees that somebody took it over."""
+    """Writes the lease again and again, until it is stopped or sees that it is another's or gone."""
 
     def __init__(self, storage: Storage, number: int, mine: Holder) -> None:
         super().__init__(daemon=True, name="lease")
         self._storage, self._number, self._mine = storage, number, mine
         self._stopped = threading.Event()
-        self.taken_by: Holder | None = None
+        self.loss: JobFailure | None = None
 
     def run(self) -> None:
         while not self._stopped.wait(RENEW_SECONDS):
             try:
-                number, data = _newest(self._storage)
-                if number > self._number and data is not None:
-                    self.taken_by = _holder(data)
+                self.loss = self._look()
+                if self.loss is not None:
                     _interrupt_main()
                     return
                 self._storage.write(_name(self._number), _bytes(replace(self._mine, renewed=_now())))
             except Exception as error:
                 if not is_transient(error):
                     raise
+
+    def _look(self) -> JobFailure | None:
+        """How the lease was lost, if it was."""
+        number, data = _newest(self._storage)
+        if data is None:  # a run that takes it over removes this lease after it has written its own
+            return OutputRemovedError(self._storage.url)
+        holder = _holder(data)
+        if number <= self._number and holder.token in ("", self._mine.token):
+            return None
+        reason = "this run had shown no life for too long" if number > self._number else "the folder had been emptied"
+        return OutputInUseError(f"{self._storage.url} was taken over by {holder}: {reason}")
 
     def stop(self) -> None:
         self._stopped.set()
@@ -169,7 +185,7 @@ def _heeding_interrupts(renewal: _Renewal) -> Iterator[None]:
         return
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        if renewal.taken_by is not None:
+        if renewal.loss is not None:
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)
@@ -199,10 +215,13 @@ def _newest(storage: Storage) -> tuple[int, bytes | None]:
         return number, None
 
 
-def _release(storage: Storage, number: int) -> None:
-    """Give the lease back; where storage is away, it expires."""
+def _release(storage: Storage, number: int, mine: Holder) -> None:
+    """Give the lease back, unless another run's has taken its place; where storage is away, it expires."""
     try:
-        storage.remove(_name(number))
+        if _holder(storage.read(_name(number))).token == mine.token:
+            storage.remove(_name(number))
+    except FileNotFoundError:
+        pass
     except Exception as error:
         if not is_transient(error):
             raise
@@ -229,7 +248,7 @@ def _holder(data: bytes) -> Holder:
     try:
         return Holder(**{key: value for key, value in json.loads(data).items() if key in known})
     except (ValueError, AttributeError):
-        return Holder(job="a run of another version", machine="")
+        return Holder(token="", job="a run of another version", machine="")
 
 
 def _machine() -> str:

@@ -23,6 +23,10 @@ LOSSES = (
 )
 
 
+class DriverNodeLostError(JobFailure):
+    """The Ray node that the driver works through is gone, and all that it was told with it."""
+
+
 class PaintingFailedError(RuntimeError):
     """An actor or its engine failed over what it was asked to paint: `cause` says how. The rows may be to blame."""
 
@@ -82,4 +86,6 @@ def first_of(group: BaseException) -> BaseException:
     """The first real error of a task group: what the others were cancelled for. A bug keeps its remote traceback."""
     while isinstance(group, BaseExceptionGroup):
         group = group.exceptions[0]
+    if isinstance(cause_of(group), ray_errors.LocalRayletDiedError):
+        return DriverNodeLostError("Ray ended on the driver's own machine (its raylet died); its log has the reason")
     return cause_of(group) if isinstance(cause_of(group), InputError | JobFailure) else group

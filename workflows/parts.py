@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from workflows.damage import damage_errors
@@ -57,5 +59,18 @@ def manifest_name(part: str) -> str:
 
 
 def read_footer(storage: Storage, name: str) -> pq.FileMetaData:
-    with damage_errors(f"{storage.url}/{name}"), storage.fs.open(storage.path(name), "rb") as file:
+    with part_errors(storage, name), storage.fs.open(storage.path(name), "rb") as file:
         return pq.read_metadata(file)
+
+
+def read_table(storage: Storage, name: str, columns: list[str] | None = None) -> pa.Table:
+    """A part, or rejected rows. Raises FileNotFoundError or DamagedFileError; each page that is read is checked."""
+    data = storage.read(name)
+    with part_errors(storage, name):
+        return pq.read_table(pa.BufferReader(data), columns=columns, page_checksum_verification=True)
+
+
+def part_errors(storage: Storage, name: str) -> AbstractContextManager[None]:
+    """Raise DamagedFileError for a part, or rejected rows, that cannot be read, and say what there is to do."""
+    remedy = f"; `janus-batch verify {storage.url} --repair` takes such shards back, for the next run to render again"
+    return damage_errors(f"{storage.url}/{name}", remedy)

@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from workflows.parts import NUM_READERS, rejected_files
-from workflows.status import read_table
+from workflows.parts import NUM_READERS, read_table, rejected_files
 from workflows.storage import Storage
 
 MAX_KINDS = 200

@@ -13,8 +13,9 @@ from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
 from workflows.encode import EXTENSIONS, encode_image
 from workflows.layouts import read_image
+from workflows.parts import read_table
 from workflows.resume import committed_shards
-from workflows.status import count_rows, read_table
+from workflows.status import count_rows
 from workflows.storage import Storage
 
 

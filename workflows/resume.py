@@ -30,18 +30,22 @@ def claim_output(job: RenderJob, wish: dict[str, Any]) -> bool:
     differs and both values; StorageError if the output cannot be written.
     """
     storage = Storage(job.output, job.storage, is_first_contact=True)
-    text = json.dumps(_claim_of(job, wish), indent=2, ensure_ascii=False) + "\n"
     with storage_errors(job.output):
         if not storage.exists(JOB_FILE):
             if storage.names("manifest"):
                 raise StorageError(f"{job.output} holds a manifest and no {JOB_FILE}: it is no output of janus-batch")
             _check_that_the_first_wins(storage)
-            if storage.create(JOB_FILE, text.encode()):
+            if storage.create(JOB_FILE, _claim_of(job, wish)):
                 return False
         claim = read_claim(storage)
         _check_same_job(job, claim)
         storage.remove(SUCCESS_FILE)
         return True
+
+
+def restore_claim(job: RenderJob, wish: dict[str, Any]) -> None:
+    """Write job.json of an output that this job holds and that lost it, so that the next run finds it resumable."""
+    Storage(job.output, job.storage).create(JOB_FILE, _claim_of(job, wish))
 
 
 def check_claim(job: RenderJob, *, ignore: tuple[str, ...] = ()) -> None:
@@ -92,8 +96,8 @@ def _check_that_the_first_wins(storage: Storage) -> None:
         )
 
 
-def _claim_of(job: RenderJob, wish: dict[str, Any]) -> dict[str, Any]:
-    return {
+def _claim_of(job: RenderJob, wish: dict[str, Any]) -> bytes:
+    claim = {
         "janus_batch": _own_version(),
         "name": job.name,
         "created_at": _now(),
@@ -105,6 +109,7 @@ def _claim_of(job: RenderJob, wish: dict[str, Any]) -> dict[str, Any]:
         CONDITIONAL_CREATE: job.storage.get(CONDITIONAL_CREATE, True),
         "job_file": wish,
     }
+    return (json.dumps(claim, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _check_same_job(job: RenderJob, claim: dict[str, Any], ignore: tuple[str, ...] = ()) -> None:
@@ -120,6 +125,11 @@ def _check_same_job(job: RenderJob, claim: dict[str, Any], ignore: tuple[str, ..
                 f"{job.output} was begun with {field} = {json.dumps(theirs.get(field))}, this job has "
                 f"{json.dumps(ours)}; finish it with the old value or render into another output folder"
             )
+    for field in sorted(theirs.keys() - job.pinned().keys()):
+        raise OtherJobError(
+            f"{job.output} was begun with {field} = {json.dumps(theirs[field])}, which version {_own_version()} of "
+            f"janus-batch does not know; finish it with the version it was begun with ({claim.get('janus_batch')})"
+        )
 
 
 def _own_version() -> str:

@@ -12,11 +12,10 @@ from dataclasses import replace
 
 from actors.request import ImageRequest
 from workflows.job import RenderJob
-from workflows.parts import last_parts, rejected_file, rejected_files
+from workflows.parts import last_parts, read_table, rejected_file, rejected_files
 from workflows.plan import RetryPlan, Shard, part_id, shard_of, split_part_id
 from workflows.prompts import PromptFile
 from workflows.shard import RejectedRow, ShardRows, read_shard
-from workflows.status import read_table
 from workflows.storage import Storage
 
 

@@ -13,8 +13,7 @@ import pyarrow as pa
 
 from workflows.commit import MANIFEST_SCHEMA
 from workflows.flags import FLAG_NAMES, FLAGS, LOOKALIKE, hash_values
-from workflows.parts import NUM_READERS
-from workflows.status import read_table
+from workflows.parts import NUM_READERS, read_table
 from workflows.storage import Storage
 from workflows.survey import STATISTICS, ShardCount, Survey
 from workflows.thumbnails import read_thumbnails

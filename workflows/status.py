@@ -7,11 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from workflows.damage import damage_errors
-from workflows.parts import NUM_READERS, read_footer, rejected_files
+from workflows.parts import NUM_READERS, read_footer, read_table, rejected_files
 from workflows.plan import split_part_id
 from workflows.resume import committed_shards
 from workflows.storage import Storage, storage_errors
@@ -53,10 +49,3 @@ def _count_reasons(storage: Storage, name: str) -> Counter[str]:
 
 def count_rows(storage: Storage, name: str) -> int:
     return int(read_footer(storage, name).num_rows)
-
-
-def read_table(storage: Storage, name: str, columns: list[str] | None = None) -> pa.Table:
-    """One Parquet file of an output. Raises FileNotFoundError or DamagedFileError."""
-    data = storage.read(name)
-    with damage_errors(f"{storage.url}/{name}"):
-        return pq.read_table(pa.BufferReader(data), columns=columns)

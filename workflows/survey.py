@@ -17,9 +17,8 @@ import pyarrow.compute as pc
 
 from workflows.flags import FLAGS, LOOKALIKE, hash_values, lookalikes
 from workflows.pace import Pace
-from workflows.parts import NUM_READERS
+from workflows.parts import NUM_READERS, read_table
 from workflows.plan import split_part_id
-from workflows.status import read_table
 from workflows.storage import Storage
 
 # The largest value of each statistic, for the histograms; all begin at 0.

@@ -9,14 +9,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+
 from actors.recipe import Recipe
 from workflows.damage import DamagedFileError
 from workflows.layouts import read_pack
 from workflows.leftovers import find_leftovers
-from workflows.parts import NUM_READERS, manifest_name, parts_of_shards, rejected_file
-from workflows.plan import Plan, row_range
+from workflows.parts import (
+    NUM_READERS,
+    manifest_name,
+    part_errors,
+    parts_of_shards,
+    read_table,
+    rejected_file,
+)
+from workflows.plan import Plan, row_range, split_part_id
 from workflows.resume import committed_shards
-from workflows.status import read_table
 from workflows.storage import Storage
 
 COLUMNS = ["image_id", "prompt_id", "image_index", "cfg_weight", "image", "image_sha256", "latents"]
@@ -24,12 +32,16 @@ COLUMNS = ["image_id", "prompt_id", "image_index", "cfg_weight", "image", "image
 
 @dataclass(kw_only=True, slots=True)
 class Findings:
-    """What was checked and what is wrong: `faults` make an output unfit, `leftovers` are files no row names."""
+    """What was checked and what is wrong: `faults` make an output unfit, `leftovers` are files no row names.
+
+    `shards_at_fault` are the ids of the shards whose own files are at fault.
+    """
 
     num_images: int = 0
     num_rejected: int = 0
     num_missing: int = 0
     faults: list[str] = field(default_factory=list)
+    shards_at_fault: list[str] = field(default_factory=list)
     leftovers: list[str] = field(default_factory=list)
 
     @property
@@ -47,10 +59,11 @@ def verify_output(storage: Storage, plan: Plan, recipe: Recipe) -> Findings:
         for part in readers.map(lambda parts: _check_shard(storage, parts, recipe), parts_of_shards(parts)):
             findings.num_images += part.num_images
             findings.num_rejected += part.num_rejected
-            findings.faults += part.faults
+            faults = part.faults + [f"{name} is missing" for name in sorted(part.latents - names)]
+            findings.faults += faults
+            findings.shards_at_fault += [part.shard_id] if faults else []
             keys.update(part.keys)
             named |= part.files | part.latents | part.rejected_files
-            findings.faults += [f"{name} is missing" for name in sorted(part.latents - names)]
     findings.faults += [_twice(key, count) for key, count in keys.items() if count > 1]
     findings.leftovers = find_leftovers(storage, named, parts)
     findings.num_missing = (plan.num_rows - plan.num_rows_committed) * recipe.images_per_row
@@ -61,6 +74,7 @@ def verify_output(storage: Storage, plan: Plan, recipe: Recipe) -> Findings:
 class _Checked:
     """What one shard's check found."""
 
+    shard_id: str
     num_images: int = 0
     num_rejected: int = 0
     faults: list[str]
@@ -72,12 +86,12 @@ class _Checked:
 
 def _check_shard(storage: Storage, parts: list[str], recipe: Recipe) -> _Checked:
     """Check the files and the arithmetic of one committed shard, given its parts."""
-    rejected_name = None
+    (shard_id, _), rejected_name = split_part_id(parts[0]), None
     try:
-        rows = [row for part in parts for row in read_table(storage, manifest_name(part), COLUMNS).to_pylist()]
+        rows = [row for part in parts for row in _read_part(storage, part)]
         rejected_name = rejected_file(storage, parts[-1])
     except DamagedFileError as error:
-        return _Checked(faults=[str(error)])
+        return _Checked(shard_id=shard_id, faults=[str(error)])
     places: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         places[row["image"].partition("#")[0]].append(row)
@@ -91,6 +105,7 @@ def _check_shard(storage: Storage, parts: list[str], recipe: Recipe) -> _Checked
     except DamagedFileError as error:
         faults.append(str(error))
     return _Checked(
+        shard_id=shard_id,
         num_images=len(rows),
         num_rejected=sum(row["num_images"] for row in rejected),
         faults=faults,
@@ -99,6 +114,17 @@ def _check_shard(storage: Storage, parts: list[str], recipe: Recipe) -> _Checked
         latents={row["latents"].partition("#")[0] for row in rows if row["latents"]},
         rejected_files={rejected_name} if rejected_name else set(),
     )
+
+
+def _read_part(storage: Storage, part: str) -> list[dict[str, Any]]:
+    """The rows of a part of the manifest. It is read whole, since each page has its checksum."""
+    name = manifest_name(part)
+    table = read_table(storage, name)
+    with part_errors(storage, name):
+        if missing := set(COLUMNS).difference(table.column_names):
+            raise pa.ArrowInvalid(f"it has no column {min(missing)}")
+        rows: list[dict[str, Any]] = table.select(COLUMNS).to_pylist()
+        return rows
 
 
 def _check_counts(

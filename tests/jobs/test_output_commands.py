@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,65 @@ def test_many_faults_are_counted_and_some_shown(command: Command) -> None:
 def answers_to(job: RenderJob, rows: ShardRows) -> list[Answer]:
     """What the toy engine paints of a shard."""
     return [answer for batch in Painter(ToyEngine(job.recipe)).paint(rows.requests) for answer in batch]
+
+
+# ---- verify --repair -------------------------------------------------------------------------------------------------
+
+
+def flip(data: bytes) -> bytes:
+    return data[:500] + b"damage" + data[506:]
+
+
+@pytest.mark.parametrize(
+    ("folder", "damage"),
+    [
+        ("images", None),
+        ("images", flip),
+        ("rejected", None),
+        ("manifest", flip),
+        ("manifest", lambda data: b""),
+        ("manifest", lambda data: data[:1000]),
+    ],
+)
+def test_what_is_gone_or_damaged_is_taken_back_and_rendered_again_to_the_same_bytes(
+    command: Command, folder: str, damage: Callable[[bytes], bytes] | None
+) -> None:
+    finish(job := job_of(command))
+    before = {row["image_id"]: row["image_sha256"] for row in manifest_of(job)}
+    storage = Storage(job.output)
+    name = next(name for name in storage.walk(folder))
+    if damage is None:
+        storage.remove(name)
+    else:
+        storage.write(name, damage(storage.read(name)))
+
+    code, out, _ = command("verify", job.output, "--repair")
+
+    assert code == 1
+    assert "faults      1\n" in out
+    assert "\ntaken back  1 shards; the next run of the job renders them again\n" in out
+    assert command("status", job.output)[0] == 1
+    render(job)
+    assert {row["image_id"]: row["image_sha256"] for row in manifest_of(job)} == before
+    assert command("verify", job.output, "--clean")[0] == 0
+
+
+def test_a_shard_that_cannot_be_rendered_again_is_not_taken_back(command: Command) -> None:
+    for name in "ab":
+        write_prompts(command.folder / f"prompts/{name}.parquet", {"prompt": [name]})
+    command.write(prompts=str(command.folder / "prompts"))
+    finish(job := job_of(command))
+    storage = Storage(job.output)
+    first, *_ = storage.walk("images")
+    storage.remove(first)
+    (command.folder / "prompts/a.parquet").unlink()
+
+    code, out, _ = command("verify", job.output, "--repair")
+
+    assert code == 1
+    assert "taken back  0 shards" in out
+    assert "kept        1 shards at fault whose prompt file is gone\n" in out
+    assert len(storage.names("manifest")) == 2
 
 
 # ---- verify --clean --------------------------------------------------------------------------------------------------

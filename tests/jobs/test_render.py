@@ -103,6 +103,22 @@ def test_a_run_that_is_killed_is_finished_by_the_same_command(
 
 @pytest.mark.ray
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_ray_that_dies_under_a_run_is_told_in_one_line(tmp_path: Path, job_file: Path, sessions: list[int]) -> None:
+    driver = start("render", job_file)
+    sessions.append(driver.pid)
+    wait_until(lambda: num_committed(tmp_path) >= 1, driver)
+    (raylet,) = (process for process, name in processes_of(driver.pid).items() if name == "raylet")
+    os.kill(raylet, signal.SIGKILL)
+    ended = finish(driver)
+
+    assert ended.returncode == 1
+    assert "janus-batch: Ray ended on the driver's own machine" in ended.stderr
+    assert "the same command goes on where this one stopped\n" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.ray
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_ray_that_a_run_starts_listens_on_this_machine_only(
     tmp_path: Path, job_file: Path, sessions: list[int]
 ) -> None:

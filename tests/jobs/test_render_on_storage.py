@@ -148,6 +148,29 @@ def test_a_store_that_takes_connections_and_never_answers_is_waited_for(
     assert hashes_of(prompts, output, s3_server.storage_options) == calm_hashes(prompts, tmp_path)
 
 
+# ---- removed ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folder", [".", "manifest"])
+def test_an_output_that_is_removed_in_mid_run_is_no_success_and_the_same_command_makes_it_again(
+    tmp_path: Path, prompts: str, address: str, folder: str
+) -> None:
+    output = tmp_path / "out"
+    job_file = write_job(tmp_path / "job.yaml", prompts, output, workers=WORKERS, shard_rows=SHARD_ROWS)
+    driver = start("render", job_file, "--address", address)
+    wait_until(lambda: len(list((output / "manifest").glob("*.parquet"))) >= 2, driver)
+    (output / folder).rename(tmp_path / "removed")
+    removed = finish(driver)
+    again = run("render", job_file, "--address", address)
+
+    assert removed.returncode == 1
+    assert f"janus-batch: files of {output} were removed while it was rendered: " in removed.stderr
+    assert "Traceback" not in removed.stderr
+    assert again.returncode == 0, again.stderr
+    assert hashes_of(prompts, output) == calm_hashes(prompts, tmp_path)
+    assert run("verify", output).returncode == 0
+
+
 # ---- prompts that grow -----------------------------------------------------------------------------------------------
 
 

@@ -27,11 +27,10 @@ from workflows import commit
 from workflows.commit import commit_shard, write_batch
 from workflows.job import Images, RenderJob
 from workflows.layouts import read_image
-from workflows.parts import rejected_file
+from workflows.parts import read_table, rejected_file
 from workflows.plan import Shard
 from workflows.resume import committed_shards
 from workflows.shard import ShardRows, read_shard
-from workflows.status import read_table
 from workflows.storage import Storage
 from workflows.verify import verify_output
 

@@ -17,7 +17,7 @@ import pytest
 from tests.command import ROOT
 from tests.servers.process import dies_with_parent
 from workflows import lease
-from workflows.lease import Holder, OutputInUseError, hold_output
+from workflows.lease import Holder, OutputInUseError, OutputRemovedError, hold_output
 from workflows.storage import Storage
 
 HOLD = """
@@ -198,6 +198,27 @@ def test_a_run_that_lost_its_lease_while_it_stood_still_ends(storage: Storage, c
     finally:
         signal.signal(signal.SIGINT, before)
     assert lease_files(storage) == ["_lease.000002.json"]
+
+
+@pytest.mark.parametrize("next_run", [None, of_another_machine()], ids=["nobody", "another run"])
+def test_a_run_whose_output_is_removed_ends(storage: Storage, next_run: bytes | None) -> None:
+    """Else it would go on committing into a folder that may be another job's by then."""
+
+    def lose_it() -> None:
+        with hold_output(storage, "mine"):
+            storage.remove("_lease.000001.json")
+            if next_run:
+                storage.create("_lease.000001.json", next_run)
+            time.sleep(60)
+
+    if next_run:
+        with pytest.raises(OutputInUseError, match=r"taken over by nightly on gpu-7 .*: the folder had been emptied"):
+            lose_it()
+        assert storage.read("_lease.000001.json") == next_run
+    else:
+        with pytest.raises(OutputRemovedError, match=r"files of \S+/out were removed while it was rendered"):
+            lose_it()
+        assert lease_files(storage) == []
 
 
 def test_a_holder_that_was_stopped_and_goes_on_learns_that_it_lost(

@@ -116,6 +116,19 @@ def test_another_job_is_refused_with_the_field_and_both_values(
     assert bytes_of(job.output) == before
 
 
+@pytest.mark.parametrize("section", ["recipe", "images"])
+def test_an_output_of_a_later_version_with_a_setting_of_its_own_is_refused(job: RenderJob, section: str) -> None:
+    claim_output(job, {})
+    path = Path(job.output, "job.json")
+    claim = json.loads(path.read_text())
+    claim[section]["sharpness"] = 3
+    path.write_text(json.dumps({**claim, "janus_batch": "9.1.0"}))
+
+    refusal = rf"begun with {section}.sharpness = 3, which version \S+ of .* does not know; .* begun with \(9.1.0\)"
+    with pytest.raises(OtherJobError, match=refusal):
+        claim_output(job, {})
+
+
 def test_a_look_at_a_claim_can_leave_fields_out_and_changes_nothing(job: RenderJob) -> None:
     check_claim(job)  # an output that is not begun is anybody's
     assert not Path(job.output).exists()

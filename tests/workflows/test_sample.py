@@ -9,9 +9,9 @@ import pytest
 
 from tests import toy_job
 from workflows.layouts import parquet_bytes
+from workflows.parts import read_table
 from workflows.resume import committed_shards
 from workflows.sample import MAX_PACKS, MIN_SEEDS, choose_pictures, load_pictures, spread
-from workflows.status import read_table
 from workflows.storage import Storage
 from workflows.survey import NUM_WORST, ShardCount, Survey, survey_manifest
 

@@ -11,8 +11,10 @@ import pytest
 
 from tests.servers.s3 import S3Server
 from tests.toy_job import bytes_of, make_job, manifest_of, plan_job, recipe, render, write_prompts
+from workflows.damage import DamagedFileError
 from workflows.job import Images, RenderJob
 from workflows.layouts import LAYOUTS
+from workflows.parts import read_table
 from workflows.storage import Storage
 from workflows.verify import Findings, verify_output
 
@@ -144,6 +146,36 @@ def test_a_part_that_is_damaged_is_named_and_the_others_are_checked(job: RenderJ
     assert len(findings.faults) == 2
     assert findings.faults[0].startswith(f"{job.output}/{folder}/{first} cannot be read, it is damaged: ")
     assert findings.faults[1].endswith(" is missing")
+
+
+def test_a_bit_that_flips_in_a_page_of_a_part_is_found_or_changes_no_row(job: RenderJob) -> None:
+    """By the checksum of the page: a PNG has its SHA-256 in the manifest, and nothing holds one of the manifest."""
+    storage, name = Storage(job.output), "manifest/" + Storage(job.output).names("manifest")[0]
+    good, table = storage.read(name), read_table(storage, name)
+    num_pages_bytes = len(good) - 8 - int.from_bytes(good[-8:-4], "little")  # before the footer
+    num_found = 0
+    for place in range(4, num_pages_bytes, 7):
+        storage.write(name, good[:place] + bytes([good[place] ^ 1 << place % 8]) + good[place + 1 :])
+        try:
+            assert read_table(storage, name).equals(table)  # a header says some things that no reader needs
+        except DamagedFileError:
+            num_found += 1
+
+    assert num_found > num_pages_bytes / 7 / 2
+    storage.write(name, good[:place] + b"\0" * 4 + good[place + 4 :])
+    (fault,) = verify(job).faults
+    assert fault.startswith(f"{job.output}/{name} cannot be read, it is damaged: ")
+    assert f"`janus-batch verify {job.output} --repair`" in fault
+
+
+@pytest.mark.parametrize("new_name", [b"imagf_sha256", b"\xffmage_sha256"])
+def test_a_column_that_lost_its_name_is_named(job: RenderJob, new_name: bytes) -> None:
+    storage, name = Storage(job.output), "manifest/" + Storage(job.output).names("manifest")[0]
+    storage.write(name, storage.read(name).replace(b"image_sha256", new_name))
+
+    (fault,) = verify(job).faults
+
+    assert fault.startswith(f"{job.output}/{name} cannot be read, it is damaged: ")
 
 
 def test_a_part_of_rejected_rows_that_is_gone_is_named(job: RenderJob) -> None:
