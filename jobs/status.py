@@ -50,6 +50,8 @@ def _print_facts(facts: dict[str, Any]) -> None:
         f"remaining  {facts['num_images_remaining']:,} images of {facts['num_rows_remaining']:,} prompts "
         f"in {facts['num_shards_remaining']:,} shards"
     )
+    if not facts["num_rows_remaining"] and not facts["is_finished"]:
+        click.echo("           the job was not ended: the next run looks at all of it once more and marks it finished")
     click.echo(f"rejected   {facts['num_rejected']:,} images")
     for reason, count in list(facts["reasons"].items())[:10]:
         click.echo(f"  {count:>6,}  {reason}")

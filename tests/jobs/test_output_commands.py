@@ -93,6 +93,15 @@ def test_status_of_a_finished_output_succeeds(command: Command) -> None:
     }
 
 
+def test_status_says_why_an_output_with_nothing_left_is_not_finished(command: Command) -> None:
+    render(job := job_of(command))
+
+    code, out, _ = command("status", job.output)
+
+    assert code == 1
+    assert "remaining  0 images of 0 prompts in 0 shards\n           the job was not ended: the next run" in out
+
+
 def test_a_finished_output_to_whose_prompts_a_file_was_added_is_unfinished(command: Command) -> None:
     write_prompts(command.folder / "prompts/a.parquet", {"prompt": ["a"]})
     command.write(prompts=str(command.folder / "prompts"))
