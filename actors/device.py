@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import torch
 
+# A dtype of the job file -> what the checkpoint is loaded in. The Janus engine makes fp8 of it afterwards.
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "fp8": torch.bfloat16}
+
 
 def find_device() -> tuple[torch.device, str]:
     """The device and the name that the manifest gives it: the GPU's, or the CPU's instruction set (`cpu AVX2`)."""

@@ -21,13 +21,14 @@ class Family:
 
     `engine` is `module:class`. `sampler` names the algorithm and its version and is written into every manifest row:
     it changes when the same request would get other bytes. `settings` are the sampling keys the family takes beside
-    the common ones, with their defaults.
+    the common ones, with their defaults, `dtypes` what its models run in.
     """
 
     engine: str
     sampler: str
     default_cfg_weight: float
     settings: dict[str, float | int | str]
+    dtypes: tuple[str, ...] = ("float32", "bfloat16")
 
 
 FAMILIES: dict[str, Family] = {
@@ -36,6 +37,7 @@ FAMILIES: dict[str, Family] = {
         sampler="janus-2",
         default_cfg_weight=5.0,
         settings={"temperature": 1.0},
+        dtypes=("float32", "bfloat16", "fp8"),
     ),
     "janusflow": Family(
         engine="actors.janusflow:JanusFlowEngine",

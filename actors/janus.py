@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from actors.decode_loop import CodeModel, DecodeLoop, PromptState
-from actors.device import find_device, to_compute_dtype
+from actors.device import DTYPES, find_device, to_compute_dtype
 from actors.guidance import is_guided, is_inside
 from actors.linear import Mlp
 from actors.llama import Llama
@@ -74,7 +74,7 @@ class JanusEngine:
         grid_size: int | None = None,
         weights: dict[str, torch.Tensor] | None = None,
     ) -> None:
-        dtype = getattr(torch, recipe.dtype)
+        dtype = DTYPES[recipe.dtype]
         self.torch_device, self.device = find_device()
         self.cfg_interval = recipe.cfg_interval
         self.shape = read_shape(json.loads((Path(folder) / "config.json").read_text("utf-8")))
@@ -85,7 +85,7 @@ class JanusEngine:
             weights = load_weights(folder, "janus", dtype=dtype, device=self.torch_device)
         weights = to_compute_dtype(weights)
         with torch.inference_mode():
-            llama = Llama(weights, self.shape.llama)
+            llama = Llama(weights, self.shape.llama, is_fp8=recipe.dtype == "fp8")
             self.vq = load_vq_decoder(weights, self.shape.vq)
             head = Mlp(weights, "gen_head.output_mlp_projector", "gen_head.vision_head")
             aligner = Mlp(weights, "gen_aligner.layers.0", "gen_aligner.layers.2")

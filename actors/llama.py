@@ -9,12 +9,13 @@ of those, D channels of a head, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
 
+from actors.fp8 import Fp8GatedLinear, Fp8Linear
 from actors.linear import GatedLinear, Linear
 from actors.model_shape import LlamaShape
 
@@ -22,25 +23,31 @@ SEGMENT = 64  # the cache is read in whole segments: fewer shapes, and the same 
 
 _PREFIX = "language_model.model."
 
+Matrix = Callable[[torch.Tensor], torch.Tensor]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Layer:
     attention_norm_C: torch.Tensor
-    qkv: Linear  # [(K*G + K + K) * D, C]: query, key and value heads in one matrix
-    out: Linear
+    qkv: Matrix  # [(K*G + K + K) * D, C]: query, key and value heads in one matrix
+    out: Matrix
     mlp_norm_C: torch.Tensor
-    gate_up: GatedLinear
-    down: Linear
+    gate_up: Matrix
+    down: Matrix
 
 
 class Llama:
-    """The decoder, from a checkpoint's tensors under their original-layout names, which are taken out of `weights`."""
+    """The decoder, from a checkpoint's tensors under their original-layout names, which are taken out of `weights`.
 
-    def __init__(self, weights: MutableMapping[str, torch.Tensor], shape: LlamaShape) -> None:
+    With `is_fp8` the layers' matrices are in fp8. Raises CheckpointError where the device has none.
+    """
+
+    def __init__(self, weights: MutableMapping[str, torch.Tensor], shape: LlamaShape, *, is_fp8: bool = False) -> None:
         self.shape = shape
         self.embedding_VC = weights.pop(f"{_PREFIX}embed_tokens.weight")
         self.norm_C = weights.pop(f"{_PREFIX}norm.weight")
-        self.layers = [_read_layer(weights, f"{_PREFIX}layers.{index}.") for index in range(shape.num_layers)]
+        prefixes = [f"{_PREFIX}layers.{index}." for index in range(shape.num_layers)]
+        self.layers = [_read_layer(weights, prefix, is_fp8) for prefix in prefixes]
         self.device, self.dtype = self.embedding_VC.device, self.embedding_VC.dtype
         # A CPU attends in float32: its bfloat16 batched products are 3 times slower than float32 ones.
         self.cache_dtype = torch.float32 if self.device.type == "cpu" else self.dtype
@@ -141,15 +148,18 @@ def _rotary_tables(shape: LlamaShape, device: torch.device, dtype: torch.dtype) 
     return torch.cat((cos, cos), -1).to(device, dtype), torch.cat((-sin, sin), -1).to(device, dtype)
 
 
-def _read_layer(weights: MutableMapping[str, torch.Tensor], prefix: str) -> _Layer:
+def _read_layer(weights: MutableMapping[str, torch.Tensor], prefix: str, is_fp8: bool) -> _Layer:
+    linear: Callable[[torch.Tensor], Matrix] = Fp8Linear if is_fp8 else Linear
+    gated: Callable[[torch.Tensor, torch.Tensor], Matrix] = Fp8GatedLinear if is_fp8 else GatedLinear
+
     def take(name: str) -> torch.Tensor:
         return weights.pop(f"{prefix}{name}.weight")
 
     return _Layer(
         attention_norm_C=take("input_layernorm"),
-        qkv=Linear(torch.cat([take(f"self_attn.{name}_proj") for name in "qkv"])),
-        out=Linear(take("self_attn.o_proj")),
+        qkv=linear(torch.cat([take(f"self_attn.{name}_proj") for name in "qkv"])),
+        out=linear(take("self_attn.o_proj")),
         mlp_norm_C=take("post_attention_layernorm"),
-        gate_up=GatedLinear(take("mlp.gate_proj"), take("mlp.up_proj")),
-        down=Linear(take("mlp.down_proj")),
+        gate_up=gated(take("mlp.gate_proj"), take("mlp.up_proj")),
+        down=linear(take("mlp.down_proj")),
     )

@@ -91,19 +91,25 @@ def _measure(
 ) -> list[Point]:
     """Render the sweep and judge every picture of it."""
     output = folder / f"renders-{label.replace(' ', '-').replace(',', '')}"
-    prompts = folder / "prompts.parquet"
+    rows, pixels = render_scenes({"checkpoint": checkpoint}, scenes, arguments.weights, arguments.images, output)
+    return [point_of(label, weight, rows, pixels, scenes) for weight in arguments.weights]
+
+
+def render_scenes(
+    model: dict[str, Any], scenes: dict[str, Scene], weights: Sequence[float], num_images: int, output: Path
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """The manifest and the pictures of a job of `num_images` of each scene at each weight."""
+    prompts = output.with_name("prompts.parquet")
     pq.write_table(pa.table({"id": list(scenes), "prompt": [describe(scene) for scene in scenes.values()]}), prompts)
     spec = {
         "prompts": str(prompts),
         "output": str(output),
-        "model": {"checkpoint": checkpoint, "allow_faults": True},
-        "sampling": {"cfg_weight": list(arguments.weights), "images_per_prompt": arguments.images},
+        "model": {**model, "allow_faults": True},
+        "sampling": {"cfg_weight": list(weights), "images_per_prompt": num_images},
         "images": {"layout": "parquet"},
     }
     render(check_fields(spec), address=None)
-    rows = pyarrow.dataset.dataset(output / "manifest").to_table().to_pylist()
-    pixels = _read_pictures(output)
-    return [_point(label, weight, rows, pixels, scenes) for weight in arguments.weights]
+    return pyarrow.dataset.dataset(output / "manifest").to_table().to_pylist(), _read_pictures(output)
 
 
 def _read_pictures(output: Path) -> dict[str, np.ndarray]:
@@ -114,9 +120,10 @@ def _read_pictures(output: Path) -> dict[str, np.ndarray]:
     }
 
 
-def _point(
+def point_of(
     label: str, weight: float, rows: Sequence[dict[str, Any]], pixels: dict[str, np.ndarray], scenes: dict[str, Scene]
 ) -> Point:
+    """The pictures of one weight, judged."""
     rows = [row for row in rows if row["cfg_weight"] == weight]
     right: dict[str, list[bool]] = defaultdict(list)
     pictures: dict[str, list[np.ndarray]] = defaultdict(list)

@@ -30,7 +30,9 @@ import torch
 import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
-from actors.device import compute_dtype
+from actors.device import DTYPES, compute_dtype
+from actors.engines import FAMILIES
+from actors.fp8 import FP8
 from actors.janus import JanusEngine
 from actors.janusflow import JanusFlowEngine
 from actors.request import ImageRequest
@@ -73,21 +75,18 @@ def main() -> None:
     print(lines[0], flush=True)
     with torch.inference_mode():
         for name in arguments.dtypes:
-            dtype = getattr(torch, name)
-            ceilings = measure_ceilings(device, compute_dtype(dtype, device), clock)
+            ceilings = measure_ceilings(device, compute_dtype(DTYPES[name], device), clock)
             copy, product = ceilings.bytes_per_s / 1e9, ceilings.flops_per_s / 1e12
             lines += [f"\n{name}: copy {copy:.1f} GB/s, product {product:.3g} TFLOP/s", HEAD]
             print("\n".join(lines[-2:]), flush=True)
-            for case in cases(arguments, dtype, device, ceilings):
+            for case in cases(arguments, name, device, ceilings):
                 lines.append(table_row(case, measure(case, arguments.rounds, device, clock)))
                 print(lines[-1], flush=True)
     if arguments.save:
         _save(lines, device)
 
 
-def cases(
-    arguments: argparse.Namespace, dtype: torch.dtype, device: torch.device, ceilings: Ceilings
-) -> Iterator[Case]:
+def cases(arguments: argparse.Namespace, dtype: str, device: torch.device, ceilings: Ceilings) -> Iterator[Case]:
     """Every model at every batch size; a model is dropped before the next is made."""
     if arguments.real:
         configs = {name: random_models.real_config(name) for name in random_models.REAL}
@@ -97,8 +96,10 @@ def cases(
         if arguments.models and not name.startswith(tuple(arguments.models)):
             continue
         with tempfile.TemporaryDirectory() as folder:
-            make = janus_cases if "gen_vision_config" in config else flow_cases
-            yield from make(name, config, Path(folder), arguments, dtype, device, ceilings)
+            family = "janus" if "gen_vision_config" in config else "janusflow"
+            make = janus_cases if family == "janus" else flow_cases
+            if dtype in FAMILIES[family].dtypes:
+                yield from make(name, config, Path(folder), arguments, dtype, device, ceilings)
 
 
 def janus_cases(
@@ -106,29 +107,30 @@ def janus_cases(
     config: dict[str, Any],
     folder: Path,
     arguments: argparse.Namespace,
-    dtype: torch.dtype,
+    dtype: str,
     device: torch.device,
     ceilings: Ceilings,
 ) -> Iterator[Case]:
     folder = random_models.write_folder(folder / "model", config)
-    weights = random_models.random_weights(config, dtype, device)
+    weights = random_models.random_weights(config, DTYPES[dtype], device)
     engine = JanusEngine(random_models.recipe("janus", dtype), folder, weights=dict(weights))
     ids, tokenizer = engine.tokenizer.cond_ids(PROMPT), engine.tokenizer
     special_ids = {"bos": tokenizer.bos_id, "pad": tokenizer.pad_id, "begin_of_image": tokenizer.begin_of_image_id}
     loop = JanusLoop(engine.shape, weights, special_ids)
     del weights
-    if dtype == torch.float32:
+    if dtype == "float32":
         check_same_codes(engine, loop, ids)
+    matrices = FP8 if dtype == "fp8" else DTYPES[dtype]
     for num_images in arguments.batch_sizes:
         requests = [request(seed, cfg_weight=5.0, temperature=1.0) for seed in range(num_images)]
         yield Case(
             model=name,
-            dtype=str(dtype).removeprefix("torch."),
+            dtype=dtype,
             num_images=num_images,
             ours=lambda requests=requests: engine.render(requests),
             public_loop=lambda num=num_images: loop.public_script(ids, num, 5.0),
             generate=lambda num=num_images: loop.generate(ids, num, 5.0),
-            limit_s=janus_limit(engine.shape, dtype, engine.model.llama.cache_dtype, len(ids), num_images, ceilings),
+            limit_s=janus_limit(engine.shape, matrices, engine.model.llama.cache_dtype, len(ids), num_images, ceilings),
         )
 
 
@@ -137,7 +139,7 @@ def flow_cases(
     config: dict[str, Any],
     folder: Path,
     arguments: argparse.Namespace,
-    dtype: torch.dtype,
+    dtype: str,
     device: torch.device,
     ceilings: Ceilings,
 ) -> Iterator[Case]:
@@ -145,10 +147,10 @@ def flow_cases(
     vae_folder = random_models.write_vae(
         folder / "vae", random_models.SDXL_WIDTHS if arguments.real else random_models.SMALL_WIDTHS
     )
-    weights = random_models.random_weights(config, dtype, device)
+    weights = random_models.random_weights(config, DTYPES[dtype], device)
     engine = JanusFlowEngine(recipe, random_models.write_folder(folder / "model", config), vae_folder, weights=weights)
     ids = engine.tokenizer.flow_cond_ids(PROMPT)
-    loop = FlowLoop(engine.network, engine.shape, vae_folder, engine.tokenizer.pad_id, dtype)
+    loop = FlowLoop(engine.network, engine.shape, vae_folder, engine.tokenizer.pad_id, DTYPES[dtype])
     with FlopCounterMode(display=False) as counter:
         engine.vae.decode_call(engine.latent_noise([request(0, cfg_weight=2.0)]))
     for num_images in arguments.batch_sizes:
@@ -157,7 +159,7 @@ def flow_cases(
         ]
         yield Case(
             model=name,
-            dtype=str(dtype).removeprefix("torch."),
+            dtype=dtype,
             num_images=num_images,
             ours=lambda requests=requests: engine.render(requests),
             public_loop=lambda num=num_images: loop.public_demo(ids, num, 2.0, arguments.flow_steps),
@@ -241,9 +243,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--real", action="store_true", help="the published shapes, on a GPU")
     parser.add_argument("--models", nargs="+", help="only those whose names begin so")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 4, 8, 16], help="default: 1 4 8 16")
-    parser.add_argument(
-        "--dtypes", nargs="+", choices=["float32", "bfloat16"], help="default: what the CPU has; --real: bfloat16"
-    )
+    parser.add_argument("--dtypes", nargs="+", choices=list(DTYPES), help="default: what the CPU has; --real: bfloat16")
     parser.add_argument("--flow-steps", type=int, default=None, help="of JanusFlow (default: 30 with --real, else 3)")
     parser.add_argument("--rounds", type=int, default=3, help="timed renders of each; the table holds their medians")
     parser.add_argument("--threads", type=int, default=1, help="of torch on a CPU; 0 leaves its own choice")

@@ -127,7 +127,7 @@ def random_weights(config: dict[str, Any], dtype: torch.dtype, device: torch.dev
     return weights
 
 
-def recipe(family: str, dtype: torch.dtype) -> Recipe:
+def recipe(family: str, dtype: str) -> Recipe:
     is_flow = family == "janusflow"
     return Recipe(
         family=family,
@@ -138,7 +138,7 @@ def recipe(family: str, dtype: torch.dtype) -> Recipe:
         vae="random" if is_flow else None,
         vae_revision=None,
         vae_sha256=None,
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=dtype,
         sampler="",
         cfg_weights=(2.0,) if is_flow else (5.0,),
         temperature=None if is_flow else 1.0,

@@ -45,18 +45,21 @@ def janus_limit(
 ) -> float:
     """Seconds at best for `num_images` guided images of one prompt of `prompt` tokens.
 
-    Every step reads the matrices once, and each of two rows an image the keys and values before it. Counted: the text
-    model, the generation head, the picture decoder. Not counted: the prompt, norms, softmax, sampling.
+    Every step reads the matrices once, and each of two rows an image the keys and values before it; the head's last
+    matrix multiplies one row an image. Counted: the text model, of matrices in `dtype`, the generation head (never in
+    fp8), the picture decoder. Not counted: the prompt, norms, softmax, sampling.
     """
     llama, num_rows = shape.llama, 2 * num_images
     num_weights = _matrix_weights(llama)
-    num_weights += shape.head_size * (llama.hidden_size + shape.vq.codebook_size)
+    head, last = shape.head_size * llama.hidden_size, shape.head_size * shape.vq.codebook_size
+    matrix_bytes = num_weights * dtype.itemsize + (head + last) * max(dtype.itemsize, 2)
+    matrix_flops = 2 * num_rows * (num_weights + head) + 2 * num_images * last
     kv_channels = 2 * llama.num_layers * llama.num_kv_heads * llama.head_dim  # of one token
     seconds = 0.0
     for step in range(shape.vq.num_codes):
         num_keys = prompt + step
-        num_bytes = num_weights * dtype.itemsize + num_rows * num_keys * kv_channels * cache_dtype.itemsize
-        num_flops = 2 * num_rows * num_weights + num_rows * num_keys * _attention_flops(llama)
+        num_bytes = matrix_bytes + num_rows * num_keys * kv_channels * cache_dtype.itemsize
+        num_flops = matrix_flops + num_rows * num_keys * _attention_flops(llama)
         seconds += ceilings.seconds(num_bytes, num_flops)
     return seconds + vq_flops(shape) * num_images / ceilings.flops_per_s
 

@@ -100,6 +100,9 @@ def _check_family_settings(spec: JobSpec, family: str) -> None:
                 f"sampling.{key}: {family} does not take it, got {value!r}; beside cfg_weight, cfg_interval, "
                 f"images_per_prompt and seed it takes {', '.join(takes)}"
             )
+    dtypes = FAMILIES[family].dtypes
+    if spec.model.dtype not in (None, *dtypes):
+        raise JobFileError(f"model.dtype: {family} runs in {' or '.join(dtypes)}, got {spec.model.dtype}")
     if spec.model.vae is not None and family != "janusflow":
         raise JobFileError(f"model.vae: only janusflow decodes with a VAE, the checkpoint is of family {family}")
     if spec.images.keep_latents and family != "janusflow":

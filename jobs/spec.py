@@ -47,7 +47,7 @@ FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 class ModelSection(_Section):
     checkpoint: str = Field(
         description="Hub id, local folder or s3:// folder of a Janus, Janus-Pro or JanusFlow checkpoint, in the "
-        "original or the transformers layout; or a bundled name: janus-shapes, toy."
+        "original or the transformers layout; or a bundled name: janus-shapes, janusflow-shapes, toy."
     )
     revision: str | None = Field(None, description="Branch, tag or commit of a hub id; pinned to its commit.")
     prompt_format: Literal["janus", "janus-pro"] | None = Field(
@@ -58,8 +58,10 @@ class ModelSection(_Section):
     allow_faults: bool = Field(
         False, description="Render with a checkpoint whose tokenizer or guidance `janus-batch doctor` finds faulty."
     )
-    dtype: Literal["float32", "bfloat16"] | None = Field(
-        None, description="Number format of the model. bfloat16 on GPUs and float32 on CPUs if left out."
+    dtype: Literal["float32", "bfloat16", "fp8"] | None = Field(
+        None,
+        description="Number format of the model. bfloat16 on GPUs and float32 on CPUs if left out. fp8 is for Janus: "
+        "the text model's matrices in 8 bits, other pictures.",
     )
 
     @field_validator("checkpoint", "vae")

@@ -41,7 +41,7 @@ def logits_and_codes(janus: JanusEngine, requests: list[ImageRequest]) -> dict[s
     return {request.image_id: (logits_BNV[b], codes_BN[b]) for b, request in enumerate(requests)}
 
 
-@pytest.mark.parametrize(("num_kv_heads", "dtype"), [(8, "float32"), (8, "bfloat16"), (2, "float32")])
+@pytest.mark.parametrize(("num_kv_heads", "dtype"), [(8, "float32"), (8, "bfloat16"), (8, "fp8"), (2, "float32")])
 def test_logits_and_codes_of_a_wider_model_do_not_depend_on_the_batch(
     num_kv_heads: int, dtype: str, tmp_path: Path
 ) -> None:
@@ -60,7 +60,7 @@ def test_logits_and_codes_of_a_wider_model_do_not_depend_on_the_batch(
                 assert torch.equal(codes, alone[key][1])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "fp8"])
 def test_an_images_bytes_do_not_depend_on_its_batch(dtype: str) -> None:
     janus, requests, chance = engine(dtype=dtype), mixed_requests(NUM_REQUESTS), random.Random(1)
     torch.set_num_threads(1)
