@@ -16,11 +16,12 @@ STYLES = {
     "painting": "green",
     "idle": "cyan",
     "loading": "yellow",
+    "starting": "yellow",
     "waiting": "dim",
     "lost": "bold red",
     "ended": "dim",
 }
-FIRST_SHOWN = ("lost", "loading", "idle", "painting")  # where there is no room for all
+FIRST_SHOWN = ("lost", "starting", "loading", "idle", "painting")  # where there is no room for all
 WIDE, WIDEST_BAR = 72, 60
 OTHER_LINES = 8  # of the view, and what stood above it
 

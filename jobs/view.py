@@ -19,6 +19,12 @@ POLL_SECONDS = 0.5
 # Between the lines of a log: short at first, then a twentieth of the time the job has run.
 SHORTEST_SECONDS, LONGEST_SECONDS, SHARE_OF_RUN = 10.0, 300.0, 1 / 20
 JSON_SECONDS = 2.0
+# What is said of a job none of whose actors has painted yet: how far the first of them is.
+BEFORE_PAINTING = {
+    "loading": "loading the model",
+    "starting": "starting",
+    "waiting": "waiting for room on the cluster",
+}
 
 
 def say(line: str) -> None:
@@ -46,8 +52,8 @@ def progress_line(progress: Progress) -> str:
     """`1,204/6,528 images · 3.10 images/s · ETA 28:40 · 2 actors · 3 rejected`"""
     parts = [f"{progress.num_done:,}/{progress.num_images_total:,} images"]
     if progress.painting_since is None:
-        is_loading = any(place.state == "loading" for place in progress.places)
-        parts.append("loading the model" if is_loading else "waiting for room on the cluster")
+        states = {place.state for place in progress.places}
+        parts.append(next((words for state, words in BEFORE_PAINTING.items() if state in states), "starting"))
     else:
         parts.append(f"{progress.images_per_second_now:.2f} images/s")
         parts.append(f"ETA {clock_text(progress.eta_seconds)}")

@@ -257,7 +257,7 @@ class _Dispatch:
     # ---- the watch ---------------------------------------------------------------------------------------------------
 
     async def _keep_watch(self) -> None:
-        """Look now and then for what no event tells of: shards far behind, silent actors, nodes about to go away."""
+        """Look now and then for what no event tells of: late shards, silent actors, nodes about to go, lack of room."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             await self._queue.offer_late()
@@ -266,6 +266,9 @@ class _Dispatch:
                     await self._end_silent(worker, seconds)
             if self._workers:
                 await self._leave_draining_nodes()
+            if any(place.state in ("starting", "waiting") for place in self._progress.places):
+                lacking = await asyncio.to_thread(pool.num_lacking_room, self._job, self._num_cpus)
+                self._progress.room_is_lacking(lacking)
 
     async def _end_silent(self, worker: Worker, seconds: float) -> None:
         """Say which actor is stuck, with what, since when and where, and end it: its shards are tried again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import logging
+import math
 import os
 import signal
 import socket
@@ -20,6 +21,8 @@ os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed 
 
 import ray
 from ray._private import ray_constants
+from ray.autoscaler.v2.sdk import get_cluster_resource_state
+from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
 from actors.errors import InputError, JobFailure
 from actors.opening import open_engine
@@ -171,6 +174,20 @@ def start_painter(
         options["label_selector"] = {NODE_LABEL: f"!in({','.join(sorted(avoided_nodes))})"}
     actor = ray.remote(PainterActor).options(**options).remote(job, batch_size)
     return cast("ray.actor.ActorHandle[PainterActor]", actor)  # Ray's own types say: or the class
+
+
+def num_lacking_room(job: RenderJob, num_cpus: float) -> int:
+    """Actors of this job's size that Ray has no room for now, by the list it keeps for its autoscaler. An actor that
+    has its room and whose process only starts is not in it.
+    """
+    state = get_cluster_resource_state(internal_kv_get_gcs_client())
+    size = {"CPU": num_cpus, "GPU": job.workers.gpus_per_actor}
+    counts = [
+        asked.count
+        for asked in state.pending_resource_requests
+        if all(math.isclose(asked.request.resources_bundle.get(name, 0), size[name], abs_tol=1e-3) for name in size)
+    ]
+    return sum(counts)
 
 
 def draining_nodes() -> set[str]:

@@ -10,19 +10,19 @@ from typing import Literal
 
 from workflows.rate import Rate
 
-State = Literal["waiting", "loading", "painting", "idle", "lost", "ended"]
+State = Literal["starting", "waiting", "loading", "painting", "idle", "lost", "ended"]
 
 
 @dataclass(kw_only=True, slots=True)
 class Place:
     """One place in the pool: an actor and, when it is lost, the one that replaces it.
 
-    It is waiting for room on the cluster, loading its model, painting, idle (no shard to paint), lost (and not
-    replaced yet) or ended.
+    It is starting (Ray was asked for a process), waiting for room on the cluster, loading its model, painting, idle (no
+    shard to paint), lost (and not replaced yet) or ended.
     """
 
     number: int
-    state: State = "waiting"
+    state: State = "starting"
     device: str = ""
     node: str = ""
     num_images: int = 0
@@ -60,7 +60,7 @@ class Place:
         self.num_losses += 1
 
     def is_asked_for(self) -> None:
-        self.state = "waiting"
+        self.state = "starting"
 
     def is_ended(self) -> None:
         self.state, self.rate = "ended", None
@@ -95,6 +95,12 @@ class Progress:
     def add_place(self) -> Place:
         self.places.append(Place(number=len(self.places) + 1))
         return self.places[-1]
+
+    def room_is_lacking(self, num_painters: int) -> None:
+        """Of the places whose actor is asked for, the last so many wait for room; the others only start."""
+        asked = [place for place in self.places if place.state in ("starting", "waiting")]
+        for i, place in enumerate(asked):
+            place.state = "waiting" if i >= len(asked) - num_painters else "starting"
 
     def painter_is_ready(self, place: Place, device: str, node: str) -> None:
         place.is_ready(device, node)

@@ -54,6 +54,8 @@ def test_the_line_says_how_much_is_done_how_fast_and_until_when(progress: Progre
 def test_a_model_that_is_loading_has_neither_rate_nor_eta() -> None:
     progress = Progress(num_images_total=10)
     place = progress.add_place()
+    assert progress_line(progress) == "0/10 images · starting · 0 actors · 0 rejected"
+    progress.room_is_lacking(1)
     assert progress_line(progress) == "0/10 images · waiting for room on the cluster · 0 actors · 0 rejected"
     place.is_started()
     assert progress_line(progress) == "0/10 images · loading the model · 0 actors · 0 rejected"
@@ -104,6 +106,7 @@ def test_a_pool_that_does_not_fit_shows_its_troubles_and_counts_the_rest(progres
         place.state = "painting"
     for _ in range(5):
         progress.add_place()
+    progress.room_is_lacking(5)
     progress.painter_is_lost(progress.places[40], "its node went away")
 
     lines = drawn(progress, 100, height=14)
@@ -205,4 +208,4 @@ def test_a_terminal_gets_a_view_that_is_redrawn_and_a_line_at_the_end(
 
     text += capsys.readouterr().err
     assert "0/10 images" in text
-    assert text.endswith("7/10 images · waiting for room on the cluster · 0 actors · 0 rejected\n")
+    assert text.endswith("7/10 images · starting · 0 actors · 0 rejected\n")

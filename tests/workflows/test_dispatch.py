@@ -265,6 +265,28 @@ def test_actors_work_at_the_same_time_and_those_without_room_hold_nothing_up(
     )
 
 
+def test_only_an_actor_without_room_waits_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = make_job(write_prompts(tmp_path / "prompts.parquet", numbered(4)), tmp_path / "out", workers=ONE_ACTOR)
+    claim_output(job, {})
+    progress, room_is_lacking, states = Progress(), Progress.room_is_lacking, []
+    held = ray.util.placement_group([{"CPU": 4}])
+    ray.get(held.ready())
+
+    def noted(self: Progress, num_painters: int) -> None:
+        room_is_lacking(self, num_painters)
+        states.append(self.places[0].state)
+        if states[-1] == "waiting":
+            ray.util.remove_placement_group(held)
+
+    monkeypatch.setattr(Progress, "room_is_lacking", noted)
+    monkeypatch.setattr(dispatch, "WATCH_SECONDS", 0.1)
+    render_shards(job, plan_job(job), progress)
+
+    assert "waiting" in states
+    assert states[-1] == "starting"  # it has its room, and its process starts
+    assert is_whole(job)
+
+
 def test_a_job_runs_beside_others_that_hold_cpus(tmp_path: Path) -> None:
     job = make_job(write_prompts(tmp_path / "prompts.parquet", numbered(4)), tmp_path / "out", workers=ONE_ACTOR)
     held = ray.util.placement_group([{"CPU": 3}])

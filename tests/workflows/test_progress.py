@@ -118,7 +118,20 @@ def test_an_actor_paints_while_it_holds_a_shard_and_is_idle_between() -> None:
         states.append(place.state)
     states.append(place.state)
 
-    assert states == ["waiting", "loading", "idle", "painting", "painting", "idle"]
+    assert states == ["starting", "loading", "idle", "painting", "painting", "idle"]
+
+
+def test_of_the_actors_asked_for_the_last_wait_where_room_is_lacking_and_start_where_there_is_some() -> None:
+    progress = ready(Progress())
+    for _ in range(3):
+        progress.add_place()
+
+    progress.room_is_lacking(2)
+    before = [place.state for place in progress.places]
+    progress.room_is_lacking(1)  # a node has joined
+
+    assert before == ["idle", "starting", "waiting", "waiting"]
+    assert [place.state for place in progress.places] == ["idle", "starting", "starting", "waiting"]
 
 
 def test_a_lost_actor_is_lost_until_it_is_replaced_and_its_loss_is_the_last_trouble() -> None:
