@@ -52,7 +52,7 @@ class SubmissionError(InputError):
 
 
 class JobServerAwayError(JobFailure):
-    """No job server answers at the address; the job may still run, or be handed in later."""
+    """No job server answers at the address, or it is in trouble; the job may still run, or be handed in later."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -247,6 +247,8 @@ def _submission_errors(address: str) -> Iterator[None]:
                 "--working-dir: the folder is larger than the job server takes, 100 MiB zipped; name a smaller one, or "
                 "leave files out by a .gitignore, a .rayignore or --runtime-env-json '{\"excludes\": [...]}'"
             ) from error
+        if "status code 5" in str(error):  # its own trouble: an agent on its node that is not there yet, say
+            raise JobServerAwayError(f"the job server at {address} cannot take the request now: {error}") from error
         raise SubmissionError(f"the job server at {address} did not take the request: {error}") from error
 
 

@@ -22,7 +22,7 @@ HERE_DOCUMENT = re.compile(r"<<'EOF'\n(.*?)^EOF$", re.MULTILINE | re.DOTALL)
 # Programs that are not ours. What they are given is not checked beyond the files of this project that it names.
 OTHERS = {
     *("apt-get", "aws", "base64", "bash", "cat", "docker", "kubectl", "mkdir", "mkdocs", "pip", "pytest", "ray"),
-    *("done", "export", "for"),
+    *("done", "export", "for", "sleep"),
 }
 FOLDERS = ("actors", "benchmarks", "deploy", "docs", "examples", "tests")
 FILE = re.compile(rf"(?<![\w/.-])(?:{'|'.join(FOLDERS)})/[\w./-]+\.(?:json|yaml|parquet|py|md)")

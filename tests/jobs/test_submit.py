@@ -204,6 +204,30 @@ def test_a_server_that_is_not_rays_is_refused(job_file: Path, tmp_path: Path) ->
         server.shutdown()
 
 
+class ServerInTrouble(http.server.BaseHTTPRequestHandler):
+    """A job server whose node cannot take a job yet, as Ray's own says it."""
+
+    def do_GET(self) -> None:
+        self._answer(200, b'{"version": "4", "ray_version": "2.60.0", "ray_commit": ""}')
+
+    def do_POST(self) -> None:
+        self._answer(500, b"No available agent to submit job, please try again later.")
+
+    def _answer(self, code: int, body: bytes) -> None:
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def test_a_job_server_in_trouble_is_one_to_try_again(job_file: Path) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), ServerInTrouble) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(JobServerAwayError, match=r"cannot take the request now: .*No available agent"):
+            submit(str(job_file), [], Submission(), address=f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+
+
 def test_an_output_inside_the_uploaded_folder_is_refused(job_file: Path) -> None:
     with pytest.raises(SubmissionError, match="output: renders/x would lie in the job's own folder on the cluster"):
         submit(str(job_file), ["output=renders/x"], Submission(), address="http://127.0.0.1:1")
