@@ -24,7 +24,11 @@ DEFAULT_IMAGE = "registry.example.com/janus-batch:0.1.0"
 job_file = click.argument("job_file", metavar="JOB.yaml", type=click.Path())
 output = click.argument("output", metavar="OUTPUT")
 settings = click.option(
-    "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Change a key of the job file: sampling.seed=7."
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Change a key of the job file: sampling.seed=7. May be repeated.",
 )
 scheduled_at = click.option(
     "--scheduled-at", metavar="TIME", help="Fill the date fields from this time, not from the last that was due."
@@ -52,11 +56,13 @@ def when_held(command: Callable[..., int]) -> Callable[..., int]:
 def cli() -> None:
     """Render images from prompts with Janus, Janus-Pro and JanusFlow, on one machine or a Ray cluster.
 
+    `janus-batch render examples/quickstart.yaml` is a first run; docs/job-file.md lists the keys of a job file.
+
     Exit codes: 0 all done, 1 the job failed or is incomplete, 2 the job file or command line is wrong.
     """
 
 
-@cli.command()
+@cli.command(short_help="Run jobs to their end, here or on a cluster.")
 @click.argument("job_files", metavar="JOB.yaml...", type=click.Path(), nargs=-1, required=True)
 @settings
 @click.option("--address", metavar="ADDR", help="Ray cluster to join (host:port or auto); starts Ray here if left out.")
@@ -84,7 +90,7 @@ def render(
     return 0
 
 
-@cli.command()
+@cli.command(short_help="Run a job on a cluster through Ray's job server.")
 @click.argument("job_file", metavar="[JOB.yaml]", type=click.Path(), required=False)
 @settings
 @click.option(
@@ -107,10 +113,16 @@ def render(
     "--runtime-env-json", metavar="JSON", default="{}", help="More of Ray's runtime environment: pip, env_vars."
 )
 @click.option("--metadata", metavar="KEY=VALUE", multiple=True, help="Shown beside the job by the Ray dashboard.")
-@click.option("--entrypoint-num-cpus", metavar="N", type=click.FloatRange(min=0), default=0, help="For the driver.")
-@click.option("--entrypoint-num-gpus", metavar="N", type=click.FloatRange(min=0), default=0, help="For the driver.")
-@click.option("--entrypoint-memory", metavar="BYTES", type=click.IntRange(min=0), default=0, help="For the driver.")
-@click.option("--entrypoint-resources", metavar="JSON", default="{}", help="For the driver: '{\"head\": 0.01}'.")
+@click.option(
+    "--entrypoint-num-cpus", metavar="N", type=click.FloatRange(min=0), default=0, help="CPUs kept for the driver."
+)
+@click.option(
+    "--entrypoint-num-gpus", metavar="N", type=click.FloatRange(min=0), default=0, help="GPUs kept for the driver."
+)
+@click.option(
+    "--entrypoint-memory", metavar="BYTES", type=click.IntRange(min=0), default=0, help="Memory kept for the driver."
+)
+@click.option("--entrypoint-resources", metavar="JSON", default="{}", help="Kept for the driver: '{\"head\": 0.01}'.")
 @click.option("--submission-id", metavar="ID", help="Name the submission; one that was handed in before is followed.")
 @scheduled_at
 @when_held
@@ -139,7 +151,7 @@ def submit(
     return submit(job_file, settings, Submission(**sent), address=address, is_waited_for=not no_wait)
 
 
-@cli.command()
+@cli.command(short_help="Say what a job will take: images, GPU-hours, bytes.")
 @job_file
 @settings
 @scheduled_at
@@ -155,7 +167,7 @@ def plan(job_file: str, settings: tuple[str, ...], scheduled_at: str | None, **o
     return plan(dated(read_job_file(job_file, list(settings)), scheduled_at), **options)
 
 
-@cli.command()
+@cli.command(short_help="Run jobs by the clock, or print a crontab for them.")
 @click.argument("job_files", metavar="JOB.yaml...", type=click.Path(), nargs=-1, required=True)
 @settings
 @click.option("--address", metavar="URL", help="Submit the runs to this Ray job server; rendered here if left out.")
@@ -165,11 +177,14 @@ def plan(job_file: str, settings: tuple[str, ...], scheduled_at: str | None, **o
     type=click.Path(dir_okay=False, path_type=Path),
     help="Where runs are recorded (SQLite); in ~/.local/state/janus-batch if left out.",
 )
-@click.option("--once", "is_once", is_flag=True, help="Make the run that was last due, unless it is made, and end.")
+@click.option("--once", "is_once", is_flag=True, help="Make the run that was last due, unless it was made, and end.")
 @click.option("--list", "is_list", is_flag=True, help="Say when each job runs next and how its last runs went.")
 @click.option("--to", "target", type=click.Choice(["cron", "kuberay"]), help="Print a crontab or a RayCronJob instead.")
 @click.option(
-    "--image", metavar="NAME", default=DEFAULT_IMAGE, help="Of --to kuberay: what deploy/Containerfile built."
+    "--image",
+    metavar="NAME",
+    default=DEFAULT_IMAGE,
+    help="With --to kuberay: the image that was built of deploy/Containerfile.",
 )
 def schedule(
     job_files: tuple[str, ...],
@@ -200,7 +215,7 @@ def schedule(
     return schedule(job_files, settings, address=address, state=state or default_state(), is_once=is_once)
 
 
-@cli.command()
+@cli.command(short_help="Say what an output holds and what is left.")
 @output
 @endpoint_url
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -211,7 +226,7 @@ def status(output: str, endpoint_url: str | None, as_json: bool) -> int:
     return status(output, endpoint_url, as_json=as_json)
 
 
-@cli.command(name="retry-rejected")
+@cli.command(name="retry-rejected", short_help="Render the rejected rows of an output again.")
 @output
 @endpoint_url
 @settings
@@ -226,7 +241,7 @@ def retry_rejected(output: str, endpoint_url: str | None, settings: tuple[str, .
     return retry_rejected(output, endpoint_url, settings, address=address)
 
 
-@cli.command()
+@cli.command(short_help="Check an output's files and hashes; render some again.")
 @output
 @endpoint_url
 @click.option("--replay", metavar="N", type=click.IntRange(min=1), help="Render N random images again; compare bytes.")
@@ -240,7 +255,7 @@ def verify(output: str, endpoint_url: str | None, replay: int | None, seed: int,
     return verify(output, endpoint_url, num_replays=replay or 0, seed=seed, is_repaired=repair, is_cleaned=clean)
 
 
-@cli.command()
+@cli.command(short_help="Write OUTPUT/report.html: pictures, settings, speed.")
 @output
 @endpoint_url
 def report(output: str, endpoint_url: str | None) -> int:
@@ -250,7 +265,7 @@ def report(output: str, endpoint_url: str | None) -> int:
     return report(output, endpoint_url)
 
 
-@cli.command()
+@cli.command(short_help="Write an output as a dataset, or for a benchmark.")
 @output
 @click.argument("dest", metavar="DEST")
 @click.option(
@@ -259,7 +274,7 @@ def report(output: str, endpoint_url: str | None) -> int:
     required=True,
     help="imagefolder and webdataset are datasets; geneval and dpg are what these benchmarks read.",
 )
-@click.option("--licence", "--license", metavar="ID", help="Of the images, for the dataset card: cc0-1.0, say.")
+@click.option("--licence", "--license", metavar="ID", help="Licence of the images, for the dataset card: cc0-1.0.")
 @click.option("--allow-incomplete", is_flag=True, help="Export what is there of an output that is not finished.")
 @endpoint_url
 def export(output: str, dest: str, endpoint_url: str | None, **options: Any) -> int:
@@ -272,7 +287,7 @@ def export(output: str, dest: str, endpoint_url: str | None, **options: Any) -> 
     return export(output, dest, endpoint_url, **options)
 
 
-@cli.command()
+@cli.command(short_help="Is a checkpoint whole, and does its guidance work?")
 @click.argument("checkpoint", metavar="CHECKPOINT")
 @click.option("--revision", metavar="REV", help="Branch, tag or commit of a hub id.")
 @click.option("--vae", metavar="NAME", help="JanusFlow: the VAE, if there is none in the checkpoint's folder.")

@@ -10,6 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from jobs.counts import counted
 from workflows.progress import Place, Progress
 
 STYLES = {
@@ -52,7 +53,7 @@ def clock_text(seconds: float | None) -> str:
 
 def _bar(progress: Progress, width: int) -> Table:
     total, done = max(progress.num_images_total, 1), progress.num_done
-    counts = f"{done:,}/{progress.num_images_total:,} images  {100 * min(done, total) // total} %"
+    counts = f"{done:,}/{counted(progress.num_images_total, 'image')}  {100 * min(done, total) // total} %"
     row = Table.grid(padding=(0, 2, 0, 0))
     room = width - len(counts) - 4
     cells = [ProgressBar(total=total, completed=min(done, total), width=min(room, WIDEST_BAR))] if room >= 10 else []
@@ -68,9 +69,9 @@ def _numbers(progress: Progress) -> Text:
         parts.append(f"ETA {clock_text(progress.eta_seconds)}")
     parts.append(f"{clock_text(time.monotonic() - progress.started_at)} so far")
     parts.append(f"{progress.num_rejected:,} rejected")
-    parts.append(f"{progress.num_retries:,} retries")
+    parts.append(counted(progress.num_retries, "retry", "retries"))
     if progress.num_painters_lost:
-        parts.append(f"{progress.num_painters_lost:,} actors lost")
+        parts.append(counted(progress.num_painters_lost, "actor lost", "actors lost"))
     return Text(" · ".join(part.replace(" ", "\u00a0") for part in parts))
 
 

@@ -7,6 +7,7 @@ import time
 from contextlib import nullcontext
 
 from actors.errors import InputError
+from jobs.counts import counted
 from jobs.progress_json import failure_as_json, print_json
 from jobs.resolve import ignored_columns, remarks, resolve, settled
 from jobs.spec import JobFileError, JobSpec
@@ -151,15 +152,16 @@ def introduce(job: RenderJob, plan: Plan, *, is_resumed: bool) -> None:
     per_row = recipe.images_per_row
     say(f"{job.name}: {recipe.checkpoint} ({recipe.family}, {recipe.dtype}), cfg_weight {weights}, seed {recipe.seed}")
     say(
-        f"{plan.num_rows:,} prompts in {len(plan.files):,} file{'s' * (len(plan.files) != 1)} x {per_row} "
-        f"= {plan.num_rows * per_row:,} images -> {job.output}"
+        f"{counted(plan.num_rows, 'prompt')} in {counted(len(plan.files), 'file')} x {per_row} "
+        f"= {counted(plan.num_rows * per_row, 'image')} -> {job.output}"
     )
     for line in remarks(job):
         say(f"note: {line}")
     if plan.shard_rows != job.shard_rows:
         say(f"note: shard_rows stays {plan.shard_rows:,}, with which this output was begun")
     if is_resumed:
-        say(f"resuming: {plan.num_rows_committed:,} prompts are done, {plan.num_shards_remaining:,} shards are left")
+        done, left = counted(plan.num_rows_committed, "prompt"), counted(plan.num_shards_remaining, "shard")
+        say(f"resuming: {done} done, {left} left")
 
 
 def settle(job: RenderJob, *, is_finished: bool) -> Tally:
@@ -192,7 +194,7 @@ def _progress_of(job: RenderJob, plan: Plan) -> Progress:
 
 
 def _summarize(job: RenderJob, tally: Tally, progress: Progress, seconds: float) -> None:
-    say(f"done: {tally.num_images:,} images, {tally.num_rejected:,} rejected, in {seconds:.0f} s")
+    say(f"done: {counted(tally.num_images, 'image')}, {tally.num_rejected:,} rejected, in {seconds:.0f} s")
     if progress.num_images:
         say(f"      {progress.num_images:,} of them in this run, {progress.images_per_second:.2f} images/s")
     say(f"images    {job.output}/images")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from jobs.counts import counted
 from jobs.outputs import Claim, open_output
 from jobs.render import check_gpus, say_where_ray_is, settle, write_page
 from jobs.resolve import ignored_columns, resolve
@@ -39,7 +40,8 @@ def retry_rejected(output: str, endpoint_url: str | None, settings: tuple[str, .
         plan = plan_retries(storage, files, parts)
         num_gone = len(rejected_files(storage, parts)) - plan.num_shards_remaining
         num_before = tally_output(storage.url, storage.options).num_rejected
-    say(f"{job.name}: {num_before:,} rejected images in {plan.num_shards_remaining:,} shards are tried again")
+    what = f"{counted(num_before, 'rejected image')} in {counted(plan.num_shards_remaining, 'shard')}"
+    say(f"{job.name}: {what} to try again" if num_before else f"{job.name}: no image is rejected, nothing to do")
     if num_gone:
         say(f"note: the prompt files of {num_gone:,} more shards are no longer there")
     if plan.num_shards_remaining:

@@ -24,7 +24,8 @@ def list_runs(job_files: Sequence[str], settings: Sequence[str], state: Path) ->
         assert section is not None
         zone = ZoneInfo(section.time_zone)
         click.echo(f"{job.name}  ({section.cron} in {section.time_zone}; {section.when_running}, {job.job_file})")
-        for time in islice(times_after(cron_trigger(section.cron, section.time_zone), datetime.now(UTC)), NUM_NEXT):
+        times = times_after(cron_trigger(section.cron, section.time_zone), datetime.now(UTC))
+        for time in reversed(list(islice(times, NUM_NEXT))):  # the latest first, as of the runs below
             click.echo(f"  {time.astimezone(zone):%Y-%m-%d %H:%M:%S %Z}  next")
         for run in reversed(Runs(state).all(job.name)[-NUM_LAST:] if state.exists() else []):
             code = "" if run.exit_code is None else f", exit code {run.exit_code}"

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from jobs.counts import counted
 from jobs.outputs import open_output
 from jobs.resolve import ignored_columns
 from workflows.plan import make_plan
@@ -45,13 +46,15 @@ def status(output: str, endpoint_url: str | None, *, as_json: bool) -> int:
 
 def _print_facts(facts: dict[str, Any]) -> None:
     click.echo(f"job        {facts['name']}" + (" (finished)" if facts["is_finished"] else ""))
-    click.echo(f"committed  {facts['num_images']:,} images in {facts['num_shards_committed']:,} shards")
     click.echo(
-        f"remaining  {facts['num_images_remaining']:,} images of {facts['num_rows_remaining']:,} prompts "
-        f"in {facts['num_shards_remaining']:,} shards"
+        f"committed  {counted(facts['num_images'], 'image')} in {counted(facts['num_shards_committed'], 'shard')}"
+    )
+    click.echo(
+        f"remaining  {counted(facts['num_images_remaining'], 'image')} "
+        f"of {counted(facts['num_rows_remaining'], 'prompt')} in {counted(facts['num_shards_remaining'], 'shard')}"
     )
     if not facts["num_rows_remaining"] and not facts["is_finished"]:
         click.echo("           the job was not ended: the next run looks at all of it once more and marks it finished")
-    click.echo(f"rejected   {facts['num_rejected']:,} images")
+    click.echo(f"rejected   {counted(facts['num_rejected'], 'image')}")
     for reason, count in list(facts["reasons"].items())[:10]:
         click.echo(f"  {count:>6,}  {reason}")

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 
 import click
 
+from jobs.counts import counted
 from jobs.outputs import Claim, open_output
 from jobs.resolve import ignored_columns
 from workflows.lease import hold_output
@@ -56,9 +57,8 @@ def _print_findings(findings: Findings) -> None:
     click.echo(f"faults      {len(findings.faults):,}")
     _print_some(findings.faults)
     if findings.leftovers:
-        click.echo(
-            f"leftovers   {len(findings.leftovers):,} files that no manifest row names (of attempts that were lost)"
-        )
+        num_files = counted(len(findings.leftovers), "file")
+        click.echo(f"leftovers   {num_files} that no manifest row names (of attempts that were lost)")
         _print_some(findings.leftovers)
 
 

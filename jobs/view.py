@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.live import Live
 
+from jobs.counts import counted
 from jobs.live_view import clock_text, live_view
 from jobs.progress_json import print_json, progress_facts
 from workflows.progress import Progress
@@ -50,19 +51,19 @@ def watch(progress: Progress, *, as_json: bool = False) -> Iterator[None]:
 
 def progress_line(progress: Progress) -> str:
     """`1,204/6,528 images · 3.10 images/s · ETA 28:40 · 2 actors · 3 rejected`"""
-    parts = [f"{progress.num_done:,}/{progress.num_images_total:,} images"]
+    parts = [f"{progress.num_done:,}/{counted(progress.num_images_total, 'image')}"]
     if progress.painting_since is None:
         states = {place.state for place in progress.places}
         parts.append(next((words for state, words in BEFORE_PAINTING.items() if state in states), "starting"))
     else:
         parts.append(f"{progress.images_per_second_now:.2f} images/s")
         parts.append(f"ETA {clock_text(progress.eta_seconds)}")
-    parts.append(f"{progress.num_painters} actor{'s' * (progress.num_painters != 1)}")
+    parts.append(counted(progress.num_painters, "actor"))
     parts.append(f"{progress.num_rejected:,} rejected")
     if progress.num_retries:
-        parts.append(f"{progress.num_retries:,} retries")
+        parts.append(counted(progress.num_retries, "retry", "retries"))
     if progress.num_painters_lost:
-        parts.append(f"{progress.num_painters_lost:,} actors lost")
+        parts.append(counted(progress.num_painters_lost, "actor lost", "actors lost"))
     return " · ".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""`janus-batch status` and `verify`: what they say of an output, and their exit codes."""
+"""`janus-batch status`, `verify` and `retry-rejected`: what they say of an output, and their exit codes."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def test_status_of_an_unfinished_output_says_what_is_left_and_fails(command: Com
     assert (code, err) == (1, "")
     assert out.splitlines() == [
         "job        job",
-        "committed  3 images in 1 shards",
+        "committed  3 images in 1 shard",
         "remaining  6 images of 6 prompts in 2 shards",
-        "rejected   1 images",
+        "rejected   1 image",
         "       1  prompt is empty",
     ]
 
@@ -176,7 +176,7 @@ def test_verify_names_what_is_wrong_and_fails(command: Command) -> None:
 
     assert code == 1
     assert f"faults      1\n  {row['image']} is missing\n" in out
-    assert "leftovers   1 files that no manifest row names" in out
+    assert "leftovers   1 file that no manifest row names" in out
     assert f"replayed    8 images again, 7 with the same bytes\n  {row['image']}: its file is missing\n" in out
 
 
@@ -323,3 +323,16 @@ def test_clean_is_refused_while_a_run_holds_the_output_and_says_who(
     assert f"is being rendered by night-render on {socket.gethostname()}" in err
     assert out == ""
     assert Storage(job.output).exists(leftover)
+
+
+# ---- retry-rejected --------------------------------------------------------------------------------------------------
+
+
+def test_where_nothing_is_rejected_there_is_nothing_to_try_again(command: Command) -> None:
+    write_prompts(command.folder / "prompts.parquet", {"prompt": ["a"]})
+    render(job := job_of(command))
+
+    code, _, err = command("retry-rejected", job.output)
+
+    assert code == 0
+    assert err == "job: no image is rejected, nothing to do\n"

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import ray
 
+from jobs.counts import counted
 from jobs.render import render
 from jobs.spec import JobFileError, read_job_file
 from tests import toy_job
@@ -88,7 +89,7 @@ def test_a_run_that_is_killed_is_finished_by_the_same_command(
 
     assert answer.returncode == 0
     num_left = 12 - num_before
-    assert f"resuming: {5 * num_before} prompts are done, {num_left} shards are left\n" in answer.stderr
+    assert f"resuming: {5 * num_before} prompts done, {counted(num_left, 'shard')} left\n" in answer.stderr
     assert f"done: {NUM_ROWS} images, 0 rejected" in answer.stderr
     assert f"{5 * num_left} of them in this run" in answer.stderr
     assert answer.stdout == ""

@@ -176,7 +176,7 @@ def test_the_same_submission_id_is_followed_and_not_handed_in_again(
 
     assert answer.returncode == 0
     assert "of-one-night was handed in before: following it" in answer.stderr
-    assert "done: 1 images, 0 rejected" in answer.stderr
+    assert "done: 1 image, 0 rejected" in answer.stderr
     assert [job.submission_id for job in client.list_jobs()].count("of-one-night") == 1
 
 

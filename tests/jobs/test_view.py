@@ -65,7 +65,7 @@ def test_retries_and_lost_actors_are_counted(progress: Progress) -> None:
     progress.shard_is_retried("OSError: the store is away")
     progress.painter_is_lost(progress.places[0], "its node went away")
 
-    assert progress_line(progress).endswith("1 actor · 0 rejected · 1 retries · 1 actors lost")
+    assert progress_line(progress).endswith("1 actor · 0 rejected · 1 retry · 1 actor lost")
 
 
 def test_the_live_view_has_a_row_for_each_actor(progress: Progress) -> None:
