@@ -21,6 +21,7 @@ import ray
 from actors.checkpoint import CheckpointError, open_checkpoint, weights_digest
 from actors.request import ImageRequest, RenderedImage
 from tests import toy_job
+from tests.command import wait_until
 from tests.faulty_actor import FaultyActor
 from tests.servers.s3 import S3Server
 from tests.toy_job import make_job, manifest_of, plan_job, recipe, rejected_of, write_prompts
@@ -265,7 +266,7 @@ def test_actors_work_at_the_same_time_and_those_without_room_hold_nothing_up(
     )
 
 
-def test_only_an_actor_without_room_waits_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_actor_waits_for_room_while_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = make_job(write_prompts(tmp_path / "prompts.parquet", numbered(4)), tmp_path / "out", workers=ONE_ACTOR)
     claim_output(job, {})
     progress, room_is_lacking, states = Progress(), Progress.room_is_lacking, []
@@ -283,8 +284,24 @@ def test_only_an_actor_without_room_waits_for_room(tmp_path: Path, monkeypatch: 
     render_shards(job, plan_job(job), progress)
 
     assert "waiting" in states
-    assert states[-1] == "starting"  # it has its room, and its process starts
     assert is_whole(job)
+
+
+def test_an_actor_that_has_its_room_and_only_starts_lacks_none(tmp_path: Path) -> None:
+    job = make_job(tmp_path / "prompts.parquet", tmp_path / "out", workers=ONE_ACTOR)
+
+    class Starting:
+        def __init__(self, go_on: Path) -> None:
+            while not go_on.exists():
+                time.sleep(0.05)
+
+    actors = [ray.remote(Starting).options(num_cpus=3).remote(tmp_path / "go") for _ in range(2)]
+    try:
+        wait_until(lambda: pool.num_lacking_room(job, 3.0) == 1)  # the cluster has four CPUs: one has its room
+        assert pool.num_lacking_room(job, 2.0) == 0
+    finally:
+        for actor in actors:
+            ray.kill(actor)
 
 
 def test_a_job_runs_beside_others_that_hold_cpus(tmp_path: Path) -> None:
