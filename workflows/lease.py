@@ -27,7 +27,7 @@ from types import FrameType
 from typing import Literal
 
 from actors.errors import JobFailure
-from workflows.storage import Storage, failures_of, is_transient
+from workflows.storage import LASTING_ERRORS, Storage, StorageFailure, failures_of, is_transient
 
 RENEW_SECONDS = 10.0
 EXPIRE_SECONDS = 45.0  # of no renewal: four in a row were lost
@@ -150,15 +150,12 @@ class _Renewal(threading.Thread):
 
     def run(self) -> None:
         while not self._stopped.wait(RENEW_SECONDS):
-            try:
+            with _bearing_with_storage():
                 self.loss = self._look()
                 if self.loss is not None:
                     _interrupt_main()
                     return
                 self._storage.write(_name(self._number), _bytes(replace(self._mine, renewed=_now())))
-            except Exception as error:
-                if not is_transient(error):
-                    raise
 
     def _look(self) -> JobFailure | None:
         """How the lease was lost, if it was."""
@@ -216,14 +213,19 @@ def _newest(storage: Storage) -> tuple[int, bytes | None]:
 
 
 def _release(storage: Storage, number: int, mine: Holder) -> None:
-    """Give the lease back, unless another run's has taken its place; where storage is away, it expires."""
-    try:
+    """Give the lease back, unless another run's has taken its place."""
+    with _bearing_with_storage():
         if _holder(storage.read(_name(number))).token == mine.token:
             storage.remove(_name(number))
-    except FileNotFoundError:
-        pass
+
+
+@contextmanager
+def _bearing_with_storage() -> Iterator[None]:
+    """Let storage be away or refuse: the lease expires then, and why is for the run's own work to tell."""
+    try:
+        yield
     except Exception as error:
-        if not is_transient(error):
+        if not is_transient(error) and not isinstance(error, (*LASTING_ERRORS, StorageFailure)):
             raise
 
 

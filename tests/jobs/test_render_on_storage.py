@@ -131,6 +131,32 @@ def test_a_store_that_is_away_for_longer_than_the_patience_ends_the_job_and_late
     assert run("verify", output, "--endpoint-url", s3_server.endpoint_url).returncode == 0
 
 
+@pytest.mark.parametrize("methods", [{"PUT"}, {"GET", "HEAD", "PUT", "DELETE"}], ids=["to write", "at all"])
+def test_a_store_that_withdraws_its_permission_ends_the_job_with_its_sentence_and_later_it_is_finished(
+    tmp_path: Path,
+    prompts: str,
+    address: str,
+    s3_server: S3Server,
+    s3_folder: str,
+    proxy: FaultyProxy,
+    methods: set[str],
+) -> None:
+    output = f"{s3_folder}/out"
+    job_file = job_on_s3(tmp_path, prompts, output, proxy.endpoint_url)
+    driver = start("render", job_file, "--address", address)
+    wait_until(lambda: num_committed(output, s3_server) >= 1, driver)
+    proxy.choose = lambda method, path: "AccessDenied" if method in methods else None
+    refused = finish(driver)
+    proxy.choose = lambda method, path: None
+    allowed = run("render", job_file, "--address", address)
+
+    assert refused.returncode == 1
+    assert "janus-batch: storage refused for good: PermissionError: " in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert allowed.returncode == 0, allowed.stderr
+    assert hashes_of(prompts, output, s3_server.storage_options) == calm_hashes(prompts, tmp_path)
+
+
 def test_a_store_that_takes_connections_and_never_answers_is_waited_for(
     tmp_path: Path, prompts: str, address: str, s3_server: S3Server, s3_folder: str
 ) -> None:

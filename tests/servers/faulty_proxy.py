@@ -18,13 +18,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 HOP_BY_HOP = {"connection", "expect", "transfer-encoding", "keep-alive"}
 BUSY = '<?xml version="1.0"?><Error><Code>{code}</Code><Message>on purpose</Message></Error>'
-STATUS_OF = {"SlowDown": 503, "InternalError": 500, "ServiceUnavailable": 503}
+STATUS_OF = {"SlowDown": 503, "InternalError": 500, "ServiceUnavailable": 503, "AccessDenied": 403}
 
 # What may happen to a request: nothing, an answer that is an error, a connection that breaks before the request is
 # whole, one that breaks after the server did what was asked, an answer that takes long.
 FAULTS = ("SlowDown", "InternalError", "reset", "lost answer", "slow")
 
-Choice = Callable[[str, str], str | None]  # method and path of a request -> one of FAULTS, or None
+Choice = Callable[[str, str], str | None]  # method and path of a request -> one of FAULTS or of STATUS_OF, or None
 
 
 class FaultyProxy:

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.command import ROOT
+from tests.servers.faulty_proxy import FaultyProxy
 from tests.servers.process import dies_with_parent
+from tests.servers.s3 import S3Server
 from workflows import lease
 from workflows.lease import Holder, OutputInUseError, OutputRemovedError, hold_output
 from workflows.storage import Storage
@@ -228,6 +230,20 @@ def test_a_holder_that_was_stopped_and_goes_on_learns_that_it_lost(
     with hold_output(storage, "mine"):
         other.send_signal(signal.SIGCONT)
         assert other.wait(timeout=60) == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_store_that_refuses_for_a_while_costs_a_renewal_and_no_more(s3_server: S3Server, s3_folder: str) -> None:
+    with FaultyProxy(s3_server.port).running() as proxy:
+        storage = Storage(f"{s3_folder}/out", {"endpoint_url": proxy.endpoint_url})
+        with hold_output(storage, "mine"):
+            proxy.choose = lambda method, path: "AccessDenied"
+            time.sleep(1)
+            proxy.choose = lambda method, path: None
+            refused = storage.read("_lease.000001.json")
+            time.sleep(1)
+            assert storage.read("_lease.000001.json") != refused
+        assert lease_files(storage) == []
 
 
 def test_a_lease_that_cannot_be_read_is_free_once_it_stops_changing(storage: Storage) -> None:
