@@ -44,6 +44,7 @@ JOB_FOLDER = "submitted-job"  # of the job file in the uploaded folder
 LEFT_OUT = {".git", ".github", ".ci", ".venv", "benchmarks", "build", "deploy", "dist", "docs", "renders", "tests"}
 
 POLL_SECONDS = 1.0
+SILENT_SECONDS = 60.0  # between two looks whether a job without a log is still there
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
@@ -277,9 +278,22 @@ async def _show_log(client: JobSubmissionClient, submission_id: str) -> None:
 
 
 def _wait_for_end(client: JobSubmissionClient, submission_id: str) -> JobDetails:
+    """Wait until the job server says that the job has ended. Raises JobFailure if nobody is there to tell it so."""
+    look_at = time.monotonic() + SILENT_SECONDS
     while not (details := client.get_job_info(submission_id)).status.is_terminal():
         time.sleep(POLL_SECONDS)
+        if time.monotonic() > look_at:
+            _check_node(client, submission_id, details)
+            look_at = time.monotonic() + SILENT_SECONDS
     return details
+
+
+def _check_node(client: JobSubmissionClient, submission_id: str, details: JobDetails) -> None:
+    """Raise JobFailure if the job's node does not answer: who watched the job there is gone with it."""
+    try:
+        client.get_job_logs(submission_id)
+    except RuntimeError as error:
+        raise JobFailure(f"{submission_id} is called {details.status}, but its node answers no more") from error
 
 
 def _exit_code(details: JobDetails) -> int:

@@ -6,6 +6,7 @@ import functools
 import http.server
 import os
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from actors.errors import JobFailure
 from jobs.submit import JobServerAwayError, Submission, SubmissionError, _stage, submit
 from tests.command import ROOT, finish, press_ctrl_c, run, start, wait_until, write_job
 from tests.servers.ray_head import PROGRAMS, RayHead
@@ -150,6 +152,28 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_stop_it(
     assert (answer.returncode, answer.stderr) == (0, f"{submission_id} is stopped (STOPPED)\n")
     assert client.get_job_status(submission_id) == JobStatus.STOPPED
     assert "trouble: told to end (SIGTERM): what is in flight gets up to" in client.get_job_logs(submission_id)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_job_whose_node_died_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job server that is left goes on calling it RUNNING."""
+    monkeypatch.setattr("jobs.submit.SILENT_SECONDS", 3.0)
+    job_file = toy_job_file(tmp_path, ["prompt toy:sleep=0.2"] * 400)
+    node = RayHead(tmp_path / "head.out", num_cpus=2)
+
+    def kill() -> None:
+        wait_until(lambda: num_committed(tmp_path) >= 1)
+        node.kill_agent()
+
+    killer = threading.Thread(target=kill)
+    try:
+        node.start()
+        killer.start()
+        with pytest.raises(JobFailure, match="is called RUNNING, but its node answers no more"):
+            submit(str(job_file), [], Submission(), address=node.url)
+    finally:
+        killer.join()
+        node.stop()
 
 
 def test_a_job_that_is_not_waited_for_can_be_stopped_before_it_begins(

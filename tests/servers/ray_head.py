@@ -14,6 +14,7 @@ from pathlib import Path
 
 import yaml
 
+from tests.command import processes_of
 from tests.servers.process import free_port, launch, wait_for
 
 # Of the environment the tests run in: `ray`, and `python` for the jobs' entrypoints.
@@ -117,6 +118,12 @@ class RayHead:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(node.pid, signal.SIGKILL)
         node.wait()
+
+    def kill_agent(self) -> None:
+        """Kill the head's agent, through which the job server reaches drivers; Ray's daemon there ends with it."""
+        for process, name in processes_of(self._nodes[0].pid).items():
+            if name.startswith("ray::DashboardA"):
+                os.kill(process, signal.SIGKILL)
 
     def stop(self) -> None:
         for node in reversed(self._nodes):

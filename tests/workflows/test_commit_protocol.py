@@ -97,7 +97,7 @@ STEPS = st.lists(
 @pytest.mark.parametrize("layout", ["files", "webdataset"])
 @pytest.mark.parametrize("can_create", [True, False])
 @given(steps=STEPS)
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_committed_shard_is_whole_from_its_first_moment_on(
     prompts: str, layout: str, can_create: bool, steps: list[tuple[int, str]]
 ) -> None:
