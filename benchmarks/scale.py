@@ -90,7 +90,7 @@ def print_simulation(num_actors: int, num_shards: int) -> None:
 
 def simulate(sizes: str) -> dict[str, float]:
     """Render a plan with simulated actors: seconds of planning and resuming, of the driver a shard, idle share, MiB."""
-    from workflows import dispatch
+    from workflows import dispatch, watch
 
     num_actors, num_shards = map(int, sizes.split())
     files = synthetic_files(num_shards)
@@ -103,6 +103,7 @@ def simulate(sizes: str) -> dict[str, float]:
     progress = Progress()
     with (
         mock.patch.object(dispatch, "pool", cluster),
+        mock.patch.object(watch, "pool", cluster),
         mock.patch.object(dispatch, "ShardPath", cluster.path),
         mock.patch.object(dispatch.ray, "kill"),
         mock.patch.object(time, "monotonic", clock.now),
@@ -177,6 +178,9 @@ class SimulatedCluster:
 
     def start_painter(self, *arguments: object) -> SimulatedActor:
         return SimulatedActor()
+
+    def num_lacking_room(self, job: RenderJob, num_cpus: float) -> int:
+        return 0
 
     def draining_nodes(self) -> set[str]:
         return set()

@@ -21,14 +21,13 @@ from workflows.plan import Plan, RetryPlan, Shard
 from workflows.progress import Progress
 from workflows.shard_path import ShardPath, Worker
 from workflows.shard_queue import Attempt, Fate, ShardFailedError, ShardQueue
+from workflows.watch import Watch
 from workflows.watchdog import Watchdog
 
 MAX_LOAD_TRIES = 3  # in a row, of one place in the pool
 MAX_BARREN_ACTORS = 4  # in a row on one node, lost before they made an image: new ones are started on other nodes
 MAX_NODES_LOST = 5  # under one shard, before it is charged for the next
 BACKOFF_SECONDS = 2.0
-WATCH_SECONDS = 1.0  # between two looks at late shards, silent actors and draining nodes
-PLACE_SECONDS = 5.0  # a stuck actor has to say where it is
 NUM_SHARDS_NAMED = 10
 
 
@@ -68,6 +67,15 @@ class _Dispatch:
         self._path = ShardPath(job, progress, self._watchdog)
         self._isolation = Isolation(self._path)
         self._workers: set[Worker] = set()  # those that are loaded
+        self._watch = Watch(
+            job,
+            progress,
+            self._queue,
+            self._watchdog,
+            self._workers,
+            num_cpus=self._num_cpus,
+            lose=self._lose,
+        )
         self._running: dict[Attempt[Worker], asyncio.Task[None]] = {}
         self._num_nodes_lost: Counter[str] = Counter()  # shard id -> nodes that went away while they rendered it
         self._num_barren: Counter[str] = Counter()  # node -> actors in a row that were lost before they made an image
@@ -76,7 +84,7 @@ class _Dispatch:
         with self._drain.on_sigterm():
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._keep_painting()) for _ in range(self._num_places)]
-                tasks.append(group.create_task(self._keep_watch()))
+                tasks.append(group.create_task(self._watch.keep()))
                 await self._drain.wait_for(self._queue.wait_until_done(), self._take_no_more)
                 for task in tasks:
                     task.cancel()  # those still waiting for room on the cluster, too
@@ -253,39 +261,3 @@ class _Dispatch:
     def _fate(self) -> Fate:
         """What becomes of a shard that cannot be rendered; where none can, skipping them all would tell nothing."""
         return self._job.workers.on_shard_failure if self._path.num_made else "stop"
-
-    # ---- the watch ---------------------------------------------------------------------------------------------------
-
-    async def _keep_watch(self) -> None:
-        """Look now and then for what no event tells of: late shards, silent actors, nodes about to go, lack of room."""
-        while True:
-            await asyncio.sleep(WATCH_SECONDS)
-            await self._queue.offer_late()
-            for worker, seconds in self._watchdog.silent().items():
-                if worker.loss is None:
-                    await self._end_silent(worker, seconds)
-            if self._workers:
-                await self._leave_draining_nodes()
-            if any(place.state in ("starting", "waiting") for place in self._progress.places):
-                lacking = await asyncio.to_thread(pool.num_lacking_room, self._job, self._num_cpus)
-                self._progress.room_is_lacking(lacking)
-
-    async def _end_silent(self, worker: Worker, seconds: float) -> None:
-        """Say which actor is stuck, with what, since when and where, and end it: its shards are tried again."""
-        names = ", ".join(attempt.shard.id for attempt in self._queue.shards_of(worker))
-        try:
-            where: str = await asyncio.wait_for(
-                asyncio.wrap_future(worker.actor.whereabouts.remote().future()), PLACE_SECONDS
-            )
-        except (TimeoutError, *losses.LOSSES):
-            where = "it does not answer"
-        await self._lose(worker, f"stuck: {worker.name} made nothing for {seconds:.0f} s ({where}), with {names}")
-        ray.kill(worker.actor)
-
-    async def _leave_draining_nodes(self) -> None:
-        """Give actors on a node that is about to go away nothing new; others are started elsewhere."""
-        draining = await asyncio.to_thread(pool.draining_nodes)
-        for worker in list(self._workers):
-            if worker.card.node in draining and not worker.is_leaving:
-                worker.is_leaving = True
-                await self._lose(worker, f"node {worker.card.node[:8]} is being drained: {worker.name} takes no more")

@@ -25,7 +25,7 @@ from tests.command import wait_until
 from tests.faulty_actor import FaultyActor
 from tests.servers.s3 import S3Server
 from tests.toy_job import make_job, manifest_of, plan_job, recipe, rejected_of, write_prompts
-from workflows import dispatch, halving, pool, shard_path, stragglers
+from workflows import dispatch, halving, pool, shard_path, stragglers, watch
 from workflows.dispatch import EngineNeverLoadedError, render_shards
 from workflows.job import RenderJob, Workers
 from workflows.progress import Progress
@@ -280,7 +280,7 @@ def test_an_actor_waits_for_room_while_there_is_none(tmp_path: Path, monkeypatch
             ray.util.remove_placement_group(held)
 
     monkeypatch.setattr(Progress, "room_is_lacking", noted)
-    monkeypatch.setattr(dispatch, "WATCH_SECONDS", 0.1)
+    monkeypatch.setattr(watch, "WATCH_SECONDS", 0.1)
     render_shards(job, plan_job(job), progress)
 
     assert "waiting" in states
