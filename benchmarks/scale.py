@@ -105,7 +105,6 @@ def simulate(sizes: str) -> dict[str, float]:
         mock.patch.object(dispatch, "pool", cluster),
         mock.patch.object(watch, "pool", cluster),
         mock.patch.object(dispatch, "ShardPath", cluster.path),
-        mock.patch.object(dispatch.ray, "kill"),
         mock.patch.object(time, "monotonic", clock.now),
     ):
         started_at = time.process_time()
@@ -178,6 +177,8 @@ class SimulatedCluster:
 
     def start_painter(self, *arguments: object) -> SimulatedActor:
         return SimulatedActor()
+
+    def end_painter(self, actor: SimulatedActor) -> None: ...
 
     def num_lacking_room(self, job: RenderJob, num_cpus: float) -> int:
         return 0

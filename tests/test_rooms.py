@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 # The files that know of Ray: the pool of actors and what its errors mean, the loop that feeds it with the path of one
 # shard and the halving of one that fails, the metrics, and the client of Ray's job server.
 RAY_FILES = (
-    *(f"workflows/{name}.py" for name in ("pool", "losses", "dispatch", "shard_path", "isolation", "metrics")),
+    *(f"workflows/{name}.py" for name in ("pool", "losses", "shard_path", "metrics")),
     "jobs/submit.py",
 )
 

@@ -6,8 +6,6 @@ import asyncio
 import itertools
 from collections import Counter
 
-import ray
-
 from actors.checkpoint_error import CheckpointUnreachable
 from actors.errors import JobFailure
 from workflows import commit, losses, pool
@@ -121,7 +119,7 @@ class _Dispatch:
                 if worker.loaded is not None:
                     await self._feed(worker)
             finally:
-                ray.kill(worker.actor)
+                pool.end_painter(worker.actor)
                 if worker.loss is None:
                     place.is_ended()
             if worker.loss is None:

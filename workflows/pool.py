@@ -176,6 +176,11 @@ def start_painter(
     return cast("ray.actor.ActorHandle[PainterActor]", actor)  # Ray's own types say: or the class
 
 
+def end_painter(actor: ray.actor.ActorHandle[PainterActor]) -> None:
+    """End an actor's process at once, whatever it is in."""
+    ray.kill(actor)
+
+
 def num_lacking_room(job: RenderJob, num_cpus: float) -> int:
     """Actors of this job's size that Ray has no room for now, by the list it keeps for its autoscaler. An actor that
     has its room and whose process only starts is not in it.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import ray
-
 from workflows import losses, pool
 from workflows.job import RenderJob
 from workflows.progress import Progress
@@ -62,7 +60,7 @@ class Watch:
         except (TimeoutError, *losses.LOSSES):
             where = "it does not answer"
         await self._lose(worker, f"stuck: {worker.name} made nothing for {seconds:.0f} s ({where}), with {names}")
-        ray.kill(worker.actor)
+        pool.end_painter(worker.actor)
 
     async def _leave_draining_nodes(self) -> None:
         """Give actors on a node that is about to go away nothing new; others are started elsewhere."""
