@@ -56,8 +56,7 @@ class Point:
 
 def main() -> None:
     arguments = _parse()
-    scenes = {f"single-{i:03d}": s for i, s in enumerate(held_out_singles(SEED_OF_SCENES, arguments.prompts))}
-    scenes |= {f"pair-{i:03d}": s for i, s in enumerate(held_out_pairs(SEED_OF_SCENES, arguments.prompts))}
+    scenes = held_out_scenes(arguments.prompts)
     with tempfile.TemporaryDirectory() as folder:
         models = {name: name for name in arguments.models}
         if arguments.wrong_pad:
@@ -84,6 +83,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--wrong-pad", action="store_true", help="the first model again, with a wrong pad token")
     parser.add_argument("--plot", type=Path, help="write the curves to this picture (needs matplotlib)")
     return parser.parse_args()
+
+
+def held_out_scenes(num: int) -> dict[str, Scene]:
+    """As many scenes of one shape as of two, by the ids of their prompts."""
+    scenes = {f"single-{i:03d}": s for i, s in enumerate(held_out_singles(SEED_OF_SCENES, num))}
+    return scenes | {f"pair-{i:03d}": s for i, s in enumerate(held_out_pairs(SEED_OF_SCENES, num))}
 
 
 def _measure(

@@ -18,9 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cfg_curve import SEED_OF_SCENES, point_of, render_scenes
+from benchmarks.cfg_curve import held_out_scenes, point_of, render_scenes
 from benchmarks.planning import provenance
-from examples.shapes.world import held_out_pairs, held_out_singles
 
 DTYPES = ("float32", "bfloat16", "fp8")
 CFG_WEIGHT = 5.0
@@ -32,8 +31,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=100, help="of one shape, and of two (default: %(default)s)")
     parser.add_argument("--images", type=int, default=2, help="of each prompt (default: %(default)s)")
     arguments = parser.parse_args()
-    scenes = {f"single-{i:03d}": s for i, s in enumerate(held_out_singles(SEED_OF_SCENES, arguments.prompts))}
-    scenes |= {f"pair-{i:03d}": s for i, s in enumerate(held_out_pairs(SEED_OF_SCENES, arguments.prompts))}
+    scenes = held_out_scenes(arguments.prompts)
     lines = [
         "| dtype | same | until | one shape right | two shapes right | diversity | saturation | contrast | clipped |",
         "|:------|-----:|------:|----------------:|-----------------:|----------:|-----------:|---------:|--------:|",

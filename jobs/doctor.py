@@ -11,6 +11,7 @@ import click
 from actors.checkpoint import Checkpoint, CheckpointError, fetch_checkpoint, open_checkpoint, open_vae
 from actors.engines import FAMILIES, Engine, load_engine
 from actors.recipe import Recipe
+from jobs.counts import counted
 from jobs.resolve import settled_model
 
 
@@ -29,7 +30,7 @@ def doctor(
     except CheckpointError as error:
         num_faults += 1
         click.echo(f"{click.style('FAULT', fg='red')}  {'loading':<22} {error}")
-    click.echo("no fault found" if not num_faults else f"{num_faults} fault{'s' * (num_faults != 1)} found")
+    click.echo("no fault found" if not num_faults else f"{counted(num_faults, 'fault')} found")
     return 1 if num_faults else 0
 
 

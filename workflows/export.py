@@ -19,7 +19,7 @@ from workflows.completion import completion_of
 from workflows.export_card import CardFacts, dataset_card
 from workflows.export_images import images_by_prompt
 from workflows.export_layouts import EXPORT_LAYOUTS, ExportError, Written
-from workflows.parts import part_errors, parts_of_shards
+from workflows.parts import manifest_name, part_errors, parts_of_shards
 from workflows.resume import committed_shards, read_claim
 from workflows.status import tally_output
 from workflows.storage import Storage, storage_errors
@@ -99,7 +99,7 @@ def _common_schema(source: Storage, shard_ids: list[str]) -> pa.Schema:
     """Every column that some manifest part has: prompt files may carry other columns each."""
     schemas = []
     for shard_id in shard_ids:
-        name = f"manifest/{shard_id}.parquet"
+        name = manifest_name(shard_id)
         with part_errors(source, name), source.fs.open(source.path(name), "rb") as file:
             schemas.append(pq.read_schema(file).remove_metadata())
     try:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from workflows.damage import DamagedFileError
 from workflows.layouts import read_pack
-from workflows.parts import NUM_READERS, read_table
+from workflows.parts import NUM_READERS, manifest_name, read_table
 from workflows.storage import Storage
 
 LEFT_OUT = ("image", "codes", "latents")  # of the manifest: what has no meaning apart from OUTPUT, or is bulk
@@ -31,7 +31,7 @@ class ExportImage:
 
 def images_of_shard(source: Storage, shard_id: str) -> Iterator[ExportImage]:
     """In the order of the manifest. Raises DamagedFileError naming an image that is not there."""
-    table = read_table(source, f"manifest/{shard_id}.parquet")
+    table = read_table(source, manifest_name(shard_id))
     places = table["image"].to_pylist()
     table = table.cast(pa.schema([as_exported(field) for field in table.schema]))
     table = table.drop_columns([name for name in LEFT_OUT if name in table.column_names])

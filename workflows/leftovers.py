@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from workflows.parts import last_parts
+from workflows.parts import last_parts, manifest_name
 from workflows.plan import part_of_file
 from workflows.resume import committed_shards
 from workflows.storage import Storage
@@ -24,7 +24,7 @@ class Cleaning:
 
 def find_leftovers(storage: Storage, named: set[str], parts: Iterable[str]) -> list[str]:
     """Every file below images/, rejected/ and manifest/ that no part names and that is no part, and lost drafts."""
-    committed = {f"manifest/{part}.parquet" for part in parts}
+    committed = {manifest_name(part) for part in parts}
     below = [name for folder in ("images", "rejected", "manifest") for name in storage.walk(folder)]
     beside = [name for name in storage.names("") if name.endswith(".draft") or name.startswith("_probe-")]
     return sorted({*below, *beside} - named - committed)

@@ -13,7 +13,7 @@ from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
 from workflows.encode import EXTENSIONS, encode_image
 from workflows.layouts import read_image
-from workflows.parts import read_table
+from workflows.parts import manifest_name, read_table
 from workflows.resume import committed_shards
 from workflows.status import count_rows
 from workflows.storage import Storage
@@ -44,13 +44,13 @@ def replay_images(storage: Storage, num_images: int, seed: int) -> Iterator[Repl
 def _pick_rows(storage: Storage, num_images: int, chance: random.Random) -> list[dict[str, Any]]:
     """Rows of the manifest, each as likely as any other."""
     shards = committed_shards(storage)
-    counts = [count_rows(storage, f"manifest/{shard}.parquet") for shard in shards]
+    counts = [count_rows(storage, manifest_name(shard)) for shard in shards]
     picked = chance.sample(range(sum(counts)), min(num_images, sum(counts)))
     rows, offset = [], 0
     for shard, count in zip(shards, counts, strict=True):
         inside = sorted(position - offset for position in picked if offset <= position < offset + count)
         if inside:
-            rows += read_table(storage, f"manifest/{shard}.parquet").take(inside).to_pylist()
+            rows += read_table(storage, manifest_name(shard)).take(inside).to_pylist()
         offset += count
     return rows
 

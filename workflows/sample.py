@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from workflows.commit import MANIFEST_SCHEMA
 from workflows.flags import FLAG_NAMES, FLAGS, LOOKALIKE, hash_values
-from workflows.parts import NUM_READERS, read_table
+from workflows.parts import NUM_READERS, manifest_name, read_table
 from workflows.storage import Storage
 from workflows.survey import STATISTICS, ShardCount, Survey
 from workflows.thumbnails import read_thumbnails
@@ -113,7 +113,7 @@ def _flagged_rows(survey: Survey, shard_ids: set[str]) -> dict[str, list[int]]:
 
 def _read_rows(storage: Storage, shard_id: str, choice: Choice, lookalikes: np.ndarray) -> list[Picture]:
     """The chosen rows of one manifest part, without thumbnails."""
-    table = read_table(storage, f"manifest/{shard_id}.parquet")
+    table = read_table(storage, manifest_name(shard_id))
     prompts = np.asarray(table["prompt_id"].combine_chunks().dictionary_encode().indices)
     is_sampled = np.isin(prompts, choice.prompts.get(shard_id, []))
     is_sampled &= table["image_index"].to_numpy() < choice.num_seeds

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from workflows.parts import NUM_READERS, read_footer, read_table, rejected_files
+from workflows.parts import NUM_READERS, manifest_name, read_footer, read_table, rejected_files
 from workflows.plan import split_part_id
 from workflows.resume import committed_shards
 from workflows.storage import Storage, storage_errors
@@ -30,7 +30,7 @@ def tally_output(output: str, storage_options: dict[str, Any]) -> Tally:
         parts = committed_shards(storage)
         rejected_names = rejected_files(storage, parts).values()
         with ThreadPoolExecutor(NUM_READERS) as readers:
-            counts = readers.map(lambda part: count_rows(storage, f"manifest/{part}.parquet"), parts)
+            counts = readers.map(lambda part: count_rows(storage, manifest_name(part)), parts)
             num_images = sum(counts)
             reasons: Counter[str] = Counter()
             for counted in readers.map(lambda name: _count_reasons(storage, name), rejected_names):

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from workflows.flags import FLAGS, LOOKALIKE, hash_values, lookalikes
 from workflows.pace import Pace
-from workflows.parts import NUM_READERS, read_table
+from workflows.parts import NUM_READERS, manifest_name, read_table
 from workflows.plan import split_part_id
 from workflows.storage import Storage
 
@@ -109,7 +109,7 @@ def survey_manifest(storage: Storage, shard_ids: list[str], cfg_weights: Iterabl
     prompts_of: dict[str, set[str]] = {split_part_id(part)[0]: set() for part in shard_ids if split_part_id(part)[1]}
 
     def read(shard_id: str) -> pa.Table:
-        return read_table(storage, f"manifest/{shard_id}.parquet", COLUMNS)
+        return read_table(storage, manifest_name(shard_id), COLUMNS)
 
     for shard_id, table in zip(shard_ids, _in_order(read, shard_ids), strict=True):
         num_repeated = _count_repeated(prompts_of.get(split_part_id(shard_id)[0]), table)

@@ -12,7 +12,7 @@ import ray
 
 from tests import conftest, toy_job
 from tests.command import finish, run, start, wait_until, write_job
-from tests.servers.faulty_proxy import FaultyProxy
+from tests.servers.faulty_proxy import Choice, FaultyProxy
 from tests.servers.s3 import S3Server
 from tests.toy_job import bytes_of, make_job, manifest_of, write_prompts
 from workflows.storage import Storage
@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 NUM_ROWS, SHARD_ROWS = 24, 4
 WORKERS = {"max": 1, "batch_size": 2}
+Answer = subprocess.CompletedProcess[str]
 CLIENT_SECONDS = {"connect_timeout": 2, "read_timeout": 2}
 
 
@@ -111,17 +112,24 @@ def num_committed(output: str, server: S3Server) -> int:
     return len(Storage(output, server.storage_options).names("manifest"))
 
 
+def render_through(
+    proxy: FaultyProxy, fault: Choice, job_file: Path, output: str, address: str, server: S3Server
+) -> tuple[Answer, Answer]:
+    """How a run ends whose store has a fault from its first commit on, and the same command once the fault is over."""
+    driver = start("render", job_file, "--address", address)
+    wait_until(lambda: num_committed(output, server) >= 1, driver)
+    proxy.choose = fault
+    faulty = finish(driver)
+    proxy.choose = lambda method, path: None
+    return faulty, run("render", job_file, "--address", address)
+
+
 def test_a_store_that_is_away_for_longer_than_the_patience_ends_the_job_and_later_it_is_finished(
     tmp_path: Path, prompts: str, address: str, s3_server: S3Server, s3_folder: str, proxy: FaultyProxy
 ) -> None:
     output = f"{s3_folder}/out"
     job_file = job_on_s3(tmp_path, prompts, output, proxy.endpoint_url, storage_patience=1, max_tries=1)
-    driver = start("render", job_file, "--address", address)
-    wait_until(lambda: num_committed(output, s3_server) >= 1, driver)
-    proxy.choose = lambda method, path: "reset"
-    away = finish(driver)
-    proxy.choose = lambda method, path: None
-    back = run("render", job_file, "--address", address)
+    away, back = render_through(proxy, lambda method, path: "reset", job_file, output, address, s3_server)
 
     assert away.returncode == 1
     assert "the same command goes on where this one stopped\n" in away.stderr
@@ -143,12 +151,9 @@ def test_a_store_that_withdraws_its_permission_ends_the_job_with_its_sentence_an
 ) -> None:
     output = f"{s3_folder}/out"
     job_file = job_on_s3(tmp_path, prompts, output, proxy.endpoint_url)
-    driver = start("render", job_file, "--address", address)
-    wait_until(lambda: num_committed(output, s3_server) >= 1, driver)
-    proxy.choose = lambda method, path: "AccessDenied" if method in methods else None
-    refused = finish(driver)
-    proxy.choose = lambda method, path: None
-    allowed = run("render", job_file, "--address", address)
+    refused, allowed = render_through(
+        proxy, lambda method, path: "AccessDenied" if method in methods else None, job_file, output, address, s3_server
+    )
 
     assert refused.returncode == 1
     assert "janus-batch: storage refused for good: PermissionError: " in refused.stderr
