@@ -79,7 +79,7 @@ class DecodeLoop:
         self.hidden_RC.copy_(torch.stack([state.hidden_C for state in states]))
         self.cache.zero_()  # what an earlier batch left there is masked, but a NaN would come through
         for row, state in enumerate(states):
-            self.cache[:, :, row, :, : state.num_tokens] = state.kv
+            self.model.llama.put_prompt(self.cache, row, state.kv)
 
     def run(self, num_codes: int, is_guiding: Callable[[int], bool]) -> torch.Tensor:
         """The codes of the batch that was loaded, [B, N]. `is_guiding` says at which steps guidance acts."""

@@ -34,7 +34,7 @@ class Family:
 FAMILIES: dict[str, Family] = {
     "janus": Family(
         engine="actors.janus:JanusEngine",
-        sampler="janus-2",
+        sampler="janus-3",
         default_cfg_weight=5.0,
         settings={"temperature": 1.0},
         dtypes=("float32", "bfloat16", "fp8"),

@@ -64,7 +64,7 @@ class JanusEngine:
     """
 
     family = "janus"
-    sampler = "janus-2"
+    sampler = "janus-3"
 
     def __init__(
         self,

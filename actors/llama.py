@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from actors.attention import BagAttention, ProductAttention, attend
 from actors.fp8 import Fp8GatedLinear, Fp8Linear
 from actors.linear import GatedLinear, Linear
 from actors.model_shape import LlamaShape
@@ -49,8 +50,9 @@ class Llama:
         prefixes = [f"{_PREFIX}layers.{index}." for index in range(shape.num_layers)]
         self.layers = [_read_layer(weights, prefix, is_fp8) for prefix in prefixes]
         self.device, self.dtype = self.embedding_VC.device, self.embedding_VC.dtype
-        # A CPU attends in float32: its bfloat16 batched products are 3 times slower than float32 ones.
+        # A CPU attends in float32: its batched products in bfloat16 are 3 times slower than those in float32.
         self.cache_dtype = torch.float32 if self.device.type == "cpu" else self.dtype
+        self.attention = BagAttention if self.device.type == "cpu" else ProductAttention
         self.cos_TD, self.sin_TD = _rotary_tables(shape, self.device, self.cache_dtype)
 
     def new_cache(self, num_rows: int, num_slots: int) -> torch.Tensor:
@@ -60,6 +62,10 @@ class Llama:
     def cache_size(self, num_rows: int, num_slots: int) -> tuple[int, ...]:
         shape = self.shape
         return (shape.num_layers, 2, num_rows, shape.num_kv_heads, num_slots, shape.head_dim)
+
+    def put_prompt(self, cache: torch.Tensor, row: int, kv: torch.Tensor) -> None:
+        """What `prefill` gave into a row of a cache that is zero there."""
+        self.attention.put_prompt(cache, row, kv)
 
     def prefill(self, x_TC: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Run one prompt alone: hidden states [T, C] after the last norm, keys and values [L, 2, K, T, D]."""
@@ -72,7 +78,7 @@ class Llama:
             q_TKGD, k_TKD, v_TKD = self._project(layer, x_TC, cos_T1D, sin_T1D)
             kv = torch.stack((k_TKD, v_TKD)).transpose(1, 2)  # [2, K, T, D]
             q = q_TKGD.permute(1, 2, 0, 3).flatten(1, 2)  # [K, G * T, D]
-            attended = _attend(q, kv[0], kv[1], mask).unflatten(1, (-1, num_tokens)).permute(2, 0, 1, 3)
+            attended = attend(q, kv[0], kv[1], mask).unflatten(1, (-1, num_tokens)).permute(2, 0, 1, 3)
             x_TC = self._finish(layer, x_TC, attended)
             cached.append(kv)
         return self._norm(x_TC, self.norm_C), torch.stack(cached)
@@ -86,20 +92,13 @@ class Llama:
         row's own position is masked. It is the only argument that the kernels launched depend on.
         """
         cos_R1D, sin_R1D = self.cos_TD[position_R, None], self.sin_TD[position_R, None]
-        row_R, slot_T = torch.arange(len(x_RC), device=self.device), torch.arange(num_attended, device=self.device)
-        is_empty_RT = slot_T > position_R[:, None]
-        mask_RT = torch.zeros(is_empty_RT.shape, device=self.device).masked_fill_(is_empty_RT, -torch.inf)
-        mask_R11T = mask_RT[:, None, None]
-        for layer, (keys, values) in zip(self.layers, cache, strict=True):
+        attention = self.attention(position_R, num_attended, cache.shape)
+        for layer, kv in zip(self.layers, cache, strict=True):
             q_RKGD, k_RKD, v_RKD = self._project(layer, x_RC, cos_R1D, sin_R1D)
-            keys[row_R, :, position_R] = k_RKD
-            values[row_R, :, position_R] = v_RKD
+            attention.put(kv, k_RKD, v_RKD)
             # One query of a group at a time: with several in a product, a CPU's bits depend on the rows and slots.
-            attended = [
-                _attend(q_RK1D, keys[:, :, :num_attended], values[:, :, :num_attended], mask_R11T)
-                for q_RK1D in q_RKGD.split(1, dim=2)
-            ]
-            x_RC = self._finish(layer, x_RC, torch.cat(attended, dim=2) if len(attended) > 1 else attended[0])
+            attended = [attention.attend(q_RKD, kv) for q_RKD in q_RKGD.unbind(2)]
+            x_RC = self._finish(layer, x_RC, torch.stack(attended, dim=2) if len(attended) > 1 else attended[0])
         return self._norm(x_RC, self.norm_C)
 
     def _project(
@@ -127,16 +126,6 @@ class Llama:
 def num_slots(num_tokens: int) -> int:
     """Cache slots for rows of up to `num_tokens` tokens: whole segments."""
     return -(-num_tokens // SEGMENT) * SEGMENT
-
-
-def _attend(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Softmax attention, [..., queries, D]: two products with a float32 softmax between them.
-
-    Spelled out because fused kernels split the keys by how many rows and slots there are, which changes bits.
-    """
-    scores = torch.matmul(q, keys.transpose(-1, -2)).float()
-    probs = torch.softmax(torch.add(mask, scores, alpha=q.shape[-1] ** -0.5), dim=-1)
-    return torch.matmul(probs.to(values.dtype), values)
 
 
 def _rotary_tables(shape: LlamaShape, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:

@@ -39,7 +39,7 @@ def engine(folder: Path = TINY, *, grid_size: int | None = None, **settings: Any
         "vae_revision": None,
         "vae_sha256": None,
         "dtype": "float32",
-        "sampler": "janus-2",
+        "sampler": "janus-3",
         "cfg_weights": (5.0,),
         "temperature": 1.0,
         "num_inference_steps": None,

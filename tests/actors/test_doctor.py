@@ -36,7 +36,7 @@ def recipe_of(folder: Path) -> Recipe:
         vae_revision=None,
         vae_sha256=None,
         dtype="float32",
-        sampler="janus-2",
+        sampler="janus-3",
         cfg_weights=(5.0,),
         temperature=1.0,
         num_inference_steps=None,

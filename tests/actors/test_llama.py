@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from actors.attention import BagAttention, ProductAttention
 from actors.llama import SEGMENT, Llama, num_slots
 from actors.model_config import read_shape
 from actors.weights import load_weights
@@ -73,15 +74,17 @@ def test_hidden_states_are_those_of_transformers(shape) -> None:
     torch.testing.assert_close(hidden_TC, theirs(ids[None]).last_hidden_state[0], rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("attention", [BagAttention, ProductAttention])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_ragged_rows_decoded_token_by_token_give_what_prefilling_the_whole_gives(shape) -> None:
+def test_ragged_rows_decoded_token_by_token_give_what_prefilling_the_whole_gives(shape, attention: type) -> None:
     llama, num_steps = random_llama(shape), 70
+    llama.attention = attention
     rows = [random_ids(num_prompt + num_steps, seed=num_prompt) for num_prompt in (3, 20, 63)]
     lengths = torch.tensor([len(ids) - num_steps for ids in rows])
     cache = llama.new_cache(len(rows), num_slots(int(lengths.max()) + num_steps))
     for row, ids in enumerate(rows):
         _, kv = llama.prefill(llama.embedding_VC[ids[: lengths[row]]])
-        cache[:, :, row, :, : lengths[row]] = kv
+        llama.put_prompt(cache, row, kv)
 
     steps = []
     for step in range(num_steps):
