@@ -88,8 +88,8 @@ class Llama:
     ) -> torch.Tensor:
         """One token of every row: [R, C] after the last norm. Its key and value go to slot `position_R` of the cache.
 
-        `num_attended` is how far the cache is read, a multiple of SEGMENT beyond every position; what lies beyond a
-        row's own position is masked. It is the only argument that the kernels launched depend on.
+        `num_attended` is how far the cache is read at most, a multiple of SEGMENT beyond every position; what lies
+        beyond a row's own position is masked. On a GPU it is the only argument that the kernels launched depend on.
         """
         cos_R1D, sin_R1D = self.cos_TD[position_R, None], self.sin_TD[position_R, None]
         attention = self.attention(position_R, num_attended, cache.shape)
