@@ -66,10 +66,10 @@ def _repair(storage: Storage, plan: Plan, parts: list[str], findings: Findings) 
     """Take back the shards that are at fault and say which."""
     with storage_errors(storage.url):
         taken = take_back(storage, plan, parts, findings.shards_at_fault)
-    click.echo(f"taken back  {len(taken):,} shards; the next run of the job renders them again")
+    click.echo(f"taken back  {counted(len(taken), 'shard')}; the next run of the job renders what is not there")
     _print_some(taken)
     if gone := sorted(set(findings.shards_at_fault).difference(taken)):
-        click.echo(f"kept        {len(gone):,} shards at fault whose prompt file is gone")
+        click.echo(f"kept        {counted(len(gone), 'shard')} at fault whose prompt file is gone")
         _print_some(gone)
 
 

@@ -49,16 +49,19 @@ def watch(progress: Progress, *, as_json: bool = False) -> Iterator[None]:
         thread.join()
 
 
-def progress_line(progress: Progress) -> str:
-    """`1,204/6,528 images · 3.10 images/s · ETA 28:40 · 2 actors · 3 rejected`"""
+def progress_line(progress: Progress, *, is_over: bool = False) -> str:
+    """`1,204/6,528 images · 3.10 images/s · ETA 28:40 · 2 actors · 3 rejected`; what the run came to when it is over."""
     parts = [f"{progress.num_done:,}/{counted(progress.num_images_total, 'image')}"]
-    if progress.painting_since is None:
+    if is_over:
+        parts.append(f"{progress.images_per_second:.2f} images/s")
+    elif progress.painting_since is None:
         states = {place.state for place in progress.places}
         parts.append(next((words for state, words in BEFORE_PAINTING.items() if state in states), "starting"))
     else:
         parts.append(f"{progress.images_per_second_now:.2f} images/s")
         parts.append(f"ETA {clock_text(progress.eta_seconds)}")
-    parts.append(counted(progress.num_painters, "actor"))
+    if not is_over:
+        parts.append(counted(progress.num_painters, "actor"))
     parts.append(f"{progress.num_rejected:,} rejected")
     if progress.num_retries:
         parts.append(counted(progress.num_retries, "retry", "retries"))
@@ -71,7 +74,7 @@ def _show_live(console: Console, progress: Progress, stop: threading.Event) -> N
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while not stop.wait(POLL_SECONDS):
             live.update(live_view(progress, console.width, console.height), refresh=True)
-    say(progress_line(progress))
+    say(progress_line(progress, is_over=True))
 
 
 def _show_log(console: Console, progress: Progress, stop: threading.Event) -> None:
@@ -85,7 +88,7 @@ def _show_log(console: Console, progress: Progress, stop: threading.Event) -> No
             _say_timed(progress_line(progress))
             has_run = time.monotonic() - progress.started_at
             next_line_at = time.monotonic() + min(max(SHORTEST_SECONDS, SHARE_OF_RUN * has_run), LONGEST_SECONDS)
-    _say_timed(progress_line(progress))
+    _say_timed(progress_line(progress, is_over=True))
 
 
 def _show_json(console: Console, progress: Progress, stop: threading.Event) -> None:

@@ -100,7 +100,7 @@ class _Dispatch:
             lines = [f"shard {shard_id} failed {reason}" for shard_id, reason in first]
             if len(skipped) > len(lines):
                 lines.append(f"and {len(skipped) - len(lines)} more")
-            raise ShardFailedError("\n".join([f"{len(skipped)} shards were skipped (on_shard_failure: skip)", *lines]))
+            raise ShardFailedError("\n".join([f"shards skipped (on_shard_failure: skip): {len(skipped):,}", *lines]))
         if self._drain.is_asked and self._num_finished < self._num_shards:
             raise DrainedError(
                 f"told to end (SIGTERM): {self._num_finished} of {self._num_shards} shards were committed in this run"

@@ -242,7 +242,7 @@ def test_what_is_gone_or_damaged_is_taken_back_and_rendered_again_to_the_same_by
 
     assert code == 1
     assert "faults      1\n" in out
-    assert "\ntaken back  1 shards; the next run of the job renders them again\n" in out
+    assert "\ntaken back  1 shard; the next run of the job renders what is not there\n" in out
     assert command("status", job.output)[0] == 1
     render(job)
     assert {row["image_id"]: row["image_sha256"] for row in manifest_of(job)} == before
@@ -263,7 +263,7 @@ def test_a_shard_that_cannot_be_rendered_again_is_not_taken_back(command: Comman
 
     assert code == 1
     assert "taken back  0 shards" in out
-    assert "kept        1 shards at fault whose prompt file is gone\n" in out
+    assert "kept        1 shard at fault whose prompt file is gone\n" in out
     assert len(storage.names("manifest")) == 2
 
 

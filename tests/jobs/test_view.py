@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 import pytest
@@ -49,6 +50,11 @@ def drawn(progress: Progress, width: int, height: int = 24) -> list[str]:
 
 def test_the_line_says_how_much_is_done_how_fast_and_until_when(progress: Progress) -> None:
     assert progress_line(progress) == "1,204/6,528 images · 3.10 images/s · ETA 28:37 · 2 actors · 0 rejected"
+
+
+def test_the_last_line_says_what_the_whole_run_came_to(progress: Progress) -> None:
+    line = progress_line(progress, is_over=True)
+    assert re.fullmatch(r"1,204/6,528 images · \d+\.\d\d images/s · 0 rejected", line)
 
 
 def test_a_model_that_is_loading_has_neither_rate_nor_eta() -> None:
@@ -208,4 +214,4 @@ def test_a_terminal_gets_a_view_that_is_redrawn_and_a_line_at_the_end(
 
     text += capsys.readouterr().err
     assert "0/10 images" in text
-    assert text.endswith("7/10 images · starting · 0 actors · 0 rejected\n")
+    assert text.endswith("7/10 images · 0.00 images/s · 0 rejected\n")
