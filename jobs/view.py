@@ -50,7 +50,7 @@ def watch(progress: Progress, *, as_json: bool = False) -> Iterator[None]:
 
 
 def progress_line(progress: Progress, *, is_over: bool = False) -> str:
-    """`1,204/6,528 images · 3.10 images/s · ETA 28:40 · 2 actors · 3 rejected`; what the run came to when it is over."""
+    """`1,204/6,528 images · 3.10 images/s · ETA 28:40 · 2 actors · 3 rejected`; when it is over, what it came to."""
     parts = [f"{progress.num_done:,}/{counted(progress.num_images_total, 'image')}"]
     if is_over:
         parts.append(f"{progress.images_per_second:.2f} images/s")

@@ -403,9 +403,7 @@ def test_a_shard_that_cannot_be_rendered_is_skipped_if_the_job_says_so_and_named
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(halving, "MAX_FAILURES", 3)
-        with pytest.raises(
-            ShardFailedError, match=rf"shards skipped .*: 1\nshard {poison} failed 1 times, .*halves"
-        ):
+        with pytest.raises(ShardFailedError, match=rf"shards skipped .*: 1\nshard {poison} failed 1 times, .*halves"):
             render(job)
 
     assert num_committed(job) == 3
