@@ -27,7 +27,8 @@ from workflows.plan import Plan, row_range, split_part_id
 from workflows.resume import committed_shards
 from workflows.storage import Storage
 
-COLUMNS = ["image_id", "prompt_id", "image_index", "cfg_weight", "image", "image_sha256", "latents"]
+SETTINGS = ["family", "weights_sha256", "vae_sha256", "prompt_format", "dtype", "sampler"]  # what a job has one of
+COLUMNS = ["image_id", "prompt_id", "image_index", "cfg_weight", "image", "image_sha256", "latents", *SETTINGS]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -96,6 +97,7 @@ def _check_shard(storage: Storage, parts: list[str], recipe: Recipe) -> _Checked
     for row in rows:
         places[row["image"].partition("#")[0]].append(row)
     faults = [fault for file, inside in places.items() for fault in _check_file(storage, file, inside)]
+    faults += _check_settings(parts[0], rows, recipe)
     rejected: list[dict[str, Any]] = []
     try:
         rejected = read_table(storage, rejected_name).to_pylist() if rejected_name else []
@@ -141,6 +143,16 @@ def _check_counts(
         # A row with a weight of its own is not swept.
         if num_answers not in (recipe.images_per_prompt, recipe.images_per_row):
             faults.append(f"prompt {prompt_id!r} has {num_answers} images of {recipe.images_per_row}")
+    return faults
+
+
+def _check_settings(shard_id: str, rows: list[dict[str, Any]], recipe: Recipe) -> list[str]:
+    """Faults of rows made with other settings than the output's: an edited job.json, a part from elsewhere."""
+    faults = []
+    for setting in SETTINGS:
+        wanted = getattr(recipe, setting)
+        others = {row[setting] for row in rows} - {wanted}
+        faults += [f"shard {shard_id} was made with {setting} {other}, the output is of {wanted}" for other in others]
     return faults
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -220,6 +221,18 @@ def test_a_weight_of_a_sweep_that_is_gone_is_found_by_the_count_of_its_prompt(tm
 def test_a_row_with_a_weight_of_its_own_has_fewer_images_and_no_fault(job: RenderJob) -> None:
     assert sum(row["prompt_id"] == "d" for row in manifest_of(job)) == 2
     assert verify(job).faults == []
+
+
+def test_rows_made_with_other_settings_than_the_outputs_are_named(job: RenderJob) -> None:
+    other = pa.array(["other-9"])
+
+    def change(table: pa.Table) -> pa.Table:
+        column = table.schema.get_field_index("sampler")
+        return table.set_column(column, "sampler", pa.concat_arrays([other, table["sampler"].combine_chunks()[1:]]))
+
+    change_part(job, change)
+    (fault,) = verify(job).faults
+    assert fault.endswith(f" was made with sampler other-9, the output is of {job.recipe.sampler}")
 
 
 def test_a_key_that_stands_in_two_shards_is_named(tmp_path: Path) -> None:
