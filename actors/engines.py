@@ -41,7 +41,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "janusflow": Family(
         engine="actors.janusflow:JanusFlowEngine",
-        sampler="janusflow-1",
+        sampler="janusflow-2",
         default_cfg_weight=2.0,
         settings={"num_inference_steps": 30, "solver": "euler", "match_reference_demo": False},
     ),

@@ -58,7 +58,7 @@ class JanusFlowEngine:
     """
 
     family = "janusflow"
-    sampler = "janusflow-1"
+    sampler = "janusflow-2"
 
     def __init__(
         self,

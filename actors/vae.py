@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from actors.checkpoint_error import CheckpointError
 from actors.device import compute_dtype
 from actors.errors import InputError
-from actors.silu import SiLU
+from actors.silu import InPlaceSiLU
 from actors.vq import Conv1, to_uint8
 
 # Always this many in one call, the last picture again where there are fewer: with one picture libraries take other
@@ -85,7 +85,7 @@ def _replace_layers(model: nn.Module) -> None:
             elif isinstance(child, nn.GroupNorm):
                 setattr(module, name, ContiguousGroupNorm(child))
             elif isinstance(child, nn.SiLU):
-                setattr(module, name, SiLU())
+                setattr(module, name, InPlaceSiLU())  # behind a norm, whose output nothing else reads
 
 
 class ContiguousGroupNorm(nn.Module):

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from actors.model_shape import NUM_RES_BLOCKS, VQShape
+from actors.silu import silu_
 
 _PREFIX = "gen_vision_model."
 
@@ -80,7 +81,7 @@ class Decoder(nn.Module):
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         x = self.conv_blocks(self.mid(self.conv_in(z)))
-        return self.conv_out(_silu_(self.norm_out(x)))
+        return self.conv_out(silu_(self.norm_out(x)))
 
 
 class Level(nn.Module):
@@ -111,8 +112,8 @@ class ResBlock(nn.Module):
             self.nin_shortcut = Conv1(num_in, num_out)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        h = self.conv1(_silu_(self.norm1(x)))
-        h = self.conv2(_silu_(self.norm2(h)))
+        h = self.conv1(silu_(self.norm1(x)))
+        h = self.conv2(silu_(self.norm2(h)))
         return h + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
 
 
@@ -150,25 +151,9 @@ class Conv1(nn.Conv2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
-            return torch.mkldnn_convolution(x, self.weight, self.bias, self.padding, self.stride, self.dilation, 1)
+            y = torch.mkldnn_convolution(x, self.weight, self.bias, self.padding, self.stride, self.dilation, 1)
+            return y.contiguous()  # it comes with the channels last in memory, and sums of two layouts are slow
         return super().forward(x)
-
-
-def _silu_(x: torch.Tensor) -> torch.Tensor:
-    """SiLU in place, with bits that do not depend on the number of threads; channels are a multiple of 32 here.
-
-    On a CPU torch cuts the elements into equal shares, a thread each, of at least 32768; in float32 the end of a share
-    is rounded differently (see silu.py) unless it is a multiple of 32 elements long. In these three parts every share
-    is one. Up to a third faster, over the whole decoder, than the formula of silu.py, which takes any size.
-    """
-    if x.device.type != "cpu" or torch.is_grad_enabled():  # training keeps what it has to go back through
-        return F.silu(x, inplace=not torch.is_grad_enabled())
-    flat = x.view(-1)
-    even = len(flat) // (share := 32768) // (threads := torch.get_num_threads()) * threads * share
-    odd = len(flat) // share * share
-    for part in (flat[:even], flat[even:odd], flat[odd:]):
-        F.silu(part, inplace=True)
-    return x
 
 
 def _conv3(num_in: int, num_out: int) -> nn.Conv2d:

@@ -42,7 +42,7 @@ def engine(folder: Path = TINY, *, latent_size: int | None = None, **settings: A
         "vae_revision": None,
         "vae_sha256": "",
         "dtype": "float32",
-        "sampler": "janusflow-1",
+        "sampler": "janusflow-2",
         "cfg_weights": (2.0,),
         "temperature": None,
         "num_inference_steps": 30,
