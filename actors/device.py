@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
+
+# Large tensors on a CPU on huge pages, where Linux gives them on request: torch reads this at its first allocation.
+# Weights and caches are read whole at every step, and looking up small pages takes up to a tenth of the time.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 # A dtype of the job file -> what the checkpoint is loaded in. The Janus engine makes fp8 of it afterwards.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "fp8": torch.bfloat16}

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -17,6 +22,34 @@ def test_the_device_is_the_gpu_by_name_or_the_cpu_by_instruction_set() -> None:
         assert (device.type, name) == ("cuda", torch.cuda.get_device_name())
     else:
         assert (device.type, name) == ("cpu", f"cpu {torch.backends.cpu.get_cpu_capability()}")
+
+
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(
+    not HUGE_PAGES.exists() or "[madvise]" not in HUGE_PAGES.read_text("utf-8"),
+    reason="Linux does not give huge pages on request",
+)
+@pytest.mark.parametrize(("chosen", "is_huge"), [(None, True), ("0", False)])
+def test_large_tensors_of_a_cpu_are_on_huge_pages_unless_that_was_switched_off(
+    chosen: str | None, is_huge: bool
+) -> None:
+    program = """
+import re, torch
+import actors.device
+x = torch.ones(2**26, dtype=torch.uint8)
+start = x.data_ptr()
+for area in re.split(r"(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", open("/proc/self/smaps").read())[1:]:
+    first, last = (int(number, 16) for number in area.split()[0].split("-"))
+    if first <= start + 2**25 < last:
+        print(re.search(r"AnonHugePages: +(\\d+)", area)[1])
+"""
+    environment = {key: value for key, value in os.environ.items() if key != "THP_MEM_ALLOC_ENABLE"}
+    if chosen:
+        environment["THP_MEM_ALLOC_ENABLE"] = chosen
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert (int(done.stdout) > 0) == is_huge
 
 
 @pytest.mark.parametrize("is_supported", [True, False])
