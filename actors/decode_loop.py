@@ -61,7 +61,9 @@ class DecodeLoop:
         self.weight_B = torch.ones(num_images, device=device)
         self.step = torch.zeros((), dtype=torch.long, device=device)
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
-        self._graph_memory: tuple[int, int] | None = None  # shared by all graphs: nothing in it outlives a replay
+        # Shared by all graphs: nothing in the memory outlives a replay, and libraries keep workspaces for each stream.
+        self._graph_memory: tuple[int, int] | None = None
+        self._graph_stream: torch.cuda.Stream | None = None
 
     def load(self, states: Sequence[PromptState], image_of_rows: Sequence[int], cfg_weights: Sequence[float]) -> None:
         """Begin a batch: a prompt and an image for each row, a weight for each image; images' own rows come first.
@@ -113,18 +115,22 @@ class DecodeLoop:
             return
         if key not in self._graphs:
             self._graph_memory = self._graph_memory or torch.cuda.graph_pool_handle()
-            self._graphs[key] = _capture(work, self._graph_memory)
+            self._graph_stream = self._graph_stream or torch.cuda.Stream()
+            try:
+                self._graphs[key] = _capture(work, self._graph_memory, self._graph_stream)
+            except Exception:
+                self._graphs.clear()  # a graph that goes frees the stream's workspaces, which the others point to
+                raise
         self._graphs[key].replay()
 
 
-def _capture(work: Callable[[], None], memory: tuple[int, int]) -> torch.cuda.CUDAGraph:
+def _capture(work: Callable[[], None], memory: tuple[int, int], stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
     """`work` as a CUDA graph. It runs once before, so that libraries set themselves up outside of the capture."""
-    stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         work()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=memory):
+    with torch.cuda.graph(graph, pool=memory, stream=stream):
         work()
     return graph

@@ -17,6 +17,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "fp8": torch.bfl
 def find_device() -> tuple[torch.device, str]:
     """The device and the name that the manifest gives it: the GPU's, or the CPU's instruction set (`cpu AVX2`)."""
     if torch.cuda.is_available():
+        torch.backends.cudnn.allow_tf32 = False  # the default for convolutions: float32 of 10 bits
         return torch.device("cuda"), torch.cuda.get_device_name()
     return torch.device("cpu"), f"cpu {torch.backends.cpu.get_cpu_capability()}"
 

@@ -22,8 +22,9 @@ MIN_CAPABILITY = (8, 9)  # of a GPU: Ada and Hopper are the first whose matrix u
 
 def to_fp8(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """A matrix in fp8 and the scale of each of its rows, float32 [rows, 1]: the largest number becomes the largest."""
-    scale = x.float().abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / torch.finfo(FP8).max
-    return (x.float() / scale).to(FP8), scale
+    largest = torch.linalg.vector_norm(x, torch.inf, dim=1, keepdim=True, dtype=torch.float32)
+    scale = largest.clamp(min=1e-12) / torch.finfo(FP8).max
+    return (x / scale).to(FP8), scale  # divided in float32, as the scale is
 
 
 class Fp8Linear:

@@ -10,7 +10,6 @@ bits depend on shapes, so there a row's shapes are a function of the row (`batch
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 from collections.abc import Iterator, Sequence
@@ -41,11 +40,15 @@ PICTURES_PER_CALL = {"cpu": 2, "cuda": 8}
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Tokens:
-    """A batch whose codes are chosen: the codes [B, N], and whether each image's logits were finite [B]."""
+    """A batch whose codes are chosen: the codes [B, N], and whether each image's logits were finite [B].
+
+    `chosen` happens on a GPU when they are there: until then they are only asked for.
+    """
 
     requests: Sequence[ImageRequest]
     codes_BN: torch.Tensor
     is_finite_B: torch.Tensor
+    chosen: torch.cuda.Event | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -114,17 +117,20 @@ class JanusEngine:
     @torch.inference_mode()
     def render(self, requests: Sequence[ImageRequest]) -> list[RenderedImage | Rejection]:
         """One answer per request, in order."""
-        batches = []
         num_rows = [1 + is_guided(request.cfg_weight) for request in requests]
-        for places in self.loops.split([self._longest_prompt(request) for request in requests], num_rows):
-            tokens = self.choose_codes([requests[place] for place in places])
-            with self._beside_the_next_batch(tokens):
-                batches.append((places, tokens, self.decode_pixels(tokens.codes_BN)))
+        batches = self.loops.split([self._longest_prompt(request) for request in requests], num_rows)
+        chosen: list[Tokens] = []
+        pictures: list[Pictures] = []
+        for places in batches:
+            chosen.append(self.choose_codes([requests[place] for place in places]))
+            if len(chosen) > 1:  # on a GPU its kernels find room beside the tokens that were asked for just now
+                pictures.append(self._decode_beside(chosen[-2]))
+        pictures += [self._decode_beside(tokens) for tokens in chosen[-1:]]
         if self._beside:
             torch.cuda.current_stream().wait_stream(self._beside)
         answers = {}
-        for places, tokens, pictures in batches:
-            answers.update(zip(places, _answers(tokens, pictures), strict=True))
+        for places, tokens, decoded in zip(batches, chosen, pictures, strict=True):
+            answers.update(zip(places, _answers(tokens, decoded), strict=True))
         return [answers[place] for place in range(len(requests))]
 
     @torch.inference_mode()
@@ -187,20 +193,18 @@ class JanusEngine:
         loop = self.loops.loop_for(len(requests), len(states), max(state.num_tokens for state in states))
         loop.choose.load(requests)
         codes_BN = self.decode_tokens(loop, requests, states)
-        return Tokens(
-            requests=requests, codes_BN=codes_BN, is_finite_B=loop.choose.is_finite_B[: len(requests)].clone()
-        )
+        is_finite_B = loop.choose.is_finite_B[: len(requests)].clone()
+        chosen = torch.cuda.current_stream().record_event() if self._beside else None
+        return Tokens(requests=requests, codes_BN=codes_BN, is_finite_B=is_finite_B, chosen=chosen)
 
-    @contextlib.contextmanager
-    def _beside_the_next_batch(self, tokens: Tokens) -> Iterator[None]:
-        """On a GPU: what is launched here runs when these codes are chosen, beside what the caller launches next."""
+    def _decode_beside(self, tokens: Tokens) -> Pictures:
+        """Codes to pictures; on a GPU on a stream of its own, as soon as the codes are there."""
         if not self._beside:
-            yield
-            return
-        self._beside.wait_stream(torch.cuda.current_stream())
+            return self.decode_pixels(tokens.codes_BN)
+        self._beside.wait_event(tokens.chosen)
         tokens.codes_BN.record_stream(self._beside)
         with torch.cuda.stream(self._beside):
-            yield
+            return self.decode_pixels(tokens.codes_BN)
 
     def _longest_prompt(self, request: ImageRequest) -> int:
         """Tokens of the image's prompt, or of the negative one its second row follows."""

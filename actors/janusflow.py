@@ -167,7 +167,7 @@ class JanusFlowEngine:
             return self.guided_velocity([requests[row] for row in rows], [prompts[row] for row in rows])
 
         grids = [self.time_grid(request.num_inference_steps) for request in requests]
-        return solve(velocity_of, z_BCHW, grids, SOLVERS[self.solver])
+        return solve(velocity_of, z_BCHW.to(self.torch_device), grids, SOLVERS[self.solver])
 
     def decode_latents(self, z_BCHW: torch.Tensor) -> np.ndarray:
         """Pixels, uint8 [B, 8 * H, 8 * W, 3]."""

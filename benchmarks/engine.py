@@ -1,7 +1,7 @@
 """Images per second of both engines, of the public loops and of transformers' `generate`, in turn, in one run.
 
     python -m benchmarks.engine [--batch-sizes 1 8 16] [--dtypes float32 bfloat16] [--save]     # small models, a CPU
-    python -m benchmarks.engine --real [--batch-sizes 16 64 128] [--save]             # the published shapes, a GPU
+    python -m benchmarks.engine --real [--batch-sizes 16 64 auto] [--save]            # the published shapes, a GPU
 
 `limit` is what this device could do at best (see roofline.py), `reached` the engine's share of it. On Linux everything
 runs under one malloc setting that keeps freed memory: the public loops grow their caches by concatenation, and would
@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import gc
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,30 +36,13 @@ from actors.janus import JanusEngine
 from actors.janusflow import JanusFlowEngine
 from actors.request import ImageRequest
 from benchmarks import random_models
+from benchmarks.contest import HEAD, Case, measure, over_the_script, table_row
 from benchmarks.public_loops import FlowLoop, JanusLoop
 from benchmarks.roofline import Ceilings, flow_limit, janus_limit, measure_ceilings
 
 RESULTS = Path(__file__).parent / "results"
 PROMPT = "a red cube on a blue sphere"
 MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_TOP_PAD_": str(2**26)}
-HEAD = """
-| model | dtype | images | ours | public loop | ratio | generate | ratio | limit | reached |
-|:------|:------|-------:|-----:|------------:|------:|---------:|------:|------:|--------:|"""
-
-Render = Callable[[], Any]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Case:
-    """One row of the table: the contestants' renders of one batch, and the seconds the device needs at best."""
-
-    model: str
-    dtype: str
-    num_images: int
-    ours: Render
-    public_loop: Render
-    generate: Render | None
-    limit_s: float
 
 
 def main() -> None:
@@ -71,7 +53,7 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
-    lines = [provenance(device)]
+    lines, results = [provenance(device)], []
     print(lines[0], flush=True)
     with torch.inference_mode():
         for name in arguments.dtypes:
@@ -80,10 +62,16 @@ def main() -> None:
             lines += [f"\n{name}: copy {copy:.1f} GB/s, product {product:.3g} TFLOP/s", HEAD]
             print("\n".join(lines[-2:]), flush=True)
             for case in cases(arguments, name, device, ceilings):
-                lines.append(table_row(case, measure(case, arguments.rounds, device, clock)))
+                results.append(measure(case, arguments.rounds, device, clock))
+                del case  # it holds the model, which has to go before the next is made
+                lines.append(table_row(results[-1]))
                 print(lines[-1], flush=True)
+                if arguments.save:
+                    _save(lines, device)
+    lines += ["", *over_the_script(results)]
+    print("\n".join(lines[-len(over_the_script(results)) - 1 :]))
     if arguments.save:
-        _save(lines, device)
+        print(f"\nwritten to {_save(lines, device)}")
 
 
 def cases(arguments: argparse.Namespace, dtype: str, device: torch.device, ceilings: Ceilings) -> Iterator[Case]:
@@ -100,6 +88,8 @@ def cases(arguments: argparse.Namespace, dtype: str, device: torch.device, ceili
             make = janus_cases if family == "janus" else flow_cases
             if dtype in FAMILIES[family].dtypes:
                 yield from make(name, config, Path(folder), arguments, dtype, device, ceilings)
+                gc.collect()
+                torch.cuda.empty_cache()
 
 
 def janus_cases(
@@ -121,7 +111,7 @@ def janus_cases(
     if dtype == "float32":
         check_same_codes(engine, loop, ids)
     matrices = FP8 if dtype == "fp8" else DTYPES[dtype]
-    for num_images in arguments.batch_sizes:
+    for num_images in batch_sizes(arguments, engine):
         requests = [request(seed, cfg_weight=5.0, temperature=1.0) for seed in range(num_images)]
         yield Case(
             model=name,
@@ -153,7 +143,7 @@ def flow_cases(
     loop = FlowLoop(engine.network, engine.shape, vae_folder, engine.tokenizer.pad_id, DTYPES[dtype])
     with FlopCounterMode(display=False) as counter:
         engine.vae.decode_call(engine.latent_noise([request(0, cfg_weight=2.0)]))
-    for num_images in arguments.batch_sizes:
+    for num_images in batch_sizes(arguments, engine):
         requests = [
             request(seed, cfg_weight=2.0, num_inference_steps=arguments.flow_steps) for seed in range(num_images)
         ]
@@ -170,6 +160,11 @@ def flow_cases(
         )
 
 
+def batch_sizes(arguments: argparse.Namespace, engine: JanusEngine | JanusFlowEngine) -> list[int]:
+    """As asked for, `auto` being what a job's `batch_size: auto` takes."""
+    return [engine.default_batch_size if size == "auto" else int(size) for size in arguments.batch_sizes]
+
+
 def request(seed: int, **settings: Any) -> ImageRequest:
     return ImageRequest(image_id=str(seed), prompt_id="prompt", image_index=seed, prompt=PROMPT, seed=seed, **settings)
 
@@ -184,38 +179,6 @@ def check_same_codes(engine: JanusEngine, loop: JanusLoop, ids: list[int]) -> No
         codes = other(ids, 1, 5.0, greedy=True)[0]
         if not np.array_equal(codes[:32], image.codes[:32]):
             raise AssertionError(f"{other.__name__} and the engine choose different codes: {codes[:32]}")
-
-
-def measure(case: Case, num_rounds: int, device: torch.device, clock: Callable[[], float]) -> dict[str, float]:
-    """Median seconds of each contestant, taken in turn, after one untimed render of each."""
-    contestants = {"ours": case.ours, "public_loop": case.public_loop, "generate": case.generate}
-    contestants = {name: render for name, render in contestants.items() if render is not None}
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for is_timed in [False, *[True] * num_rounds]:
-        for name, render in contestants.items():
-            started_at = clock()
-            render()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if is_timed:
-                seconds[name].append(clock() - started_at)
-    return {name: statistics.median(times) for name, times in seconds.items()}
-
-
-def table_row(case: Case, seconds: dict[str, float]) -> str:
-    ours = seconds["ours"]
-
-    def rate(name: str) -> str:
-        return f"{case.num_images / seconds[name]:.3g}" if name in seconds else "-"
-
-    def ratio(name: str) -> str:
-        return f"{seconds[name] / ours:.2f}" if name in seconds else "-"
-
-    return (
-        f"| {case.model} | {case.dtype} | {case.num_images} | {rate('ours')} | {rate('public_loop')} "
-        f"| {ratio('public_loop')} | {rate('generate')} | {ratio('generate')} | {case.num_images / case.limit_s:.3g} "
-        f"| {case.limit_s / ours:.0%} |"
-    )
 
 
 def provenance(device: torch.device) -> str:
@@ -242,7 +205,13 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--real", action="store_true", help="the published shapes, on a GPU")
     parser.add_argument("--models", nargs="+", help="only those whose names begin so")
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 4, 8, 16], help="default: 1 4 8 16")
+    parser.add_argument(
+        "--batch-sizes",
+        type=lambda text: text if text == "auto" else int(text),
+        nargs="+",
+        default=[1, 4, 8, 16],
+        help="images, or auto for a job's own choice (default: 1 4 8 16)",
+    )
     parser.add_argument("--dtypes", nargs="+", choices=list(DTYPES), help="default: what the CPU has; --real: bfloat16")
     parser.add_argument("--flow-steps", type=int, default=None, help="of JanusFlow (default: 30 with --real, else 3)")
     parser.add_argument("--rounds", type=int, default=3, help="timed renders of each; the table holds their medians")
@@ -265,12 +234,12 @@ def _run_under_tuned_malloc() -> None:
         os.execve(sys.executable, [sys.executable, "-m", "benchmarks.engine", *sys.argv[1:]], os.environ | MALLOC)
 
 
-def _save(lines: list[str], device: torch.device) -> None:
+def _save(lines: list[str], device: torch.device) -> Path:
     today = datetime.date.today().isoformat()
     path = RESULTS / f"{today}-engine-{'gpu' if device.type == 'cuda' else 'cpu'}.md"
     command = " ".join(["python -m benchmarks.engine", *sys.argv[1:]])
     path.write_text(f"# Engines, {today}\n\n`{command}`\n\n" + "\n".join(lines) + "\n", "utf-8")
-    print(f"\nwritten to {path}")
+    return path
 
 
 if __name__ == "__main__":

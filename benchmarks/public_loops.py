@@ -30,8 +30,12 @@ class JanusLoop:
 
     def __init__(self, shape: JanusShape, weights: Mapping[str, torch.Tensor], special_ids: Mapping[str, int]) -> None:
         dtype, device = weights["gen_embed.weight"].dtype, weights["gen_embed.weight"].device
-        with device:
-            self.model = transformers.JanusForConditionalGeneration(_janus_config(shape)).to(dtype).eval()
+        torch.set_default_dtype(dtype)  # not made in float32 first, which of 7 billion numbers no GPU has room for
+        try:
+            with device:
+                self.model = transformers.JanusForConditionalGeneration(_janus_config(shape)).to(dtype).eval()
+        finally:
+            torch.set_default_dtype(torch.float32)
         names = [name for name in self.model.state_dict() if original_name(name) in weights]
         state = {name: weights[original_name(name)] for name in names}
         self.model.load_state_dict(state, strict=False, assign=True)

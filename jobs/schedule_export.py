@@ -87,7 +87,7 @@ def _ray_cron_job(job: ScheduledJob, settings: Sequence[str], image: str) -> dic
     container = group["template"]["spec"]["containers"][0]
     container["image"] = image
     group["maxReplicas"] = workers.max or group["maxReplicas"]
-    gpus = "1" if workers.gpus_per_actor is None else f"{-(-workers.gpus_per_actor // 1):g}"
+    gpus = "1" if workers.gpus_per_actor is None else f"{workers.gpus_per_actor:g}"
     for amounts in container["resources"].values():
         amounts["nvidia.com/gpu"] = gpus
     if workers.accelerator_type:

@@ -128,7 +128,7 @@ class WorkersSection(_Section):
     min: int = Field(1, ge=1, description="Actors to ask for at least.")
     max: int | None = Field(None, ge=1, description="Actors at most; as many as the cluster has room for if left out.")
     gpus_per_actor: FiniteFloat | None = Field(
-        None, ge=0, description="0 renders on CPUs. 1 if left out and there is a GPU, else 0."
+        None, description="1, or 0 to render on CPUs. 1 if left out and there is a GPU, else 0."
     )
     batch_size: int | Literal["auto"] = Field("auto", description="Images rendered together by one actor.")
     max_tries: int = Field(
@@ -154,6 +154,13 @@ class WorkersSection(_Section):
         min_length=1,
         description="Render on this kind of GPU only, by Ray's name of it: L4, L40S, A100-80G, H100.",
     )
+
+    @field_validator("gpus_per_actor")
+    @classmethod
+    def _check_gpus_per_actor(cls, value: float | None) -> float | None:
+        if value not in (None, 0, 1):
+            raise ValueError("must be 0 or 1: an actor renders on CPUs or on one GPU, whose whole memory it plans with")
+        return value
 
     @field_validator("batch_size")
     @classmethod

@@ -65,6 +65,8 @@ class PainterActor:
 
     def __init__(self, job: RenderJob, batch_size: int | None) -> None:
         self._job, self._batch_size = job, batch_size
+        if not job.workers.gpus_per_actor:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides no GPU from an actor that asks for none
         self._painter: Painter | None = None
 
     def load(self) -> EngineCard:

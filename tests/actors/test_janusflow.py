@@ -32,7 +32,7 @@ def flow_golden() -> dict[str, np.ndarray]:
 
 
 def integrate(flow: JanusFlowEngine, z0: np.ndarray, requests: list[ImageRequest]) -> np.ndarray:
-    return flow.integrate(torch.from_numpy(z0), requests, flow.embed_prompts(requests)).numpy()
+    return flow.integrate(torch.from_numpy(z0), requests, flow.embed_prompts(requests)).cpu().numpy()
 
 
 def assert_same_picture(pixels: np.ndarray, expected: np.ndarray) -> None:
@@ -73,7 +73,7 @@ def test_velocities_of_the_first_steps_are_the_references(
     z_BCHW = torch.from_numpy(flow_golden[f"p{prompt}_z0"])
 
     for step, expected in enumerate(flow_golden[f"{name}_v"]):
-        v_BCHW = velocity(z_BCHW, torch.full((2,), step / 30, dtype=torch.float64))
+        v_BCHW = velocity(z_BCHW, torch.full((2,), step / 30, dtype=torch.float64)).cpu()
         np.testing.assert_allclose(v_BCHW.numpy(), expected, rtol=0, atol=5e-5)
         z_BCHW = z_BCHW + v_BCHW / 30
 
@@ -90,7 +90,7 @@ def test_conditional_and_unconditional_velocity_are_the_references(
     )
 
     expected = flow_golden[f"p{prompt}_cfg2_steps5_v_cond_uncond_step0"]
-    np.testing.assert_allclose(v_RCHW.numpy(), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(v_RCHW.cpu().numpy(), expected, rtol=0, atol=1e-5)
 
 
 def test_every_step_of_a_render_is_the_references(flow: JanusFlowEngine, flow_golden: dict[str, np.ndarray]) -> None:
@@ -99,7 +99,7 @@ def test_every_step_of_a_render_is_the_references(flow: JanusFlowEngine, flow_go
 
     for step in range(29):
         t_B = torch.tensor([step / 30], dtype=torch.float64)
-        z_after = trajectory[step] + velocity(torch.from_numpy(trajectory[step : step + 1]), t_B).numpy()[0] / 30
+        z_after = trajectory[step] + velocity(torch.from_numpy(trajectory[step : step + 1]), t_B).cpu().numpy()[0] / 30
         np.testing.assert_allclose(z_after, trajectory[step + 1], rtol=0, atol=5e-6)
 
 
@@ -129,7 +129,7 @@ def test_the_published_latent_size_gives_the_references_picture() -> None:
     v_BCHW = velocity(torch.from_numpy(full["z0"]), torch.zeros(2, dtype=torch.float64))
     z_BCHW = integrate(flow, full["z0"], requests)
 
-    np.testing.assert_allclose(v_BCHW.numpy(), full["v_step0"], rtol=0, atol=5e-5)
+    np.testing.assert_allclose(v_BCHW.cpu().numpy(), full["v_step0"], rtol=0, atol=5e-5)
     np.testing.assert_allclose(z_BCHW, full["zT"], rtol=0, atol=2e-5)
     assert_same_picture(flow.decode_latents(torch.from_numpy(z_BCHW[:1]))[0, ::48], full["image_rows_u8"])
 
@@ -154,7 +154,7 @@ def test_an_image_is_a_function_of_each_of_its_settings(flow: JanusFlowEngine) -
 
 
 def test_an_image_begins_with_the_noise_of_its_seed(flow: JanusFlowEngine) -> None:
-    z_BCHW = flow.latent_noise([request(seed=5), request(seed=2**64 - 1)])
+    z_BCHW = flow.latent_noise([request(seed=5), request(seed=2**64 - 1)]).cpu()
 
     assert np.array_equal(z_BCHW[0], normal_noise(5, (4, 12, 12)))
     assert np.array_equal(z_BCHW[1], normal_noise(2**64 - 1, (4, 12, 12)))

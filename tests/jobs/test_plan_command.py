@@ -81,12 +81,12 @@ def test_what_is_committed_is_no_longer_left(command: Command) -> None:
 def test_a_speed_that_is_given_says_how_long_and_how_much(command: Command) -> None:
     options = ("--images-per-second", "0.5", "--gpu-hour-price", "30")
 
-    _, out, _ = command("plan", str(command.job_file), *options, "--set", "workers.gpus_per_actor=2", "--json")
+    _, out, _ = command("plan", str(command.job_file), *options, "--set", "workers.gpus_per_actor=1", "--json")
     found = json.loads(out)["estimate"]
 
     assert found["speed"] == {"images_per_second": 0.5, "source": "given by --images-per-second", "is_limit": False}
     assert found["actor_hours"] == pytest.approx(60 / 0.5 / 3600)
-    assert (found["gpu_hours"], found["price"]) == pytest.approx((2 * 60 / 0.5 / 3600, 2.0))
+    assert (found["gpu_hours"], found["price"]) == pytest.approx((60 / 0.5 / 3600, 1.0))
 
 
 @pytest.mark.parametrize(("layout", "num_writes"), [("files", 60 + 5 + 3), ("webdataset", 5 + 5 + 3)])

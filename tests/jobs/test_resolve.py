@@ -64,7 +64,7 @@ def test_what_the_job_file_says_is_taken() -> None:
             "cfg_interval": [0, 0.5],
         },
         images={"format": "jpeg", "layout": "parquet"},
-        workers={"min": 2, "max": 5, "gpus_per_actor": 0.5, "batch_size": 12, "max_tries": 7},
+        workers={"min": 2, "max": 5, "gpus_per_actor": 1, "batch_size": 12, "max_tries": 7},
         storage={"endpoint_url": "http://127.0.0.1:9"},
         shard_rows=10,
     )
@@ -72,7 +72,7 @@ def test_what_the_job_file_says_is_taken() -> None:
     assert (job.recipe.cfg_weights, job.recipe.temperature, job.recipe.seed) == ((1.0, 7.5), 0.0, 9)
     assert (job.recipe.cfg_interval, job.recipe.images_per_row) == ((0.0, 0.5), 6)
     assert job.images == Images(format="jpeg", layout="parquet")
-    assert job.workers == Workers(min=2, max=5, gpus_per_actor=0.5, batch_size=12, max_tries=7)
+    assert job.workers == Workers(min=2, max=5, gpus_per_actor=1, batch_size=12, max_tries=7)
     assert (job.storage, job.shard_rows) == ({"endpoint_url": "http://127.0.0.1:9"}, 10)
 
 

@@ -23,7 +23,7 @@ sampling:
   images_per_prompt: 4
   seed: 18446744073709551615
 images: {format: webp, layout: webdataset}
-workers: {min: 1, max: 8, gpus_per_actor: 0.5, batch_size: auto, max_tries: 5}
+workers: {min: 1, max: 8, gpus_per_actor: 1, batch_size: auto, max_tries: 5}
 shard_rows: 64
 """
 
@@ -142,6 +142,8 @@ def test_settings_of_the_command_line_lie_over_the_file(tmp_path: Path) -> None:
         ({"workers": {"batch_size": 0}}, "workers.batch_size: must be at least 1, or auto, got 0"),
         ({"workers": {"batch_size": "big"}}, "workers.batch_size: "),
         ({"workers": {"gpus_per_actor": float("inf")}}, "workers.gpus_per_actor: Input should be a finite number"),
+        ({"workers": {"gpus_per_actor": 0.5}}, "workers.gpus_per_actor: must be 0 or 1: an actor"),
+        ({"workers": {"gpus_per_actor": 2}}, "memory it plans with, got 2"),
         (
             {"storage": {"expiry": {1, 2}}},
             "storage: options must be text, numbers, true or false, lists and sections (",
