@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
@@ -49,5 +51,13 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Recipe:
+        """Raises TypeError for fields that are not a recipe's, and ValueError for a value of another type."""
         own: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-        return cls(**own)
+        recipe = cls(**own)
+        try:
+            TypeAdapter(cls).validate_python(own, strict=True)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            place = ".".join(map(str, fault["loc"]))
+            raise ValueError(f"recipe.{place}: {fault['msg']}, got {fault['input']!r}") from error
+        return recipe

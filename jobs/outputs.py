@@ -7,8 +7,8 @@ from typing import Any
 
 from actors.recipe import Recipe
 from jobs.resolve import settled
-from workflows.resume import read_claim
-from workflows.storage import Storage, StorageError, storage_errors
+from workflows.resume import read_claim, recipe_of
+from workflows.storage import Storage, storage_errors
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,11 +26,9 @@ def open_output(output: str, endpoint_url: str | None) -> tuple[Storage, Claim]:
     """The storage and the claim of an output folder. Raises StorageError if it is none."""
     address = {"endpoint_url": endpoint_url} if endpoint_url else {}
     with storage_errors(output):
-        fields = read_claim(Storage(settled(output), address, is_first_contact=True))
-    try:
-        recipe = Recipe.from_dict(fields["recipe"])
-    except TypeError as error:
-        raise StorageError(f"{output} was made by another version of janus-batch: {error}") from error
+        first = Storage(settled(output), address, is_first_contact=True)
+        fields = read_claim(first)
+        recipe = recipe_of(first, fields)
     storage = Storage(settled(output), fields["job_file"].get("storage", {}) | address)
     claim = Claim(
         name=fields["name"],

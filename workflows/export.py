@@ -20,7 +20,7 @@ from workflows.export_card import CardFacts, dataset_card
 from workflows.export_images import images_by_prompt
 from workflows.export_layouts import EXPORT_LAYOUTS, ExportError, Written
 from workflows.parts import manifest_name, part_errors, parts_of_shards
-from workflows.resume import committed_shards, read_claim
+from workflows.resume import committed_shards, read_claim, recipe_of
 from workflows.status import tally_output
 from workflows.storage import Storage, storage_errors
 
@@ -51,7 +51,7 @@ def export_output(
     writer = EXPORT_LAYOUTS[layout]
     with storage_errors(source.url):
         claim, shard_ids = read_claim(source), committed_shards(source)
-        recipe = Recipe.from_dict(claim["recipe"])
+        recipe = recipe_of(source, claim)
         num_missing = _check_complete(source, claim, recipe, shard_ids, allow_incomplete)
         schema = _common_schema(source, shard_ids)
         writer.check(recipe, schema)

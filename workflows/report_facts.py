@@ -8,7 +8,7 @@ from typing import Any
 from actors.recipe import Recipe
 from workflows.completion import Completion, completion_of
 from workflows.rejections import Rejections, collect_rejections
-from workflows.resume import committed_shards, read_claim
+from workflows.resume import committed_shards, read_claim, recipe_of
 from workflows.sample import Choice, Picture, choose_pictures, load_pictures
 from workflows.storage import Storage
 from workflows.survey import Survey, survey_manifest
@@ -31,7 +31,7 @@ class ReportFacts:
 def gather_facts(storage: Storage) -> ReportFacts:
     """Everything the page needs: one pass over the manifest for the totals, then the pictures it shows."""
     claim = read_claim(storage)
-    recipe = Recipe.from_dict(claim["recipe"])
+    recipe = recipe_of(storage, claim)
     shard_ids = committed_shards(storage)
     survey = survey_manifest(storage, shard_ids, recipe.cfg_weights)
     is_packed = claim["images"]["layout"] != "files"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.errors import InputError
+from actors.recipe import Recipe
 from workflows.job import RenderJob
 from workflows.storage import CONDITIONAL_CREATE, Storage, StorageError, storage_errors
 
@@ -73,7 +74,19 @@ def read_claim(storage: Storage) -> dict[str, Any]:
     for field, kind in _CLAIM_FIELDS.items():
         if not isinstance(claim, dict) or not isinstance(claim.get(field), kind):
             raise StorageError(f"{storage.url}/{JOB_FILE} is damaged: it has no {field} that can be read")
+    if not isinstance(claim["images"].get("layout"), str):
+        raise StorageError(f"{storage.url}/{JOB_FILE} is damaged: it has no images.layout that can be read")
     return claim
+
+
+def recipe_of(storage: Storage, claim: dict[str, Any]) -> Recipe:
+    """The recipe in a claim. Raises StorageError if it is another version's or has values that cannot be."""
+    try:
+        return Recipe.from_dict(claim["recipe"])
+    except TypeError as error:
+        raise StorageError(f"{storage.url} was made by another version of janus-batch: {error}") from error
+    except ValueError as error:
+        raise StorageError(f"{storage.url}/{JOB_FILE} is damaged: {error}") from error
 
 
 def committed_shards(storage: Storage) -> list[str]:

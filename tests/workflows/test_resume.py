@@ -13,7 +13,15 @@ import pytest
 from tests.servers.s3 import S3Server
 from tests.toy_job import bytes_of, make_job, recipe, render, write_prompts
 from workflows.job import Images, RenderJob, Workers
-from workflows.resume import OtherJobError, check_claim, claim_output, committed_shards, mark_success, read_claim
+from workflows.resume import (
+    OtherJobError,
+    check_claim,
+    claim_output,
+    committed_shards,
+    mark_success,
+    read_claim,
+    recipe_of,
+)
 from workflows.storage import Storage, StorageError
 
 
@@ -155,6 +163,10 @@ def test_a_folder_with_a_manifest_that_is_not_ours_is_left_alone(job: RenderJob)
         (b"[1, 2]", "it has no name that can be read"),
         (b'{"name": "toy"}', "it has no prompts that can be read"),
         (b'{"name": "toy", "prompts": "p", "images": []}', "it has no images that can be read"),
+        (
+            b'{"name": "toy", "prompts": "p", "images": {}, "recipe": {}, "shard_rows": 4, "job_file": {}}',
+            "it has no images.layout that can be read",
+        ),
     ],
 )
 def test_a_damaged_claim_is_refused_and_not_written_over(job: RenderJob, text: bytes, refusal: str) -> None:
@@ -165,6 +177,24 @@ def test_a_damaged_claim_is_refused_and_not_written_over(job: RenderJob, text: b
     with pytest.raises(StorageError, match=rf"/out/job.json is damaged: .*{refusal}"):
         read_claim(Storage(job.output))
     assert bytes_of(job.output) == {"job.json": text}
+
+
+@pytest.mark.parametrize(
+    ("changes", "refusal"),
+    [
+        ({"images_per_prompt": "2"}, r"damaged: recipe.images_per_prompt: .* got '2'"),
+        ({"cfg_weights": [1.0, "x"]}, r"damaged: recipe.cfg_weights.1: .* got 'x'"),
+        ({"family": None}, r"damaged: recipe.family: .* got None"),
+        ({"cfg_rescale": 0.7}, r"made by another version of janus-batch: .*'cfg_rescale'"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused(job: RenderJob, changes: dict[str, Any], refusal: str) -> None:
+    claim_output(job, {})
+    storage = Storage(job.output)
+    claim = read_claim(storage)
+    assert recipe_of(storage, claim) == job.recipe
+    with pytest.raises(StorageError, match=refusal):
+        recipe_of(storage, claim | {"recipe": claim["recipe"] | changes})
 
 
 def test_a_folder_without_a_claim_is_no_output(tmp_path: Path) -> None:
