@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,12 +53,10 @@ class Recipe:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Recipe:
         """Raises TypeError for fields that are not a recipe's, and ValueError for a value of another type."""
-        own: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-        recipe = cls(**own)
+        cls(**fields)
         try:
-            TypeAdapter(cls).validate_python(own, strict=True)
+            return TypeAdapter(cls).validate_json(json.dumps(fields), strict=True)
         except ValidationError as error:
             fault = error.errors()[0]
             place = ".".join(map(str, fault["loc"]))
             raise ValueError(f"recipe.{place}: {fault['msg']}, got {fault['input']!r}") from error
-        return recipe
