@@ -53,7 +53,7 @@ class Recipe:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Recipe:
         """Raises TypeError for fields that are not a recipe's, and ValueError for a value of another type."""
-        cls(**fields)
+        cls(**fields)  # pydantic would pass over a field that is not a recipe's
         try:
             return TypeAdapter(cls).validate_json(json.dumps(fields), strict=True)
         except ValidationError as error:

@@ -68,8 +68,9 @@ def main() -> None:
                 print(lines[-1], flush=True)
                 if arguments.save:
                     _save(lines, device)
-    lines += ["", *over_the_script(results)]
-    print("\n".join(lines[-len(over_the_script(results)) - 1 :]))
+    summary = ["", *over_the_script(results)]
+    print("\n".join(summary))
+    lines += summary
     if arguments.save:
         print(f"\nwritten to {_save(lines, device)}")
 

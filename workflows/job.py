@@ -22,8 +22,7 @@ class Workers:
     """The pool: at least `min` actors to begin, never more than `max` (None: as many as the cluster has room for).
 
     `gpus_per_actor` is 1, or 0 to render on CPUs. `batch_size` None lets the engine choose, `stall_minutes` None the
-    watchdog.
-    Each step of a shard waits `storage_patience` seconds for storage that is away before it counts as failed.
+    watchdog. Each step of a shard waits `storage_patience` seconds for storage that is away before it counts as failed.
     """
 
     min: int = 1

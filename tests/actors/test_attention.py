@@ -18,15 +18,20 @@ def prompt(num_tokens: int) -> torch.Tensor:
     return torch.randn(NUM_LAYERS, 2, NUM_HEADS, num_tokens, WIDTH, generator=torch.Generator().manual_seed(num_tokens))
 
 
+def queries_keys_values(step: int) -> torch.Tensor:
+    """What comes in at a step, [3, R, K, D]."""
+    return torch.randn(3, len(LENGTHS), NUM_HEADS, WIDTH, generator=torch.Generator().manual_seed(1000 + step))
+
+
 def attend_for_some_steps(way: type, num_steps: int) -> list[torch.Tensor]:
-    """What every row's query gets in the last layer, step by step, each [R, K, D]; query, key and value are random."""
-    cache, chance = torch.zeros(NUM_LAYERS, 2, len(LENGTHS), NUM_HEADS, NUM_SLOTS, WIDTH), torch.Generator()
+    """What every row's query gets in the last layer, step by step, each [R, K, D]."""
+    cache = torch.zeros(NUM_LAYERS, 2, len(LENGTHS), NUM_HEADS, NUM_SLOTS, WIDTH)
     for row, length in enumerate(LENGTHS):
         way.put_prompt(cache, row, prompt(length))
     results = []
     for step in range(num_steps):
         attention = way(torch.tensor(LENGTHS) + step, NUM_SLOTS, cache.shape)
-        q, k, v = torch.randn(3, len(LENGTHS), NUM_HEADS, WIDTH, generator=chance.manual_seed(1000 + step))
+        q, k, v = queries_keys_values(step)
         attention.put(cache[-1], k, v)
         results.append(attention.attend(q, cache[-1]))
     return results
@@ -34,19 +39,15 @@ def attend_for_some_steps(way: type, num_steps: int) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_every_row_attends_to_its_prompt_and_to_what_followed(way: type) -> None:
-    num_steps, chance = BLOCK + 2, torch.Generator()
-    results = attend_for_some_steps(way, num_steps)
-    drawn = [
-        torch.randn(3, len(LENGTHS), NUM_HEADS, WIDTH, generator=chance.manual_seed(1000 + step))
-        for step in range(num_steps)
-    ]
+    results = attend_for_some_steps(way, BLOCK + 2)
     for row, length in enumerate(LENGTHS):
         keys, values = prompt(length)[-1]
-        for step, (q, k, v) in enumerate(drawn):
+        for step, attended in enumerate(results):
+            q, k, v = queries_keys_values(step)
             keys = torch.cat([keys, k[row, :, None]], dim=1)
             values = torch.cat([values, v[row, :, None]], dim=1)
             expected = F.scaled_dot_product_attention(q[row, :, None], keys, values).squeeze(1)
-            torch.testing.assert_close(results[step][row], expected, rtol=0, atol=1e-5)
+            torch.testing.assert_close(attended[row], expected, rtol=0, atol=1e-5)
 
 
 def test_slots_that_no_row_has_reached_are_not_read() -> None:

@@ -28,7 +28,7 @@ from tests.actors.janus_engine import request
 
 DEVICE = torch.device("meta")
 PROMPT_LENGTHS = (9, 30)
-GRID_SIZE = 9  # enough codes that the cache is read one segment, then two, then three segments far
+GRID_SIZE = 9  # enough codes that the cache is read one segment far, then two
 NUM_CODES = GRID_SIZE**2
 
 
