@@ -33,14 +33,14 @@ class Family:
 
 FAMILIES: dict[str, Family] = {
     "janus": Family(
-        engine="actors.janus:JanusEngine",
+        engine="actors.janus.engine:JanusEngine",
         sampler="janus-3",
         default_cfg_weight=5.0,
         settings={"temperature": 1.0},
         dtypes=("float32", "bfloat16", "fp8"),
     ),
     "janusflow": Family(
-        engine="actors.janusflow:JanusFlowEngine",
+        engine="actors.janusflow.engine:JanusFlowEngine",
         sampler="janusflow-2",
         default_cfg_weight=2.0,
         settings={"num_inference_steps": 30, "solver": "euler", "match_reference_demo": False},

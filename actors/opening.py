@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from actors.checkpoint import CheckpointError, fetch_checkpoint, open_checkpoint, weights_digest
-from actors.doctor import Finding, check_guidance, check_tokenizer
+from actors.checkpoint.doctor import Finding, check_guidance, check_tokenizer
+from actors.checkpoint.open import CheckpointError, fetch_checkpoint, open_checkpoint, weights_digest
 from actors.engines import Engine, load_engine
 from actors.recipe import Recipe
 
@@ -20,7 +20,7 @@ def open_engine(recipe: Recipe, storage_options: Mapping[str, Any], *, allow_fau
     """The recipe's engine, loaded on this machine's GPU or CPU.
 
     Raises OtherWeightsError, or CheckpointError where the checkpoint's tokenizer or guidance is faulty (see
-    `actors.doctor`) and faults are not allowed.
+    `actors.checkpoint.doctor`) and faults are not allowed.
     """
     if recipe.family == "toy":
         return load_engine(recipe, None, None)

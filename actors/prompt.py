@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actors.checkpoint_error import CheckpointError
+from actors.checkpoint.errors import CheckpointError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -34,7 +34,7 @@ def role_tags(prompt_format: str) -> tuple[str, str]:
 class PromptTokenizer:
     """A checkpoint's tokenizer with its prompt template; `folder` holds its tokenizer.json.
 
-    `prompt_format` is `janus` or `janus-pro` (see `actors.checkpoint.open_checkpoint`). Raises CheckpointError where
+    `prompt_format` is `janus` or `janus-pro` (see `actors.checkpoint.open`). Raises CheckpointError where
     tokenizer.json cannot be read or a special token is not in its vocabulary.
     """
 

@@ -31,9 +31,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from actors.device import DTYPES, compute_dtype
 from actors.engines import FAMILIES
-from actors.fp8 import FP8
-from actors.janus import JanusEngine
-from actors.janusflow import JanusFlowEngine
+from actors.janus.engine import JanusEngine
+from actors.janusflow.engine import JanusFlowEngine
+from actors.llama.fp8 import FP8
 from actors.request import ImageRequest
 from benchmarks import random_models
 from benchmarks.contest import HEAD, Case, measure, over_the_script, table_row

@@ -28,19 +28,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from actors.batcher import Painter
 from actors.opening import open_engine
-from actors.painter import Painter
 from actors.recipe import Recipe
 from actors.request import ImageRequest
 from benchmarks.planning import provenance
 from examples.shapes.world import describe, held_out_singles
-from jobs.resolve import resolve
-from jobs.spec import JobSpec
-from workflows.encode import encode_image
+from jobs.job_file.resolve import resolve
+from jobs.job_file.spec import JobSpec
 from workflows.job import RenderJob
+from workflows.output.encode import encode_image
 from workflows.plan import make_plan
 from workflows.prompts import find_prompt_files
-from workflows.shard import read_shard
+from workflows.rows import read_shard
 
 BATCH_SIZE = 16
 SHARD_ROWS = 64

@@ -17,10 +17,10 @@ import torch
 import transformers
 from transformers.cache_utils import DynamicCache
 
-from actors.flow_network import FlowNetwork
-from actors.model_shape import FlowShape, JanusShape
-from actors.vq import to_uint8
-from actors.weight_names import original_name
+from actors.checkpoint.shape import FlowShape, JanusShape
+from actors.checkpoint.weight_names import original_name
+from actors.janus.decoder import to_uint8
+from actors.janusflow.network import FlowNetwork
 
 # B images, 2B rows, N codes of a picture, V codebook entries, C hidden channels, P prompt tokens, Q image tokens.
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from actors.checkpoint.weight_names import expected_shapes
 from actors.recipe import Recipe
-from actors.weight_names import expected_shapes
 
 DATA = Path(__file__).parents[1] / "tests" / "data"
 REAL = {  # the name in the table -> the file of its config

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from actors.flow_network import FlowNetwork
-from actors.model_shape import FlowShape, JanusShape, LlamaShape
-from actors.vq import VQDecoder
+from actors.checkpoint.shape import FlowShape, JanusShape, LlamaShape
+from actors.janus.decoder import VQDecoder
+from actors.janusflow.network import FlowNetwork
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -30,21 +30,21 @@ from unittest import mock
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.painter import Painter
+from actors.batcher import Painter
 from actors.toy import ToyEngine
 from benchmarks.planning import memory_of, provenance, timed
-from jobs.resolve import resolve
-from jobs.spec import JobSpec
-from workflows import commit
+from jobs.job_file.resolve import resolve
+from jobs.job_file.spec import JobSpec
+from workflows.dispatch.pool import SHARDS_IN_FLIGHT, EngineCard
+from workflows.dispatch.progress import Progress
+from workflows.dispatch.steps import Worker
 from workflows.job import RenderJob
+from workflows.output import commit
+from workflows.output.claim import claim_output
 from workflows.plan import Plan, Shard, make_plan
-from workflows.pool import SHARDS_IN_FLIGHT, EngineCard
-from workflows.progress import Progress
 from workflows.prompts import PromptFile, find_prompt_files
-from workflows.resume import claim_output
-from workflows.shard import read_shard
-from workflows.shard_path import Worker
-from workflows.storage import Storage
+from workflows.rows import read_shard
+from workflows.storage.store import Storage
 
 NUM_FILES = 100
 SHARD_ROWS = 256
@@ -90,7 +90,8 @@ def print_simulation(num_actors: int, num_shards: int) -> None:
 
 def simulate(sizes: str) -> dict[str, float]:
     """Render a plan with simulated actors: seconds of planning and resuming, of the driver a shard, idle share, MiB."""
-    from workflows import dispatch, watch
+    from workflows.dispatch import loop as dispatch
+    from workflows.dispatch import watch
 
     num_actors, num_shards = map(int, sizes.split())
     files = synthetic_files(num_shards)
@@ -159,7 +160,7 @@ class JumpingClock:
 
 
 class SimulatedCluster:
-    """In place of `workflows.pool`: actors that take their time by the event loop's clock."""
+    """In place of `workflows.dispatch.pool`: actors that take their time by the event loop's clock."""
 
     SHARDS_IN_FLIGHT = SHARDS_IN_FLIGHT
 
@@ -227,7 +228,7 @@ class SimulatedActor:
 
 
 class SimulatedPath:
-    """In place of `workflows.shard_path.ShardPath`: the same steps, each with its time."""
+    """In place of `workflows.dispatch.steps.ShardPath`: the same steps, each with its time."""
 
     def __init__(self, cluster: SimulatedCluster, progress: Progress) -> None:
         self._cluster, self._progress, self.num_made = cluster, progress, 0
@@ -272,8 +273,8 @@ def print_ray(num_few: int, num_many: int) -> None:
 
 def ray_run(num_shards: str) -> dict[str, float]:
     """Seconds, and seconds of the driver's processor time, for a toy job of this many shards on two actors."""
-    from workflows.dispatch import render_shards
-    from workflows.pool import start_ray
+    from workflows.dispatch.loop import render_shards
+    from workflows.dispatch.pool import start_ray
 
     with tempfile.TemporaryDirectory(prefix="janus-batch-scale-") as folder:
         job, plan = toy_plan(folder, f"{folder}/output", int(num_shards), shard_rows=1)

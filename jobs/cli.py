@@ -14,7 +14,7 @@ import click
 from actors.errors import InputError, JobFailure
 
 if TYPE_CHECKING:
-    from workflows.lease import WhenHeld
+    from workflows.storage.lease import WhenHeld
 
 # What each kind of failure is called for the shell: 0 all done, 1 the job failed or is incomplete, 2 wrong input.
 EXIT_FAILED, EXIT_WRONG = 1, 2
@@ -82,8 +82,8 @@ def render(
     Run it again after an interruption: it goes on where it stopped. An output that another run renders into at this
     moment is refused.
     """
+    from jobs.job_file.spec import dated, read_job_file
     from jobs.render import render
-    from jobs.spec import dated, read_job_file
 
     for spec in [dated(read_job_file(job_file, list(settings)), scheduled_at) for job_file in job_files]:
         render(spec, address=address, when_held=when_held or "refuse", as_json=as_json)
@@ -161,8 +161,8 @@ def submit(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def plan(job_file: str, settings: tuple[str, ...], scheduled_at: str | None, **options: Any) -> int:
     """Say what a job would render and what that takes: images, GPU-hours, bytes, requests. Nothing is written."""
+    from jobs.job_file.spec import dated, read_job_file
     from jobs.plan import plan
-    from jobs.spec import dated, read_job_file
 
     return plan(dated(read_job_file(job_file, list(settings)), scheduled_at), **options)
 
@@ -203,13 +203,13 @@ def schedule(
     if is_once + is_list + (target is not None) > 1:
         raise click.UsageError("--once, --list and --to do not go together")
     if target is not None:
-        from jobs.schedule_export import export
+        from jobs.schedule.export import export
 
         return export(job_files, settings, target, address=address, image=image)
-    from jobs.schedule import default_state, schedule
+    from jobs.schedule.run import default_state, schedule
 
     if is_list:
-        from jobs.schedule_list import list_runs
+        from jobs.schedule.listing import list_runs
 
         return list_runs(job_files, settings, state or default_state())
     return schedule(job_files, settings, address=address, state=state or default_state(), is_once=is_once)

@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from actors.checkpoint import Checkpoint, CheckpointError, fetch_checkpoint, open_checkpoint, open_vae
+from actors.checkpoint.open import Checkpoint, CheckpointError, fetch_checkpoint, open_checkpoint, open_vae
 from actors.engines import FAMILIES, Engine, load_engine
 from actors.recipe import Recipe
-from jobs.counts import counted
-from jobs.resolve import settled_model
+from jobs.job_file.resolve import settled_model
+from jobs.terminal.text import counted
 
 
 def doctor(
@@ -38,7 +38,7 @@ def _checks(
     name: str, revision: str | None, vae: str | None, prompt_format: str | None, storage: dict[str, Any]
 ) -> Iterator[tuple[str, bool, str]]:
     """(check, is it as it should be, what was seen), cheapest first."""
-    from actors.doctor import check_guidance, check_tokenizer
+    from actors.checkpoint.doctor import check_guidance, check_tokenizer
 
     checkpoint = open_checkpoint(name, revision=revision, storage_options=storage, prompt_format=prompt_format)
     if checkpoint.family == "toy":

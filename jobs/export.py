@@ -6,10 +6,10 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
+from jobs.job_file.resolve import settled
 from jobs.outputs import open_output
-from jobs.resolve import settled
-from workflows.export import Export, export_output
-from workflows.storage import Storage
+from workflows.export.write import Export, export_output
+from workflows.storage.store import Storage
 
 
 def export(

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.recipe import Recipe
-from jobs.resolve import settled
-from workflows.resume import read_claim, recipe_of
-from workflows.storage import Storage, storage_errors
+from jobs.job_file.resolve import settled
+from workflows.output.claim import read_claim, recipe_of
+from workflows.storage.store import Storage, storage_errors
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,17 +8,17 @@ from typing import Any
 
 import click
 
-from actors.checkpoint import open_checkpoint
-from actors.model_config import read_shape
+from actors.checkpoint.config import read_shape
+from actors.checkpoint.open import open_checkpoint
+from jobs.job_file.resolve import ignored_columns, remarks, resolve
+from jobs.job_file.spec import JobSpec
 from jobs.render import plan_remaining
-from jobs.resolve import ignored_columns, remarks, resolve
-from jobs.spec import JobSpec
 from workflows.estimate import IMAGE_SIZE, Estimate, Speed, estimate
 from workflows.job import RenderJob
+from workflows.output.claim import check_claim
 from workflows.plan import Plan
 from workflows.prompts import find_prompt_files
 from workflows.rates import ROOFLINE, known_rate
-from workflows.resume import check_claim
 
 
 def plan(
@@ -58,7 +58,7 @@ def plan(
 
 
 def _num_gpus() -> int:
-    from workflows import pool  # loads ray
+    from workflows.dispatch import pool
 
     return pool.count_gpus(None)
 

@@ -7,19 +7,14 @@ import time
 from contextlib import nullcontext
 
 from actors.errors import InputError
-from jobs.counts import counted
-from jobs.progress_json import failure_as_json, print_json
-from jobs.resolve import ignored_columns, remarks, resolve, settled
-from jobs.spec import JobFileError, JobSpec
-from jobs.view import say, watch
+from jobs.job_file.resolve import ignored_columns, remarks, resolve, settled
+from jobs.job_file.spec import JobFileError, JobSpec
+from jobs.terminal.json_lines import failure_as_json, print_json
+from jobs.terminal.text import counted
+from jobs.terminal.view import say, watch
+from workflows.dispatch.progress import Progress
 from workflows.job import RenderJob
-from workflows.lease import OutputRemovedError, WhenHeld, hold_output
-from workflows.patience import patiently
-from workflows.plan import Plan, make_plan
-from workflows.progress import Progress
-from workflows.prompts import PromptFile, find_prompt_files
-from workflows.report import write_report
-from workflows.resume import (
+from workflows.output.claim import (
     JOB_FILE,
     claim_output,
     claimed_shard_rows,
@@ -27,8 +22,13 @@ from workflows.resume import (
     mark_success,
     restore_claim,
 )
-from workflows.status import Tally, tally_output
-from workflows.storage import Storage, StorageFailure, failures_of, storage_errors
+from workflows.output.tally import Tally, tally_output
+from workflows.plan import Plan, make_plan
+from workflows.prompts import PromptFile, find_prompt_files
+from workflows.report.write import write_report
+from workflows.storage.lease import OutputRemovedError, WhenHeld, hold_output
+from workflows.storage.retry import patiently
+from workflows.storage.store import Storage, StorageFailure, failures_of, storage_errors
 
 
 def render(spec: JobSpec, *, address: str | None, when_held: WhenHeld = "refuse", as_json: bool = False) -> int:
@@ -43,7 +43,7 @@ def render(spec: JobSpec, *, address: str | None, when_held: WhenHeld = "refuse"
 
 
 def _render(spec: JobSpec, address: str | None, when_held: WhenHeld, *, as_json: bool) -> int:
-    from workflows import pool  # ray is loaded when a job runs, not for --help
+    from workflows.dispatch import pool
 
     started_at = time.monotonic()
     num_gpus = pool.count_gpus(address) if spec.workers.gpus_per_actor is None else 0
@@ -67,14 +67,14 @@ def _render_held(
     job: RenderJob, files: list[PromptFile], address: str | None, *, is_resumed: bool, started_at: float, as_json: bool
 ) -> int:
     """Render what is missing in an output that is this run's alone."""
-    from workflows import pool
+    from workflows.dispatch import pool
 
     with failures_of(job.output):
         plan = plan_remaining(job, files)
     introduce(job, plan, is_resumed=is_resumed)
     progress = Progress()
     if plan.num_shards_remaining:
-        from workflows.dispatch import render_shards
+        from workflows.dispatch.loop import render_shards
 
         say_where_ray_is(address)
         pool.start_ray(address)
@@ -114,7 +114,7 @@ def say_where_ray_is(address: str | None) -> None:
 
 def check_gpus(job: RenderJob, address: str | None) -> None:
     """Refuse to wait for GPUs that this machine does not have; a cluster may still get them."""
-    from workflows import pool
+    from workflows.dispatch import pool
 
     if _joins_cluster(address):
         return

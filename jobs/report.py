@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from jobs.outputs import open_output
-from workflows.flags import FLAG_NAMES
-from workflows.report import Report, write_report
+from workflows.report.quality_rules import FLAG_NAMES
+from workflows.report.write import Report, write_report
 
 
 def report(output: str, endpoint_url: str | None) -> int:

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from jobs.counts import counted
+from jobs.job_file.resolve import ignored_columns, resolve
+from jobs.job_file.spec import JobSpec, check_fields
 from jobs.outputs import Claim, open_output
 from jobs.render import check_gpus, say_where_ray_is, settle, write_page
-from jobs.resolve import ignored_columns, resolve
-from jobs.spec import JobSpec, check_fields
-from jobs.view import say, watch
+from jobs.terminal.text import counted
+from jobs.terminal.view import say, watch
+from workflows.dispatch.progress import Progress
 from workflows.job import RenderJob
-from workflows.lease import hold_output
-from workflows.leftovers import remove_superseded
-from workflows.parts import rejected_files
+from workflows.output.claim import SUCCESS_FILE, check_claim, committed_shards
+from workflows.output.manifest import rejected_files
+from workflows.output.tally import tally_output
 from workflows.plan import RetryPlan, make_plan
-from workflows.progress import Progress
 from workflows.prompts import find_prompt_files
-from workflows.resume import SUCCESS_FILE, check_claim, committed_shards
-from workflows.retry import plan_retries
-from workflows.status import tally_output
-from workflows.storage import Storage, storage_errors
+from workflows.retry_rejected import plan_retries
+from workflows.storage.lease import hold_output
+from workflows.storage.store import Storage, storage_errors
+from workflows.verify.orphans import remove_superseded
 
 
 def retry_rejected(output: str, endpoint_url: str | None, settings: tuple[str, ...], *, address: str | None) -> int:
     """0 if every rejected row was tried again, whatever came of it; 1 if the prompt file of some is gone."""
-    from workflows import pool  # ray is loaded when a job runs, not for --help
+    from workflows.dispatch import pool
 
     storage, claim = open_output(output, endpoint_url)
     spec = _spec_of(claim, storage, settings)
@@ -72,8 +72,8 @@ def _spec_of(claim: Claim, storage: Storage, settings: tuple[str, ...]) -> JobSp
 
 
 def _render(job: RenderJob, plan: RetryPlan, address: str | None) -> None:
-    from workflows import pool
-    from workflows.dispatch import render_shards
+    from workflows.dispatch import pool
+    from workflows.dispatch.loop import render_shards
 
     say_where_ray_is(address)
     pool.start_ray(address)

@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
-from jobs.counts import counted
+from jobs.job_file.resolve import ignored_columns
 from jobs.outputs import open_output
-from jobs.resolve import ignored_columns
+from jobs.terminal.text import counted
+from workflows.output.claim import SUCCESS_FILE, committed_shards
+from workflows.output.tally import tally_output
 from workflows.plan import make_plan
 from workflows.prompts import find_prompt_files
-from workflows.resume import SUCCESS_FILE, committed_shards
-from workflows.status import tally_output
-from workflows.storage import storage_errors
+from workflows.storage.store import storage_errors
 
 
 def status(output: str, endpoint_url: str | None, *, as_json: bool) -> int:

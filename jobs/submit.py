@@ -26,15 +26,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from actors.errors import InputError, JobFailure
-from jobs.spec import JobSpec, dated, read_job_file, scheduled_time
-from jobs.view import say
+from jobs.job_file.spec import JobSpec, dated, read_job_file, scheduled_time
+from jobs.terminal.view import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ray.job_submission import JobDetails, JobSubmissionClient
 
-    from workflows.lease import WhenHeld
+    from workflows.storage.lease import WhenHeld
 
 PROJECT = Path(__file__).resolve().parent.parent
 PACKAGES = ("actors", "workflows", "jobs")

@@ -6,18 +6,18 @@ from contextlib import nullcontext
 
 import click
 
-from jobs.counts import counted
+from jobs.job_file.resolve import ignored_columns
 from jobs.outputs import Claim, open_output
-from jobs.resolve import ignored_columns
-from workflows.lease import hold_output
-from workflows.leftovers import LIVE_SECONDS, clean
+from jobs.terminal.text import counted
+from workflows.output.claim import committed_shards
 from workflows.plan import Plan, make_plan
 from workflows.prompts import find_prompt_files
-from workflows.repair import take_back
-from workflows.replay import replay_images
-from workflows.resume import committed_shards
-from workflows.storage import Storage, storage_errors
-from workflows.verify import Findings, verify_output
+from workflows.storage.lease import hold_output
+from workflows.storage.store import Storage, storage_errors
+from workflows.verify.check import Findings, verify_output
+from workflows.verify.orphans import LIVE_SECONDS, clean
+from workflows.verify.repair import take_back
+from workflows.verify.replay import replay_images
 
 MAX_LINES = 20  # of each kind of finding
 

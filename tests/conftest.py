@@ -23,10 +23,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.servers import ceph
-from tests.servers.ceph import CephServer
-from tests.servers.moto import MotoServer
-from tests.servers.s3 import S3Server
+from tests.support.servers import ceph
+from tests.support.servers.ceph import CephServer
+from tests.support.servers.moto import MotoServer
+from tests.support.servers.s3 import S3Server
 
 ACCESS_KEY, SECRET_KEY = "janus-batch-tests", "a secret of the tests only"
 S3_TESTS_RAN = pytest.StashKey[bool]()

@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from jobs.cli import cli
-from jobs.spec import check_fields
-from tests.command import run
+from jobs.job_file.spec import check_fields
+from tests.support.command import run
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HERE_DOCUMENT = re.compile(r"<<'EOF'\n(.*?)^EOF$", re.MULTILINE | re.DOTALL)

@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.rooms import HEAVY, Project
+from tests.support.rooms import HEAVY, Project
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 
 # The files that know of Ray: the pool of actors and what its errors mean, the loop that feeds it with the path of one
 # shard and the halving of one that fails, the metrics, and the client of Ray's job server.
 RAY_FILES = (
-    *(f"workflows/{name}.py" for name in ("pool", "losses", "shard_path", "metrics")),
+    *(f"workflows/dispatch/{name}.py" for name in ("pool", "failures", "steps", "metrics")),
     "jobs/submit.py",
 )
 
@@ -65,15 +65,19 @@ def test_no_checkpoint_runs_code(project: Project) -> None:
     [
         (Project.uphill_imports, {"actors/a.py": "def f():\n    from jobs import spec"}, "actors/a.py:2 imports jobs"),
         (Project.uphill_imports, {"workflows/a.py": "from . import b"}, "workflows/a.py:1 imports "),
-        (Project.uphill_imports, {"jobs/a.py": "import tests.rooms"}, "jobs/a.py:1 imports tests.rooms"),
+        (
+            Project.uphill_imports,
+            {"jobs/a.py": "import tests.support.rooms"},
+            "jobs/a.py:1 imports tests.support.rooms",
+        ),
         (
             lambda project: project.imports_outside("torch", ("actors",)),
             {"jobs/a.py": "if TYPE_CHECKING:\n    from torch import nn", "actors/a.py": "import torch"},
             "jobs/a.py:2 imports torch",
         ),
         (
-            lambda project: project.imports_outside("ray", ("workflows/pool.py",)),
-            {"workflows/pool.py": "import ray", "workflows/pool2.py": "import ray.exceptions"},
+            lambda project: project.imports_outside("ray", ("workflows/dispatch/pool.py",)),
+            {"workflows/dispatch/pool.py": "import ray", "workflows/pool2.py": "import ray.exceptions"},
             "workflows/pool2.py:1 imports ray.exceptions",
         ),
         (

@@ -39,7 +39,7 @@ class Workers:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RenderJob:
-    """What the driver needs to know, all checked and resolved; the wish a person wrote is `jobs.spec.JobSpec`."""
+    """What the driver needs to know, all checked and resolved; what a person wrote is `jobs.job_file.spec.JobSpec`."""
 
     name: str
     prompts: str

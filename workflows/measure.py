@@ -6,14 +6,14 @@ import statistics
 import time
 from dataclasses import dataclass
 
+from actors.batcher import Painter
 from actors.errors import InputError
 from actors.opening import open_engine
-from actors.painter import Painter
 from actors.request import RenderedImage
-from workflows.encode import encode_image
 from workflows.job import RenderJob
+from workflows.output.encode import encode_image
 from workflows.plan import Plan
-from workflows.shard import read_shard
+from workflows.rows import read_shard
 
 NUM_TIMED = 3  # batches; one before them warms up and is not counted
 

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actors.errors import InputError
-from workflows.damage import damage_errors
-from workflows.storage import open_url, storage_errors
+from workflows.storage.damage import damage_errors
+from workflows.storage.store import open_url, storage_errors
 
 NUM_FOOTER_READERS = 16  # footers are read in parallel: on object storage each is one or two round trips
 FOOTER_BYTES = 64 * 1024

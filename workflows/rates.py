@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from actors.model_config import read_shape
+from actors.checkpoint.config import read_shape
 from actors.recipe import Recipe
 
 ROOFLINE = "limit by roofline, not measured"

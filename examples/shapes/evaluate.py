@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from actors.checkpoint import open_checkpoint, open_vae
+from actors.checkpoint.open import open_checkpoint, open_vae
 from actors.engines import FAMILIES, Engine, load_engine
 from actors.noise import derive_seed
 from actors.recipe import Recipe

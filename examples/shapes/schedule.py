@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-CHECKPOINTS = Path(__file__).parents[2] / "actors" / "checkpoints"
+CHECKPOINTS = Path(__file__).parents[2] / "actors" / "checkpoint" / "bundled"
 
 
 def parse_arguments(description: str, *, steps: int, output: Path) -> argparse.Namespace:

@@ -19,9 +19,9 @@ from torch import nn
 from transformers import LlamaConfig, LlamaModel
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from actors.model_config import read_shape
+from actors.checkpoint.config import read_shape
+from actors.janusflow.uvit import UViTDecoder, UViTEncoder
 from actors.prompt import PromptTokenizer
-from actors.uvit import UViTDecoder, UViTEncoder
 from examples.shapes.folder import build_tokenizer, save_folder, vision_tower, vocab_size
 from examples.shapes.pictures import drawn
 from examples.shapes.schedule import (

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from actors.model_shape import VQShape
-from actors.vq import Decoder
+from actors.checkpoint.shape import VQShape
+from actors.janus.decoder import Decoder
 from examples.shapes.pictures import busy_crops, drawn, painting_loss, picture_batches, share_right
 from examples.shapes.schedule import (
     device,

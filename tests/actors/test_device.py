@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from actors.device import compute_dtype, find_device, to_compute_dtype
-from tests.actors.janus_engine import engine, request
+from tests.support.janus_engine import engine, request
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from actors.recipe import Recipe
-from tests.toy_job import recipe
+from tests.support.toy_job import recipe
 
 SWEEP = recipe(
     cfg_weights=(1.0, 2.5, 5.0), images_per_prompt=4, cfg_interval=(0.25, 0.75), seed=2**64 - 1, revision="abc"

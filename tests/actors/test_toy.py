@@ -13,7 +13,7 @@ import pytest
 from actors.engines import FAMILIES, load_engine
 from actors.request import ImageRequest, Rejection
 from actors.toy import ToyEngine
-from tests.toy_job import recipe
+from tests.support.toy_job import recipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -86,7 +86,7 @@ def test_a_prompt_longer_than_its_context_is_refused(engine: ToyEngine) -> None:
 
 
 def test_it_needs_no_torch() -> None:
-    code = "import sys, actors.toy, actors.engines, actors.painter; print('torch' in sys.modules)"
+    code = "import sys, actors.toy, actors.engines, actors.batcher; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert result.stdout == "False\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from actors.model_config import read_shape
+from actors.checkpoint.config import read_shape
 from benchmarks.roofline import Ceilings, flow_limit, janus_limit, uvit_flops, vq_flops
 
 DATA = Path(__file__).parents[1] / "data"

@@ -14,10 +14,10 @@ from tests import conftest
 from tests.chaos.acts import ACTS
 from tests.chaos.play import Outcome, play
 from tests.chaos.scene import scene
-from tests.servers import ceph
-from tests.servers.ceph import CephServer
-from tests.servers.moto import MotoServer
-from tests.servers.s3 import S3Server
+from tests.support.servers import ceph
+from tests.support.servers.ceph import CephServer
+from tests.support.servers.moto import MotoServer
+from tests.support.servers.s3 import S3Server
 
 NUM_ACTS = 12
 COLUMNS = ("round", "layout", *ACTS, "runs", "images", "lost", "doubled", "different", "seconds")

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from tests.chaos.scene import ACTOR, ANY_TASK, Scene
-from tests.servers.faulty_proxy import at_random
+from tests.support.servers.faulty_proxy import at_random
 
 GAP_SECONDS = (0.3, 3.0)
 AWAY_SECONDS = (0.2, 4.0)

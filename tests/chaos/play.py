@@ -8,13 +8,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests import toy_job
 from tests.chaos.acts import Act, Stage, draw_acts, perform
 from tests.chaos.scene import NUM_NODES, Scene
-from tests.command import JANUS_BATCH, finish, run, start, write_job
-from tests.toy_job import make_job, manifest_of, recipe, rejected_of, write_prompts
+from tests.support import toy_job
+from tests.support.command import JANUS_BATCH, finish, run, start, write_job
+from tests.support.toy_job import make_job, manifest_of, recipe, rejected_of, write_prompts
 from workflows.job import Images, RenderJob
-from workflows.storage import Storage
+from workflows.storage.store import Storage
 
 NUM_ROWS = 150
 IMAGES_PER_PROMPT = 2

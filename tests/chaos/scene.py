@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.command import processes_of
-from tests.servers.faulty_proxy import FaultyProxy
-from tests.servers.ray_head import RayHead
-from tests.servers.s3 import S3Server
+from tests.support.command import processes_of
+from tests.support.servers.faulty_proxy import FaultyProxy
+from tests.support.servers.ray_head import RayHead
+from tests.support.servers.s3 import S3Server
 
 NUM_NODES = 3
 

@@ -9,7 +9,7 @@ import pytest
 from tests.chaos.acts import draw_acts
 from tests.chaos.play import play
 from tests.chaos.scene import scene
-from tests.servers.s3 import S3Server
+from tests.support.servers.s3 import S3Server
 
 SEED, NUMBER, NUM_ACTS = 7, 0, 5
 

@@ -13,7 +13,7 @@ import pytest
 import ray
 import yaml
 
-from tests.command import ROOT, run
+from tests.support.command import ROOT, run
 
 FOLDER = ROOT / "deploy" / "kuberay"
 SCHEMAS = Path(__file__).parents[1] / "data" / "kuberay"

@@ -10,21 +10,21 @@ from typing import Any
 
 import pytest
 
-from actors.painter import Answer, Painter
+from actors.batcher import Answer, Painter
 from actors.toy import ToyEngine
-from jobs.resolve import resolve
-from jobs.spec import read_job_file
-from tests.command_line import Command
-from tests.servers.s3 import S3Server
-from tests.toy_job import bytes_of, manifest_of, plan_job, render, render_shard, rows_of, write_prompts
-from workflows import lease
-from workflows.commit import commit_shard, write_batch
+from jobs.job_file.resolve import resolve
+from jobs.job_file.spec import read_job_file
+from tests.support.command_line import Command
+from tests.support.servers.s3 import S3Server
+from tests.support.toy_job import bytes_of, manifest_of, plan_job, render, render_shard, rows_of, write_prompts
 from workflows.job import RenderJob
-from workflows.lease import hold_output
-from workflows.resume import claim_output, mark_success
-from workflows.shard import ShardRows
-from workflows.storage import Storage
-from workflows.verify import Findings, verify_output
+from workflows.output.claim import claim_output, mark_success
+from workflows.output.commit import commit_shard, write_batch
+from workflows.rows import ShardRows
+from workflows.storage import lease
+from workflows.storage.lease import hold_output
+from workflows.storage.store import Storage
+from workflows.verify.check import Findings, verify_output
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs.resolve import resolve
-from jobs.spec import read_job_file
-from tests.command_line import Command
-from tests.toy_job import bytes_of, plan_job, render_shard, write_prompts
-from workflows.resume import claim_output
+from jobs.job_file.resolve import resolve
+from jobs.job_file.spec import read_job_file
+from tests.support.command_line import Command
+from tests.support.toy_job import bytes_of, plan_job, render_shard, write_prompts
+from workflows.output.claim import claim_output
 
 
 @pytest.fixture

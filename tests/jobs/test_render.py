@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 import ray
 
-from jobs.counts import counted
+from jobs.job_file.spec import JobFileError, read_job_file
 from jobs.render import render
-from jobs.spec import JobFileError, read_job_file
-from tests import toy_job
-from tests.command import JANUS_BATCH, finish, press_ctrl_c, processes_of, run, start, wait_until, write_job
-from tests.toy_job import make_job, manifest_of, write_prompts
-from workflows import lease
-from workflows.storage import Storage
+from jobs.terminal.text import counted
+from tests.support import toy_job
+from tests.support.command import JANUS_BATCH, finish, press_ctrl_c, processes_of, run, start, wait_until, write_job
+from tests.support.toy_job import make_job, manifest_of, write_prompts
+from workflows.storage import lease
+from workflows.storage.store import Storage
 
 NUM_ROWS = 60
 NUM_KILLS = 3

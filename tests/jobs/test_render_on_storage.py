@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import ray
 
-from tests import conftest, toy_job
-from tests.command import finish, run, start, wait_until, write_job
-from tests.servers.faulty_proxy import Choice, FaultyProxy
-from tests.servers.s3 import S3Server
-from tests.toy_job import bytes_of, make_job, manifest_of, write_prompts
-from workflows.storage import Storage
+from tests import conftest
+from tests.support import toy_job
+from tests.support.command import finish, run, start, wait_until, write_job
+from tests.support.servers.faulty_proxy import Choice, FaultyProxy
+from tests.support.servers.s3 import S3Server
+from tests.support.toy_job import bytes_of, make_job, manifest_of, write_prompts
+from workflows.storage.store import Storage
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from jobs.report import report
-from tests import toy_job
-from workflows.storage import StorageError
+from tests.support import toy_job
+from workflows.storage.store import StorageError
 
 
 def test_the_place_the_size_and_the_counts_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -16,9 +16,9 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from actors.errors import JobFailure
 from jobs.submit import JobServerAwayError, Submission, SubmissionError, _stage, submit
-from tests.command import ROOT, finish, press_ctrl_c, run, start, wait_until, write_job
-from tests.servers.ray_head import PROGRAMS, RayHead
-from tests.toy_job import make_job, manifest_of, write_prompts
+from tests.support.command import ROOT, finish, press_ctrl_c, run, start, wait_until, write_job
+from tests.support.servers.ray_head import PROGRAMS, RayHead
+from tests.support.toy_job import make_job, manifest_of, write_prompts
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 

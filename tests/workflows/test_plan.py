@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.toy_job import write_prompts
+from tests.support.toy_job import write_prompts
 from workflows.plan import Plan, Shard, SourceChangedError, make_plan, row_range
 from workflows.prompts import PromptFile, find_prompt_files
 

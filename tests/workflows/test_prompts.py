@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.servers.s3 import S3Server
-from tests.toy_job import write_prompts
-from workflows.damage import DamagedFileError
+from tests.support.servers.s3 import S3Server
+from tests.support.toy_job import write_prompts
 from workflows.prompts import PromptsError, find_prompt_files, read_rows
-from workflows.storage import StorageError
+from workflows.storage.damage import DamagedFileError
+from workflows.storage.store import StorageError
 
 
 def names(pattern: Path | str, **options) -> list[str]:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.toy_job import recipe
+from tests.support.toy_job import recipe
 from workflows.rates import ROOFLINE, known_rate
 
-DATA = Path(__file__).parent.parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 
 def published(model: str) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def test_the_limit_of_janusflow_is_scaled_to_the_steps() -> None:
 
 
 def test_of_other_models_nothing_is_known() -> None:
-    config = json.loads((Path(__file__).parents[2] / "actors/checkpoints/janus-shapes/config.json").read_text())
+    config = json.loads((Path(__file__).parents[2] / "actors/checkpoint/bundled/janus-shapes/config.json").read_text())
 
     assert known_rate(config, recipe(family="janus"), None) is None
     assert known_rate({}, recipe(), None) is None

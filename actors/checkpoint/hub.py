@@ -1,0 +1,110 @@
+"""A model folder in a repository of the Hugging Face hub, pinned to one commit, downloaded into the hub's cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from actors.checkpoint.errors import CheckpointError, CheckpointUnreachable, NoSuchFolder
+from actors.checkpoint.files import StoredFile
+from actors.checkpoint.folder import Folder, LocalFolder
+
+
+def open_hub_folder(repository: str, revision: str | None, subfolder: str) -> Folder:
+    """The repository's folder (`subfolder` "" is its top) at the commit that `revision` names now.
+
+    Where the hub cannot be reached, or is not to be (`HF_HUB_OFFLINE`), what its cache on this machine holds of that
+    revision. Raises CheckpointError.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        with _explained(repository, revision):
+            info = HfApi().model_info(repository, revision=revision, files_metadata=True)
+    except CheckpointUnreachable:
+        cached = _cached_folder(repository, revision, subfolder)
+        if cached is None:
+            raise
+        return cached
+    prefix = f"{subfolder}/" if subfolder else ""
+    files = {}
+    for sibling in info.siblings or []:
+        name = sibling.rfilename.removeprefix(prefix)
+        if sibling.rfilename.startswith(prefix) and "/" not in name:
+            sha256 = sibling.lfs.sha256 if sibling.lfs else None
+            files[name] = StoredFile(name=name, size=sibling.size or 0, sha256=sha256)
+    assert info.sha is not None, "the hub names the commit of a model that it describes"
+    return HubFolder(repository, info.sha, prefix, files)
+
+
+class HubFolder:
+    """A listing at one commit; `prefix` is "" or ends with a slash."""
+
+    def __init__(self, repository: str, revision: str, prefix: str, files: dict[str, StoredFile]) -> None:
+        self.name, self.revision = f"{repository}/{prefix}".rstrip("/"), revision
+        self._repository, self._prefix, self._files = repository, prefix, files
+
+    def files(self) -> dict[str, StoredFile]:
+        return self._files
+
+    def read(self, file_name: str) -> bytes:
+        return self._download(file_name).read_bytes()
+
+    def sha256(self, file_name: str) -> str:
+        """Reached only for a file that is not stored with Git LFS, whose hash the hub therefore does not say."""
+        return LocalFolder(self.fetch([file_name]), self.name).sha256(file_name)
+
+    def fetch(self, file_names: Sequence[str]) -> Path:
+        return [self._download(name) for name in file_names][-1].parent
+
+    def _download(self, file_name: str) -> Path:
+        """Into the hub's own cache, where all files of a commit lie in one folder; no request where it is there."""
+        from huggingface_hub import hf_hub_download
+
+        with _explained(self._repository, self.revision):
+            return Path(hf_hub_download(self._repository, f"{self._prefix}{file_name}", revision=self.revision))
+
+
+def _cached_folder(repository: str, revision: str | None, subfolder: str) -> LocalFolder | None:
+    """The snapshot that an earlier download left on this machine, if it has the config.json."""
+    from huggingface_hub import try_to_load_from_cache
+
+    file_name = f"{subfolder}/config.json" if subfolder else "config.json"
+    path = try_to_load_from_cache(repository, file_name, revision=revision)
+    if not isinstance(path, str):
+        return None
+    folder = Path(path).parent
+    commit = (folder.parent if subfolder else folder).name
+    return LocalFolder(folder, f"{repository}/{subfolder}".rstrip("/"), commit)
+
+
+@contextmanager
+def _explained(repository: str, revision: str | None) -> Iterator[None]:
+    """Turn the hub client's errors into CheckpointErrors of one sentence; none of them shows a token."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise CheckpointError(
+            f"the hub repository {repository} is gated: accept its terms there and set HF_TOKEN"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise NoSuchFolder(
+            f"{repository} is neither a folder here nor a hub repository that this machine may read (HF_TOKEN)"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise NoSuchFolder(f"the hub repository {repository} has no revision {revision!r}") from error
+    except errors.HFValidationError as error:
+        raise CheckpointError(f"{repository!r} is not a valid hub id (organization/name)") from error
+    except errors.OfflineModeIsEnabled as error:
+        raise CheckpointUnreachable(
+            f"{repository} is not a folder here, HF_HUB_OFFLINE forbids asking the hub, and its cache lacks it"
+        ) from error
+    except (errors.HTTPError, OSError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403):
+            raise CheckpointError(f"the hub refuses to show {repository} to this machine's HF_TOKEN") from error
+        reason = f"answered {status}" if status else f"cannot be reached ({type(error).__name__})"
+        raise CheckpointUnreachable(f"{repository} is not a folder here, and the hub {reason}") from error

@@ -1,0 +1,76 @@
+"""One weight file on disk, .safetensors or .bin: the shapes it holds at once, a tensor's values only when read."""
+
+from __future__ import annotations
+
+import errno
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from actors.checkpoint.errors import CheckpointError
+
+_DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+
+
+class TensorFile(Protocol):
+    """`shapes` has every tensor's shape by its name."""
+
+    path: Path
+    shapes: dict[str, tuple[int, ...]]
+
+    def read(self, name: str) -> torch.Tensor:
+        """A tensor on the CPU, as it is stored."""
+
+
+def open_tensor_file(path: Path) -> TensorFile:
+    """Raises CheckpointError for a file that is damaged, cut short, or holds anything but tensors."""
+    return _SafetensorsFile(path) if path.suffix == ".safetensors" else _BinFile(path)
+
+
+class _SafetensorsFile:
+    def __init__(self, path: Path) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        self.path = path
+        try:
+            self._file = safe_open(path, framework="pt", device="cpu")
+        except SafetensorError as error:
+            raise CheckpointError(f"{path} is damaged or cut short ({path.stat().st_size} bytes): {error}") from error
+        self.shapes = {name: tuple(self._file.get_slice(name).get_shape()) for name in self._file.keys()}  # noqa: SIM118
+
+    def read(self, name: str) -> torch.Tensor:
+        return _checked(self.path, name, self._file.get_tensor(name))
+
+
+class _BinFile:
+    """What `torch.save` wrote: mapped into memory, so that what is not read costs nothing; no code in it is run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            # Files from before torch 1.6 are no zip archives and cannot be mapped.
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise  # the disk's own trouble; EINVAL is torch seeking to before the start of a cut archive
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CheckpointError(
+                f"{path} is damaged, cut short ({path.stat().st_size} bytes) or holds more than tensors: {reason}"
+            ) from error
+        if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+            raise CheckpointError(f"{path} must hold a plain dictionary of tensors, as a checkpoint's .bin files do")
+        self._tensors = content
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in content.items()}
+
+    def read(self, name: str) -> torch.Tensor:
+        return _checked(self.path, name, self._tensors[name])
+
+
+def _checked(path: Path, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.dtype not in _DTYPES:
+        allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
+        raise CheckpointError(f"{name} in {path} is stored as {tensor.dtype}; only {allowed} can be read")
+    return tensor

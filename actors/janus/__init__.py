@@ -1,0 +1,1 @@
+"""Janus and Janus-Pro: image codes one after the other, then the VQ decoder."""

@@ -1,0 +1,1 @@
+"""JanusFlow: rectified flow steered by the language model, then the VAE."""

@@ -1,0 +1,100 @@
+"""From JanusFlow's latents to pixels: the decoder half of a diffusers AutoencoderKL, the SDXL VAE as a rule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from actors.checkpoint.errors import CheckpointError
+from actors.device import compute_dtype
+from actors.errors import InputError
+from actors.janus.decoder import Conv1, to_uint8
+from actors.layers import InPlaceSiLU
+
+# Always this many in one call, the last picture again where there are fewer: with one picture libraries take other
+# kernels, and the bits of a picture would depend on whether it has a neighbour.
+PICTURES_PER_CALL = 2
+
+DTYPES = (torch.bfloat16, torch.float32)
+
+
+class VAE:
+    """Decodes latents [B, 4, S, S] to pixels. `folder` holds config.json and the weights; raises CheckpointError."""
+
+    def __init__(self, folder: Path, *, dtype: torch.dtype, device: torch.device) -> None:
+        check_vae_dtype(dtype)
+        self.device, self.dtype = device, compute_dtype(dtype, device)
+        # Not by the model's own `to`, where diffusers warns of every cast: this one has nothing to keep in float32.
+        self.model = nn.Module.to(_load(folder, dtype), self.device, self.dtype)
+        self.scaling_factor = self.model.config.scaling_factor
+
+    def decode(self, z_BCHW: torch.Tensor) -> np.ndarray:
+        """Pixels of latents as the solver leaves them, uint8 [B, 8 * S, 8 * S, 3]."""
+        num_pictures = len(z_BCHW)
+        parts = []
+        for start in range(0, num_pictures, PICTURES_PER_CALL):
+            rows = [min(row, num_pictures - 1) for row in range(start, start + PICTURES_PER_CALL)]
+            parts.append(to_uint8(self.decode_call(z_BCHW[rows])))
+        if not parts:
+            return np.empty((0, 0, 0, 3), dtype=np.uint8)
+        return torch.cat(parts)[:num_pictures].cpu().numpy()
+
+    def decode_call(self, z_BCHW: torch.Tensor) -> torch.Tensor:
+        """The decoder's output [B, 3, 8 * S, 8 * S], [-1, 1] where it is not beyond."""
+        return self.model.decode((z_BCHW / self.scaling_factor).to(self.device, self.dtype)).sample
+
+
+def check_vae_dtype(dtype: torch.dtype) -> None:
+    """Raise InputError unless the decoder's numbers fit into `dtype`."""
+    if dtype not in DTYPES:
+        raise InputError(
+            "model.dtype must be bfloat16 or float32 for JanusFlow: the SDXL VAE's activations pass 65504, the largest "
+            f"number of float16, and its pictures become NaN; got {str(dtype).removeprefix('torch.')}"
+        )
+
+
+def _load(folder: Path, dtype: torch.dtype) -> nn.Module:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # takes seconds to import
+
+    try:
+        model, found = AutoencoderKL.from_pretrained(
+            folder, torch_dtype=dtype, low_cpu_mem_usage=False, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{folder} cannot be loaded as a diffusers AutoencoderKL: {error}") from error
+    missing = [key for key in found["missing_keys"] if not key.startswith(("encoder.", "quant_conv."))]
+    if missing:
+        raise CheckpointError(f"{folder} lacks {len(missing)} of the VAE decoder's tensors, {missing[0]} among them")
+    del model.encoder, model.quant_conv
+    _replace_layers(model)
+    return model.eval().requires_grad_(False)
+
+
+def _replace_layers(model: nn.Module) -> None:
+    """Put layers that compute the same, whatever the number of threads, in the place of those that do not."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.Conv2d) and child.kernel_size == (1, 1):
+                conv = Conv1(child.in_channels, child.out_channels)
+                conv.weight, conv.bias = child.weight, child.bias
+                setattr(module, name, conv)
+            elif isinstance(child, nn.GroupNorm):
+                setattr(module, name, ContiguousGroupNorm(child))
+            elif isinstance(child, nn.SiLU):
+                setattr(module, name, InPlaceSiLU())  # behind a norm, whose output nothing else reads
+
+
+class ContiguousGroupNorm(nn.Module):
+    """A group norm of [B, C, H, W] in this order: with the channels last in memory threads share a group's sums."""
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.num_groups, self.eps = norm.num_groups, norm.eps
+        self.weight, self.bias = norm.weight, norm.bias
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        return F.group_norm(x_BCHW.contiguous(), self.num_groups, self.weight, self.bias, self.eps)

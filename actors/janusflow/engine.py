@@ -1,0 +1,218 @@
+"""The JanusFlow engine: rectified flow from noise to a latent, steered by the language model, then the VAE.
+
+Reads downwards in the order of the data: embed_prompts, latent_noise, integrate, decode_latents. Rows of a batch may
+differ in prompt, negative prompt, seed, weight and number of steps.
+
+The same bytes whatever the batch. Prompts are read alone; attention is computed row by row (`flow_network.attend`); one
+vector per row and pictures go through in calls of a fixed size (`uvit.VectorLinear`, `vae.PICTURES_PER_CALL`). What is
+left are products and convolutions over all positions of all rows: measured on CPUs with torch 2.13, in float32 and
+bfloat16, a row's bits there are the same for 1 to 16 rows and 1 to 16 threads. On a GPU they depend on the number of
+rows, so there every call of the network has ROWS_PER_CALL of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from actors.checkpoint.config import read_shape
+from actors.checkpoint.weights import load_weights
+from actors.device import find_device, to_compute_dtype
+from actors.errors import InputError
+from actors.guidance import guide, is_guided, is_inside
+from actors.janusflow.decoder import VAE, check_vae_dtype
+from actors.janusflow.network import TIME_SCALE, PromptState, load_flow_network
+from actors.janusflow.sampler import SOLVERS, TimeGrid, Velocity, even_grid, solve
+from actors.noise import normal_noise
+from actors.prompt import PromptTokenizer
+from actors.recipe import Recipe
+from actors.request import ImageRequest, Rejection, RenderedImage
+
+# B images, R rows of the network (an image has one, or two while it is guided), C x H x W latents.
+
+ROWS_PER_CALL = 16  # at most: a few rows of hundreds of tokens fill any device
+CPU_BATCH_SIZE = 4
+GPU_BATCH_SIZE = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ImagePrompts:
+    """What an image's two rows follow. `uncond` is None for an image that is never guided."""
+
+    cond: PromptState
+    uncond: PromptState | None
+
+
+class JanusFlowEngine:
+    """Renders requests with one JanusFlow checkpoint and its VAE, both in folders on this machine's disk.
+
+    `latent_size` overrides the checkpoint's own (48 for the published one). `weights` are its tensors where somebody
+    has them already. Raises CheckpointError, and InputError for settings that exclude each other.
+    """
+
+    family = "janusflow"
+    sampler = "janusflow-2"
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        vae_folder: Path,
+        *,
+        latent_size: int | None = None,
+        weights: dict[str, torch.Tensor] | None = None,
+    ) -> None:
+        dtype = getattr(torch, recipe.dtype)
+        check_vae_dtype(dtype)
+        self.solver = recipe.solver or "euler"
+        if recipe.match_reference_demo and self.solver != "euler":
+            raise InputError(f"match_reference_demo needs the demo's solver, euler; got {self.solver}")
+        self.time_grid = demo_grid if recipe.match_reference_demo else even_grid
+        self.cfg_interval = recipe.cfg_interval
+        self.torch_device, self.device = find_device()
+        is_gpu = self.torch_device.type == "cuda"
+        self.default_batch_size = GPU_BATCH_SIZE if is_gpu else CPU_BATCH_SIZE
+        self.fixed_rows = ROWS_PER_CALL if is_gpu else None
+        self.shape = read_shape(json.loads((Path(folder) / "config.json").read_text("utf-8")))
+        self.latent_size = latent_size or self.shape.latent_size
+        self.tokenizer = PromptTokenizer(folder, recipe.prompt_format)
+        if weights is None:
+            weights = load_weights(folder, "janusflow", dtype=dtype, device=self.torch_device)
+        self.network = load_flow_network(to_compute_dtype(weights), self.shape, self.latent_size)
+        self.vae = VAE(vae_folder, dtype=dtype, device=self.torch_device)
+        self.bos_state = self.network.read_prompt([self.tokenizer.bos_id])
+
+    def refusal(self, request: ImageRequest) -> str | None:
+        """Why this request can never be rendered, or None."""
+        if request.num_inference_steps is None or request.num_inference_steps < 1:
+            return f"num_inference_steps must be at least 1, got {request.num_inference_steps}"
+        for name in ("prompt", "negative_prompt"):
+            text = getattr(request, name)
+            try:
+                num_tokens = 0 if text is None else len(self.tokenizer.flow_cond_ids(text))
+            except ValueError as error:
+                return str(error)
+            longest = self.shape.llama.context_length - self.network.num_tokens
+            if num_tokens > longest:
+                return f"{name} must have at most {longest} tokens, to leave room for the image's, got {num_tokens}"
+        return None
+
+    @torch.inference_mode()
+    def render(self, requests: Sequence[ImageRequest]) -> list[RenderedImage | Rejection]:
+        """One answer per request, in order."""
+        if not requests:
+            return []
+        prompts = self.embed_prompts(requests)
+        z_BCHW = self.latent_noise(requests)
+        z_BCHW = self.integrate(z_BCHW, requests, prompts)
+        is_finite_B = z_BCHW.isfinite().flatten(1).all(1).cpu()
+        pixels = iter(self.decode_latents(z_BCHW[is_finite_B]))
+        return [
+            RenderedImage(image_id=request.image_id, pixels=next(pixels), latents=latents)
+            if is_finite
+            else Rejection(image_id=request.image_id, reason="the latents became NaN or infinite while integrating")
+            for request, latents, is_finite in zip(requests, z_BCHW.cpu().numpy(), is_finite_B, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def predict(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """What guidance begins with: conditional and unconditional velocity at t = 0, float32 [C, H, W] each."""
+        cond = self.network.read_prompt(self.tokenizer.flow_cond_ids(prompt))
+        uncond = self._uncond_state(cond)
+        size = (self.shape.latent_channels, self.latent_size, self.latent_size)
+        z_RCHW = torch.from_numpy(normal_noise(0, size)).expand(2, *size)
+        v_RCHW = self.network_velocity(z_RCHW, torch.zeros(2, dtype=torch.float64), [cond, uncond])
+        return v_RCHW[0], v_RCHW[1]
+
+    def embed_prompts(self, requests: Sequence[ImageRequest]) -> list[ImagePrompts]:
+        """Keys and values of every distinct prompt, computed once.
+
+        Without a negative prompt the unconditional row is the reference's: bos and masked pads, which count as
+        positions; so it keeps nothing but bos and begins where the conditional row does. A negative prompt stands there
+        as though it were the image's prompt: in the template, in its own length, attended to.
+        """
+
+        @functools.cache
+        def read(text: str) -> PromptState:
+            return self.network.read_prompt(self.tokenizer.flow_cond_ids(text))
+
+        def read_uncond(request: ImageRequest) -> PromptState | None:
+            if not is_guided(request.cfg_weight):
+                return None
+            if request.negative_prompt is not None:
+                return read(request.negative_prompt)
+            return self._uncond_state(read(request.prompt))
+
+        return [ImagePrompts(cond=read(request.prompt), uncond=read_uncond(request)) for request in requests]
+
+    def latent_noise(self, requests: Sequence[ImageRequest]) -> torch.Tensor:
+        """The latents the images start from, float32 [B, C, H, W], each from its own seed."""
+        size = (self.shape.latent_channels, self.latent_size, self.latent_size)
+        noise = np.stack([normal_noise(request.seed, size) for request in requests])
+        return torch.from_numpy(noise).to(self.torch_device)
+
+    def integrate(
+        self, z_BCHW: torch.Tensor, requests: Sequence[ImageRequest], prompts: Sequence[ImagePrompts]
+    ) -> torch.Tensor:
+        """Take each latent from t = 0 to t = 1 in its image's number of steps; float32 throughout."""
+
+        def velocity_of(rows: list[int]) -> Velocity:
+            return self.guided_velocity([requests[row] for row in rows], [prompts[row] for row in rows])
+
+        grids = [self.time_grid(request.num_inference_steps) for request in requests]
+        return solve(velocity_of, z_BCHW.to(self.torch_device), grids, SOLVERS[self.solver])
+
+    def decode_latents(self, z_BCHW: torch.Tensor) -> np.ndarray:
+        """Pixels, uint8 [B, 8 * H, 8 * W, 3]."""
+        return self.vae.decode(z_BCHW)
+
+    def guided_velocity(self, requests: Sequence[ImageRequest], prompts: Sequence[ImagePrompts]) -> Velocity:
+        """`(z, t) -> velocity` of these images, guided: all that a solver gets to see."""
+
+        def velocity(z_BCHW: torch.Tensor, t_B: torch.Tensor) -> torch.Tensor:
+            guided = [
+                b
+                for b, t in enumerate(t_B.tolist())
+                if is_guided(requests[b].cfg_weight) and is_inside(self.cfg_interval, t)
+            ]
+            rows = [*range(len(requests)), *guided]
+            states = [image.cond for image in prompts] + [prompts[b].uncond for b in guided]
+            v_RCHW = self.network_velocity(z_BCHW[rows], t_B[rows], states)
+            v_BCHW, v_uncond = v_RCHW[: len(requests)], v_RCHW[len(requests) :]
+            cfg_weight = torch.tensor([requests[b].cfg_weight for b in guided], device=v_BCHW.device)
+            v_BCHW[guided] = guide(v_BCHW[guided], v_uncond, cfg_weight)
+            return v_BCHW
+
+        return velocity
+
+    def network_velocity(self, z_RCHW: torch.Tensor, t_R: torch.Tensor, states: Sequence[PromptState]) -> torch.Tensor:
+        """The network's velocity of any number of rows, in calls of at most ROWS_PER_CALL."""
+        parts = []
+        for start in range(0, len(states), ROWS_PER_CALL):
+            rows = list(range(start, min(start + ROWS_PER_CALL, len(states))))
+            num_rows = len(rows)
+            if self.fixed_rows:
+                rows += rows[:1] * (self.fixed_rows - num_rows)
+            parts.append(self.network(z_RCHW[rows], t_R[rows], [states[row] for row in rows])[:num_rows])
+        return torch.cat(parts)
+
+    def _uncond_state(self, cond: PromptState) -> PromptState:
+        """The reference's unconditional row beside `cond`, see `embed_prompts`."""
+        return dataclasses.replace(self.bos_state, next_position=cond.next_position)
+
+
+def demo_grid(num_steps: int) -> TimeGrid:
+    """The reference demo's time grid: time and step length rounded to bfloat16 (1/30 becomes 0.033447)."""
+
+    def rounded(number: float) -> float:
+        return torch.tensor(number).bfloat16().item()
+
+    times = tuple(rounded(i / num_steps * TIME_SCALE) / TIME_SCALE for i in range(num_steps))
+    return TimeGrid(times=times, dt=rounded(1 / num_steps))

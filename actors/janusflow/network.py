@@ -1,0 +1,165 @@
+"""JanusFlow's network: from a noisy latent, a time and a prompt to a velocity. No guidance and no solver here.
+
+The attention is causal over prompt, time token and image tokens, so the prompt's keys and values do not depend on the
+time: they are computed once, and every step attends to them. https://arxiv.org/abs/2411.07975
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AttentionInterface, LlamaConfig, LlamaModel
+from transformers.cache_utils import DynamicCache
+from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
+
+from actors.checkpoint.shape import FlowShape, LlamaShape
+from actors.janusflow.uvit import PATCH_SIZE, UViTDecoder, UViTEncoder
+from actors.layers import SiLU
+
+# B rows, C latent channels, H x W latent positions or patches, D hidden channels, N heads, K key/value heads,
+# E channels of a head, P tokens of a prompt, Q tokens of a row in one step (the time's and the image's), T = P + Q.
+
+ATTENTION = "janusflow_own_prompt"  # the name `attend` goes by among transformers' attention functions
+TIME_SCALE = 1000.0  # the network counts the time from 0 to this
+PROMPT_MULTIPLE = 64  # prompts are read in a multiple of this many tokens
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class PromptState:
+    """What the language model keeps of one prompt. `keys` and `values` are one tensor [K, P, E] per layer.
+
+    `mask_QT` is added to the scores of a row that follows the prompt: 0 where its tokens may attend, else minus
+    infinity. `next_position` is the position of the row's time token.
+    """
+
+    keys: tuple[torch.Tensor, ...]
+    values: tuple[torch.Tensor, ...]
+    mask_QT: torch.Tensor
+    next_position: int
+
+
+def load_flow_network(weights: Mapping[str, torch.Tensor], shape: FlowShape, latent_size: int) -> FlowNetwork:
+    """The network with a checkpoint's tensors (see `load_weights`), which are taken as they are and not copied."""
+    with torch.device("meta"):
+        network = FlowNetwork(shape, latent_size)
+    network.load_state_dict(weights, strict=True, assign=True)
+    llama, device = network.language_model.model, network.vision_gen_enc_aligner.weight.device
+    llama.rotary_emb = LlamaRotaryEmbedding(llama.config).to(device)
+    for layer in llama.layers:
+        layer.mlp.act_fn = SiLU()
+    for uvit in (network.vision_gen_enc_model, network.vision_gen_dec_model):
+        uvit.to(memory_format=torch.channels_last)
+    return network.eval().requires_grad_(False)
+
+
+class FlowNetwork(nn.Module):
+    """`(z, t, prompts) -> velocity` for latents of `latent_size` x `latent_size`. Its keys are the original ones."""
+
+    def __init__(self, shape: FlowShape, latent_size: int) -> None:
+        super().__init__()
+        hidden_size = shape.llama.hidden_size
+        self.grid_size = latent_size // PATCH_SIZE
+        self.vision_gen_enc_model = UViTEncoder(shape)
+        self.vision_gen_enc_aligner = nn.Linear(shape.encoder_channels, hidden_size)
+        self.language_model = nn.ModuleDict({"model": LlamaModel(_llama_config(shape.llama))})
+        self.vision_gen_dec_aligner_norm = LlamaRMSNorm(hidden_size, shape.llama.rms_norm_eps)
+        self.vision_gen_dec_aligner = nn.Linear(hidden_size, shape.decoder_channels)
+        self.vision_gen_dec_model = UViTDecoder(shape)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of a row in one step: one for the time, one for each patch of the latent."""
+        return 1 + self.grid_size**2
+
+    def read_prompt(self, ids: Sequence[int]) -> PromptState:
+        """Run one prompt alone, so that nothing beside it has a say in its numbers.
+
+        It is filled up behind its end, where causal attention does not look, to a length at which the products' bits do
+        not depend on the number of threads: with fewer than 4 tokens a thread they do.
+        """
+        device, dtype = self.vision_gen_dec_aligner_norm.weight.device, self.vision_gen_dec_aligner_norm.weight.dtype
+        num_ids, num_tokens = len(ids), self.num_tokens
+        filled = [*ids, *[ids[-1]] * (-num_ids % PROMPT_MULTIPLE)]
+        cache = DynamicCache()
+        self.language_model.model(
+            input_ids=torch.tensor([filled], device=device), past_key_values=cache, use_cache=True, prompts=None
+        )
+        mask_QT = torch.full((num_tokens, num_ids + num_tokens), -torch.inf, dtype=dtype, device=device)
+        return PromptState(
+            keys=tuple(layer.keys[0, :, :num_ids].contiguous() for layer in cache.layers),
+            values=tuple(layer.values[0, :, :num_ids].contiguous() for layer in cache.layers),
+            mask_QT=mask_QT.triu(num_ids + 1),
+            next_position=num_ids,
+        )
+
+    def forward(self, z_BCHW: torch.Tensor, t_B: torch.Tensor, prompts: Sequence[PromptState]) -> torch.Tensor:
+        """The velocity [B, C, H, W], float32, at the times `t_B` in [0, 1] (float64); row b follows `prompts[b]`."""
+        device, dtype = self.vision_gen_dec_aligner_norm.weight.device, self.vision_gen_dec_aligner_norm.weight.dtype
+        t_B = (t_B * TIME_SCALE).to(device, torch.float32)
+        map_BCHW, t_emb_BD = self.vision_gen_enc_model(z_BCHW.to(device, dtype), t_B)
+        image_BQD = self.vision_gen_enc_aligner(map_BCHW.flatten(2).transpose(1, 2))
+        hidden_BQD = self._run_language_model(torch.cat([t_emb_BD[:, None], image_BQD], dim=1), prompts)
+        hidden_BQD = self.vision_gen_dec_aligner(self.vision_gen_dec_aligner_norm(hidden_BQD[:, 1:]))
+        hidden_BDHW = hidden_BQD.unflatten(1, (self.grid_size, self.grid_size)).permute(0, 3, 1, 2)
+        return self.vision_gen_dec_model(hidden_BDHW, map_BCHW, t_emb_BD).float()
+
+    def _run_language_model(self, embeds_BQD: torch.Tensor, prompts: Sequence[PromptState]) -> torch.Tensor:
+        first_B = torch.tensor([prompt.next_position for prompt in prompts])
+        positions_BQ = (first_B[:, None] + torch.arange(self.num_tokens)).to(embeds_BQD.device)
+        return self.language_model.model(
+            inputs_embeds=embeds_BQD, position_ids=positions_BQ, use_cache=False, prompts=prompts
+        ).last_hidden_state
+
+
+def attend(
+    module: nn.Module,
+    query_BNQE: torch.Tensor,
+    key_BKQE: torch.Tensor,
+    value_BKQE: torch.Tensor,
+    attention_mask: None,
+    *,
+    prompts: Sequence[PromptState] | None,
+    **_,
+) -> tuple[torch.Tensor, None]:
+    """Attention as transformers' layers call it: each row to its own prompt and to itself, or causal without prompts.
+
+    One row at a time: prompts of any lengths stand in a batch without padding, and the shapes a row is computed in do
+    not depend on its neighbours.
+    """
+    use_gqa = query_BNQE.shape[1] != key_BKQE.shape[1]
+    if prompts is None:
+        out_BNQE = F.scaled_dot_product_attention(query_BNQE, key_BKQE, value_BKQE, is_causal=True, enable_gqa=use_gqa)
+        return out_BNQE.transpose(1, 2), None
+    rows = []
+    for query_NQE, key_KQE, value_KQE, prompt in zip(query_BNQE, key_BKQE, value_BKQE, prompts, strict=True):
+        key_KTE = torch.cat([prompt.keys[module.layer_idx], key_KQE], dim=1)
+        value_KTE = torch.cat([prompt.values[module.layer_idx], value_KQE], dim=1)
+        rows.append(
+            F.scaled_dot_product_attention(
+                query_NQE[None], key_KTE[None], value_KTE[None], attn_mask=prompt.mask_QT, enable_gqa=use_gqa
+            )
+        )
+    return torch.cat(rows).transpose(1, 2), None
+
+
+AttentionInterface.register(ATTENTION, attend)
+
+
+def _llama_config(shape: LlamaShape) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=shape.vocab_size,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_heads,
+        num_key_value_heads=shape.num_kv_heads,
+        head_dim=shape.head_dim,
+        rms_norm_eps=shape.rms_norm_eps,
+        max_position_embeddings=shape.context_length,
+        rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
+        attn_implementation=ATTENTION,
+    )

@@ -1,0 +1,1 @@
+"""The decoder-only language model both families share: attention, matrices, number formats."""

@@ -1,0 +1,1 @@
+"""The job file: what a person writes, and what it resolves to."""

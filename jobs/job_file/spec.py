@@ -1,0 +1,393 @@
+"""The job file: what a person writes, checked key by key. What it resolves to is made in `jobs.job_file.resolve`."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import json
+import math
+import typing
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+import pydantic
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from actors.errors import InputError
+from jobs.job_file.cron import check_fields as check_date_fields
+from jobs.job_file.cron import cron_trigger, fill_dates, has_dates, last_due
+from workflows.storage.store import SECRET_OPTIONS
+
+# Parts of option names that mean a secret, in whatever spelling; the fault's type keeps the value out of the message.
+SECRET_WORDS = ("secret", "password", "access_key", "token", "credential", "account_key")
+SECRET_FAULT = "secret"
+SIGNATURE_WORDS = ("signature=", "sig=", "token=", "credential=")  # of presigned URLs
+BETWEEN_FAULT = "between"
+
+# What people write who want another picture size; the models garble every size they were not trained at.
+SIZE_KEYS = frozenset({"width", "height", "size", "image_size", "img_size", "resolution"})
+
+
+class JobFileError(InputError):
+    """The job file or a `--set` is wrong: section, key, rule, value and what is allowed."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class ModelSection(_Section):
+    checkpoint: str = Field(
+        description="Hub id, local folder or s3:// folder of a Janus, Janus-Pro or JanusFlow checkpoint, in the "
+        "original or the transformers layout; or a bundled name: janus-shapes, janusflow-shapes, toy."
+    )
+    revision: str | None = Field(None, description="Branch, tag or commit of a hub id; pinned to its commit.")
+    prompt_format: Literal["janus", "janus-pro"] | None = Field(
+        None, description="Role tags around the prompt. Found from the checkpoint's files if left out."
+    )
+    vae: str | None = Field(None, description="JanusFlow only: hub id, local or s3:// folder of the VAE.")
+    vae_revision: str | None = Field(None, description="Branch, tag or commit of the VAE's hub id.")
+    allow_faults: bool = Field(
+        False, description="Render with a checkpoint whose tokenizer or guidance `janus-batch doctor` finds faulty."
+    )
+    dtype: Literal["float32", "bfloat16", "fp8"] | None = Field(
+        None,
+        description="Number format of the model. bfloat16 on GPUs and float32 on CPUs if left out. fp8 is for Janus: "
+        "the text model's matrices in 8 bits, other pictures.",
+    )
+
+    @field_validator("checkpoint", "vae")
+    @classmethod
+    def _check_address(cls, value: str | None) -> str | None:
+        return value if value is None else _refuse_user_info(value)
+
+    @field_validator("dtype", mode="before")
+    @classmethod
+    def _refuse_float16(cls, value: Any) -> Any:
+        if value in ("float16", "fp16", "half"):
+            raise ValueError(
+                "float16 is refused: the SDXL VAE overflows in it to black pictures, and the models were trained "
+                "in bfloat16"
+            )
+        return value
+
+
+class SamplingSection(_Section):
+    cfg_weight: float | list[float] | None = Field(
+        None,
+        description="Guidance weight, 1 (unguided) to 10; higher follows the prompt more closely and varies less. "
+        "5 for Janus and Janus-Pro and 2 for JanusFlow if left out. A list is a sweep: every prompt at every weight, "
+        "with the same seed.",
+    )
+    allow_any_cfg_weight: bool = Field(False, description="Lift the limits of 1 and 10 on cfg_weight.")
+    cfg_interval: list[FiniteFloat] | None = Field(
+        None, description="[t0, t1] with 0 <= t0 < t1 <= 1: guide only in this part of the sampling."
+    )
+    temperature: FiniteFloat | None = Field(None, ge=0, description="Janus: 0 is greedy. 1.0 if left out.")
+    num_inference_steps: int | None = Field(None, ge=1, le=1000, description="JanusFlow: 30 if left out.")
+    solver: Literal["euler", "heun", "midpoint"] | None = Field(
+        None, description="JanusFlow: how the flow is integrated. euler, as the reference does, if left out."
+    )
+    match_reference_demo: bool = Field(False, description="JanusFlow: the public demo's bfloat16 time steps.")
+    images_per_prompt: int = Field(1, ge=1, le=10_000, description="Images of each prompt, each with its own seed.")
+    seed: int = Field(0, ge=0, lt=2**64, description="What the images' seeds are derived from.")
+
+    @field_validator("cfg_weight")
+    @classmethod
+    def _check_sweep(cls, value: Any) -> Any:
+        # Six digits of a weight stand in the image's name.
+        if isinstance(value, list) and (not value or len({f"{weight:g}" for weight in value}) != len(value)):
+            raise ValueError("a sweep needs at least one weight and none of them twice (to six digits)")
+        return value
+
+    @field_validator("cfg_interval")
+    @classmethod
+    def _check_interval(cls, value: list[float] | None) -> list[float] | None:
+        if value is not None and (len(value) != 2 or not 0 <= value[0] < value[1] <= 1):
+            raise ValueError("must be [t0, t1] with 0 <= t0 < t1 <= 1")
+        return value
+
+
+class ImagesSection(_Section):
+    format: Literal["png", "webp", "jpeg"] = Field("png", description="png and webp are lossless.")
+    layout: Literal["files", "webdataset", "parquet"] = Field(
+        "files", description="A file an image, or a pack a shard."
+    )
+    keep_latents: bool = Field(False, description="JanusFlow: keep each image's latents as .npy beside it.")
+
+
+class WorkersSection(_Section):
+    min: int = Field(1, ge=1, description="Actors to ask for at least.")
+    max: int | None = Field(None, ge=1, description="Actors at most; as many as the cluster has room for if left out.")
+    gpus_per_actor: FiniteFloat | None = Field(
+        None, description="1, or 0 to render on CPUs. 1 if left out and there is a GPU, else 0."
+    )
+    batch_size: int | Literal["auto"] = Field("auto", description="Images rendered together by one actor.")
+    max_tries: int = Field(
+        3, ge=1, description="How often a shard may fail before its rows are tried by halves, or the job stops."
+    )
+    on_shard_failure: Literal["stop", "skip"] = Field(
+        "stop", description="A shard that cannot be rendered stops the job, or is left out: exit code 1 at the end."
+    )
+    stall_minutes: FiniteFloat | None = Field(
+        None,
+        gt=0,
+        description="An actor that makes no image for so long is ended. If left out: 10, or 20 times the longest "
+        "wait for a batch so far if that is more.",
+    )
+    drain_seconds: FiniteFloat = Field(
+        25.0, ge=0, description="After a SIGTERM, the time to finish the shards in flight; the job can be resumed."
+    )
+    storage_patience: FiniteFloat = Field(
+        300, ge=0, description="Seconds that each step of a shard waits for storage that does not answer, or is busy."
+    )
+    accelerator_type: str | None = Field(
+        None,
+        min_length=1,
+        description="Render on this kind of GPU only, by Ray's name of it: L4, L40S, A100-80G, H100.",
+    )
+
+    @field_validator("gpus_per_actor")
+    @classmethod
+    def _check_gpus_per_actor(cls, value: float | None) -> float | None:
+        if value not in (None, 0, 1):
+            raise ValueError("must be 0 or 1: an actor renders on CPUs or on one GPU, whose whole memory it plans with")
+        return value
+
+    @field_validator("batch_size")
+    @classmethod
+    def _check_batch_size(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("must be at least 1, or auto")
+        return value
+
+
+class ScheduleSection(_Section):
+    """When `janus-batch schedule` runs the job."""
+
+    cron: str = Field(
+        description="When to run: `minute hour day month weekday` as cron reads them; with a sixth field in front, "
+        "seconds."
+    )
+    time_zone: str = Field("UTC", description="Time zone of cron and of the date fields, such as Europe/Berlin.")
+    when_running: Literal["skip", "queue"] = Field(
+        "skip", description="If the last run still runs when the next is due: leave the next one out, or run it after."
+    )
+    catch_up: int = Field(
+        1, ge=0, le=1000, description="Runs that may wait: missed while no scheduler ran, or queued. Older are dropped."
+    )
+    max_tries: int = Field(3, ge=1, description="How often a run that ends incomplete (exit code 1) is begun.")
+
+    @pydantic.model_validator(mode="after")
+    def _check_times(self) -> ScheduleSection:
+        try:
+            cron_trigger(self.cron, self.time_zone)
+        except ValueError as error:
+            raise _plain_error(f"schedule.cron: {error}, got {self.cron!r} in {self.time_zone}") from error
+        if self.when_running == "queue" and not self.catch_up:
+            raise _plain_error("schedule.catch_up: a queue (when_running) needs room for at least 1, got 0")
+        return self
+
+
+class JobSpec(_Section):
+    """A whole job file."""
+
+    name: str | None = Field(None, description="What people call the job; the job file's name if left out.")
+    prompts: str = Field(description="A Parquet file, a glob or a folder; a local path or any fsspec URL.")
+    output: str = Field(description="The output folder; a local path or any fsspec URL.")
+    storage: dict[str, Any] = Field(
+        default_factory=dict,
+        description="fsspec options, such as endpoint_url. Credentials come from the environment, never from here.",
+    )
+    model: ModelSection
+    sampling: SamplingSection = SamplingSection()
+    images: ImagesSection = ImagesSection()
+    workers: WorkersSection = WorkersSection()
+    shard_rows: int = Field(256, ge=1, le=1_000_000, description="Prompt rows of one shard.")
+    schedule: ScheduleSection | None = Field(None, description="When `janus-batch schedule` runs the job.")
+
+    @field_validator("storage")
+    @classmethod
+    def _check_storage(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for key, option in _items_of(value):
+            if key in SECRET_OPTIONS or any(word in key.lower() for word in SECRET_WORDS):
+                raise _secret_error(f"`{key}` would put a secret into the job file")
+            if isinstance(option, str):
+                _refuse_user_info(option)
+        try:
+            json.dumps(value)
+        except TypeError as error:
+            raise ValueError(f"options must be text, numbers, true or false, lists and sections ({error})") from error
+        return value
+
+    @field_validator("prompts", "output")
+    @classmethod
+    def _check_address(cls, value: str) -> str:
+        return _refuse_user_info(value)
+
+    @pydantic.model_validator(mode="after")
+    def _check_dates(self) -> JobSpec:
+        for key, place in (("prompts", self.prompts), ("output", self.output)):
+            if self.schedule is None and has_dates(place):
+                raise _plain_error(
+                    f"{key}: the date in {place} is a scheduled time's, and there is no schedule section"
+                )
+            if self.schedule is not None:
+                try:
+                    check_date_fields(place)
+                except ValueError as error:
+                    raise _plain_error(f"{key}: {error}, got {place}") from error
+        return self
+
+    @property
+    def has_dates(self) -> bool:
+        return has_dates(self.prompts) or has_dates(self.output)
+
+
+def _refuse_user_info(address: str) -> str:
+    """The address, unless it carries a user name or password, which would stand in job.json and every log."""
+    if "://" in address and "@" in address.split("://", 1)[1].split("/", 1)[0]:
+        raise _secret_error("an address with a user name or password in it is refused")
+    if "://" in address and any(word in address.partition("?")[2].lower() for word in SIGNATURE_WORDS):
+        raise _secret_error("an address with a signature or token in its query is refused")
+    return address
+
+
+def _secret_error(rule: str) -> PydanticCustomError:
+    return PydanticCustomError(SECRET_FAULT, "{rule}; credentials come from the environment", {"rule": rule})
+
+
+def _plain_error(rule: str) -> PydanticCustomError:
+    """A fault between keys: the rule says all, so the section's values are not shown."""
+    return PydanticCustomError(BETWEEN_FAULT, "{rule}", {"rule": rule})
+
+
+def dated(spec: JobSpec, scheduled_at: str | None = None) -> JobSpec:
+    """The job of one scheduled time: its date fields filled in, from the time given or the last that was due.
+
+    So the same command goes on with last night's run until the next is due. A time without an offset is one of the
+    schedule's time zone. Raises JobFileError for a time that is none.
+    """
+    if spec.schedule is None or not (spec.has_dates or scheduled_at):
+        if scheduled_at:
+            raise JobFileError(f"--scheduled-at {scheduled_at}: the job file has no schedule section")
+        return spec
+    time = scheduled_time(spec, scheduled_at)
+    filled = {key: fill_dates(getattr(spec, key), time, spec.schedule.time_zone) for key in ("prompts", "output")}
+    return spec.model_copy(update=filled)
+
+
+def scheduled_time(spec: JobSpec, scheduled_at: str | None = None) -> datetime:
+    """The time given (ISO 8601), or the last one at which the schedule was due. Raises JobFileError."""
+    assert spec.schedule is not None
+    if scheduled_at is None:
+        time = last_due(cron_trigger(spec.schedule.cron, spec.schedule.time_zone), datetime.now(UTC))
+        if time is None:
+            raise JobFileError(f"schedule.cron: was due at no time of the last years, got {spec.schedule.cron}")
+        return time
+    try:
+        time = datetime.fromisoformat(scheduled_at)
+    except ValueError as error:
+        raise JobFileError(f"--scheduled-at must be a time such as 2026-11-24T02:00, got {scheduled_at}") from error
+    return time if time.tzinfo else time.replace(tzinfo=ZoneInfo(spec.schedule.time_zone))
+
+
+def read_job_file(path: str, settings: list[str]) -> JobSpec:
+    """Read a YAML job file, lay `--set key=value` settings over it, and check it all. Raises JobFileError."""
+    try:
+        fields = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobFileError(f"job file {path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise JobFileError(f"job file {path} is not YAML: {error}") from error
+    if not isinstance(fields, dict):
+        raise JobFileError(f"job file {path} must hold keys and values, it holds {type(fields).__name__}")
+    return check_fields({"name": Path(path).stem, **fields}, settings)
+
+
+def check_fields(fields: dict[str, Any], settings: Iterable[str] = ()) -> JobSpec:
+    """The spec these fields make, with `key=value` settings laid over. Raises JobFileError, a line for each fault."""
+    fields = copy.deepcopy(fields)
+    for setting in settings:
+        _lay_over(fields, setting)
+    try:
+        return JobSpec.model_validate(fields)
+    except pydantic.ValidationError as error:
+        raise JobFileError("\n".join(dict.fromkeys(_explain(fault) for fault in error.errors()))) from error
+
+
+def _lay_over(fields: dict[str, Any], setting: str) -> None:
+    """Apply one `a.b=value`, the value read as YAML."""
+    key, sign, text = setting.partition("=")
+    if not sign or not key.strip():
+        raise JobFileError(f"--set takes key=value with a dotted key (--set sampling.seed=7), got {setting!r}")
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        fields = fields.setdefault(section, {})
+        if not isinstance(fields, dict):
+            raise JobFileError(f"--set {setting}: {section} is no section")
+    try:
+        fields[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise JobFileError(f"--set {setting}: the value is not YAML: {error}") from error
+
+
+def _explain(fault: ErrorDetails) -> str:
+    """One line for one fault: the dotted key, the rule, the value."""
+    path = [str(part) for part in fault["loc"]]
+    if fault["type"] != "extra_forbidden":
+        path = [part for part in path if not _is_union_branch(part)]
+    key = ".".join(path)
+    if fault["type"] == "extra_forbidden" and path[-1] in SIZE_KEYS:
+        return (
+            f"{key}: a checkpoint renders pictures of one size (Janus, Janus-Pro and JanusFlow: 384 x 384) and no other"
+        )
+    if fault["type"] == "extra_forbidden":
+        known = _known_keys(path[:-1])
+        close = difflib.get_close_matches(path[-1], known, n=1)
+        hint = f"did you mean `{close[0]}`?" if close else f"allowed are {', '.join(known)}"
+        return f"{key}: there is no such key; {hint}"
+    if fault["type"] == "missing":
+        return f"{key}: this key is needed"
+    if fault["type"] == BETWEEN_FAULT:
+        return str(fault["msg"])
+    if fault["type"] == SECRET_FAULT:
+        return f"{key}: {fault['msg']}"  # the value is not shown
+    value = fault["input"]
+    shown = "nan" if isinstance(value, float) and math.isnan(value) else repr(value)
+    return f"{key}: {fault['msg'].removeprefix('Value error, ')}, got {shown}"
+
+
+def _is_union_branch(part: str) -> bool:
+    """pydantic names the tried branch of a union in the location; a person never wrote it."""
+    return part in {"float", "int", "str"} or part.startswith(("list[", "literal[", "constrained"))
+
+
+def _known_keys(sections: list[str]) -> list[str]:
+    """The keys allowed in a section of the job file."""
+    model: type[BaseModel] = JobSpec
+    for section in sections:
+        model = typing.cast(type[BaseModel], section_of(model.model_fields[section].annotation))
+    return list(model.model_fields)
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The model of a section that must or may be there; None for a key that is no section."""
+    kinds = [kind for kind in (annotation, *typing.get_args(annotation)) if isinstance(kind, type)]
+    return next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
+
+
+def _items_of(value: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
+    """Every key and value of nested dictionaries."""
+    for key, inner in value.items():
+        yield str(key), inner
+        if isinstance(inner, dict):
+            yield from _items_of(inner)

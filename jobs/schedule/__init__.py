@@ -1,0 +1,1 @@
+"""`janus-batch schedule`: run jobs by the clock."""

@@ -1,0 +1,242 @@
+"""What a folder on disk is taken for, and what is refused before any weight is read."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from actors.checkpoint.errors import NoSuchFolder
+from actors.checkpoint.open import CheckpointError, fetch_checkpoint, open_checkpoint, open_vae, weights_digest
+
+ROOT = Path(__file__).parents[3]
+DATA = ROOT / "tests" / "data"
+TINY, FLOW = DATA / "janus-tiny", DATA / "janusflow-tiny"
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(TINY, tmp_path / "tiny"))
+
+
+def edit(path: Path, **changes: object) -> None:
+    """Set keys of a JSON file; a value of None removes the key."""
+    config = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+
+
+def write_shards(folder: Path, index: str, *names: str) -> None:
+    (folder / index).write_text(json.dumps({"weight_map": {f"tensor.{i}": name for i, name in enumerate(names)}}))
+    for name in names:
+        (folder / name).write_bytes(name.encode() * 100)
+
+
+def test_an_original_janus_folder_is_recognized() -> None:
+    checkpoint = open_checkpoint(str(TINY))
+    assert checkpoint.name == str(TINY)
+    assert checkpoint.revision is None
+    assert (checkpoint.family, checkpoint.layout, checkpoint.prompt_format) == ("janus", "original", "janus-pro")
+    assert checkpoint.config == json.loads((TINY / "config.json").read_text())
+    assert checkpoint.weight_files == ("model.safetensors",)
+    sizes = {file.name: file.size for file in checkpoint.files}
+    assert sizes == {
+        name: (TINY / name).stat().st_size
+        for name in (
+            "config.json",
+            "tokenizer.json",
+            "model.safetensors",
+            "tokenizer_config.json",
+            "special_tokens_map.json",
+        )
+    }
+    assert checkpoint.context_length == 1024
+    assert fetch_checkpoint(str(TINY)) == TINY
+
+
+def test_an_original_janusflow_folder_and_its_autoencoder_are_recognized() -> None:
+    checkpoint = open_checkpoint(str(FLOW))
+    assert (checkpoint.family, checkpoint.layout, checkpoint.prompt_format) == ("janusflow", "original", "janus")
+    vae = open_vae(None, checkpoint)
+    assert (vae.name, vae.family, vae.layout) == (f"{FLOW}/vae", "vae", "diffusers")
+    assert vae.weight_files == ("diffusion_pytorch_model.safetensors",)
+    assert open_vae(f"{FLOW}/vae", checkpoint) == vae
+    assert fetch_checkpoint(vae.name) == FLOW / "vae"
+
+
+def test_a_transformers_folder_is_recognized(tiny: Path) -> None:
+    config = {"model_type": "janus", "text_config": {"hidden_size": 64, "num_attention_heads": 4}}
+    config["vq_config"] = {"projection_dim": 64, "image_token_embed_dim": 64}
+    (tiny / "config.json").write_text(json.dumps(config))
+    checkpoint = open_checkpoint(str(tiny))
+    assert (checkpoint.family, checkpoint.layout, checkpoint.prompt_format) == ("janus", "transformers", "janus-pro")
+    assert checkpoint.context_length == 2048  # LlamaConfig's default
+
+
+def test_toy_needs_no_files() -> None:
+    checkpoint = open_checkpoint("toy")
+    assert (checkpoint.family, checkpoint.files, checkpoint.weight_files) == ("toy", (), ())
+    nothing = subprocess.run(["sha256sum", "/dev/null"], capture_output=True, text=True, check=True).stdout
+    assert weights_digest(checkpoint) == nothing.split()[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "prompt_format"),
+    [
+        ("Janus-1.3B", "janus"),
+        ("Janus-Pro-1B", "janus-pro"),
+        ("Janus-Pro-7B", "janus-pro"),
+        ("JanusFlow-1.3B", "janus"),
+    ],
+)
+def test_the_published_configs_tell_their_role_tags(model: str, prompt_format: str, tiny: Path) -> None:
+    published = json.loads(gzip.decompress((DATA / "real_shapes" / f"{model}.json.gz").read_bytes()))["config"]
+    (tiny / "config.json").write_text(json.dumps(published))
+    checkpoint = open_checkpoint(str(tiny))
+    assert checkpoint.prompt_format == prompt_format
+    assert checkpoint.context_length == 16384
+
+
+def test_role_tags_follow_the_config_and_not_the_folder_name(tiny: Path) -> None:
+    renamed = tiny.rename(tiny.parent / "Janus-1.3B")
+    assert open_checkpoint(str(renamed)).prompt_format == "janus-pro"
+    edit(renamed / "config.json", transformers_version="4.38.2")
+    assert open_checkpoint(str(renamed)).prompt_format == "janus-pro"  # it names its architectures: saved by a user
+    edit(renamed / "config.json", architectures=None)
+    assert open_checkpoint(str(renamed)).prompt_format == "janus"
+    assert open_checkpoint(str(renamed), prompt_format="janus-pro").prompt_format == "janus-pro"
+
+
+def test_an_unknown_prompt_format_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="prompt_format must be one of janus, janus-pro, got 'chatml'"):
+        open_checkpoint(str(TINY), prompt_format="chatml")
+
+
+def test_the_digest_is_what_sha256sum_prints(tiny: Path) -> None:
+    (tiny / "model.safetensors").unlink()
+    shards = [f"pytorch_model-0000{i}-of-00003.bin" for i in (3, 1, 2)]
+    write_shards(tiny, "pytorch_model.bin.index.json", *shards)
+    listing = subprocess.run(["sha256sum", *sorted(shards)], cwd=tiny, capture_output=True, check=True).stdout
+    expected = subprocess.run(["sha256sum"], input=listing, capture_output=True, check=True).stdout.decode().split()[0]
+    assert weights_digest(open_checkpoint(str(tiny))) == expected
+
+
+def test_the_digest_sees_a_changed_file_of_the_same_size(tiny: Path) -> None:
+    before = weights_digest(open_checkpoint(str(tiny)))
+    weights = bytearray((tiny / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (tiny / "model.safetensors").write_bytes(bytes(weights))
+    assert weights_digest(open_checkpoint(str(tiny))) != before
+
+
+def test_safetensors_are_preferred_to_bin(tiny: Path) -> None:
+    (tiny / "pytorch_model.bin").write_bytes(b"the same weights once more")
+    assert open_checkpoint(str(tiny)).weight_files == ("model.safetensors",)
+    (tiny / "model.safetensors").rename(tiny / "model-00001-of-00001.safetensors")
+    write_shards(tiny, "model.safetensors.index.json", "model-00001-of-00001.safetensors")
+    checkpoint = open_checkpoint(str(tiny))
+    assert checkpoint.weight_files == ("model-00001-of-00001.safetensors",)
+    assert "model.safetensors.index.json" in [file.name for file in checkpoint.files]
+
+
+def test_a_missing_shard_is_named(tiny: Path) -> None:
+    (tiny / "model.safetensors").unlink()
+    write_shards(tiny, "pytorch_model.bin.index.json", "pytorch_model-1.bin", "pytorch_model-2.bin")
+    (tiny / "pytorch_model-2.bin").unlink()
+    message = "index.json names 2 weight files and 1 of them are missing: pytorch_model-2.bin$"
+    with pytest.raises(CheckpointError, match=message):
+        open_checkpoint(str(tiny))
+
+
+def test_an_index_that_points_out_of_its_folder_is_refused(tiny: Path) -> None:
+    (tiny / "model.safetensors").unlink()
+    (tiny / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../other/model.safetensors"}}')
+    with pytest.raises(
+        CheckpointError, match=r"names '../other/model.safetensors', which is not a weight file of that"
+    ):
+        open_checkpoint(str(tiny))
+
+
+def test_weights_that_were_never_pulled_are_told_from_damaged_ones(tiny: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2631454\n"
+    (tiny / "model.safetensors").write_text(pointer)
+    with pytest.raises(CheckpointError, match="is a Git LFS pointer, not the weights: run `git lfs pull`"):
+        open_checkpoint(str(tiny))
+    (tiny / "model.safetensors").write_text("")
+    with pytest.raises(CheckpointError, match=r"model.safetensors of .* is empty"):
+        open_checkpoint(str(tiny))
+
+
+@pytest.mark.parametrize("missing", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_an_incomplete_folder_names_what_is_missing(missing: str, tiny: Path) -> None:
+    (tiny / missing).unlink()
+    with pytest.raises(CheckpointError, match=re.escape(str(tiny)) + f".*holds no .*{missing}|expected {missing}"):
+        open_checkpoint(str(tiny))
+    with pytest.raises(CheckpointError, match=missing):
+        fetch_checkpoint(str(tiny))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ('{"model_type": "llama"}', "is a model of type 'llama'; allowed are Janus, Janus-Pro and JanusFlow"),
+        ('{"model_type": "multi_modality"}', "of type 'multi_modality' without an image generator"),
+        ('{"_class_name": "AutoencoderKL"}', "is a model of type 'AutoencoderKL'"),
+        ("{}", "is a model of type None"),
+        ("[]", "config.json of .* must hold a JSON object, got a list"),
+        ("{half", "config.json of .* is not valid JSON: Expecting property name"),
+    ],
+)
+def test_another_model_is_named_for_what_it_is(config: str, message: str, tiny: Path) -> None:
+    (tiny / "config.json").write_text(config)
+    with pytest.raises(CheckpointError, match=message):
+        open_checkpoint(str(tiny))
+
+
+def test_a_folder_with_no_model_in_it_lists_what_it_holds(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"holds no config.json, so it is not a model folder; it holds no files"):
+        open_checkpoint(str(tmp_path))
+    for i in range(10):
+        (tmp_path / f"picture{i}.png").touch()
+    with pytest.raises(CheckpointError, match=r"it holds picture0.png, picture1.png, .*picture7.png and 2 more$"):
+        open_checkpoint(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "name", ["./nothing", "../nothing/here", "/nothing/here", "~/nothing", "~nobody-here/x", "nothing", "a/b/c"]
+)
+def test_a_path_that_does_not_exist_is_not_asked_of_the_hub(name: str) -> None:
+    with pytest.raises(NoSuchFolder, match=r"does not exist; a model is named by a folder, a URL of one, a hub id"):
+        open_checkpoint(name)
+
+
+def test_a_file_in_place_of_a_folder_is_refused() -> None:
+    with pytest.raises(CheckpointError, match=r"config.json is a file, not a folder"):
+        open_checkpoint(str(TINY / "config.json"))
+
+
+def test_a_folder_that_exists_wins_over_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(TINY, tmp_path / "deepseek-ai" / "Janus-Pro-1B")
+    monkeypatch.chdir(tmp_path)
+    assert open_checkpoint("deepseek-ai/Janus-Pro-1B").revision is None
+
+
+@pytest.mark.parametrize("name", [str(TINY), "janus-shapes"])
+def test_a_revision_belongs_to_a_hub_id(name: str) -> None:
+    with pytest.raises(CheckpointError, match=f"a revision belongs to a hub id .*; {name} is none, got 'main'"):
+        open_checkpoint(name, revision="main")
+
+
+def test_looking_at_a_checkpoint_loads_no_torch_and_no_transformers() -> None:
+    code = (
+        "import sys; from actors.checkpoint.open import open_checkpoint, weights_digest; "
+        f"weights_digest(open_checkpoint({str(TINY)!r})); "
+        "print({'torch', 'transformers', 'tokenizers', 'huggingface_hub', 'fsspec'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

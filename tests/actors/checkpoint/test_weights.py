@@ -1,0 +1,241 @@
+"""The same tensors from every layout and format, and the files that are refused."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from actors.checkpoint.errors import CheckpointError
+from actors.checkpoint.weight_names import expected_shapes
+from actors.checkpoint.weights import load_weights
+
+DATA = Path(__file__).parents[2] / "data"
+TINY, FLOW = DATA / "janus-tiny", DATA / "janusflow-tiny"
+
+# The same model as transformers names it; the order matters.
+TO_TRANSFORMERS = [
+    ("language_model.lm_head.", "lm_head."),
+    ("language_model.model.", "model.language_model."),
+    ("gen_vision_model.decoder.conv_blocks.", "model.vqmodel.decoder.up."),
+    ("gen_vision_model.encoder.conv_blocks.", "model.vqmodel.encoder.down."),
+    ("gen_vision_model.", "model.vqmodel."),
+    ("gen_embed.", "model.generation_embeddings."),
+    ("gen_aligner.layers.0.", "model.generation_aligner.fc1."),
+    ("gen_aligner.layers.2.", "model.generation_aligner.hidden_layers.0."),
+    ("gen_head.output_mlp_projector.", "model.generation_head.proj_out."),
+    ("gen_head.vision_head.", "model.generation_head.vision_head."),
+]
+
+
+@pytest.fixture(scope="module")
+def stored() -> dict[str, torch.Tensor]:
+    """All of janus-tiny as it lies on disk."""
+    return load_file(TINY / "model.safetensors")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """janus-tiny without its weights."""
+    ignore = shutil.ignore_patterns("*.safetensors")
+    return Path(shutil.copytree(TINY, tmp_path / "tiny", ignore=ignore))
+
+
+def load(folder: Path, family: str = "janus", dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+    return load_weights(folder, family, dtype=dtype, device="cpu")
+
+
+def assert_same(weights: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert weights.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert weights[name].dtype == tensor.dtype
+        assert torch.equal(weights[name], tensor), name
+
+
+def write_sharded(folder: Path, tensors: dict[str, torch.Tensor], ending: str) -> list[Path]:
+    """Three shards with an index, as save_pretrained writes them."""
+    stem = "model" if ending == "safetensors" else "pytorch_model"
+    names = [f"{stem}-{i:05d}-of-00003.{ending}" for i in (1, 2, 3)]
+    weight_map = {name: names[i % 3] for i, name in enumerate(tensors)}
+    for file_name in names:
+        part = {name: tensors[name] for name, where in weight_map.items() if where == file_name}
+        save_file(part, folder / file_name) if ending == "safetensors" else torch.save(part, folder / file_name)
+    index = {"metadata": {"total_size": 0}, "weight_map": weight_map}
+    (folder / f"{stem}.{ending}.index.json").write_text(json.dumps(index))
+    return [folder / name for name in names]
+
+
+def transformers_config() -> dict:
+    """janus-tiny's config.json as transformers would write it."""
+    config = json.loads((TINY / "config.json").read_text())
+    text = {**config["language_config"], "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}
+    vision = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 96, "patch_size": 16}
+    vision |= {"projection_dim": 64, "model_type": "janus_vision_model"}
+    vq = {"embed_dim": 8, "num_embeddings": 64, "latent_channels": 24, "base_channels": 32}
+    vq |= {"channel_multiplier": [1, 2, 1, 1, 1], "projection_dim": 64, "image_token_embed_dim": 64}
+    vq |= {"model_type": "janus_vqgan", "num_patches": 6}
+    return {"model_type": "janus", "text_config": text, "vision_config": vision, "vq_config": vq}
+
+
+def transformers_name(name: str) -> str:
+    for original, renamed in TO_TRANSFORMERS:
+        if name.startswith(original):
+            name = renamed + name.removeprefix(original)
+            break
+    name = re.sub(r"\.res\.(\d)\.", r".block.\1.", name)
+    return re.sub(r"\.mid\.(\d)\.", lambda m: f".mid.{('block_1', 'attn_1', 'block_2')[int(m[1])]}.", name)
+
+
+def test_what_generation_needs_is_loaded_and_nothing_else(stored: dict[str, torch.Tensor]) -> None:
+    weights = load(TINY)
+    config = json.loads((TINY / "config.json").read_text())
+    assert {name: tuple(tensor.shape) for name, tensor in weights.items()} == expected_shapes(config)
+    assert_same(weights, {name: stored[name].float() for name in weights})
+
+
+def test_janusflow_is_loaded_the_same_way() -> None:
+    stored = load_file(FLOW / "model.safetensors")
+    weights = load(FLOW, "janusflow")
+    assert_same(weights, {name: stored[name].float() for name in weights})
+    left = stored.keys() - weights.keys()
+    assert {"beg_of_und_embed", "language_model.lm_head.weight", "vision_und_enc_aligner.weight"} < left
+    assert not any(name.startswith(("vision_gen_", "language_model.model.")) for name in left)
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "bin"])
+def test_shards_hold_the_same_tensors(ending: str, folder: Path, stored: dict[str, torch.Tensor]) -> None:
+    write_sharded(folder, stored, ending)
+    assert_same(load(folder), load(TINY))
+
+
+@pytest.mark.parametrize("as_zip", [True, False], ids=["zip", "before torch 1.6"])
+def test_a_bin_file_holds_the_same_tensors(as_zip: bool, folder: Path, stored: dict[str, torch.Tensor]) -> None:
+    torch.save(stored, folder / "pytorch_model.bin", _use_new_zipfile_serialization=as_zip)
+    assert_same(load(folder), load(TINY))
+
+
+def test_the_transformers_layout_holds_the_same_tensors(folder: Path, stored: dict[str, torch.Tensor]) -> None:
+    """A real transformers model takes the renamed tensors, saves itself, and is read back."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.JanusConfig(**copy.deepcopy(transformers_config()), tie_word_embeddings=False)
+    model = transformers.JanusForConditionalGeneration(config).to(torch.bfloat16)
+    needed = {
+        transformers_name(name): stored[name]
+        for name in expected_shapes(json.loads((TINY / "config.json").read_text()))
+    }
+    outcome = model.load_state_dict(needed, strict=False)
+    assert outcome.unexpected_keys == []
+    untouched = (
+        "model.vision_model.",
+        "model.aligner.",
+        "model.vqmodel.encoder.",
+        "model.vqmodel.quant_conv.",
+        "lm_head.",
+    )
+    assert [name for name in outcome.missing_keys if not name.startswith(untouched)] == []
+    model.save_pretrained(folder)
+    assert json.loads((folder / "config.json").read_text())["model_type"] == "janus"
+    assert_same(load(folder), load(TINY))
+
+
+def test_only_the_transformers_layout_is_renamed(folder: Path, stored: dict[str, torch.Tensor]) -> None:
+    renamed = {transformers_name(name): tensor for name, tensor in stored.items()}
+    save_file(renamed, folder / "model.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"lacks 226 tensors that its config.json asks for: gen_aligner.layers.0.bias"
+    ):
+        load(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_weights_come_in_the_dtype_asked_for(dtype: torch.dtype, folder: Path, stored: dict[str, torch.Tensor]) -> None:
+    save_file({name: tensor.half() for name, tensor in stored.items()}, folder / "model.safetensors")
+    expected = {name: stored[name].half().to(dtype) for name in load(TINY)}
+    assert_same(load(folder, dtype=dtype), expected)
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "bin"])
+def test_loaded_weights_do_not_depend_on_the_file_staying(
+    ending: str, folder: Path, stored: dict[str, torch.Tensor]
+) -> None:
+    paths = write_sharded(folder, stored, ending)
+    weights = load(folder, dtype=torch.bfloat16)  # as stored: no conversion makes a copy by itself
+    for path in paths:
+        path.write_bytes(bytes(path.stat().st_size))
+    assert_same(weights, load(TINY, dtype=torch.bfloat16))
+    assert all(tensor.data_ptr() % 64 == 0 for tensor in weights.values())
+
+
+def test_a_missing_tensor_is_named(folder: Path, stored: dict[str, torch.Tensor]) -> None:
+    without = {name: tensor for name, tensor in stored.items() if name != "gen_head.vision_head.bias"}
+    save_file(without, folder / "model.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"lacks 1 tensor that its config.json asks for: gen_head.vision_head.bias$"
+    ):
+        load(folder)
+
+
+def test_a_config_of_more_layers_than_the_weights_is_refused(folder: Path, stored: dict[str, torch.Tensor]) -> None:
+    save_file(stored, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    config["language_config"]["num_hidden_layers"] = 3
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"lacks 9 tensors .*layers.2.input_layernorm.weight, .* and 1 more$"):
+        load(folder)
+    config["language_config"]["num_hidden_layers"] = 1
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"holds 9 tensors that no Janus model has: .*layers.1.input_layernorm"):
+        load(folder)
+
+
+def test_a_tensor_nobody_knows_is_named(folder: Path, stored: dict[str, torch.Tensor]) -> None:
+    adapter = "language_model.model.layers.0.self_attn.q_proj.lora_A.weight"
+    save_file({**stored, adapter: torch.zeros(4, 64)}, folder / "model.safetensors")
+    message = f"holds 1 tensor that no Janus model has: {adapter}; an adapter must be merged"
+    with pytest.raises(CheckpointError, match=message):
+        load(folder)
+
+
+def test_a_tensor_of_another_shape_is_shown_with_both(folder: Path, stored: dict[str, torch.Tensor]) -> None:
+    save_file({**stored, "gen_embed.weight": torch.zeros(64, 16)}, folder / "model.safetensors")
+    message = r"gen_embed.weight of .* has shape \[64, 16\], its config.json means \[64, 8\]"
+    with pytest.raises(CheckpointError, match=message):
+        load(folder)
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "bin"])
+def test_a_shard_cut_short_is_named(ending: str, folder: Path, stored: dict[str, torch.Tensor]) -> None:
+    path = write_sharded(folder, stored, ending)[1]
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match=f"{re.escape(str(path))} is damaged.* cut short"):
+        load(folder)
+
+
+def test_a_tensor_in_two_shards_is_refused(folder: Path, stored: dict[str, torch.Tensor]) -> None:
+    first, second, _ = write_sharded(folder, stored, "safetensors")
+    twice = load_file(first)
+    save_file({**load_file(second), "gen_embed.weight": stored["gen_embed.weight"]}, second)
+    save_file({**twice, "gen_embed.weight": stored["gen_embed.weight"]}, first)
+    with pytest.raises(CheckpointError, match=r"gen_embed.weight stands twice in .*-00001-of-.* and .*-00002-of-"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("folder", "family", "message"),
+    [
+        (TINY, "janusflow", "was to be loaded as janusflow, but its config.json describes janus"),
+        (FLOW, "janus", "was to be loaded as janus, but its config.json describes janusflow"),
+        (FLOW / "vae", "janus", "was to be loaded as janus, but its config.json describes None"),
+        (DATA, "janus", "holds no config.json, so it is not a model folder"),
+        (DATA / "nothing", "janus", "nothing does not exist"),
+    ],
+)
+def test_a_folder_of_something_else_is_refused(folder: Path, family: str, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        load(folder, family)

@@ -1,0 +1,207 @@
+"""The Janus engine against the reference implementation's numbers and transformers' own, and what it refuses."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from actors.checkpoint.weights import load_weights
+from actors.janus.engine import JanusEngine
+from actors.janus.sampler import sample_codes
+from actors.request import Rejection
+from tests.actors.checkpoint.test_weights import transformers_config, transformers_name
+from tests.support.janus_engine import GOLDENS, PROMPTS, TINY, decode, engine, request
+
+WEIGHTS = ("1", "5", "7.5")
+
+
+@pytest.fixture(scope="module")
+def janus() -> JanusEngine:
+    return engine()
+
+
+def assert_same_picture(pixels: np.ndarray, golden: np.ndarray) -> None:
+    difference = np.abs(pixels.astype(int) - golden)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() <= 1e-3
+
+
+# ---- the reference's numbers -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize("index", range(3))
+def test_greedy_codes_and_pictures_are_the_references(janus: JanusEngine, index: int, weight: str) -> None:
+    golden = np.load(GOLDENS / "janus_greedy.npz")
+    (image,) = janus.render([request(PROMPTS[index], cfg_weight=float(weight))])
+    assert image.codes.tolist() == golden[f"p{index}_cfg{weight}_tokens"].tolist()
+    assert_same_picture(image.pixels, golden[f"p{index}_cfg{weight}_image"])
+
+
+def test_one_mixed_batch_gives_each_image_the_references_codes(janus: JanusEngine) -> None:
+    golden = np.load(GOLDENS / "janus_greedy.npz")
+    cases = [(index, weight) for index in range(3) for weight in WEIGHTS]
+    images = janus.render([request(PROMPTS[index], cfg_weight=float(weight)) for index, weight in cases])
+    for image, (index, weight) in zip(images, cases, strict=True):
+        assert image.codes.tolist() == golden[f"p{index}_cfg{weight}_tokens"].tolist()
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_the_role_tags_of_janus_1_3b_give_their_own_codes(index: int) -> None:
+    golden = np.load(GOLDENS / "janus_greedy.npz")
+    (image,) = engine(prompt_format="janus").render([request(PROMPTS[index])])
+    assert image.codes.tolist() == golden[f"p{index}_janusstyle_cfg5_tokens"].tolist()
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize("index", range(3))
+def test_guided_logits_of_the_first_steps_are_the_references(janus: JanusEngine, index: int, weight: str) -> None:
+    golden = np.load(GOLDENS / "janus_greedy.npz")
+    tokens = torch.tensor(golden[f"p{index}_cfg{weight}_tokens"]).long()
+    logits = []
+    decode(
+        janus,
+        [request(PROMPTS[index], cfg_weight=float(weight))],
+        lambda step, now: logits.append(now) or tokens[step][None],
+    )
+    np.testing.assert_allclose(torch.cat(logits[:8]), golden[f"p{index}_cfg{weight}_cfg_logits"], atol=2e-3)
+
+
+def _sampled_runs() -> list[str]:
+    return [
+        name.removesuffix("_uniform") for name in np.load(GOLDENS / "janus_sampled.npz") if name.endswith("_uniform")
+    ]
+
+
+@pytest.mark.parametrize("run", _sampled_runs())
+def test_sampled_codes_with_given_uniform_numbers_are_the_references(janus: JanusEngine, run: str) -> None:
+    golden = np.load(GOLDENS / "janus_sampled.npz")
+    index, weight, temperature = int(run[1]), float(run.split("cfg")[1].split("_")[0]), float(run.split("_T")[1])
+    uniform = torch.tensor(golden[f"{run}_uniform"]).double()
+    temperatures = torch.full((3,), temperature)
+    codes = decode(
+        janus,
+        [request(PROMPTS[index], cfg_weight=weight, temperature=temperature)] * 3,
+        lambda step, logits: sample_codes(logits, uniform[step], temperatures),
+    )
+    assert codes.tolist() == golden[f"{run}_cdf_tokens"].tolist()
+
+
+@pytest.mark.parametrize("run", _sampled_runs())
+def test_logits_after_the_references_own_sampled_codes_are_the_references(janus: JanusEngine, run: str) -> None:
+    golden = np.load(GOLDENS / "janus_sampled.npz")
+    tokens, logits = torch.tensor(golden[f"{run}_race_tokens"]).long(), []
+    weight = float(run.split("cfg")[1].split("_")[0])
+    requests = [request(PROMPTS[int(run[1])], cfg_weight=weight)] * 3
+    decode(janus, requests, lambda step, now: logits.append(now) or tokens[:, step])
+    np.testing.assert_allclose(torch.stack(logits[:8]), golden[f"{run}_race_cfg_logits"], atol=2e-3)
+
+
+def test_the_grid_of_the_published_checkpoints() -> None:
+    golden = np.load(GOLDENS / "janus_greedy576.npz")
+    (image,) = engine(grid_size=24).render([request(PROMPTS[1])])
+    assert image.pixels.shape == (384, 384, 3)
+    assert image.codes.tolist() == golden["tokens"].tolist()
+    assert_same_picture(image.pixels[::32], golden["image_rows_u8"])
+
+
+def test_what_guidance_begins_with_are_the_references_logits(janus: JanusEngine) -> None:
+    golden = np.load(GOLDENS / "janus_parts.npz")["prefill_gen_head_last"]
+    np.testing.assert_allclose(torch.stack(janus.predict(PROMPTS[0])).cpu(), golden, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_transformers_own_generate_gives_the_same_codes_and_pictures(janus: JanusEngine) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.JanusConfig(**copy.deepcopy(transformers_config()), tie_word_embeddings=False)
+    config.vision_config.num_image_tokens = 36
+    theirs = transformers.JanusForConditionalGeneration(config).float().eval()
+    weights = load_weights(TINY, "janus", dtype=torch.float32, device="cpu")
+    theirs.load_state_dict({transformers_name(name): weights[name] for name in weights}, strict=False)
+    theirs.generation_config.bos_token_id = janus.tokenizer.bos_id
+    theirs.generation_config.pad_token_id = janus.tokenizer.pad_id
+    theirs.generation_config.generation_kwargs = {"boi_token_id": janus.tokenizer.begin_of_image_id}
+
+    for prompt in PROMPTS:
+        ids = torch.tensor([janus.tokenizer.cond_ids(prompt)])
+        codes = theirs.generate(
+            ids, attention_mask=torch.ones_like(ids), generation_mode="image", guidance_scale=5.0, do_sample=False
+        )
+        (image,) = janus.render([request(prompt)])
+        assert image.codes.tolist() == codes[0].tolist()
+        pixels = (theirs.decode_image_tokens(codes)[0].clamp(-1, 1) + 1) * 127.5
+        assert_same_picture(image.pixels, pixels.numpy().astype(int))
+
+
+def test_what_the_model_is_told_of_each_code_is_the_references(janus: JanusEngine) -> None:
+    golden = np.load(GOLDENS / "janus_parts.npz")["prepare_gen_img_embeds_all_codes"]
+    np.testing.assert_allclose(janus.model.code_embedding_VC.cpu(), golden, atol=1e-5)
+
+
+# ---- an image is a function of its request alone ---------------------------------------------------------------------
+
+
+def test_seeds_decide_images_and_weight_1_takes_no_unconditional_row(janus: JanusEngine) -> None:
+    first, again, other = janus.render([request(PROMPTS[0], temperature=1.0, seed=seed) for seed in (1, 1, 2)])
+    assert first.codes.tolist() == again.codes.tolist() != other.codes.tolist()
+    assert len(janus.embed_prompts([request(PROMPTS[0], cfg_weight=1.0)])) == 1
+    assert len(janus.embed_prompts([request(PROMPTS[0], cfg_weight=2.0)])) == 2
+
+
+def test_a_negative_prompt_stands_in_place_of_the_unconditional_one(janus: JanusEngine) -> None:
+    plain, steered = janus.render([request(PROMPTS[0]), request(PROMPTS[0], negative_prompt="green")])
+    assert plain.codes.tolist() != steered.codes.tolist()
+    # Steering a prompt away from itself changes nothing: guided and unguided are the same.
+    itself, unguided = janus.render(
+        [request(PROMPTS[0], negative_prompt=PROMPTS[0]), request(PROMPTS[0], cfg_weight=1.0)]
+    )
+    assert itself.codes.tolist() == unguided.codes.tolist()
+
+
+def test_outside_its_interval_guidance_does_nothing() -> None:
+    guided, always, never = (
+        engine(cfg_interval=interval).render([request(PROMPTS[1])])[0].codes.tolist()
+        for interval in (None, (0.0, 1.0), (0.99, 1.0))
+    )
+    first_half = engine(cfg_interval=(0.0, 0.5)).render([request(PROMPTS[1])])[0].codes.tolist()
+    unguided = engine().render([request(PROMPTS[1], cfg_weight=1.0)])[0].codes.tolist()
+    assert guided == always
+    assert never == unguided
+    assert first_half[:19] == guided[:19]  # 36 codes: codes 0 to 18 lie in [0, 0.5]
+    assert first_half != guided
+
+
+# ---- what cannot be rendered -----------------------------------------------------------------------------------------
+
+
+def test_a_prompt_beyond_the_context_is_refused_with_both_numbers(janus: JanusEngine) -> None:
+    refusal = janus.refusal(request("word " * 2000))
+    assert refusal.startswith("prompt must have at most 988 tokens beside the image's 36, got ")
+    assert janus.refusal(request(PROMPTS[0], negative_prompt="word " * 2000)).startswith("negative_prompt must have")
+    assert janus.refusal(request("a lone surrogate \ud800")).startswith("a prompt must be valid Unicode")
+    assert janus.refusal(request(PROMPTS[0])) is None
+
+
+def test_nan_in_one_row_rejects_that_image_and_no_other() -> None:
+    janus = engine()
+    good = janus.render([request(PROMPTS[0])])[0]
+    token = janus.tokenizer.cond_ids(PROMPTS[2])[5]
+    assert token not in janus.tokenizer.cond_ids(PROMPTS[0])
+    janus.model.llama.embedding_VC[token] = torch.nan
+    image, rejection = janus.render([request(PROMPTS[0]), request(PROMPTS[2])])
+    assert image.codes.tolist() == good.codes.tolist()
+    assert rejection == Rejection(image_id=rejection.image_id, reason="the model's logits became NaN or infinite")
+
+
+def test_nan_in_one_codebook_entry_rejects_the_images_that_use_it_and_no_other() -> None:
+    janus = engine()
+    good, bad = janus.render([request(PROMPTS[0]), request(PROMPTS[1])])
+    code = next(code for code in bad.codes if code not in good.codes)
+    with torch.inference_mode():
+        janus.vq.quantize.embedding.weight[code] = torch.nan
+    image, rejection = janus.render([request(PROMPTS[0]), request(PROMPTS[1])])
+    assert image.pixels.tobytes() == good.pixels.tobytes()
+    assert rejection == Rejection(image_id="image", reason="the picture decoder's numbers became NaN or infinite")

@@ -1,0 +1,125 @@
+"""The Janus engine paints an image with the same bytes in any batch, in any place, with any number of threads."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from actors.janus.decode_loop import DecodeLoop
+from actors.janus.engine import JanusEngine
+from actors.janus.sampler import CodeSampler
+from actors.request import ImageRequest, Rejection
+from tests.support.janus_engine import PROMPTS, decode, engine, mixed_requests, request, write_random_checkpoint
+
+NUM_REQUESTS = 12
+# Wide enough that the work on one batch is shared among threads.
+WIDE = {"hidden_size": 256, "num_layers": 2, "num_heads": 8, "intermediate_size": 1392}
+
+
+@pytest.fixture(autouse=True)
+def num_threads_kept() -> Iterator[None]:
+    num_threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(num_threads)
+
+
+def logits_and_codes(janus: JanusEngine, requests: list[ImageRequest]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """For each image the guided logits of every step [N, V], whose bits say more than the codes [N] chosen by them."""
+    sampler, logits = CodeSampler(len(requests), janus.num_codes, torch.device("cpu")), []
+    sampler.load(requests)
+
+    def choose(step: torch.Tensor, logits_BV: torch.Tensor) -> torch.Tensor:
+        logits.append(logits_BV.clone())
+        return sampler(step, logits_BV)
+
+    codes_BN = decode(janus, requests, choose)
+    logits_BNV = torch.stack(logits, dim=1)
+    return {request.image_id: (logits_BNV[b], codes_BN[b]) for b, request in enumerate(requests)}
+
+
+@pytest.mark.parametrize(("num_kv_heads", "dtype"), [(8, "float32"), (8, "bfloat16"), (8, "fp8"), (2, "float32")])
+def test_logits_and_codes_of_a_wider_model_do_not_depend_on_the_batch(
+    num_kv_heads: int, dtype: str, tmp_path: Path
+) -> None:
+    folder = write_random_checkpoint(tmp_path, num_kv_heads=num_kv_heads, **WIDE)
+    janus, requests, chance = engine(folder, dtype=dtype), mixed_requests(NUM_REQUESTS), random.Random(2)
+    torch.set_num_threads(1)
+    alone = {key: value for entry in requests for key, value in logits_and_codes(janus, [entry]).items()}
+    assert len({tuple(codes.tolist()) for _, codes in alone.values()}) == NUM_REQUESTS
+
+    for num_threads, batch_size in ((2, 3), (1, 5), (3, 12)):
+        torch.set_num_threads(num_threads)
+        order = chance.sample(requests, NUM_REQUESTS)
+        for start in range(0, NUM_REQUESTS, batch_size):
+            for key, (logits, codes) in logits_and_codes(janus, order[start : start + batch_size]).items():
+                assert torch.equal(logits, alone[key][0]), f"{num_threads} threads, batch of {batch_size}"
+                assert torch.equal(codes, alone[key][1])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "fp8"])
+def test_an_images_bytes_do_not_depend_on_its_batch(dtype: str) -> None:
+    janus, requests, chance = engine(dtype=dtype), mixed_requests(NUM_REQUESTS), random.Random(1)
+    torch.set_num_threads(1)
+    alone = {entry.image_id: janus.render([entry])[0] for entry in requests}
+
+    for num_threads, batch_size in ((1, 2), (2, 3), (1, 5), (3, 12)):
+        torch.set_num_threads(num_threads)
+        order = chance.sample(requests, NUM_REQUESTS)
+        for start in range(0, NUM_REQUESTS, batch_size):
+            for image in janus.render(order[start : start + batch_size]):
+                assert image.codes.tolist() == alone[image.image_id].codes.tolist()
+                assert image.pixels.tobytes() == alone[image.image_id].pixels.tobytes()
+
+
+def test_rows_that_are_filled_up_change_nothing() -> None:
+    """What a GPU needs, where bits depend on the number of rows: tried here, where they do not."""
+    janus, filling = engine(), engine()
+    filling.loops.rows_of_room, num_rows = lambda room: {128: 12, 256: 8}[room], []
+    decode = filling.model.llama.decode
+    filling.model.llama.decode = lambda x_RC, *rest: num_rows.append(len(x_RC)) or decode(x_RC, *rest)
+    requests = [*mixed_requests(7), request("a long prompt " * 10, image_id="long", temperature=1.0)]
+
+    for _ in range(2):  # the loops are kept, and hold what the batches before have left
+        for image, expected in zip(filling.render(requests), janus.render(requests), strict=True):
+            assert image.codes.tolist() == expected.codes.tolist()
+            assert image.pixels.tobytes() == expected.pixels.tobytes()
+    assert set(num_rows) == {12, 8}
+
+
+def test_a_step_run_twice_does_what_it_does_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What capturing a step as a CUDA graph needs, which runs it before the first replay."""
+    janus, requests = engine(), mixed_requests(5)
+    expected = [image.codes.tolist() for image in janus.render(requests)]
+    monkeypatch.setattr(DecodeLoop, "_launch", lambda loop, key, work: (work(), work()))
+    assert [image.codes.tolist() for image in janus.render(requests)] == expected
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_step_replayed_as_a_cuda_graph_does_what_it_does_called(dtype: str) -> None:
+    janus, requests = engine(dtype=dtype), mixed_requests(NUM_REQUESTS)
+    assert all(janus.render(requests[:1])[0].codes.tolist() == janus.render(requests)[0].codes.tolist() for _ in "ab")
+    graphed = [image.codes.tolist() for image in janus.render(requests)]
+    loops = list(janus.loops._loops.values())
+    assert loops
+    assert all(loop.use_graphs for loop in loops)
+    for loop in loops:
+        loop.use_graphs = False
+    assert [image.codes.tolist() for image in janus.render(requests)] == graphed
+
+
+def test_a_nan_of_the_batch_before_leaves_nothing_behind() -> None:
+    janus, good, bad = engine(), request(PROMPTS[0]), request(PROMPTS[2])
+    (expected,) = janus.render([good])
+    janus.loops.rows_of_room = lambda room: 4
+    embedding = janus.model.llama.embedding_VC
+    token, kept = janus.tokenizer.cond_ids(PROMPTS[2])[5], embedding.clone()
+    embedding[token] = torch.nan
+    assert isinstance(janus.render([bad])[0], Rejection)
+    embedding.copy_(kept)
+    assert janus.render([good])[0].codes.tolist() == expected.codes.tolist()
+    assert janus.render([bad])[0].codes.tolist() != expected.codes.tolist()

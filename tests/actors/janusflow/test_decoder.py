@@ -1,0 +1,111 @@
+"""The VAE's decoder: the reference's pixels, the same bytes in any company, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from actors.checkpoint.errors import CheckpointError
+from actors.errors import InputError
+from actors.janusflow.decoder import VAE
+from tests.support.flow_engine import TINY, golden
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def vae(request: pytest.FixtureRequest) -> VAE:
+    return VAE(TINY / "vae", dtype=request.param, device=CPU)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(TINY / "vae", tmp_path / "vae", copy_function=shutil.copyfile))
+
+
+@pytest.fixture
+def num_threads_kept() -> Iterator[None]:
+    num_threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(num_threads)
+
+
+def latents(num_pictures: int) -> torch.Tensor:
+    return torch.randn(num_pictures, 4, 12, 12, generator=torch.Generator().manual_seed(0))
+
+
+def test_pictures_are_the_references() -> None:
+    parts = golden("flow_parts.npz")
+    vae = VAE(TINY / "vae", dtype=torch.float32, device=CPU)
+    z_BCHW = torch.from_numpy(parts["zT"])
+
+    torch.testing.assert_close(vae.decode_call(z_BCHW), torch.from_numpy(parts["vae_decoded_f32"]), rtol=0, atol=5e-5)
+    difference = np.abs(vae.decode(z_BCHW).astype(int) - parts["images"])
+    assert difference.max() <= 1
+    assert (difference > 0).mean() <= 1e-3
+
+
+def test_a_picture_has_the_same_bytes_alone_and_in_any_place_among_others(vae: VAE) -> None:
+    z_BCHW = latents(5)
+    together = vae.decode(z_BCHW)
+
+    assert together.shape == (5, 96, 96, 3)
+    assert np.array_equal(vae.decode(z_BCHW.flip(0)), together[::-1])
+    for row in range(5):
+        assert np.array_equal(vae.decode(z_BCHW[row : row + 1])[0], together[row])
+
+
+@pytest.mark.usefixtures("num_threads_kept")
+def test_a_picture_has_the_same_bytes_with_any_number_of_threads(vae: VAE) -> None:
+    torch.set_num_threads(1)
+    expected = vae.decode(latents(2))
+
+    for num_threads in (2, 3, 8):
+        torch.set_num_threads(num_threads)
+        assert np.array_equal(vae.decode(latents(2)), expected), f"{num_threads} threads"
+
+
+def test_no_pictures_are_no_pixels(vae: VAE) -> None:
+    assert vae.decode(latents(0)).shape[0] == 0
+
+
+def test_the_encoder_is_not_held(vae: VAE) -> None:
+    assert {name.split(".")[0] for name, _ in vae.model.named_parameters()} == {"decoder", "post_quant_conv"}
+
+
+def test_float16_is_refused_with_the_reason() -> None:
+    with pytest.raises(InputError, match=r"must be bfloat16 or float32 .* become NaN; got float16"):
+        VAE(TINY / "vae", dtype=torch.float16, device=CPU)
+
+
+def test_a_folder_that_lacks_a_tensor_of_the_decoder_is_refused(folder: Path) -> None:
+    weights = load_file(folder / "diffusion_pytorch_model.safetensors")
+    del weights["decoder.conv_out.bias"]
+    save_file(weights, folder / "diffusion_pytorch_model.safetensors")
+
+    with pytest.raises(CheckpointError, match=r"lacks 1 of the VAE decoder's tensors, decoder\.conv_out\.bias"):
+        VAE(folder, dtype=torch.float32, device=CPU)
+
+
+def test_a_folder_without_its_encoder_will_do(folder: Path) -> None:
+    path = folder / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    save_file({name: weights[name] for name in weights if not name.startswith(("encoder.", "quant_conv."))}, path)
+
+    vae = VAE(folder, dtype=torch.float32, device=CPU)
+
+    expected = VAE(TINY / "vae", dtype=torch.float32, device=CPU).decode(latents(1))
+    assert np.array_equal(vae.decode(latents(1)), expected)
+
+
+def test_a_folder_without_weights_is_refused(folder: Path) -> None:
+    (folder / "diffusion_pytorch_model.safetensors").unlink()
+
+    with pytest.raises(CheckpointError, match="cannot be loaded as a diffusers AutoencoderKL"):
+        VAE(folder, dtype=torch.float32, device=CPU)

@@ -1,0 +1,153 @@
+"""The decoder: the reference's numbers, another implementation's, its own by another way, and rows that do not mix."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from actors.checkpoint.config import read_shape
+from actors.checkpoint.weights import load_weights
+from actors.llama.attention import BagAttention, ProductAttention
+from actors.llama.model import SEGMENT, Llama, num_slots
+from tests.support.dtypes import DTYPES
+from tests.support.random_llama import llama_shape, random_llama, random_weights
+
+DATA = Path(__file__).parents[2] / "data"
+TINY = DATA / "janus-tiny"
+SHAPES = {
+    "as many key heads as query heads": llama_shape(),
+    "groups of four query heads": llama_shape(num_heads=8, num_kv_heads=2, head_dim=8),
+}
+# Wide enough that the feed-forward part of many rows is shared among threads, in shares of odd sizes.
+WIDE = {
+    "heads": llama_shape(hidden_size=256, intermediate_size=696, num_heads=8, num_kv_heads=8, head_dim=32),
+    "groups": llama_shape(hidden_size=256, intermediate_size=696, num_heads=8, num_kv_heads=2, head_dim=32),
+}
+
+
+@pytest.fixture(autouse=True)
+def inference() -> Iterator[None]:
+    num_threads = torch.get_num_threads()
+    with torch.inference_mode():
+        yield
+    torch.set_num_threads(num_threads)
+
+
+def random_ids(num: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(300, (num,), generator=torch.Generator().manual_seed(seed))
+
+
+def test_hidden_states_of_a_prompt_are_the_references() -> None:
+    golden = np.load(DATA / "goldens" / "janus_parts.npz")
+    shape = read_shape(json.loads((TINY / "config.json").read_text("utf-8")))
+    llama = Llama(load_weights(TINY, "janus", dtype=torch.float32, device="cpu"), shape.llama)
+
+    for ids, expected in zip(golden["prefill_ids"], golden["prefill_last_hidden_state"], strict=True):
+        hidden_TC, _ = llama.prefill(llama.embedding_VC[torch.tensor(ids)])
+        np.testing.assert_allclose(hidden_TC, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_hidden_states_are_those_of_transformers(shape) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=shape.vocab_size,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_heads,
+        num_key_value_heads=shape.num_kv_heads,
+        rms_norm_eps=shape.rms_norm_eps,
+        max_position_embeddings=shape.context_length,
+    )
+    theirs = transformers.LlamaModel(config)
+    weights = random_weights(shape)
+    theirs.load_state_dict({name.removeprefix("language_model.model."): weights[name] for name in weights})
+    ours, ids = Llama(weights, shape), random_ids(50)
+
+    hidden_TC, _ = ours.prefill(ours.embedding_VC[ids])
+    torch.testing.assert_close(hidden_TC, theirs(ids[None]).last_hidden_state[0], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("attention", [BagAttention, ProductAttention])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_ragged_rows_decoded_token_by_token_give_what_prefilling_the_whole_gives(shape, attention: type) -> None:
+    llama, num_steps = random_llama(shape), 70
+    llama.attention = attention
+    rows = [random_ids(num_prompt + num_steps, seed=num_prompt) for num_prompt in (3, 20, 63)]
+    lengths = torch.tensor([len(ids) - num_steps for ids in rows])
+    cache = llama.new_cache(len(rows), num_slots(int(lengths.max()) + num_steps))
+    for row, ids in enumerate(rows):
+        _, kv = llama.prefill(llama.embedding_VC[ids[: lengths[row]]])
+        llama.put_prompt(cache, row, kv)
+
+    steps = []
+    for step in range(num_steps):
+        x_RC = llama.embedding_VC[torch.stack([ids[length + step] for ids, length in zip(rows, lengths, strict=True)])]
+        steps.append(llama.decode(x_RC, lengths + step, cache, num_slots(int(lengths.max()) + step + 1)))
+
+    for row, ids in enumerate(rows):
+        whole_TC, _ = llama.prefill(llama.embedding_VC[ids])
+        torch.testing.assert_close(
+            torch.stack([hidden[row] for hidden in steps]), whole_TC[-num_steps:], rtol=0, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", WIDE.values(), ids=WIDE)
+def test_a_rows_bits_depend_on_nothing_but_the_row(shape, dtype: torch.dtype) -> None:
+    """Not on the number of rows, the row's place, what stands in the others, how far they reach, or the threads."""
+    llama, num_rows, chance = random_llama(shape, dtype), 64, torch.Generator().manual_seed(1)
+    position_R = torch.randint(300, (num_rows,), generator=chance)
+    x_RC = llama.embedding_VC[random_ids(num_rows)]
+    cache = llama.new_cache(num_rows, num_slots(400))
+    is_filled_RT = torch.arange(cache.shape[4]) < position_R[:, None]
+    cache += torch.randn(cache.shape, generator=chance) * is_filled_RT[:, None, :, None]
+
+    torch.set_num_threads(1)
+    expected_RC = llama.decode(x_RC, position_R, cache.clone(), num_slots(400))
+    for num_threads in (1, 2, 3, 5):
+        torch.set_num_threads(num_threads)
+        for size in (2, 3, 5, 16, 50, 63):
+            rows = torch.randperm(num_rows, generator=chance)[:size]
+            num_attended = num_slots(int(position_R[rows].max()) + 1)
+            hidden_RC = llama.decode(x_RC[rows], position_R[rows], cache[:, :, rows], num_attended)
+            assert torch.equal(hidden_RC, expected_RC[rows]), f"{size} rows, {num_threads} threads"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_prompts_bits_do_not_depend_on_the_number_of_threads(dtype: torch.dtype) -> None:
+    llama = random_llama(WIDE["heads"], dtype)
+    for num_tokens in (5, 33, 130):
+        x_TC = llama.embedding_VC[random_ids(num_tokens)]
+        torch.set_num_threads(1)
+        hidden_TC, kv = llama.prefill(x_TC)
+        for num_threads in (2, 3, 8):
+            torch.set_num_threads(num_threads)
+            again_TC, kv_again = llama.prefill(x_TC)
+            assert torch.equal(again_TC, hidden_TC), f"{num_tokens} tokens, {num_threads} threads"
+            assert torch.equal(kv_again, kv)
+
+
+def test_a_row_of_nans_leaves_its_neighbours_alone() -> None:
+    llama = random_llama(llama_shape())
+    x_RC, position_R = llama.embedding_VC[random_ids(4)], torch.tensor([5, 9, 2, 0])
+    expected_RC = llama.decode(x_RC, position_R, llama.new_cache(4, SEGMENT), SEGMENT)
+    x_RC[1] = torch.nan
+    hidden_RC = llama.decode(x_RC, position_R, llama.new_cache(4, SEGMENT), SEGMENT)
+
+    assert hidden_RC[1].isnan().all()
+    others = [0, 2, 3]
+    assert torch.equal(hidden_RC[others], expected_RC[others])
+
+
+def test_the_decoder_takes_its_tensors_and_no_others() -> None:
+    shape = llama_shape()
+    weights = random_weights(shape) | {"gen_embed.weight": torch.zeros(1)}
+    Llama(weights, shape)
+    assert list(weights) == ["gen_embed.weight"]

@@ -1,0 +1,359 @@
+"""The painter: every request answered once, batches filled from several calls, and failures that harm no neighbour."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from actors.batcher import Answer, Painter
+from actors.errors import EngineFailedError
+from actors.request import ImageRequest, Rejection, RenderedImage
+
+SECONDS = 20  # no test waits this long unless it hangs
+
+
+class RecordingEngine:
+    """Paints an image's seed, notes its batches, and does what the test asks before each."""
+
+    device = "cpu"
+    default_batch_size = 4
+
+    def __init__(self, before: Callable[[list[str]], None] = lambda batch: None) -> None:
+        self.batches: list[list[str]] = []
+        self._before = before
+        self._is_rendering = threading.Lock()
+
+    def refusal(self, request: ImageRequest) -> str | None:
+        return "too long" if "refuse" in request.prompt else None
+
+    def render(self, requests: Sequence[ImageRequest]) -> list[RenderedImage | Rejection]:
+        assert self._is_rendering.acquire(blocking=False), "two threads are in the engine"
+        try:
+            batch = [request.image_id for request in requests]
+            self.batches.append(batch)
+            self._before(batch)
+            return [self._answer(request) for request in requests]
+        finally:
+            self._is_rendering.release()
+
+    def _answer(self, request: ImageRequest) -> RenderedImage | Rejection:
+        if "nan" in request.prompt:
+            return Rejection(image_id=request.image_id, reason="NaN")
+        return RenderedImage(image_id=request.image_id, pixels=np.full((1, 1, 3), request.seed, np.uint8))
+
+
+def requests_of(name: str, num: int, **prompts: str) -> list[ImageRequest]:
+    """`num` requests; `prompts` gives those of some: `_2="nan"`."""
+    return [
+        ImageRequest(
+            image_id=f"{name}{n}",
+            prompt_id=name,
+            image_index=n,
+            prompt=prompts.get(f"_{n}", "a"),
+            seed=n,
+            cfg_weight=5.0,
+        )
+        for n in range(num)
+    ]
+
+
+def paint(painter: Painter, requests: Sequence[ImageRequest]) -> list[Answer]:
+    return [answer for batch in painter.paint(requests) for answer in batch]
+
+
+def ids(answers: Sequence[Answer]) -> list[str]:
+    return [request.image_id for request, _ in answers]
+
+
+def test_one_call_gets_its_answers_in_order_and_in_batches() -> None:
+    engine = RecordingEngine()
+    requests = requests_of("a", 10)
+
+    batches = list(Painter(engine).paint(requests))
+
+    assert [len(batch) for batch in batches] == [4, 4, 2]
+    assert [request for batch in batches for request, _ in batch] == requests
+    assert [answer.pixels[0, 0, 0] for batch in batches for _, answer in batch] == list(range(10))
+
+
+def test_the_batch_size_of_the_job_beats_the_engines() -> None:
+    engine = RecordingEngine()
+    paint(Painter(engine, batch_size=7), requests_of("a", 10))
+
+    assert [len(batch) for batch in engine.batches] == [7, 3]
+
+
+def test_no_requests_get_no_answers() -> None:
+    assert list(Painter(RecordingEngine()).paint([])) == []
+
+
+def test_what_the_engine_refuses_is_answered_at_once_and_never_rendered() -> None:
+    engine = RecordingEngine()
+    batches = Painter(engine).paint(requests_of("a", 4, _1="refuse", _2="refuse"))
+
+    first = next(batches)
+
+    assert [answer for _, answer in first] == [Rejection(image_id=f"a{n}", reason="too long") for n in (1, 2)]
+    assert engine.batches == []
+    assert ids([answer for batch in batches for answer in batch]) == ["a0", "a3"]
+
+
+def test_requests_that_are_all_refused_need_no_engine() -> None:
+    engine = RecordingEngine()
+
+    assert ids(paint(Painter(engine), requests_of("a", 2, _0="refuse", _1="refuse"))) == ["a0", "a1"]
+    assert engine.batches == []
+
+
+def test_an_image_that_cannot_be_made_is_an_answer_like_others() -> None:
+    answers = paint(Painter(RecordingEngine()), requests_of("a", 3, _1="nan"))
+
+    assert [type(answer).__name__ for _, answer in answers] == ["RenderedImage", "Rejection", "RenderedImage"]
+
+
+# ---- several calls ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(60)
+def test_many_threads_get_each_their_own_answers() -> None:
+    engine = RecordingEngine()
+    painter = Painter(engine, batch_size=5)
+    calls = [requests_of(f"call{n}-", 1 + n % 13) for n in range(60)]
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda requests: paint(painter, requests), calls))
+
+    assert [ids(each) for each in answers] == [[request.image_id for request in requests] for requests in calls]
+    rendered = [image_id for batch in engine.batches for image_id in batch]
+    assert sorted(rendered) == sorted(request.image_id for requests in calls for request in requests)
+
+
+class Gate:
+    """Holds an engine in its first batch until the test has queued what it wants."""
+
+    def __init__(self) -> None:
+        self.is_rendering, self._may_go_on = threading.Event(), threading.Event()
+
+    def __call__(self, batch: list[str]) -> None:
+        self.is_rendering.set()
+        assert self._may_go_on.wait(SECONDS)
+
+    def open(self) -> None:
+        self._may_go_on.set()
+
+
+def queue_behind(
+    painter: Painter, gate: Gate, threads: ThreadPoolExecutor, *calls: Sequence[ImageRequest]
+) -> list[Any]:
+    """Start the calls one after the other, the first being in the engine; returns their futures."""
+    futures = []
+    for number, requests in enumerate(calls):
+        futures.append(threads.submit(paint, painter, requests))
+        assert gate.is_rendering.wait(SECONDS)
+        num_queued = sum(len(call) for call in calls[: number + 1]) - min(painter.batch_size, len(calls[0]))
+        while len(painter._waiting) < num_queued:
+            threading.Event().wait(0.001)
+    return futures
+
+
+def test_a_batch_is_filled_from_several_calls() -> None:
+    gate = Gate()
+    engine = RecordingEngine(gate)
+    painter = Painter(engine, batch_size=4)
+
+    with ThreadPoolExecutor(3) as threads:
+        calls = [requests_of("a", 5), requests_of("b", 2), requests_of("c", 3)]
+        futures = queue_behind(painter, gate, threads, *calls)
+        gate.open()
+        answers = [ids(future.result(SECONDS)) for future in futures]
+
+    assert engine.batches == [["a0", "a1", "a2", "a3"], ["a4", "b0", "b1", "c0"], ["c1", "c2"]]
+    assert answers == [[request.image_id for request in call] for call in calls]
+
+
+# ---- failures --------------------------------------------------------------------------------------------------------
+
+
+def fail_on(*poison: str) -> Callable[[list[str]], None]:
+    def before(batch: list[str]) -> None:
+        if set(poison) & set(batch):
+            raise RuntimeError(f"the engine failed on {batch}")
+
+    return before
+
+
+def test_a_failing_engine_fails_the_call_and_the_next_call_is_rendered() -> None:
+    painter = Painter(RecordingEngine(fail_on("a1")), batch_size=4)
+
+    with pytest.raises(RuntimeError, match=r"the engine failed on"):
+        paint(painter, requests_of("a", 3))
+
+    assert ids(paint(painter, requests_of("b", 6))) == [f"b{n}" for n in range(6)]
+    assert painter.engine.batches == [["a0", "a1", "a2"], ["b0", "b1", "b2", "b3"], ["b4", "b5"]]
+
+
+def test_what_came_before_a_failure_was_answered() -> None:
+    batches = Painter(RecordingEngine(fail_on("a5")), batch_size=4).paint(requests_of("a", 8))
+
+    assert ids(next(batches)) == ["a0", "a1", "a2", "a3"]
+    with pytest.raises(RuntimeError, match=r"the engine failed on"):
+        next(batches)
+
+
+@pytest.mark.timeout(60)
+def test_calls_that_a_neighbours_request_failed_are_rendered_when_they_are_painted_again() -> None:
+    gate = Gate()
+    engine = RecordingEngine(lambda batch: (gate(batch), fail_on("bad2")(batch)))
+    painter = Painter(engine, batch_size=4)
+    calls = {name: requests_of(name, 5) for name in ("first", "bad", "good", "fine")}
+
+    with ThreadPoolExecutor(4) as threads:
+        futures = {name: threads.submit(paint, painter, requests) for name, requests in calls.items()}
+        assert gate.is_rendering.wait(SECONDS)
+        gate.open()
+        failed = {name for name, future in futures.items() if future.exception(SECONDS) is not None}
+
+    assert "bad" in failed
+    assert not painter._waiting
+    for name in calls.keys() - {"bad"}:
+        assert ids(paint(painter, calls[name])) == [f"{name}{n}" for n in range(5)]
+
+
+def test_a_call_whose_thread_met_the_failure_leaves_the_rest_of_the_batch_to_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And takes its own along at once: another thread may look before the failed call has come to its end."""
+    gate = Gate()
+    engine = RecordingEngine(lambda batch: (gate(batch), fail_on("a4")(batch)))
+    painter = Painter(engine, batch_size=4)
+
+    with ThreadPoolExecutor(1) as threads:
+        (call,) = queue_behind(painter, gate, threads, requests_of("a", 5))
+        ticket = painter._queue(requests_of("b", 2))  # another call, whose thread is not at work yet
+        monkeypatch.setattr(painter, "_withdraw", lambda ticket: None)
+        gate.open()
+        with pytest.raises(RuntimeError, match=r"the engine failed on"):
+            call.result(SECONDS)
+
+    assert [request.image_id for _, request in painter._waiting] == ["b0", "b1"]
+    assert ticket.num_pending == 2
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        (lambda made: [], r"asked for \['a0', 'a1'\] and answered \[\]"),
+        (lambda made: made[:1], r"answered \['a0'\]"),
+        (lambda made: made[::-1], r"answered \['a1', 'a0'\]"),
+    ],
+)
+def test_an_engine_that_answers_something_else_is_a_bug_and_no_hang(
+    monkeypatch: pytest.MonkeyPatch, answers: Callable, message: str
+) -> None:
+    engine = RecordingEngine()
+    real = engine.render
+    monkeypatch.setattr(engine, "render", lambda requests: answers(real(requests)))
+    painter = Painter(engine)
+
+    with pytest.raises(AssertionError, match=message):
+        paint(painter, requests_of("a", 2))
+    monkeypatch.undo()
+    assert ids(paint(painter, requests_of("a", 2))) == ["a0", "a1"]
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+
+def run_out_above(num_images: int, error: type[Exception]) -> Callable[[list[str]], None]:
+    def before(batch: list[str]) -> None:
+        if len(batch) > num_images:
+            raise error("no memory for so many")
+
+    return before
+
+
+@pytest.mark.parametrize("error", [MemoryError, torch.OutOfMemoryError])
+def test_a_batch_that_memory_has_no_room_for_is_halved_and_every_image_is_made(error: type[Exception]) -> None:
+    engine = RecordingEngine(run_out_above(3, error))
+    painter = Painter(engine, batch_size=16)
+    requests = requests_of("a", 20)
+
+    answers = paint(painter, requests)
+
+    assert [request for request, _ in answers] == requests
+    assert [answer.pixels[0, 0, 0] for _, answer in answers] == list(range(20))
+    assert [len(batch) for batch in engine.batches] == [16, 8, 4, *[2] * 10]
+    assert painter.batch_size == 2
+
+
+def test_memory_that_runs_out_in_a_batch_of_several_calls_fails_none_of_them() -> None:
+    gate = Gate()
+    engine = RecordingEngine(lambda batch: (gate(batch), run_out_above(2, MemoryError)(batch)))
+    painter = Painter(engine, batch_size=4)
+
+    with ThreadPoolExecutor(2) as threads:
+        calls = [requests_of("a", 5), requests_of("b", 3)]
+        futures = queue_behind(painter, gate, threads, *calls)
+        gate.open()
+        answers = [ids(future.result(SECONDS)) for future in futures]
+
+    assert answers == [[request.image_id for request in call] for call in calls]
+    assert engine.batches[0] == ["a0", "a1", "a2", "a3"]
+    assert [len(batch) for batch in engine.batches[1:]] == [2] * 4
+
+
+def test_an_image_that_memory_has_no_room_for_even_alone_fails_its_call() -> None:
+    painter = Painter(RecordingEngine(run_out_above(0, MemoryError)), batch_size=4)
+
+    with pytest.raises(EngineFailedError, match="MemoryError: no memory for so many"):
+        paint(painter, requests_of("a", 4))
+
+    assert [len(batch) for batch in painter.engine.batches] == [4, 2, 1]
+
+
+# ---- calls that end early --------------------------------------------------------------------------------------------
+
+
+def test_a_call_that_is_closed_early_takes_its_requests_with_it() -> None:
+    engine = RecordingEngine()
+    painter = Painter(engine, batch_size=2)
+    batches = painter.paint(requests_of("a", 6))
+    next(batches)
+
+    batches.close()
+    paint(painter, requests_of("b", 3))
+
+    assert engine.batches == [["a0", "a1"], ["b0", "b1"], ["b2"]]
+
+
+def test_a_call_that_is_closed_while_another_renders_its_request_leaves_nothing_behind() -> None:
+    gate = Gate()
+    engine = RecordingEngine(lambda batch: (gate(batch), fail_on("b0")(batch)))
+    painter = Painter(engine, batch_size=4)
+    closed = painter._queue(requests_of("b", 1))
+
+    with ThreadPoolExecutor(1) as threads:
+        call = threads.submit(paint, painter, requests_of("a", 2))
+        assert gate.is_rendering.wait(SECONDS)
+        painter._withdraw(closed)
+        gate.open()
+        with pytest.raises(RuntimeError, match=r"the engine failed on"):
+            call.result(SECONDS)
+
+    assert not painter._waiting
+    assert ids(paint(painter, requests_of("a", 2))) == ["a0", "a1"]
+
+
+def test_a_slow_reader_holds_up_nobody() -> None:
+    painter = Painter(RecordingEngine(), batch_size=2)
+    slow = painter.paint(requests_of("slow", 6))
+    first = next(slow)
+
+    assert ids(paint(painter, requests_of("quick", 3))) == ["quick0", "quick1", "quick2"]
+    assert ids([*first, *(answer for batch in slow for answer in batch)]) == [f"slow{n}" for n in range(6)]

@@ -1,0 +1,244 @@
+"""From the wish to the resolved job: defaults by family, places settled, and settings of another family refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.checkpoint.errors import CheckpointError
+from actors.engines import FAMILIES
+from jobs.job_file.resolve import ignored_columns, remarks, resolve, settled
+from jobs.job_file.spec import JobFileError, check_fields
+from workflows.job import Images, RenderJob, Workers
+
+JANUS = str(Path(__file__).parents[2] / "data" / "janus-tiny")
+# Two files of weights would be two lines; printf '%s  model.safetensors\n' HASH | sha256sum
+NO_WEIGHTS = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def job_of(*, num_gpus: int = 0, **changes: Any) -> RenderJob:
+    """The job that the smallest job file, with changes, resolves to."""
+    fields = {"prompts": "/data/prompts.parquet", "output": "/data/out", "model": {"checkpoint": "toy"}, **changes}
+    return resolve(check_fields(fields), num_gpus=num_gpus)
+
+
+def test_what_the_job_file_leaves_out_is_settled() -> None:
+    job = job_of()
+
+    assert (job.name, job.prompts, job.output, job.shard_rows) == ("render", "/data/prompts.parquet", "/data/out", 256)
+    assert (job.images, job.workers, job.storage) == (Images(), Workers(), {})
+    assert job.recipe.to_dict() == {
+        "family": "toy",
+        "checkpoint": "toy",
+        "revision": None,
+        "weights_sha256": NO_WEIGHTS,
+        "prompt_format": None,
+        "vae": None,
+        "vae_revision": None,
+        "vae_sha256": None,
+        "dtype": "float32",
+        "sampler": "toy-1",
+        "cfg_weights": [5.0],
+        "temperature": 1.0,
+        "num_inference_steps": None,
+        "images_per_prompt": 1,
+        "seed": 0,
+        "cfg_interval": None,
+        "solver": None,
+        "match_reference_demo": False,
+        "allow_any_cfg_weight": False,
+    }
+
+
+def test_what_the_job_file_says_is_taken() -> None:
+    job = job_of(
+        name="parti",
+        sampling={
+            "cfg_weight": [1, 7.5],
+            "temperature": 0,
+            "images_per_prompt": 3,
+            "seed": 9,
+            "cfg_interval": [0, 0.5],
+        },
+        images={"format": "jpeg", "layout": "parquet"},
+        workers={"min": 2, "max": 5, "gpus_per_actor": 1, "batch_size": 12, "max_tries": 7},
+        storage={"endpoint_url": "http://127.0.0.1:9"},
+        shard_rows=10,
+    )
+
+    assert (job.recipe.cfg_weights, job.recipe.temperature, job.recipe.seed) == ((1.0, 7.5), 0.0, 9)
+    assert (job.recipe.cfg_interval, job.recipe.images_per_row) == ((0.0, 0.5), 6)
+    assert job.images == Images(format="jpeg", layout="parquet")
+    assert job.workers == Workers(min=2, max=5, gpus_per_actor=1, batch_size=12, max_tries=7)
+    assert (job.storage, job.shard_rows) == ({"endpoint_url": "http://127.0.0.1:9"}, 10)
+
+
+@pytest.mark.parametrize(
+    ("workers", "num_gpus", "expected"),
+    [({}, 0, (0, "float32")), ({}, 8, (1, "bfloat16")), ({"gpus_per_actor": 0}, 8, (0, "float32"))],
+)
+def test_the_clusters_gpus_decide_where_the_job_leaves_it_open(
+    workers: dict[str, Any], num_gpus: int, expected: tuple[int, str]
+) -> None:
+    job = job_of(workers=workers, num_gpus=num_gpus)
+
+    assert (job.workers.gpus_per_actor, job.recipe.dtype) == expected
+
+
+def test_the_job_files_number_format_beats_the_devices() -> None:
+    assert job_of(model={"checkpoint": "toy", "dtype": "float32"}, num_gpus=1).recipe.dtype == "float32"
+
+
+def test_a_plan_needs_no_digest() -> None:
+    fields = {"prompts": "p", "output": "o", "model": {"checkpoint": JANUS}}
+
+    without = resolve(check_fields(fields), num_gpus=0, with_digest=False).recipe
+    with_digest = resolve(check_fields(fields), num_gpus=0).recipe
+
+    assert without.weights_sha256 == ""
+    assert len(with_digest.weights_sha256) == 64
+    assert (without.family, without.prompt_format) == ("janus", with_digest.prompt_format)
+
+
+# ---- weights ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weight", [0, 0.5, 11, -3, float("nan"), float("inf"), [1, 11], [float("nan")]])
+def test_a_weight_out_of_range_is_refused(weight: Any) -> None:
+    rule = r"(must be from 1 to 10 \(1 is unguided\), got|must be a finite number, got)"
+
+    with pytest.raises(JobFileError, match=rf"sampling.cfg_weight: cfg_weight {rule}"):
+        job_of(sampling={"cfg_weight": weight})
+
+
+def test_the_limits_of_the_weight_can_be_lifted_but_not_for_what_is_no_number() -> None:
+    assert job_of(sampling={"cfg_weight": [0, 25], "allow_any_cfg_weight": True}).recipe.cfg_weights == (0.0, 25.0)
+    with pytest.raises(JobFileError, match=r"must be a finite number, got inf"):
+        job_of(sampling={"cfg_weight": float("inf"), "allow_any_cfg_weight": True})
+
+
+# ---- settings of other families --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("num_inference_steps", 30), ("solver", "euler"), ("match_reference_demo", True)]
+)
+def test_a_setting_of_another_family_is_refused_with_those_of_this_one(key: str, value: Any) -> None:
+    with pytest.raises(JobFileError) as refused:
+        job_of(model={"checkpoint": JANUS}, sampling={key: value})
+
+    assert str(refused.value) == (
+        f"sampling.{key}: janus does not take it, got {value!r}; beside cfg_weight, cfg_interval, images_per_prompt "
+        "and seed it takes temperature"
+    )
+
+
+def test_fp8_belongs_to_janus() -> None:
+    assert job_of(model={"checkpoint": JANUS, "dtype": "fp8"}).recipe.dtype == "fp8"
+    with pytest.raises(JobFileError, match=r"model\.dtype: janusflow runs in float32 or bfloat16, got fp8"):
+        job_of(model={"checkpoint": "janusflow-shapes", "dtype": "fp8"})
+
+
+def test_a_vae_and_latents_belong_to_janusflow() -> None:
+    with pytest.raises(JobFileError, match=r"model\.vae: only janusflow decodes with a VAE, .* of family janus"):
+        job_of(model={"checkpoint": JANUS, "vae": "stabilityai/sdxl-vae"})
+    with pytest.raises(JobFileError, match=r"images\.keep_latents: only janusflow has latents, .* of family toy"):
+        job_of(images={"keep_latents": True})
+
+
+def test_the_columns_of_other_families_are_ignored_by_name() -> None:
+    assert ignored_columns("toy") == ["num_inference_steps"]
+    assert ignored_columns("janus") == ["num_inference_steps"]
+
+
+def test_a_checkpoint_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"the model folder .* does not exist"):
+        job_of(model={"checkpoint": str(tmp_path / "nothing")})
+
+
+def test_the_default_weight_of_another_family_is_remarked_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in FAMILIES if name != "toy"]:
+        monkeypatch.delitem(FAMILIES, name)
+    other = type(FAMILIES["toy"])(engine="", sampler="", default_cfg_weight=2.0, settings={})
+    monkeypatch.setitem(FAMILIES, "other", other)
+
+    assert remarks(job_of(sampling={"cfg_weight": 2})) == [
+        "cfg_weight 2 is the default of other; the default of toy is 5"
+    ]
+    assert remarks(job_of()) == []
+    assert remarks(job_of(sampling={"cfg_weight": 3})) == []
+
+
+# ---- places ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ("/data/prompts", "/data/prompts"),
+        ("/data/prompts/", "/data/prompts"),
+        ("/data/../data/prompts", "/data/prompts"),
+        ("prompts", "{cwd}/prompts"),
+        ("./prompts/*.parquet", "{cwd}/prompts/*.parquet"),
+        ("prompts/**/*.parquet", "{cwd}/prompts/**/*.parquet"),
+        ("~/prompts", "{home}/prompts"),
+        ("s3://bucket/prompts/", "s3://bucket/prompts"),
+        ("s3://bucket/a/*.parquet", "s3://bucket/a/*.parquet"),
+        ("file:///data/prompts", "file:///data/prompts"),
+    ],
+)
+def test_a_place_means_the_same_from_every_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/someone")
+
+    assert settled(place) == expected.format(cwd=os.getcwd(), home="/home/someone")
+
+
+def test_a_place_means_the_same_before_and_after_it_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a job would not be taken for itself when it is resumed."""
+    monkeypatch.chdir(tmp_path)
+    before = job_of(prompts="prompts", output="renders/one")
+    for folder in ("prompts", "renders/one"):
+        Path(folder).mkdir(parents=True)
+
+    after = job_of(prompts="prompts", output="renders/one")
+
+    assert (before.prompts, before.output) == (after.prompts, after.output)
+
+
+def test_a_model_is_a_folder_only_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(JANUS).parent)
+    assert job_of(model={"checkpoint": "janus-tiny"}).recipe.checkpoint == JANUS
+
+    monkeypatch.chdir(tmp_path)
+    Path("toy").mkdir()
+    assert job_of(model={"checkpoint": "toy"}).recipe.checkpoint == "toy"
+
+
+@pytest.mark.parametrize(
+    ("prompts", "output"),
+    [
+        ("/data", "/data"),
+        ("/data", "/data/out"),
+        ("/data/", "/data/x/../out"),
+        ("s3://bucket/data/", "s3://bucket/data/out/"),
+        ("/data/**/*.parquet", "/data/out"),
+    ],
+)
+def test_an_output_among_the_prompts_is_refused(prompts: str, output: str) -> None:
+    """A resume would render its own manifest: it has a column `prompt`."""
+    with pytest.raises(JobFileError, match=r"output: must not lie among the prompts \(.*data.*\), got .*data"):
+        job_of(prompts=prompts, output=output)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "output"),
+    [("/data/prompts", "/data/prompts-out"), ("/data/*.parquet", "/data/out"), ("/data/p.parquet", "/data/out")],
+)
+def test_an_output_beside_the_prompts_is_no_fault(prompts: str, output: str) -> None:
+    assert job_of(prompts=prompts, output=output).output == output

@@ -1,0 +1,217 @@
+"""What a person sees of a running job, and what a program reads of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+
+import pytest
+from rich.console import Console
+
+from jobs.terminal import view
+from jobs.terminal.live_view import live_view
+from jobs.terminal.view import progress_line, watch
+from workflows.dispatch.progress import Progress
+
+
+class Clock:
+    now = 1000.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
+    return clock
+
+
+@pytest.fixture
+def progress(clock: Clock) -> Progress:
+    """A job that has painted for a hundred seconds with two actors."""
+    progress = Progress(num_images_total=6528, num_images_before=894, started_at=940.0)
+    for device in ("NVIDIA H200", "NVIDIA H100"):
+        place = progress.add_place()
+        progress.painter_is_ready(place, device, "3f2a9c7e55")
+        place.state = "painting"
+    clock.now = 1100.0
+    progress.images_are_written(progress.places[0], 210)
+    progress.images_are_written(progress.places[1], 100)
+    return progress
+
+
+def drawn(progress: Progress, width: int, height: int = 24) -> list[str]:
+    """The lines of the live view on a terminal of this size."""
+    console = Console(width=width, height=height, force_terminal=True, color_system=None)
+    with console.capture() as capture:
+        console.print(live_view(progress, width, height))
+    return [line.rstrip() for line in capture.get().splitlines()]
+
+
+def test_the_line_says_how_much_is_done_how_fast_and_until_when(progress: Progress) -> None:
+    assert progress_line(progress) == "1,204/6,528 images · 3.10 images/s · ETA 28:37 · 2 actors · 0 rejected"
+
+
+def test_the_last_line_says_what_the_whole_run_came_to(progress: Progress) -> None:
+    line = progress_line(progress, is_over=True)
+    assert re.fullmatch(r"1,204/6,528 images · \d+\.\d\d images/s · 0 rejected", line)
+
+
+def test_a_model_that_is_loading_has_neither_rate_nor_eta() -> None:
+    progress = Progress(num_images_total=10)
+    place = progress.add_place()
+    assert progress_line(progress) == "0/10 images · starting · 0 actors · 0 rejected"
+    progress.room_is_lacking(1)
+    assert progress_line(progress) == "0/10 images · waiting for room on the cluster · 0 actors · 0 rejected"
+    place.is_started()
+    assert progress_line(progress) == "0/10 images · loading the model · 0 actors · 0 rejected"
+
+
+def test_retries_and_lost_actors_are_counted(progress: Progress) -> None:
+    progress.shard_is_retried("OSError: the store is away")
+    progress.painter_is_lost(progress.places[0], "its node went away")
+
+    assert progress_line(progress).endswith("1 actor · 0 rejected · 1 retry · 1 actor lost")
+
+
+def test_the_live_view_has_a_row_for_each_actor(progress: Progress) -> None:
+    bar, numbers, first, second = drawn(progress, 100)
+
+    assert bar.startswith("━")
+    assert bar.endswith("  1,204/6,528 images  18 %")
+    assert numbers.replace("\u00a0", " ") == "3.10 images/s · ETA 28:37 · 02:40 so far · 0 rejected · 0 retries"
+    assert first.split(maxsplit=5) == ["1", "painting", "2.10/s", "210", "images", "NVIDIA H200 on 3f2a9c7e"]
+    assert second.split()[:3] == ["2", "painting", "1.00/s"]
+
+
+def test_an_actor_that_is_lost_says_why_and_the_last_trouble_stands_below(progress: Progress) -> None:
+    progress.painter_is_lost(progress.places[1], "its node went away")
+
+    lines = drawn(progress, 100)
+
+    assert lines[3].split(maxsplit=4) == ["2", "lost", "100", "images", "its node went away"]
+    assert lines[4].startswith("last trouble ")
+    assert lines[4].endswith("  its node went away")
+
+
+@pytest.mark.parametrize("width", [30, 44, 60, 80, 200])
+def test_no_line_is_wider_than_the_terminal(progress: Progress, width: int) -> None:
+    progress.painter_is_lost(progress.places[1], "a reason that goes on " * 20)
+
+    lines = drawn(progress, width)
+
+    assert all(len(line) <= width for line in lines)
+    assert len(lines) <= 8
+    assert any("1,204/6,528" in line for line in lines)
+
+
+def test_a_pool_that_does_not_fit_shows_its_troubles_and_counts_the_rest(progress: Progress) -> None:
+    for _ in range(60):
+        progress.painter_is_ready(progress.add_place(), "cpu", "n")
+    for place in progress.places[2:]:
+        place.state = "painting"
+    for _ in range(5):
+        progress.add_place()
+    progress.room_is_lacking(5)
+    progress.painter_is_lost(progress.places[40], "its node went away")
+
+    lines = drawn(progress, 100, height=14)
+
+    assert len(lines) <= 14
+    assert any(line.split()[:2] == ["41", "lost"] for line in lines)
+    assert "and 56 painting, 5 waiting for room on the cluster" in lines
+
+
+@pytest.mark.parametrize(
+    ("num_left", "eta"), [(0, "00:00"), (31, "00:10"), (11160, "1:00:00"), (3_100_000, "277:46:40")]
+)
+def test_the_eta_is_minutes_and_hours(progress: Progress, num_left: int, eta: str) -> None:
+    progress.num_images_total = progress.num_done + num_left
+
+    assert f"ETA {eta} ·" in progress_line(progress)
+
+
+def test_there_is_no_eta_before_the_first_image(progress: Progress) -> None:
+    progress.images_are_written(progress.places[0], -310)
+
+    assert "0.00 images/s · ETA --:-- ·" in progress_line(progress)
+
+
+def test_a_log_gets_a_line_now_and_then_and_the_last_numbers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(view, "POLL_SECONDS", 0.005)
+    monkeypatch.setattr(view, "SHORTEST_SECONDS", 0.01)
+    progress = Progress(num_images_total=10)
+
+    with watch(progress):
+        while "0/10 images" not in (shown := capsys.readouterr()).err:
+            time.sleep(0.005)
+        progress.num_images = 10
+
+    last = capsys.readouterr()
+    assert last.err.splitlines()[-1].partition(" ")[2].startswith("10/10 images")
+    assert shown.out == last.out == ""
+
+
+def test_a_trouble_stands_in_the_log_when_it_comes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(view, "POLL_SECONDS", 0.005)
+    progress, text = Progress(num_images_total=10), ""
+
+    with watch(progress):
+        progress.shard_is_retried("OSError: the store is away")
+        while "trouble" not in text:
+            time.sleep(0.005)
+            text += capsys.readouterr().err
+
+    assert text.partition(" ")[2] == "trouble: OSError: the store is away\n"
+
+
+def test_a_program_gets_json_lines_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(view, "JSON_SECONDS", 0.005)
+    progress, text = Progress(name="shapes", num_images_total=10), ""
+
+    with watch(progress, as_json=True):
+        while "progress" not in text:
+            time.sleep(0.005)
+            text += capsys.readouterr().out
+        progress.painter_is_ready(progress.add_place(), "cpu", "node")
+        progress.images_are_written(progress.places[0], 7)
+
+    last = capsys.readouterr()
+    facts = [json.loads(line) for line in (text + last.out).splitlines()]
+    assert last.err == ""
+    assert (facts[0]["job"], facts[0]["num_images"], facts[0]["eta_seconds"]) == ("shapes", 0, None)
+    assert (facts[-1]["event"], facts[-1]["num_images"]) == ("progress", 7)
+    assert facts[-1]["actors"][0]["device"] == "cpu"
+
+
+def test_the_line_goes_on_until_the_end_of_a_job_that_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RuntimeError, match=r"the job failed"), watch(Progress(num_images_total=10)):
+        raise RuntimeError("the job failed")
+
+    assert "0/10 images" in capsys.readouterr().err
+
+
+def test_a_terminal_gets_a_view_that_is_redrawn_and_a_line_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(view, "POLL_SECONDS", 0.01)
+    progress = Progress(num_images_total=10)
+
+    text = ""
+    with watch(progress):
+        while "0/10 images" not in text:
+            time.sleep(0.005)
+            text += capsys.readouterr().err
+        progress.num_images = 7
+
+    text += capsys.readouterr().err
+    assert "0/10 images" in text
+    assert text.endswith("7/10 images · 0.00 images/s · 0 rejected\n")

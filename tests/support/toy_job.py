@@ -1,0 +1,103 @@
+"""A toy job for tests: its prompt files, its recipe, and the path of its shards run in this process, without Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from actors.batcher import Painter
+from actors.recipe import Recipe
+from actors.toy import ToyEngine
+from workflows.job import RenderJob
+from workflows.output.claim import claim_output, committed_shards
+from workflows.output.commit import Receipt, commit_shard, write_batch
+from workflows.output.manifest import read_table
+from workflows.plan import Plan, Shard, make_plan
+from workflows.prompts import find_prompt_files
+from workflows.rows import ShardRows, read_shard
+from workflows.storage.store import Storage
+
+RECIPE = Recipe(
+    family="toy",
+    checkpoint="toy",
+    revision=None,
+    weights_sha256="e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+    prompt_format=None,
+    vae=None,
+    vae_revision=None,
+    vae_sha256=None,
+    dtype="float32",
+    sampler="toy-1",
+    cfg_weights=(5.0,),
+    temperature=1.0,
+    num_inference_steps=None,
+    images_per_prompt=1,
+    seed=0,
+)
+
+
+def recipe(**changes: Any) -> Recipe:
+    """The toy recipe, with changes."""
+    return dataclasses.replace(RECIPE, **changes)
+
+
+def write_prompts(path: Path | str, columns: dict[str, Any], *, row_group_size: int | None = None) -> str:
+    """A Parquet file of these columns (lists or Arrow arrays); returns its path."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path, row_group_size=row_group_size)
+    return str(path)
+
+
+def make_job(prompts: Path | str, output: Path | str, **changes: Any) -> RenderJob:
+    """A toy job, with changes to its fields."""
+    fields = {"name": "toy", "recipe": RECIPE, "shard_rows": 4, **changes}
+    return RenderJob(prompts=str(prompts), output=str(output), **fields)
+
+
+def plan_job(job: RenderJob) -> Plan:
+    """The plan of what is not committed yet."""
+    files = find_prompt_files(job.prompts, job.storage)
+    return make_plan(files, committed_shards(Storage(job.output, job.storage)), job.shard_rows)
+
+
+def rows_of(job: RenderJob) -> list[ShardRows]:
+    """Every remaining shard, read and judged."""
+    return [read_shard(job, shard) for shard in plan_job(job).remaining_shards()]
+
+
+def render(job: RenderJob) -> list[Receipt]:
+    """Claim the output, and render and commit every remaining shard."""
+    claim_output(job, {})
+    return [render_shard(job, shard) for shard in plan_job(job).remaining_shards()]
+
+
+def render_shard(job: RenderJob, shard: Shard, engine: Any = None) -> Receipt:
+    """The path of one shard: read its rows, paint them, write each batch, commit."""
+    rows = read_shard(job, shard)
+    painter = Painter(engine or ToyEngine(job.recipe), batch_size=3)
+    written = [write_batch(job, shard.id, "cpu", batch) for batch in painter.paint(rows.requests)]
+    return commit_shard(job, rows, *written)
+
+
+def manifest_of(job: RenderJob) -> list[dict[str, Any]]:
+    """Every row of the manifest, in the order of the shards."""
+    return _rows(job, "manifest")
+
+
+def rejected_of(job: RenderJob) -> list[dict[str, Any]]:
+    """Every rejected row, in the order of the shards."""
+    return _rows(job, "rejected")
+
+
+def bytes_of(folder: Path | str) -> dict[str, bytes]:
+    """Every file below a local folder by its relative path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def _rows(job: RenderJob, folder: str) -> list[dict[str, Any]]:
+    storage = Storage(job.output, job.storage)
+    return [row for name in storage.names(folder) for row in read_table(storage, f"{folder}/{name}").to_pylist()]

@@ -1,0 +1,47 @@
+"""The metrics a real Ray shows at a node's metrics port, and the dashboard that reads them."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import ray
+
+from tests.support.toy_job import make_job, plan_job, write_prompts
+from workflows.dispatch.loop import render_shards
+from workflows.dispatch.metrics import METRICS
+from workflows.dispatch.progress import Progress
+from workflows.output.claim import claim_output
+
+DASHBOARD = Path(__file__).parents[3] / "deploy/grafana/janus-batch.json"
+SUFFIXES = ("_total", "_bucket", "_sum", "_count")
+OF_TROUBLE = {"janus_batch_retries", "janus_batch_actors_lost"}  # a calm job has none to count
+WAIT_SECONDS = 90
+
+
+def test_the_dashboard_reads_every_metric_and_no_other() -> None:
+    dashboard = json.loads(DASHBOARD.read_text())
+    queries = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])
+    read = set(re.findall(r"ray_(janus_batch_\w+)", queries))
+
+    assert {re.sub(f"({'|'.join(SUFFIXES)})$", "", name) for name in read} == set(METRICS)
+
+
+@pytest.mark.slow
+def test_a_job_shows_its_metrics_at_the_nodes_port(tmp_path: Path, ray_cluster: None) -> None:
+    prompts = [f"prompt {n} toy:sleep=0.05" + " toy:nan" * (n == 3) for n in range(20)]
+    job = make_job(write_prompts(tmp_path / "prompts.parquet", {"prompt": prompts}), tmp_path / "out", name="metrics")
+    claim_output(job, {})
+    render_shards(job, plan_job(job), Progress(name=job.name))
+
+    port, found, deadline = ray.nodes()[0]["MetricsExportPort"], set(), time.monotonic() + WAIT_SECONDS
+    while not set(METRICS) - OF_TROUBLE <= found:
+        assert time.monotonic() < deadline, sorted(set(METRICS) - found)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            lines = [line for line in answer.read().decode().splitlines() if 'job_name="metrics"' in line]
+        found |= {re.sub(f"({'|'.join(SUFFIXES)})$", "", line.split("{")[0].removeprefix("ray_")) for line in lines}
+        time.sleep(0.5)

@@ -1,0 +1,245 @@
+"""The claim of an output: free, resumed, someone else's, damaged; and what of it is done."""
+
+from __future__ import annotations
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.servers.s3 import S3Server
+from tests.support.toy_job import bytes_of, make_job, recipe, render, write_prompts
+from workflows.job import Images, RenderJob, Workers
+from workflows.output.claim import (
+    OtherJobError,
+    check_claim,
+    claim_output,
+    committed_shards,
+    mark_success,
+    read_claim,
+    recipe_of,
+)
+from workflows.storage.store import Storage, StorageError
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> RenderJob:
+    return make_job(write_prompts(tmp_path / "prompts.parquet", {"prompt": ["a", "b"]}), tmp_path / "out")
+
+
+def changed(job: RenderJob, **changes: Any) -> RenderJob:
+    """The same job, with changes to its recipe or its other fields."""
+    fields = {name: changes.pop(name) for name in list(changes) if name in RenderJob.__slots__}
+    return make_job(fields.pop("prompts", job.prompts), job.output, recipe=recipe(**changes), **fields)
+
+
+def test_a_free_output_is_claimed_before_anything_else_is_there(job: RenderJob) -> None:
+    assert claim_output(job, {"prompts": "as the person wrote it"}) is False
+
+    claim = json.loads(Path(job.output, "job.json").read_text())
+    assert list(bytes_of(job.output)) == ["job.json"]
+    assert claim["job_file"] == {"prompts": "as the person wrote it"}
+    assert claim["recipe"] == job.recipe.to_dict()
+    assert {name: claim[name] for name in ("name", "prompts", "output", "shard_rows")} == {
+        "name": "toy",
+        "prompts": job.prompts,
+        "output": job.output,
+        "shard_rows": 4,
+    }
+
+
+def test_the_same_job_resumes_and_takes_the_mark_of_success_away_meanwhile(job: RenderJob) -> None:
+    claim_output(job, {})
+    first = Path(job.output, "job.json").read_bytes()
+    mark_success(job, 2, 0)
+
+    assert claim_output(job, {"written": "later"}) is True
+    assert bytes_of(job.output) == {"job.json": first}
+
+
+def test_of_many_drivers_that_claim_at_once_each_goes_on_with_one_claim(job: RenderJob) -> None:
+    start = threading.Barrier(8)
+
+    def claim(driver: int) -> bool:
+        start.wait()
+        return claim_output(job, {"driver": driver})
+
+    with ThreadPoolExecutor(8) as threads:
+        is_resumed = list(threads.map(claim, range(8)))
+
+    winner = json.loads(Path(job.output, "job.json").read_text())["job_file"]["driver"]
+    assert [driver for driver, resumed in enumerate(is_resumed) if not resumed] == [winner]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "another name"},
+        {"shard_rows": 1},
+        {"workers": Workers(min=2, max=9, batch_size=3, max_tries=7)},
+        {"storage": {"endpoint_url": "http://elsewhere"}},
+    ],
+)
+def test_what_decides_no_pixel_may_change_on_resume(job: RenderJob, changes: dict[str, Any]) -> None:
+    claim_output(job, {})
+
+    assert claim_output(changed(job, **changes), {}) is True
+
+
+@pytest.mark.parametrize(
+    ("changes", "refusal"),
+    [
+        ({"seed": 7}, "recipe.seed = 0, this job has 7"),
+        ({"cfg_weights": (5.0, 7.5)}, r"recipe.cfg_weights = \[5.0\], this job has \[5.0, 7.5\]"),
+        ({"temperature": 0.0}, "recipe.temperature = 1.0, this job has 0.0"),
+        ({"images_per_prompt": 4}, "recipe.images_per_prompt = 1, this job has 4"),
+        (
+            {"checkpoint": "deepseek-ai/Janus-Pro-1B"},
+            'recipe.checkpoint = "toy", this job has "deepseek-ai/Janus-Pro-1B"',
+        ),
+        ({"revision": "abc"}, 'recipe.revision = null, this job has "abc"'),
+        ({"weights_sha256": "00"}, 'recipe.weights_sha256 = "e3b0.*", this job has "00"'),
+        ({"dtype": "bfloat16"}, 'recipe.dtype = "float32", this job has "bfloat16"'),
+        ({"sampler": "toy-2"}, 'recipe.sampler = "toy-1", this job has "toy-2"'),
+        ({"cfg_interval": (0.0, 0.5)}, r"recipe.cfg_interval = null, this job has \[0.0, 0.5\]"),
+        ({"images": Images(format="webp")}, 'images.format = "png", this job has "webp"'),
+        ({"images": Images(layout="parquet")}, 'images.layout = "files", this job has "parquet"'),
+        ({"images": Images(keep_latents=True)}, "images.keep_latents = false, this job has true"),
+        ({"prompts": "/data/others"}, 'prompts = ".*/prompts.parquet", this job has "/data/others"'),
+    ],
+)
+def test_another_job_is_refused_with_the_field_and_both_values(
+    job: RenderJob, changes: dict[str, Any], refusal: str
+) -> None:
+    render(job)
+    before = bytes_of(job.output)
+
+    with pytest.raises(OtherJobError, match=rf"/out was begun with {refusal}; finish it with the old value or render"):
+        claim_output(changed(job, **changes), {})
+    with pytest.raises(OtherJobError, match=refusal):
+        check_claim(changed(job, **changes))
+    assert bytes_of(job.output) == before
+
+
+@pytest.mark.parametrize("section", ["recipe", "images"])
+def test_an_output_of_a_later_version_with_a_setting_of_its_own_is_refused(job: RenderJob, section: str) -> None:
+    claim_output(job, {})
+    path = Path(job.output, "job.json")
+    claim = json.loads(path.read_text())
+    claim[section]["sharpness"] = 3
+    path.write_text(json.dumps({**claim, "janus_batch": "9.1.0"}))
+
+    refusal = rf"begun with {section}.sharpness = 3, which version \S+ of .* does not know; .* begun with \(9.1.0\)"
+    with pytest.raises(OtherJobError, match=refusal):
+        claim_output(job, {})
+
+
+def test_a_look_at_a_claim_can_leave_fields_out_and_changes_nothing(job: RenderJob) -> None:
+    check_claim(job)  # an output that is not begun is anybody's
+    assert not Path(job.output).exists()
+    claim_output(job, {})
+
+    check_claim(changed(job, weights_sha256=""), ignore=("recipe.weights_sha256",))
+
+
+def test_a_folder_with_a_manifest_that_is_not_ours_is_left_alone(job: RenderJob) -> None:
+    write_prompts(Path(job.output, "manifest/part-0.parquet"), {"x": [1]})
+    before = bytes_of(job.output)
+
+    with pytest.raises(StorageError, match=r"/out holds a manifest and no job.json: it is no output of janus-batch"):
+        claim_output(job, {})
+    assert bytes_of(job.output) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        (b"", "Expecting value"),
+        (b'{"name": "toy", "pro', "Unterminated string"),
+        (b"\xff\xfe\xfd", "codec can't decode"),
+        (b"[1, 2]", "it has no name that can be read"),
+        (b'{"name": "toy"}', "it has no prompts that can be read"),
+        (b'{"name": "toy", "prompts": "p", "images": []}', "it has no images that can be read"),
+        (
+            b'{"name": "toy", "prompts": "p", "images": {}, "recipe": {}, "shard_rows": 4, "job_file": {}}',
+            "it has no images.layout that can be read",
+        ),
+    ],
+)
+def test_a_damaged_claim_is_refused_and_not_written_over(job: RenderJob, text: bytes, refusal: str) -> None:
+    Storage(job.output).write("job.json", text)
+
+    with pytest.raises(StorageError, match=rf"/out/job.json is damaged: .*{refusal}"):
+        claim_output(job, {})
+    with pytest.raises(StorageError, match=rf"/out/job.json is damaged: .*{refusal}"):
+        read_claim(Storage(job.output))
+    assert bytes_of(job.output) == {"job.json": text}
+
+
+@pytest.mark.parametrize(
+    ("changes", "refusal"),
+    [
+        ({"images_per_prompt": "2"}, r"damaged: recipe.images_per_prompt: .* got '2'"),
+        ({"cfg_weights": [1.0, "x"]}, r"damaged: recipe.cfg_weights.1: .* got 'x'"),
+        ({"family": None}, r"damaged: recipe.family: .* got None"),
+        ({"cfg_rescale": 0.7}, r"made by another version of janus-batch: .*'cfg_rescale'"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused(job: RenderJob, changes: dict[str, Any], refusal: str) -> None:
+    claim_output(job, {})
+    storage = Storage(job.output)
+    claim = read_claim(storage)
+    assert recipe_of(storage, claim) == job.recipe
+    with pytest.raises(StorageError, match=refusal):
+        recipe_of(storage, claim | {"recipe": claim["recipe"] | changes})
+
+
+def test_a_folder_without_a_claim_is_no_output(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"/nothing has no job.json: it is no output of janus-batch"):
+        read_claim(Storage(f"{tmp_path}/nothing"))
+
+
+@pytest.mark.parametrize("output", ["/proc/out", "{tmp_path}/prompts.parquet/out", "/dev/null/out"])
+def test_an_output_that_cannot_be_written_is_refused(job: RenderJob, tmp_path: Path, output: str) -> None:
+    output = output.format(tmp_path=tmp_path)
+
+    with pytest.raises(StorageError, match=rf"^{output} (is not there|cannot be used|may not be used)"):
+        claim_output(make_job(job.prompts, output), {})
+
+
+def test_an_output_in_a_bucket_that_is_not_there_is_refused(job: RenderJob, s3_server: S3Server) -> None:
+    with pytest.raises(StorageError, match=r"s3://no-such-bucket/out is not there"):
+        claim_output(make_job(job.prompts, "s3://no-such-bucket/out", storage=s3_server.storage_options), {})
+
+
+def test_an_output_that_these_credentials_may_not_write_is_refused(
+    job: RenderJob, s3_server: S3Server, s3_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not s3_server.checks_signatures:
+        pytest.skip(f"{s3_server.name} checks no signatures")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a stranger")
+    options = {**s3_server.storage_options, "config_kwargs": {"user_agent_extra": "stranger"}}  # a client of its own
+
+    with pytest.raises(StorageError, match=rf"{s3_folder}/out may not be used with the credentials given"):
+        claim_output(make_job(job.prompts, f"{s3_folder}/out", storage=options), {})
+
+
+def test_an_output_on_s3_is_claimed_and_resumed(job: RenderJob, s3_server: S3Server, s3_folder: str) -> None:
+    remote = make_job(job.prompts, f"{s3_folder}/out", storage=s3_server.storage_options)
+
+    assert claim_output(remote, {}) is False
+    assert claim_output(remote, {}) is True
+    assert Storage(remote.output, remote.storage).names("") == ["job.json"]
+
+
+def test_committed_shards_are_the_parts_of_the_manifest(job: RenderJob) -> None:
+    storage = Storage(job.output)
+    assert committed_shards(storage) == []
+
+    (receipt,) = render(job)
+    storage.write(f"manifest/{receipt.shard_id}x.parquet.1234abcd.draft", b"of a process that was killed")
+
+    assert committed_shards(storage) == [receipt.shard_id]

@@ -1,0 +1,261 @@
+"""The commit: images, rejected rows, manifest last; the first attempt wins; every request is answered once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from actors.batcher import Painter
+from actors.request import ImageRequest, Rejection, RenderedImage
+from actors.toy import ToyEngine
+from tests.support.servers.s3 import S3Server
+from tests.support.toy_job import (
+    bytes_of,
+    make_job,
+    manifest_of,
+    plan_job,
+    render,
+    render_shard,
+    rows_of,
+    write_prompts,
+)
+from workflows.job import Images, RenderJob
+from workflows.output.commit import commit_shard, write_batch
+from workflows.output.layouts import LAYOUTS
+from workflows.storage.store import Storage
+from workflows.verify.check import verify_output
+
+
+class OtherKindOfGpu(ToyEngine):
+    """The same pictures, but for a last bit: what another kind of GPU makes of the same request."""
+
+    def render(self, requests: Sequence[ImageRequest]) -> list[RenderedImage | Rejection]:
+        return [
+            dataclasses.replace(answer, pixels=answer.pixels ^ np.uint8(1))
+            if isinstance(answer, RenderedImage)
+            else answer
+            for answer in super().render(requests)
+        ]
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> RenderJob:
+    """Four rows, of which one cannot be made at all and one by no engine."""
+    columns = {
+        "prompt": ["a red square", None, "toy:nan", "a blue circle"],
+        "id": ["red", "none", "nan", "blue"],
+        "challenge": ["colour", "x", "y", "shape"],
+    }
+    return make_job(write_prompts(tmp_path / "prompts.parquet", columns), tmp_path / "out")
+
+
+def all_missing(job: RenderJob) -> list[str]:
+    findings = verify_output(Storage(job.output), plan_job(job), job.recipe)
+    return findings.faults + ["rows are missing"] * bool(findings.num_missing)
+
+
+# ---- order -----------------------------------------------------------------------------------------------------------
+
+
+def record_writes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of all files in the order they were put in place."""
+    names: list[str] = []
+    for method in ("write", "create"):
+        real = getattr(Storage, method)
+
+        def put(self: Storage, name: str, data: bytes, real=real) -> bool | None:
+            result = real(self, name, data)
+            names.append(name)
+            return result
+
+        monkeypatch.setattr(Storage, method, put)
+    return names
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_images_come_first_and_the_manifest_part_last(
+    job: RenderJob, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    names = record_writes(monkeypatch)
+
+    render(dataclasses.replace(job, images=Images(layout=layout)))
+
+    folders = [name.split("/")[0] for name in names]
+    num_images = 2 if layout == "files" else 1
+    assert folders == ["job.json", *["images"] * num_images, "rejected", "manifest"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_after_a_stop_at_any_write_the_same_job_makes_the_same_output(
+    job: RenderJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    job = dataclasses.replace(job, images=Images(layout=layout), shard_rows=2)
+    names = record_writes(monkeypatch)
+    render(dataclasses.replace(job, output=str(tmp_path / "whole")))
+    whole, num_writes = contents(tmp_path / "whole"), len(names)
+
+    for num_survived in range(1, num_writes):
+        output = tmp_path / f"stopped-{num_survived}"
+        stopped = dataclasses.replace(job, output=str(output))
+        with monkeypatch.context() as patch:
+            stop_after(patch, num_survived)
+            with pytest.raises(KeyboardInterrupt):
+                render(stopped)
+        render(stopped)
+
+        assert contents(output) == whole
+        assert all_missing(stopped) == []
+
+
+def stop_after(patch: pytest.MonkeyPatch, num_writes: int) -> None:
+    """End the run before it puts the next file in place."""
+    left = [num_writes]
+    for method in ("write", "create"):
+        real = getattr(Storage, method)
+
+        def put(self: Storage, name: str, data: bytes, real=real) -> bool | None:
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return real(self, name, data)
+
+        patch.setattr(Storage, method, put)
+
+
+def contents(output: Path) -> dict[str, object]:
+    """Every file of an output, its moment of making aside."""
+    files: dict[str, object] = {}
+    for name, data in bytes_of(output).items():
+        if name.startswith("manifest/"):
+            files[name] = pq.read_table(output / name).drop(["created_at"])
+        elif name != "job.json":
+            files[name] = data
+    return files
+
+
+# ---- the first attempt wins ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("engine", [ToyEngine, OtherKindOfGpu])
+def test_a_late_attempt_changes_nothing(job: RenderJob, layout: str, engine: type[ToyEngine]) -> None:
+    job = dataclasses.replace(job, images=Images(layout=layout))
+    (shard,) = plan_job(job).remaining_shards()
+    render(job)
+    before = bytes_of(job.output)
+
+    receipt = render_shard(job, shard, engine(job.recipe))
+
+    after = bytes_of(job.output)
+    assert not receipt.is_first
+    assert {name: after[name] for name in before} == before
+    assert all_missing(job) == []
+    if engine is ToyEngine or layout != "files":
+        assert after.keys() == before.keys()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_of_two_attempts_at_once_the_first_to_commit_has_its_images(job: RenderJob, layout: str) -> None:
+    """A zombie actor wrote its pictures before, and commits after, the attempt that took its place."""
+    job = dataclasses.replace(job, images=Images(layout=layout))
+    (shard,), (rows,) = plan_job(job).remaining_shards(), rows_of(job)
+    painted = Painter(OtherKindOfGpu(job.recipe)).paint(rows.requests)
+    zombie = [write_batch(job, shard.id, "other kind of GPU", batch) for batch in painted]
+
+    receipt = render_shard(job, shard)
+    late = commit_shard(job, rows, *zombie)
+
+    assert (receipt.is_first, late.is_first) == (True, False)
+    assert {row["device"] for row in manifest_of(job)} == {"cpu"}
+    assert all_missing(job) == []
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_attempt_that_looked_before_the_other_committed_changes_nothing_either(
+    job: RenderJob, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    job = dataclasses.replace(job, images=Images(layout=layout))
+    (shard,) = plan_job(job).remaining_shards()
+    render(job)
+    before = bytes_of(job.output)
+
+    monkeypatch.setattr(Storage, "exists", lambda self, name: False)
+    receipt = render_shard(job, shard, OtherKindOfGpu(job.recipe))
+    monkeypatch.undo()
+
+    after = bytes_of(job.output)
+    assert not receipt.is_first
+    assert {name: after[name] for name in before} == before
+    assert all_missing(job) == []
+
+
+@pytest.mark.parametrize("layout", ["webdataset", "parquet"])
+def test_a_pack_of_an_attempt_that_did_not_commit_is_left_beside(
+    job: RenderJob, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    job = dataclasses.replace(job, images=Images(layout=layout, keep_latents=True))
+    (shard,) = plan_job(job).remaining_shards()
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)  # the pack
+        with pytest.raises(KeyboardInterrupt):
+            render_shard(job, shard, OtherKindOfGpu(job.recipe))
+    (lost,) = bytes_of(job.output)
+
+    render_shard(job, shard)
+
+    findings = verify_output(Storage(job.output), plan_job(job), job.recipe)
+    assert findings.faults == []
+    assert findings.leftovers == [lost]
+
+
+def test_one_attempt_of_many_wins_on_s3(s3_server: S3Server, s3_folder: str, tmp_path: Path) -> None:
+    path = write_prompts(tmp_path / "prompts.parquet", {"prompt": ["a", "b"]})
+    job = make_job(path, f"{s3_folder}/out", storage=s3_server.storage_options)
+    (shard,) = plan_job(job).remaining_shards()
+
+    receipts = [render_shard(job, shard, engine(job.recipe)) for engine in (OtherKindOfGpu, ToyEngine)]
+
+    assert [receipt.is_first for receipt in receipts] == [True, False]
+    findings = verify_output(Storage(job.output, job.storage), plan_job(job), job.recipe)
+    assert findings.faults == []
+    assert len(findings.leftovers) == 2
+
+
+# ---- every request is answered once ----------------------------------------------------------------------------------
+
+
+def test_a_shard_with_too_few_answers_is_not_committed(job: RenderJob) -> None:
+    (rows,) = rows_of(job)
+    first, *_ = Painter(ToyEngine(job.recipe), batch_size=2).paint(rows.requests)
+
+    with pytest.raises(AssertionError, match=r"has 2 answers for 3 requests"):
+        commit_shard(job, rows, write_batch(job, rows.shard.id, "cpu", first))
+    assert Storage(job.output).names("manifest") == []
+
+
+def test_a_shard_with_an_answer_twice_is_not_committed(job: RenderJob) -> None:
+    (rows,) = rows_of(job)
+    batches = [write_batch(job, rows.shard.id, "cpu", b) for b in Painter(ToyEngine(job.recipe)).paint(rows.requests)]
+
+    with pytest.raises(AssertionError, match=r"answers for 3 requests"):
+        commit_shard(job, rows, *batches, *batches)
+
+
+def test_a_batch_says_what_it_wrote(job: RenderJob) -> None:
+    (rows,) = rows_of(job)
+    (batch,) = Painter(ToyEngine(job.recipe)).paint(rows.requests)
+
+    written = write_batch(job, rows.shard.id, "cpu", batch)
+
+    files = {name: data for name, data in bytes_of(job.output).items() if name.startswith("images/")}
+    assert written.num_bytes == sum(map(len, files.values()))
+    assert {row["image"] for row in written.rows} == set(files)
+    assert written.packed == {}
+    assert [(request.prompt_id, reason) for request, reason in written.rejected] == [
+        ("nan", "the model's numbers became NaN")
+    ]

@@ -1,0 +1,309 @@
+"""report.html: what it tells of an output, and that nothing a prompt says can become part of the page itself."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from tests.support import toy_job
+from workflows.job import Images, RenderJob
+from workflows.output.claim import mark_success
+from workflows.report.write import write_report
+from workflows.storage.store import Storage, StorageError
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</script><script>alert(2)</script>",
+    '"><img src=x onerror=alert(3)>',
+    'it\'s "quoted" & <b>bold</b> &lt;b&gt;',
+    "<!-- <script>",
+    "{{ 7 * 7 }} {% raw %}",
+    "قطة \u202eevil\u202c",
+    "🦊👩‍👩‍👧 日本",
+    "line\u2028separators\u2029here",
+]
+
+
+class Page(HTMLParser):
+    """A report taken apart as a browser does: its elements, its text, and the data of its script elements."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.scripts: dict[str, str] = {}
+        self.style = ""
+        self.texts: list[str] = []
+        self._raw: str | None = None
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attributes}))
+        self._raw = {"script": dict(attributes).get("id", "code"), "style": "style"}.get(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        self._raw = None
+
+    def handle_data(self, data: str) -> None:
+        if self._raw == "style":
+            self.style += data
+        elif self._raw:
+            self.scripts[self._raw] = self.scripts.get(self._raw, "") + data
+        else:
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+    @property
+    def data(self) -> dict:
+        return json.loads(self.scripts["data"])
+
+    @property
+    def images(self) -> dict:
+        return self.data["images"]
+
+    def attributes(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def thumbnails(self) -> Iterator[Image.Image | None]:
+        chunks = [self.scripts[f"thumbnails-{i}"] for i in range(sum(name[:6] == "thumbn" for name in self.scripts))]
+        for text in (text for chunk in chunks for text in json.loads(chunk)):
+            yield Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB") if text else None
+
+
+def report_of(job: RenderJob) -> Page:
+    storage = Storage(job.output, job.storage)
+    assert write_report(storage).place == f"{job.output}/report.html"
+    return Page(storage.read("report.html").decode())
+
+
+def rendered(folder: Path, prompts: list, *, columns: dict | None = None, **changes) -> RenderJob:
+    """A toy job that ran to its end."""
+    path = toy_job.write_prompts(
+        folder / "prompts.parquet", {"prompt": pa.array(prompts, pa.string()), **(columns or {})}
+    )
+    job = toy_job.make_job(path, folder / "out", **changes)
+    toy_job.render(job)
+    mark_success(job, 0, 0)
+    return job
+
+
+def test_a_finished_job_is_told_at_the_top(tmp_path: Path) -> None:
+    job = rendered(tmp_path, ["a", "b"], name="night <run>", recipe=toy_job.recipe(images_per_prompt=3))
+    text = report_of(job).text
+    for words in ("night <run>", "Finished", "toy family toy weights e3b0c44298", "Images 6", "Prompts 2", "Missing 0"):
+        assert words in text
+    for words in ("Guidance weight 5", "Temperature 1", "Seed 0", "Images per prompt 3", "float32", "64 × 64 png"):
+        assert words in text
+
+
+def test_an_unfinished_job_says_how_many_images_are_missing(tmp_path: Path) -> None:
+    path = toy_job.write_prompts(tmp_path / "prompts.parquet", {"prompt": ["a"] * 10})
+    job = toy_job.make_job(path, tmp_path / "out", recipe=toy_job.recipe(images_per_prompt=2))
+    toy_job.claim_output(job, {})
+    toy_job.render_shard(job, next(toy_job.plan_job(job).remaining_shards()))
+
+    text = report_of(job).text
+
+    assert "Not finished" in text
+    assert "Images 8" in text
+    assert "Missing 12" in text
+
+
+def test_an_output_without_a_single_image_has_a_report(tmp_path: Path) -> None:
+    path = toy_job.write_prompts(tmp_path / "prompts.parquet", {"prompt": ["a"] * 10})
+    job = toy_job.make_job(path, tmp_path / "out", recipe=toy_job.recipe(cfg_weights=(1.0, 5.0)))
+    toy_job.claim_output(job, {})
+    assert "There are no images yet." in report_of(job).text
+
+
+def test_prompts_that_are_gone_leave_the_pictures(tmp_path: Path) -> None:
+    job = rendered(tmp_path, ["a"])
+    Path(job.prompts).unlink()
+
+    page = report_of(job)
+    assert page.images["id"] == ["prompts-000000000_0"]
+    assert re.search(r"Finished .* Missing 0 .* its prompts can no longer be read: .*prompts.parquet", page.text)
+
+    (Path(job.output) / "_SUCCESS").unlink()
+    text = report_of(job).text
+    assert re.search(r"Not marked as finished .* Missing unknown .* cannot be read: .*prompts.parquet", text)
+
+
+def test_hostile_prompts_are_text_and_nothing_else(tmp_path: Path) -> None:
+    columns = {"negative_prompt": HOSTILE, "id": [f"<b>{i}" for i in range(len(HOSTILE))], "note": HOSTILE}
+    job = rendered(
+        tmp_path, HOSTILE, columns=columns, name="</title><script>", recipe=toy_job.recipe(cfg_weights=(1.0, 5.0))
+    )
+    plain = rendered(tmp_path / "plain", ["harmless"] * len(HOSTILE), recipe=toy_job.recipe(cfg_weights=(1.0, 5.0)))
+
+    page, expected = report_of(job), report_of(plain)
+
+    assert [prompt for _, prompt, _, _ in page.images["prompts"]] == HOSTILE
+    assert [negative for _, _, negative, _ in page.images["prompts"]] == HOSTILE
+    assert [carried for _, _, _, carried in page.images["prompts"]] == [f"note: {text}" for text in HOSTILE]
+    for prompt in HOSTILE[:3]:
+        assert prompt in page.text
+    assert page.text.count("</title><script>") == 2  # the title and the headline
+    assert [tag for tag, _ in page.elements if tag != "span"] == [tag for tag, _ in expected.elements if tag != "span"]
+    assert {name for _, attributes in page.elements for name in attributes} == {
+        name for _, attributes in expected.elements for name in attributes
+    }
+
+
+def test_what_html_cannot_hold_is_shown_as_a_replacement_character(tmp_path: Path) -> None:
+    job = rendered(tmp_path, ["a\0b\x07c", "d" * 1500])
+    page = report_of(job)
+    assert [prompt for _, prompt, _, _ in page.images["prompts"]] == ["a\ufffdb\ufffdc", "d" * 1000 + " …"]
+    assert "\0" not in (Path(job.output) / "report.html").read_text()
+
+
+def test_carried_text_that_is_not_utf8_spoils_nothing(tmp_path: Path) -> None:
+    broken = pa.array([b"caf\xe9", b"fine"]).view(pa.string())
+    page = report_of(rendered(tmp_path, ["a", "b"], columns={"note": broken}))
+    assert [carried for _, _, _, carried in page.images["prompts"]] == ["note: caf\ufffd", "note: fine"]
+
+
+def test_the_page_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    page = report_of(rendered(tmp_path, ["a", "b"]))
+    places = [a[name] for _, a in page.elements for name in ("src", "href", "action", "srcset", "data") if name in a]
+    assert places
+    assert all(re.match(r"data:image/webp;base64,|#|images/|job\.json$", place) for place in places)
+    assert "url(" not in page.style
+    assert "@import" not in page.style
+
+
+def test_the_security_policy_allows_this_script_and_this_style_only(tmp_path: Path) -> None:
+    page = report_of(rendered(tmp_path, ["a"]))
+    policy = next(a["content"] for a in page.attributes("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    for name, text in (("script-src", page.scripts["code"]), ("style-src", page.style)):
+        assert rules[name] == f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+    assert rules["default-src"] == "'none'"
+    assert not [name for _, attributes in page.elements for name in attributes if name == "style" or name[:2] == "on"]
+
+
+def test_a_thumbnail_is_its_picture(tmp_path: Path) -> None:
+    job = rendered(tmp_path, [f"prompt {i}" for i in range(5)], recipe=toy_job.recipe(images_per_prompt=2))
+    page = report_of(job)
+    pairs = list(zip(page.images["place"], page.thumbnails(), strict=True))
+    assert len(pairs) == 10
+    for place, thumbnail in pairs:
+        picture = np.asarray(Image.open(Path(job.output) / place)).astype(int)
+        assert np.abs(picture - np.asarray(thumbnail)).mean() < 4  # WebP loses a little
+
+
+def test_a_picture_links_to_its_file_whatever_its_id(tmp_path: Path) -> None:
+    ids = ["plain", "a b", "50%25", "#1?x=2&y", "javascript:alert(1)", "“quoted”'\""]
+    job = rendered(tmp_path, ["a"] * len(ids), columns={"id": ids})
+    page = report_of(job)
+    links = [a["href"] for a in page.attributes("a") if a.get("class") == "picture"]
+    assert links == page.images["link"]
+    assert [(Path(job.output) / unquote(link)).is_file() for link in links] == [True] * len(ids)
+    assert not [link for link in links if set(link) & set("?#:\"'")]
+
+
+@pytest.mark.parametrize("layout", ["webdataset", "parquet"])
+def test_pictures_inside_packs_are_shown_without_a_link(tmp_path: Path, layout: str) -> None:
+    page = report_of(rendered(tmp_path, ["a", "b"], images=Images(layout=layout)))
+    assert page.images["link"] == [None, None]
+    assert [thumbnail.size for thumbnail in page.thumbnails()] == [(64, 64)] * 2
+
+
+def test_a_sweep_is_a_grid_of_prompts_and_weights(tmp_path: Path) -> None:
+    weights = (10.0, 1.0, 5.0)
+    job = rendered(
+        tmp_path,
+        ["one", "two", "own weight"],
+        columns={"cfg_weight": [None, None, 7.0]},
+        recipe=toy_job.recipe(cfg_weights=weights, images_per_prompt=2),
+    )
+
+    page = report_of(job)
+
+    cells = [i for i, (tag, a) in enumerate(page.elements) if tag == "td" and "data-weight" in a]
+    numbers = [int(page.elements[i + 1][1]["data-number"]) for i in cells]
+    assert [page.elements[i][1]["data-weight"] for i in cells] == ["weight 1", "weight 5", "weight 10"] * 2
+    assert [page.images["cfg"][number] for number in numbers] == [1, 5, 10] * 2
+    assert [page.images["index"][number] for number in numbers] == [0] * 6
+    prompts = [page.images["prompts"][page.images["prompt"][number]][1] for number in numbers]
+    assert prompts == ["one"] * 3 + ["two"] * 3
+    assert page.data["weights"] == ["1", "5", "7", "10"]
+    assert [page.data["weights"][column] for column in page.data["sweep"]] == ["1", "5", "10"]
+
+
+def test_a_rejected_image_leaves_a_hole_in_the_grid(tmp_path: Path) -> None:
+    job = rendered(tmp_path, ["fine", "toy:nan"], recipe=toy_job.recipe(cfg_weights=(1.0, 5.0)))
+    page = report_of(job)
+    assert page.images["cfg"] == [1, 5]
+    assert "2 the model's numbers became NaN Row Id Prompt Images 1 prompts-000000001 toy:nan 2" in page.text
+
+
+def test_rejected_rows_stand_under_the_rule_they_broke(tmp_path: Path) -> None:
+    prompts = ["", "x" * 2001, "y" * 3000, None, "fine", " "]
+    text = report_of(rendered(tmp_path, prompts, recipe=toy_job.recipe(images_per_prompt=2))).text
+    assert "Rejected 10" in text
+    assert "4 prompt of … characters is longer than the toy engine's … Row Id Prompt Reason Images" in text
+    assert "4 prompt is empty Row Id Prompt Images" in text
+    assert "2 prompt is null Row Id Prompt Images 3 prompts-000000003 none 2" in text
+
+
+def test_a_shard_without_a_single_image_is_told_of(tmp_path: Path) -> None:
+    page = report_of(rendered(tmp_path, ["", "", "fine"], shard_rows=2))
+    assert "Images 1 Prompts 1 Rejected 2 Missing 0" in page.text
+
+
+def test_a_missing_or_broken_picture_is_counted_and_shown_as_missing(tmp_path: Path) -> None:
+    job = rendered(tmp_path, ["a", "b", "c"])
+    gone, broken, _ = [Path(job.output) / row["image"] for row in toy_job.manifest_of(job)]
+    gone.unlink()
+    broken.write_bytes(broken.read_bytes()[:100])
+
+    page = report_of(job)
+
+    assert "2 of the pictures could not be read" in page.text
+    assert [thumbnail is None for thumbnail in page.thumbnails()] == [True, True, False]
+
+
+def test_a_lost_pack_is_no_reason_for_no_report(tmp_path: Path) -> None:
+    job = rendered(tmp_path, ["a", "b"], images=Images(layout="webdataset"))
+    shutil.rmtree(Path(job.output) / "images")
+    assert "2 of the pictures could not be read" in report_of(job).text
+
+
+def test_a_second_report_replaces_the_first(tmp_path: Path) -> None:
+    job = rendered(tmp_path, ["a"])
+    (Path(job.output) / "report.html").write_text("old")
+    assert "Images 1" in report_of(job).text
+
+
+def test_a_seed_of_64_bits_keeps_every_digit(tmp_path: Path) -> None:
+    job = rendered(tmp_path, ["a", "b", "c"])
+    assert report_of(job).images["seed"] == [str(row["seed"]) for row in toy_job.manifest_of(job)]
+
+
+def test_a_report_is_written_to_an_object_store(tmp_path: Path, s3_folder: str, s3_server) -> None:
+    path = toy_job.write_prompts(tmp_path / "prompts.parquet", {"prompt": ["a", "b"]})
+    job = toy_job.make_job(path, s3_folder, storage=s3_server.storage_options)
+    toy_job.render(job)
+    page = report_of(job)
+    assert [thumbnail.size for thumbnail in page.thumbnails()] == [(64, 64)] * 2
+
+
+def test_a_folder_that_is_no_output_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"has no job.json: it is no output of janus-batch"):
+        write_report(Storage(str(tmp_path)))

@@ -1,0 +1,253 @@
+"""The lease on an output: one run of many holds it, and a holder that is gone does not keep it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.support.command import ROOT
+from tests.support.servers.faulty_proxy import FaultyProxy
+from tests.support.servers.process import dies_with_parent
+from tests.support.servers.s3 import S3Server
+from workflows.storage import lease
+from workflows.storage.lease import Holder, OutputInUseError, OutputRemovedError, hold_output
+from workflows.storage.store import Storage
+
+HOLD = """
+import sys, time
+from workflows.storage import lease
+from workflows.storage.lease import hold_output
+from workflows.storage.store import Storage
+lease.RENEW_SECONDS = 3
+with hold_output(Storage(sys.argv[1]), "the other"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.2)
+    monkeypatch.setattr(lease, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "EXPIRE_SECONDS", 1.5)
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage(str(tmp_path / "out"))
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the output, and renews it too seldom for the impatience of these tests."""
+    command = [*dies_with_parent(), sys.executable, "-c", HOLD, str(tmp_path / "out")]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def lease_files(storage: Storage) -> list[str]:
+    return [name for name in storage.names("") if name.startswith("_lease")]
+
+
+def of_another_machine(**changes: str) -> bytes:
+    """A lease of which this machine cannot know whether its holder lives."""
+    return lease._bytes(Holder(job="nightly", host="gpu-7", pid=41, machine="another boot", **changes))
+
+
+def test_an_output_is_held_for_as_long_as_the_block_runs(storage: Storage) -> None:
+    with hold_output(storage, "mine") as was_waited:
+        assert not was_waited
+        assert lease_files(storage) == ["_lease.000001.json"]
+    assert lease_files(storage) == []
+
+
+@pytest.mark.parametrize("place", ["local", "s3"])
+def test_of_many_runs_that_begin_at_once_one_holds_the_output(
+    place: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url, options = str(tmp_path / "out"), {}
+    if place == "s3":
+        url, options = request.getfixturevalue("s3_folder"), request.getfixturevalue("s3_server").storage_options
+    num_holding, most, barrier, lock = 0, [], threading.Barrier(8), threading.Lock()
+
+    def hold(number: int) -> str:
+        nonlocal num_holding
+        barrier.wait()
+        try:
+            with hold_output(Storage(url, options), f"run {number}"):
+                with lock:
+                    num_holding += 1
+                    most.append(num_holding)
+                time.sleep(0.5)
+                with lock:
+                    num_holding -= 1
+                return "held"
+        except OutputInUseError:
+            return "refused"
+
+    with ThreadPoolExecutor(8) as runs:
+        answers = list(runs.map(hold, range(8)))
+    assert max(most) == 1
+    assert "held" in answers
+
+
+def test_a_second_run_is_told_who_holds_the_output_and_since_when(storage: Storage) -> None:
+    with (
+        hold_output(storage, "nightly"),
+        pytest.raises(
+            OutputInUseError, match=rf"out is being rendered by nightly on \S+ \(process {os.getpid()}\) since 20\d\d-"
+        ),
+        hold_output(storage, "second"),
+    ):
+        pass
+
+
+def test_a_run_that_waits_begins_when_the_holder_ends(storage: Storage) -> None:
+    order, lines = [], []
+
+    def second() -> None:
+        with hold_output(storage, "second", when_held="wait", say=lines.append) as was_waited:
+            order.append(f"second, waited {was_waited}")
+
+    with hold_output(storage, "first"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(1)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second, waited True"]
+    assert len(lines) == 1
+    assert "is being rendered by first" in lines[0]
+
+
+def test_a_lease_that_is_ignored_is_neither_read_nor_written(storage: Storage) -> None:
+    with hold_output(storage, "first"), hold_output(storage, "second", when_held="ignore"):
+        assert lease_files(storage) == ["_lease.000001.json"]
+
+
+def test_the_lease_of_a_process_of_this_machine_that_was_killed_is_free_at_once(
+    storage: Storage, other: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "EXPIRE_SECONDS", 1e9)
+    other.kill()
+    other.wait()
+    assert lease_files(storage) == ["_lease.000001.json"]
+
+    with hold_output(storage, "mine"):
+        assert lease_files(storage) == ["_lease.000002.json"]
+
+
+@pytest.mark.parametrize("year", [1999, 2099])
+def test_whatever_its_clock_says_the_lease_of_another_machine_is_free_once_it_stops_changing(
+    year: int, storage: Storage
+) -> None:
+    stamp = f"{year}-01-01T00:00:00+00:00"
+    storage.write("_lease.000001.json", of_another_machine(since=stamp, renewed=stamp))
+
+    with hold_output(storage, "mine"):
+        assert lease_files(storage) == ["_lease.000002.json"]
+
+
+@pytest.mark.parametrize("year", [1999, 2099])
+def test_whatever_its_clock_says_a_holder_on_another_machine_that_renews_keeps_the_output(
+    year: int, storage: Storage
+) -> None:
+    stop = threading.Event()
+
+    def renew() -> None:
+        second = 0
+        while not stop.wait(0.2):
+            second += 1
+            storage.write("_lease.000001.json", of_another_machine(renewed=f"{year}-01-01T00:00:{second:02d}+00:00"))
+
+    storage.write("_lease.000001.json", of_another_machine())
+    thread = threading.Thread(target=renew)
+    thread.start()
+    try:
+        with pytest.raises(OutputInUseError, match=r"nightly on gpu-7 \(process 41\)"), hold_output(storage, "mine"):
+            pass
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN], ids=["heeded", "ignored"])
+def test_a_run_that_lost_its_lease_while_it_stood_still_ends(storage: Storage, ctrl_c: object) -> None:
+    """Also where Ctrl-C is ignored, as it is behind nohup."""
+
+    def lose_it() -> None:
+        with hold_output(storage, "mine"):
+            storage.write("_lease.000002.json", of_another_machine())
+            time.sleep(60)
+
+    before = signal.signal(signal.SIGINT, ctrl_c)
+    try:
+        with pytest.raises(OutputInUseError, match=r"taken over by nightly on gpu-7 .* shown no life for too long"):
+            lose_it()
+        assert signal.getsignal(signal.SIGINT) is ctrl_c
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert lease_files(storage) == ["_lease.000002.json"]
+
+
+@pytest.mark.parametrize("next_run", [None, of_another_machine()], ids=["nobody", "another run"])
+def test_a_run_whose_output_is_removed_ends(storage: Storage, next_run: bytes | None) -> None:
+    """Else it would go on committing into a folder that may be another job's by then."""
+
+    def lose_it() -> None:
+        with hold_output(storage, "mine"):
+            storage.remove("_lease.000001.json")
+            if next_run:
+                storage.create("_lease.000001.json", next_run)
+            time.sleep(60)
+
+    if next_run:
+        with pytest.raises(OutputInUseError, match=r"taken over by nightly on gpu-7 .*: the folder had been emptied"):
+            lose_it()
+        assert storage.read("_lease.000001.json") == next_run
+    else:
+        with pytest.raises(OutputRemovedError, match=r"files of \S+/out were removed while it was rendered"):
+            lose_it()
+        assert lease_files(storage) == []
+
+
+def test_a_holder_that_was_stopped_and_goes_on_learns_that_it_lost(
+    storage: Storage, other: subprocess.Popen[str]
+) -> None:
+    other.send_signal(signal.SIGSTOP)
+    with hold_output(storage, "mine"):
+        other.send_signal(signal.SIGCONT)
+        assert other.wait(timeout=60) == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_store_that_refuses_for_a_while_costs_a_renewal_and_no_more(s3_server: S3Server, s3_folder: str) -> None:
+    with FaultyProxy(s3_server.port).running() as proxy:
+        storage = Storage(f"{s3_folder}/out", {"endpoint_url": proxy.endpoint_url})
+        with hold_output(storage, "mine"):
+            proxy.choose = lambda method, path: "AccessDenied"
+            time.sleep(1)
+            proxy.choose = lambda method, path: None
+            refused = storage.read("_lease.000001.json")
+            time.sleep(1)
+            assert storage.read("_lease.000001.json") != refused
+        assert lease_files(storage) == []
+
+
+def test_a_lease_that_cannot_be_read_is_free_once_it_stops_changing(storage: Storage) -> None:
+    storage.write("_lease.000001.json", b"not JSON")
+
+    with hold_output(storage, "mine"):
+        assert lease_files(storage) == ["_lease.000002.json"]

@@ -1,0 +1,261 @@
+"""Storage: whole files or none, one winner of many creators, and errors that a person can read."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import botocore.exceptions
+import pytest
+import s3fs
+
+from tests.support.servers.s3 import S3Server
+from tests.support.toy_job import bytes_of
+from workflows.storage import store as storage_module
+from workflows.storage.store import Storage, StorageError, StorageFailure, is_transient, storage_errors
+
+NUM_RACERS = 8
+
+
+@pytest.fixture(params=["local", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    """An empty folder, once on the local disk and once on S3."""
+    if request.param == "local":
+        return Storage(f"{tmp_path}/out")
+    server: S3Server = request.getfixturevalue("s3_server")
+    return Storage(request.getfixturevalue("s3_folder"), server.storage_options)
+
+
+def test_what_is_written_is_read(storage: Storage) -> None:
+    storage.write("images/shard/a.png", b"first")
+    storage.write("images/shard/a.png", b"second")
+
+    assert storage.read("images/shard/a.png") == b"second"
+    assert storage.exists("images/shard/a.png")
+    assert not storage.exists("images/shard/b.png")
+
+
+def test_the_second_creator_loses_and_the_first_content_stands(storage: Storage) -> None:
+    assert storage.create("manifest/shard.parquet", b"first")
+    assert not storage.create("manifest/shard.parquet", b"second")
+    assert storage.read("manifest/shard.parquet") == b"first"
+
+
+def test_creating_the_same_bytes_again_is_a_success(storage: Storage) -> None:
+    """As for a PUT that succeeded, whose answer was lost, and that the client library sent again."""
+    assert storage.create("job.json", b"the same")
+    assert storage.create("job.json", b"the same")
+
+
+def test_of_many_racing_creators_one_wins_and_its_content_stands(storage: Storage) -> None:
+    for round_ in range(3):
+        start = threading.Barrier(NUM_RACERS)
+
+        def race(racer: int, name: str = f"mark-{round_}", start: threading.Barrier = start) -> bool:
+            start.wait()
+            return storage.create(name, b"racer %d" % racer)
+
+        with ThreadPoolExecutor(NUM_RACERS) as threads:
+            won = list(threads.map(race, range(NUM_RACERS)))
+
+        assert won.count(True) == 1
+        assert storage.read(f"mark-{round_}") == b"racer %d" % won.index(True)
+
+
+def test_a_file_put_beside_another_leaves_it_as_it_was(storage: Storage) -> None:
+    assert storage.put_beside("images/s/a.png", b"first") == "images/s/a.png"
+    assert storage.put_beside("images/s/a.png", b"first") == "images/s/a.png"
+    other = storage.put_beside("images/s/a.png", b"second")
+
+    assert other == "images/s/a.16367aac.png"  # printf second | sha256sum
+    assert storage.put_beside("images/s/a.png", b"second") == other
+    assert storage.read("images/s/a.png") == b"first"
+    assert storage.read(other) == b"second"
+    assert storage.names("images/s") == ["a.16367aac.png", "a.png"]
+
+
+def test_what_is_too_large_for_one_put_is_kept_apart_by_its_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage_module, "MAX_CREATE_BYTES", 5)
+    storage = Storage(str(tmp_path))
+
+    names = [storage.put_beside("images/s.tar", data) for data in (b"first.", b"second")]
+
+    assert bytes_of(tmp_path) == dict(zip(names, (b"first.", b"second"), strict=True))
+
+
+def test_names_are_those_of_the_files_right_below_a_folder(storage: Storage) -> None:
+    for name in ("manifest/b.parquet", "manifest/a.parquet", "manifest/sub/c.parquet", "job.json"):
+        storage.write(name, b"")
+
+    assert storage.names("manifest") == ["a.parquet", "b.parquet"]
+    assert storage.names("") == ["job.json"]
+    assert storage.names("nothing") == []
+
+
+def test_another_look_sees_what_another_process_has_written_since(storage: Storage) -> None:
+    other = Storage(storage.url, {**storage.options, "use_listings_cache": True} if storage.options else {})
+    storage.write("manifest/a.parquet", b"")
+    assert storage.names("manifest") == ["a.parquet"]  # and the client keeps the listing
+
+    other.write("manifest/b.parquet", b"")
+    assert storage.exists("manifest/b.parquet")
+    assert storage.names("manifest") == ["a.parquet", "b.parquet"]
+
+    other.write("manifest/c.parquet", b"")
+    assert storage.walk("manifest") == {f"manifest/{name}.parquet": 0 for name in "abc"}
+    other.write("manifest/d.parquet", b"")
+    assert storage.names("manifest") == [f"{name}.parquet" for name in "abcd"]
+
+
+def test_a_walk_finds_files_at_any_depth_with_their_sizes(storage: Storage) -> None:
+    storage.write("images/s1/a.png", b"12345")
+    storage.write("images/s2.tar", b"123")
+
+    assert storage.walk("images") == {"images/s1/a.png": 5, "images/s2.tar": 3}
+    assert storage.walk("nothing") == {}
+
+
+def test_removing_a_file_that_is_not_there_is_no_fault(storage: Storage) -> None:
+    storage.write("_SUCCESS", b"")
+    storage.remove("_SUCCESS")
+    storage.remove("_SUCCESS")
+
+    assert not storage.exists("_SUCCESS")
+
+
+@pytest.mark.parametrize(
+    "name", ["ünï 🦊_0.png", "a b+c&d=e_0.png", "100%25_0.png", "~x_0.png", "[a]_0.png", "*_0.png"]
+)
+def test_odd_names_are_names(storage: Storage, name: str) -> None:
+    storage.write(f"images/s/{name}", b"picture")
+
+    assert storage.read(f"images/s/{name}") == b"picture"
+    assert storage.names("images/s") == [name]
+    assert not storage.create(f"images/s/{name}", b"other")
+
+
+def test_an_empty_file_is_created_once(storage: Storage) -> None:
+    assert storage.create("mark", b"")
+    assert not storage.create("mark", b"content")
+    assert storage.read("mark") == b""
+
+
+# ---- the local disk --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("put", [Storage.write, Storage.create])
+def test_a_failed_write_leaves_neither_a_draft_nor_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, put) -> None:
+    storage = Storage(str(tmp_path))
+    storage.write("a/old", b"old")
+
+    def full_disk(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(StorageFailure, match=rf"{tmp_path} is full, a/new could not be written: .*No space left"):
+        put(storage, "a/new", b"new")
+    with pytest.raises(StorageFailure, match=r"a/old could not be written: .*No space left"):
+        put(storage, "a/old", b"new")
+
+    assert bytes_of(tmp_path) == {"a/old": b"old"}
+
+
+def test_a_lost_race_leaves_no_draft(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    storage.create("a", b"first")
+    storage.create("a", b"second")
+
+    assert bytes_of(tmp_path) == {"a": b"first"}
+
+
+def test_a_reader_never_sees_a_part_of_a_file(tmp_path: Path) -> None:
+    storage, contents = Storage(str(tmp_path)), [bytes([n]) * 200_000 for n in (1, 2)]
+    storage.write("a", contents[0])
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            for content in contents:
+                storage.write("a", content)
+
+    with ThreadPoolExecutor(1) as threads:
+        writing = threads.submit(write)
+        seen = {storage.read("a") for _ in range(300)}
+        stop.set()
+        writing.result()
+
+    assert seen <= set(contents)
+
+
+# ---- S3 --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_large_file_is_created_in_one_put(
+    s3_server: S3Server, s3_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """s3fs splits what is larger than 100 MiB (here 10), and some stores ignore the condition on a split upload."""
+    in_small_parts = functools.partialmethod(s3fs.S3FileSystem._pipe_file, chunksize=5 * 2**20)
+    monkeypatch.setattr(s3fs.S3FileSystem, "_pipe_file", in_small_parts)
+    storage = Storage(s3_folder, {**s3_server.storage_options, "default_fill_cache": False})  # a client of its own
+    size = 11 * 2**20
+
+    assert storage.create("images/s.tar", b"1" * size)
+    assert not storage.create("images/s.tar", b"2" * size)
+    assert storage.read("images/s.tar") == b"1" * size
+
+
+def test_another_object_stores_create_has_one_winner_too() -> None:
+    """fsspec's own memory store stands for stores beside S3."""
+    storage = Storage("memory://bucket/out")
+
+    assert storage.create("a", b"first")
+    assert not storage.create("a", b"second")
+    assert storage.read("a") == b"first"
+    storage.fs.rm("/bucket", recursive=True)
+
+
+# ---- errors ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "x"), "s3://b/o is not there: .*No such file"),
+        (FileNotFoundError("None"), "s3://b/o is not there$"),
+        (PermissionError("Forbidden"), "s3://b/o may not be used with the credentials given: Forbidden"),
+        (OSError(28, "No space left on device"), "s3://b/o cannot be used: .*No space left on device"),
+        (ImportError("Install gcsfs"), "s3://b/o cannot be used: Install gcsfs"),
+        (botocore.exceptions.NoCredentialsError(), "s3://b/o cannot be reached: Unable to locate credentials"),
+    ],
+)
+def test_what_a_library_raises_becomes_one_sentence(error: Exception, sentence: str) -> None:
+    with pytest.raises(StorageError, match=sentence), storage_errors("s3://b/o"):
+        raise error
+
+
+def test_a_bug_stays_a_bug() -> None:
+    with pytest.raises(KeyError), storage_errors("s3://b/o"):
+        raise KeyError("bug")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (TimeoutError(), True),
+        (ConnectionResetError(), True),
+        (OSError(5, "We encountered an internal error"), True),
+        (botocore.exceptions.EndpointConnectionError(endpoint_url="x"), True),
+        (FileNotFoundError(), False),
+        (PermissionError(), False),
+        (NotADirectoryError(), False),
+        (StorageError("wrong bucket"), False),
+        (ValueError("bug"), False),
+    ],
+)
+def test_only_what_may_pass_is_worth_another_try(error: Exception, expected: bool) -> None:
+    assert is_transient(error) is expected

@@ -1,0 +1,137 @@
+"""Replay: an image made again from its manifest row alone is the stored file, byte for byte, or it is reported."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from actors.toy import ToyEngine
+from tests.support.servers.s3 import S3Server
+from tests.support.toy_job import make_job, manifest_of, recipe, render, write_prompts
+from workflows.job import Images, RenderJob
+from workflows.output.layouts import LAYOUTS
+from workflows.storage.store import Storage
+from workflows.verify.replay import replay_images
+
+PROMPTS = {
+    "prompt": ["a", "🦊 \0 قطة", "c", "d", "e", "f"],
+    "id": ["a", "b.2", "c#3", "d", "e", "f"],
+    "negative_prompt": [None, "blurry", None, None, None, None],
+    "cfg_weight": [None, None, 3.0, None, None, None],
+    "temperature": [0.0, None, None, None, None, None],
+    "seed": [None, 7, None, None, None, None],
+}
+SWEEP = recipe(images_per_prompt=2, cfg_weights=(1.0, 5.0), cfg_interval=(0.25, 0.75))
+
+
+def rendered(tmp_path: Path, output: str = "", **changes) -> RenderJob:
+    path = write_prompts(tmp_path / "prompts.parquet", PROMPTS)
+    job = make_job(path, output or tmp_path / "out", **{"recipe": SWEEP, **changes})
+    render(job)
+    return job
+
+
+def replay(job: RenderJob, num_images: int = 100, seed: int = 0):
+    return list(replay_images(Storage(job.output, job.storage), num_images, seed))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("image_format", ["png", "webp", "jpeg"])
+def test_every_image_comes_out_as_the_same_bytes(tmp_path: Path, layout: str, image_format: str) -> None:
+    job = rendered(tmp_path, images=Images(layout=layout, format=image_format))
+
+    replays = replay(job)
+
+    assert [r.difference for r in replays] == [""] * 22
+    assert all(r.same_bytes for r in replays)
+    assert {r.image for r in replays} == {row["image"] for row in manifest_of(job)}
+
+
+def test_images_on_s3_come_out_as_the_same_bytes(tmp_path: Path, s3_server: S3Server, s3_folder: str) -> None:
+    job = rendered(tmp_path, f"{s3_folder}/out", storage=s3_server.storage_options)
+
+    assert [r.same_bytes for r in replay(job, 5)] == [True] * 5
+
+
+def test_as_many_images_are_picked_as_asked_for_and_the_seed_says_which(tmp_path: Path) -> None:
+    job = rendered(tmp_path)
+
+    first, again, other = (replay(job, 5, seed) for seed in (1, 1, 2))
+
+    assert len({r.image_id for r in first}) == 5
+    assert first == again
+    assert {r.image_id for r in first} != {r.image_id for r in other}
+
+
+def test_a_stored_image_that_was_changed_is_reported(tmp_path: Path) -> None:
+    job = rendered(tmp_path)
+    row, storage = manifest_of(job)[3], Storage(job.output)
+    storage.write(row["image"], storage.read(row["image"])[:-20])
+
+    different = [r for r in replay(job) if not r.same_bytes]
+
+    assert [(r.image, r.difference) for r in different] == [(row["image"], "other bytes, the same codes")]
+
+
+def test_a_stored_image_that_is_gone_is_reported(tmp_path: Path) -> None:
+    job = rendered(tmp_path)
+    row = manifest_of(job)[3]
+    Storage(job.output).remove(row["image"])
+
+    assert [(r.image, r.difference) for r in replay(job) if not r.same_bytes] == [(row["image"], "its file is missing")]
+
+
+@pytest.mark.parametrize(
+    ("column", "lie"),
+    [("prompt", "b"), ("seed", 2), ("cfg_weight", 2.0), ("temperature", 2.0), ("negative_prompt", "no")],
+)
+def test_a_manifest_row_that_does_not_tell_the_truth_is_reported(tmp_path: Path, column: str, lie: object) -> None:
+    job = rendered(tmp_path)
+    part = min(Path(job.output, "manifest").iterdir())
+    table = pq.read_table(part)
+    rows = table.to_pylist()
+    rows[0][column] = lie
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), part)
+
+    different = [r for r in replay(job) if not r.same_bytes]
+
+    assert [r.difference for r in different] == ["other bytes"]
+
+
+def test_an_engine_that_paints_otherwise_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = rendered(tmp_path)
+    real = ToyEngine._render_one
+    monkeypatch.setattr(
+        ToyEngine,
+        "_render_one",
+        lambda self, request: dataclasses.replace(real(self, request), pixels=real(self, request).pixels // 2),
+    )
+
+    assert {r.difference for r in replay(job)} == {"other bytes, the same codes"}
+
+
+def test_an_image_that_cannot_be_made_any_more_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = rendered(tmp_path)
+    monkeypatch.setattr(ToyEngine, "refusal", functools.partialmethod(lambda self, request: "too long"))
+
+    assert {r.difference for r in replay(job)} == {"it cannot be rendered now: too long"}
+
+
+def test_images_of_one_id_in_two_shards_are_told_apart(tmp_path: Path) -> None:
+    columns = {"prompt": ["a", "b", "c", "d", "e"], "id": ["x", "y", "z", "w", "x"]}
+    job = make_job(write_prompts(tmp_path / "prompts.parquet", columns), tmp_path / "out")
+    render(job)
+
+    assert [r.same_bytes for r in replay(job)] == [True] * 5
+
+
+def test_an_output_without_images_has_nothing_to_replay(tmp_path: Path) -> None:
+    job = make_job(write_prompts(tmp_path / "prompts.parquet", {"prompt": [None]}), tmp_path / "out")
+    render(job)
+
+    assert replay(job) == []

@@ -1,0 +1,121 @@
+"""Numbers for Ray's dashboard and Prometheus, `ray_janus_batch_*` at every node's metrics port. For people on the
+driver's side there is `progress`; nothing here decides anything.
+
+Each process of a job (driver, actors, writers) reports what happens in it, tagged with the job's name.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections import Counter as Counts
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from ray.util.metrics import Counter, Gauge, Histogram, Metric
+
+from workflows.dispatch.progress import Progress
+
+Kind = TypeVar("Kind", bound=Metric)
+
+TAGS = ("job_name",)
+REPORT_SECONDS = 5.0
+SECONDS = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160]
+SHARES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99]
+
+# Name: kind, what it says, boundaries of a histogram.
+METRICS: dict[str, tuple[type[Metric], str, list[float]]] = {
+    "janus_batch_images": (Counter, "Images written to storage.", []),
+    "janus_batch_image_bytes": (Counter, "Bytes of the images written to storage.", []),
+    "janus_batch_rejected": (Counter, "Images that cannot be made.", []),
+    "janus_batch_shards": (Counter, "Shards committed.", []),
+    "janus_batch_retries": (Counter, "Shards that are tried again after a passing fault.", []),
+    "janus_batch_actors_lost": (Counter, "Actors that were lost and replaced.", []),
+    "janus_batch_batch_seconds": (Histogram, "Seconds to render one batch.", SECONDS),
+    "janus_batch_batch_fill": (Histogram, "Images of a batch as a share of the batch size.", SHARES),
+    "janus_batch_queue_depth": (Gauge, "Images that wait in an actor for a batch.", []),
+    "janus_batch_write_seconds": (Histogram, "Seconds to encode and write one batch.", SECONDS),
+    "janus_batch_commit_seconds": (Histogram, "Seconds to commit a shard whose images are written.", SECONDS),
+    "janus_batch_actors": (Gauge, "Actors with a loaded model.", []),
+    "janus_batch_images_left": (Gauge, "Images that are still to be made.", []),
+}
+
+
+def count(name: str, job: str, number: float) -> None:
+    """Add to a counter."""
+    _metric(name, Counter).inc(number, {"job_name": job})
+
+
+def observe(name: str, job: str, value: float) -> None:
+    """One more value of a histogram."""
+    _metric(name, Histogram).observe(value, {"job_name": job})
+
+
+def show(name: str, job: str, value: float) -> None:
+    """The value of a gauge from now on."""
+    _metric(name, Gauge).set(value, {"job_name": job})
+
+
+class ProgressMetrics:
+    """Reports a driver's progress while the block runs."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._stop = progress, threading.Event()
+        self._reported: Counts[str] = Counts()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(REPORT_SECONDS):
+            self._report()
+        self._report()
+
+    def _report(self) -> None:
+        job = self._progress.name
+        for name, number in self._counts().items():
+            if number > self._reported[name]:  # it falls where an attempt failed, and a counter may not
+                count(name, job, number - self._reported[name])
+                self._reported[name] = number
+        show("janus_batch_actors", job, self._progress.num_painters)
+        show("janus_batch_images_left", job, max(0, self._progress.num_images_total - self._progress.num_done))
+
+    def _counts(self) -> dict[str, int]:
+        progress = self._progress
+        return {
+            "janus_batch_images": progress.num_images,
+            "janus_batch_image_bytes": progress.num_bytes,
+            "janus_batch_rejected": progress.num_rejected,
+            "janus_batch_shards": progress.num_shards,
+            "janus_batch_retries": progress.num_retries,
+            "janus_batch_actors_lost": progress.num_painters_lost,
+        }
+
+
+@contextmanager
+def timed(name: str, job: str) -> Iterator[None]:
+    """The seconds that the block takes go to a histogram; a block that fails does not count."""
+    start = time.monotonic()
+    yield
+    observe(name, job, time.monotonic() - start)
+
+
+def _metric(name: str, kind: type[Kind]) -> Kind:
+    metric = _registered(name)
+    assert isinstance(metric, kind), f"{name} is no {kind.__name__}"
+    return metric
+
+
+@functools.cache
+def _registered(name: str) -> Metric:
+    """One object a process: Ray registers each when it is made."""
+    kind, description, boundaries = METRICS[name]
+    options = {"boundaries": boundaries} if kind is Histogram else {}
+    return kind(name, description=description, tag_keys=TAGS, **options)

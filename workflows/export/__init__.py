@@ -1,0 +1,1 @@
+"""An output as a dataset or as the folder a benchmark reads."""

@@ -1,0 +1,236 @@
+"""Pictures and manifest of a shard into storage: images first, then the rejected rows, the manifest part last.
+
+A shard is committed when its manifest part exists. The part is created, never overwritten, and so are the images and
+the rejected rows, which the part names: the first attempt to commit wins and a late one changes nothing, even where it
+came to other bytes or rejected other images on another kind of GPU.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from actors.request import ImageRequest, Rejection, RenderedImage
+from workflows.job import RenderJob
+from workflows.output.encode import EXTENSIONS, encode_image
+from workflows.output.layouts import location, npy_bytes, parquet_bytes, write_pack
+from workflows.output.manifest import REJECTED_KEY, manifest_name
+from workflows.output.picture_statistics import STATISTICS_FIELDS, picture_statistics
+from workflows.plan import Shard
+from workflows.rows import RejectedRow, ShardRows
+from workflows.storage.store import Storage
+
+NUM_WRITERS = 8  # images of one batch that are encoded and uploaded at the same time
+
+MANIFEST_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("prompt_id", pa.string(), nullable=False),
+        pa.field("image_index", pa.int32(), nullable=False),
+        pa.field("prompt", pa.string(), nullable=False),
+        pa.field("negative_prompt", pa.string()),
+        pa.field("seed", pa.uint64(), nullable=False),
+        pa.field("cfg_weight", pa.float64(), nullable=False),
+        pa.field("cfg_interval", pa.list_(pa.float64())),
+        pa.field("temperature", pa.float64()),
+        pa.field("num_inference_steps", pa.int32()),
+        pa.field("solver", pa.string()),
+        pa.field("match_reference_demo", pa.bool_()),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("model_revision", pa.string()),
+        pa.field("weights_sha256", pa.string(), nullable=False),
+        pa.field("vae", pa.string()),
+        pa.field("vae_revision", pa.string()),
+        pa.field("vae_sha256", pa.string()),
+        pa.field("family", pa.string(), nullable=False),
+        pa.field("prompt_format", pa.string()),
+        pa.field("dtype", pa.string(), nullable=False),
+        pa.field("sampler", pa.string(), nullable=False),
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("image_sha256", pa.string(), nullable=False),
+        *STATISTICS_FIELDS,
+        pa.field("codes", pa.list_(pa.int32())),
+        pa.field("latents", pa.string()),
+        pa.field("device", pa.string(), nullable=False),
+        pa.field("created_at", pa.timestamp("us", tz="UTC"), nullable=False),
+    ]
+)
+
+REJECTED_SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("prompt_id", pa.string(), nullable=False),
+        pa.field("image_id", pa.string()),
+        pa.field("num_images", pa.int32(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("prompt", pa.string()),
+        pa.field("source", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WrittenBatch:
+    """The manifest rows of images whose files are in place, their bytes where the layout packs them later, and the
+    requests that turned out to be unrenderable."""
+
+    rows: list[dict[str, Any]]
+    packed: dict[str, bytes]
+    rejected: list[tuple[ImageRequest, str]]
+    num_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Receipt:
+    """What one commit attempt came to; `is_first` is False where another attempt has committed the shard.
+
+    A retry that made no image commits nothing: what was rejected before stands.
+    """
+
+    shard_id: str
+    num_images: int
+    num_rejected: int
+    is_first: bool
+
+
+def write_batch(
+    job: RenderJob, shard_id: str, device: str, batch: Sequence[tuple[ImageRequest, RenderedImage | Rejection]]
+) -> WrittenBatch:
+    """Encode a batch of answers and put the image files in place (layout files) or return their bytes (packed)."""
+    storage = Storage(job.output, job.storage)
+    painted = [(request, answer) for request, answer in batch if isinstance(answer, RenderedImage)]
+    with ThreadPoolExecutor(NUM_WRITERS) as writers:
+        written = list(writers.map(lambda pair: _write_image(job, storage, shard_id, device, *pair), painted))
+    return WrittenBatch(
+        rows=[row for row, _, _ in written],
+        packed={name: data for _, files, _ in written for name, data in files.items()},
+        rejected=[(request, answer.reason) for request, answer in batch if isinstance(answer, Rejection)],
+        num_bytes=sum(num_bytes for _, _, num_bytes in written),
+    )
+
+
+def commit_shard(job: RenderJob, rows: ShardRows, *written: WrittenBatch) -> Receipt:
+    """Write the shard's pack (webdataset, parquet), its rejected rows, and last its manifest part."""
+    storage, shard = Storage(job.output, job.storage), rows.shard
+    packed = {name: data for batch in written for name, data in batch.packed.items()}
+    manifest = _manifest_table(rows, [row for batch in written for row in batch.rows])
+    rejected = rows.rejected + [_rejected_image(rows, *pair) for batch in written for pair in batch.rejected]
+    expected = len(rows.requests)
+    found = manifest.num_rows + sum(len(batch.rejected) for batch in written)
+    if found != expected:
+        raise AssertionError(f"shard {shard.id} has {found} answers for {expected} requests")
+    if (shard.retry and not manifest.num_rows) or storage.exists(manifest_name(shard.id)):
+        return _receipt(shard, manifest, rejected, is_first=False)
+    manifest = write_pack(storage, job.images.layout, shard.id, packed, manifest)
+    rejected_name = ""
+    if rejected:
+        rejected_name = storage.put_beside(f"rejected/{shard.id}.parquet", _rejected_bytes(shard, rejected))
+    manifest = manifest.replace_schema_metadata({REJECTED_KEY: rejected_name})
+    is_first = storage.create(manifest_name(shard.id), parquet_bytes(manifest))
+    return _receipt(shard, manifest, rejected, is_first=is_first)
+
+
+def _write_image(
+    job: RenderJob, storage: Storage, shard_id: str, device: str, request: ImageRequest, image: RenderedImage
+) -> tuple[dict[str, Any], dict[str, bytes], int]:
+    """One image's manifest row, after its file is in place; the files where the layout packs them; their size."""
+    data = encode_image(image.pixels, job.images.format, request, job.recipe)
+    files = {location(job.images.layout, shard_id, request.image_id, EXTENSIONS[job.images.format]): data}
+    if job.images.keep_latents and image.latents is not None:
+        files[location(job.images.layout, shard_id, request.image_id, "npy")] = npy_bytes(image.latents)
+    is_packed, places = job.images.layout != "files", list(files)
+    if not is_packed:
+        places = [storage.put_beside(file_name, file_data) for file_name, file_data in files.items()]
+    row = _manifest_row(job, device, request, image, places, data)
+    return row, files if is_packed else {}, sum(len(file) for file in files.values())
+
+
+def _manifest_row(
+    job: RenderJob, device: str, request: ImageRequest, image: RenderedImage, places: list[str], data: bytes
+) -> dict[str, Any]:
+    recipe = job.recipe
+    return {
+        "image_id": request.image_id,
+        "prompt_id": request.prompt_id,
+        "image_index": request.image_index,
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "seed": request.seed,
+        "cfg_weight": request.cfg_weight,
+        "cfg_interval": recipe.cfg_interval,
+        "temperature": request.temperature,
+        "num_inference_steps": request.num_inference_steps,
+        "solver": recipe.solver,
+        "match_reference_demo": recipe.match_reference_demo,
+        "model": recipe.checkpoint,
+        "model_revision": recipe.revision,
+        "weights_sha256": recipe.weights_sha256,
+        "vae": recipe.vae,
+        "vae_revision": recipe.vae_revision,
+        "vae_sha256": recipe.vae_sha256,
+        "family": recipe.family,
+        "prompt_format": recipe.prompt_format,
+        "dtype": recipe.dtype,
+        "sampler": recipe.sampler,
+        "image": places[0],
+        "width": image.pixels.shape[1],
+        "height": image.pixels.shape[0],
+        "image_sha256": hashlib.sha256(data).hexdigest(),
+        **picture_statistics(image.pixels),
+        "codes": image.codes,
+        "latents": places[1] if len(places) > 1 else None,
+        "device": device,
+        "created_at": datetime.now(UTC),
+    }
+
+
+def _manifest_table(rows: ShardRows, image_rows: list[dict[str, Any]]) -> pa.Table:
+    """The manifest part: rows in the order of the requests, then the columns carried from the prompt file."""
+    by_id = {row["image_id"]: row for row in image_rows}
+    ordered = [by_id[request.image_id] for request in rows.requests if request.image_id in by_id]
+    table = pa.Table.from_pylist(ordered, schema=MANIFEST_SCHEMA)
+    source_rows = pa.array([rows.row_of[row["prompt_id"]] for row in ordered], pa.int64())
+    carried = rows.carried.take(source_rows)
+    for name in carried.column_names:
+        # A carried column that has the name of one of ours keeps its values under another name.
+        taken, free_name = {*table.column_names, *carried.column_names}, name
+        while free_name in MANIFEST_SCHEMA.names or (free_name != name and free_name in taken):
+            free_name = f"source_{free_name}"
+        table = table.append_column(free_name, carried[name])
+    return table
+
+
+def _rejected_image(rows: ShardRows, request: ImageRequest, reason: str) -> RejectedRow:
+    return RejectedRow(
+        row=rows.shard.start + rows.row_of[request.prompt_id],
+        prompt_id=request.prompt_id,
+        image_id=request.image_id,
+        num_images=1,
+        reason=reason,
+        prompt=request.prompt,
+    )
+
+
+def _rejected_bytes(shard: Shard, rejected: Iterable[RejectedRow]) -> bytes:
+    rows = [
+        {name: getattr(row, name) for name in REJECTED_SCHEMA.names if name != "source"} | {"source": shard.file.url}
+        for row in rejected
+    ]
+    return parquet_bytes(pa.Table.from_pylist(rows, schema=REJECTED_SCHEMA))
+
+
+def _receipt(shard: Shard, manifest: pa.Table, rejected: Sequence[RejectedRow], *, is_first: bool) -> Receipt:
+    return Receipt(
+        shard_id=shard.id,
+        num_images=manifest.num_rows,
+        num_rejected=sum(row.num_images for row in rejected),
+        is_first=is_first,
+    )

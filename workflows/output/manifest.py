@@ -1,0 +1,76 @@
+"""The parts of an output's manifest: a shard's own and those of its retries, and which rejected rows count.
+
+Each part's metadata names the file of rejected rows that was written with it. Attempts that lost may have left others,
+and a retry leaves that of the part before it: only the file that a shard's last part names says what is rejected.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from workflows.plan import part_of_file, split_part_id
+from workflows.storage.damage import damage_errors
+from workflows.storage.store import Storage
+
+NUM_READERS = 16
+REJECTED_KEY = b"janus_batch.rejected"  # in a part's metadata: a name relative to OUTPUT, empty for none
+
+
+def rejected_files(storage: Storage, parts: Iterable[str]) -> dict[str, str]:
+    """The file of rejected rows that counts, by shard id, of the shards that have one."""
+    listed = {f"rejected/{name}" for name in storage.names("rejected")}
+    beside = {split_part_id(part)[0] for part in map(part_of_file, listed) if part}
+    last = {shard_id: part for shard_id, part in last_parts(parts).items() if shard_id in beside}
+    with ThreadPoolExecutor(NUM_READERS) as readers:
+        named = readers.map(lambda part: rejected_file(storage, part), last.values())
+        return {shard_id: name for shard_id, name in zip(last, named, strict=True) if name in listed}
+
+
+def rejected_file(storage: Storage, part: str) -> str | None:
+    """The name of the rejected rows that were committed with a part, None if there are none."""
+    metadata = read_footer(storage, manifest_name(part)).metadata or {}
+    return metadata.get(REJECTED_KEY, b"").decode() or None
+
+
+def last_parts(parts: Iterable[str]) -> dict[str, str]:
+    """Each shard's last part, by shard id."""
+    last: dict[str, str] = {}
+    for part in sorted(parts, key=lambda part: split_part_id(part)[1]):
+        last[split_part_id(part)[0]] = part
+    return last
+
+
+def parts_of_shards(parts: Iterable[str]) -> list[list[str]]:
+    """The parts of each shard, its own first and its retries in their order."""
+    of_shard: dict[str, list[str]] = defaultdict(list)
+    for part in sorted(parts, key=split_part_id):
+        of_shard[split_part_id(part)[0]].append(part)
+    return list(of_shard.values())
+
+
+def manifest_name(part: str) -> str:
+    return f"manifest/{part}.parquet"
+
+
+def read_footer(storage: Storage, name: str) -> pq.FileMetaData:
+    with part_errors(storage, name), storage.fs.open(storage.path(name), "rb") as file:
+        return pq.read_metadata(file)
+
+
+def read_table(storage: Storage, name: str, columns: list[str] | None = None) -> pa.Table:
+    """A part, or rejected rows. Raises FileNotFoundError or DamagedFileError; each page that is read is checked."""
+    data = storage.read(name)
+    with part_errors(storage, name):
+        return pq.read_table(pa.BufferReader(data), columns=columns, page_checksum_verification=True)
+
+
+def part_errors(storage: Storage, name: str) -> AbstractContextManager[None]:
+    """Raise DamagedFileError for a part, or rejected rows, that cannot be read, and say what there is to do."""
+    remedy = f"; `janus-batch verify {storage.url} --repair` takes such shards back, for the next run to render again"
+    return damage_errors(f"{storage.url}/{name}", remedy)

@@ -1,0 +1,51 @@
+"""What an output holds, from storage alone: images, rejected rows and what is left of the prompts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from workflows.output.claim import committed_shards
+from workflows.output.manifest import NUM_READERS, manifest_name, read_footer, read_table, rejected_files
+from workflows.plan import split_part_id
+from workflows.storage.store import Storage, storage_errors
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tally:
+    """Committed shards and images, and the images that were rejected with how often each reason was given."""
+
+    num_shards: int
+    num_images: int
+    num_rejected: int
+    reasons: Counter[str]
+
+
+def tally_output(output: str, storage_options: dict[str, Any]) -> Tally:
+    """Count from the footers of the manifest parts and the (few) rejected files of committed shards."""
+    with storage_errors(output):
+        storage = Storage(output, storage_options)
+        parts = committed_shards(storage)
+        rejected_names = rejected_files(storage, parts).values()
+        with ThreadPoolExecutor(NUM_READERS) as readers:
+            counts = readers.map(lambda part: count_rows(storage, manifest_name(part)), parts)
+            num_images = sum(counts)
+            reasons: Counter[str] = Counter()
+            for counted in readers.map(lambda name: _count_reasons(storage, name), rejected_names):
+                reasons.update(counted)
+    num_shards = len({split_part_id(part)[0] for part in parts})
+    return Tally(num_shards=num_shards, num_images=num_images, num_rejected=reasons.total(), reasons=reasons)
+
+
+def _count_reasons(storage: Storage, name: str) -> Counter[str]:
+    """Images by the reason they were rejected for."""
+    reasons: Counter[str] = Counter()
+    for row in read_table(storage, name, ["reason", "num_images"]).to_pylist():
+        reasons[row["reason"]] += row["num_images"]
+    return reasons
+
+
+def count_rows(storage: Storage, name: str) -> int:
+    return int(read_footer(storage, name).num_rows)

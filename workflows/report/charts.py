@@ -1,0 +1,104 @@
+"""The charts of a report as SVG path data: histograms of the statistics by guidance weight, the pace over time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from workflows.report.quality_rules import BLANK_CONTRAST, HIGH_CLIPPED_FRACTION, HIGH_SATURATION
+from workflows.report.survey import STATISTICS, Survey, WeightFacts
+from workflows.report.throughput import Pace
+
+HISTOGRAM_WIDTH, HISTOGRAM_HEIGHT = 128, 36
+PACE_WIDTH, PACE_HEIGHT = 720, 110
+MIN_BARS = 6  # fewer say nothing about how the pace changed
+STATISTIC_NAMES = {
+    "mean_saturation": "Saturation",
+    "contrast": "Contrast",
+    "clipped_fraction": "Clipped fraction",
+    "entropy": "Entropy (bits)",
+}
+THRESHOLDS = {
+    "mean_saturation": HIGH_SATURATION,
+    "contrast": BLANK_CONTRAST,
+    "clipped_fraction": HIGH_CLIPPED_FRACTION,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Histogram:
+    """A statistic at one weight: its bars, the x of the rule's threshold, the mean of the statistic."""
+
+    path: str
+    threshold_x: float | None
+    mean: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PaceChart:
+    """Images a second over the rendering time; `pauses` are the x and the length in seconds of each."""
+
+    path: str
+    highest: float
+    bar_seconds: int
+    start: datetime
+    stop: datetime
+    pauses: list[tuple[float, float]]
+
+
+def histograms(survey: Survey) -> dict[float | None, dict[str, Histogram]]:
+    """By weight and statistic. The bars of one statistic share their scale, so that weights can be compared."""
+    weights = {weight: facts for weight, facts in survey.weights.items() if facts.num_images}
+    highest = {
+        name: max((facts.histograms[name].max() / facts.num_images for facts in weights.values()), default=1.0)
+        for name in STATISTICS
+    }
+    return {
+        weight: {name: _histogram(name, facts, highest[name]) for name in STATISTICS}
+        for weight, facts in weights.items()
+    }
+
+
+def pace_chart(pace: Pace) -> PaceChart | None:
+    """None where the job was too short to show a change."""
+    bars = pace.bars()
+    if len(bars) < MIN_BARS:
+        return None
+    rates = [bar.images_per_second for bar in bars]
+    step = PACE_WIDTH / len(bars)
+    return PaceChart(
+        path=bars_path(rates, width=PACE_WIDTH, height=PACE_HEIGHT, highest=max(rates), gap=min(1.0, step / 4)),
+        highest=max(rates),
+        bar_seconds=bars[0].seconds,
+        start=pace.runs()[0].started_at,
+        stop=pace.runs()[-1].stopped_at,
+        pauses=[(index * step, bar.after_pause) for index, bar in enumerate(bars) if bar.after_pause],
+    )
+
+
+def bars_path(values: Sequence[float], *, width: float, height: float, highest: float, gap: float) -> str:
+    """Bars side by side on the bottom line of a `width` x `height` box; a bar of the value `highest` fills it.
+
+    Every value above 0 is at least one unit high: a rare picture must not look like none.
+    """
+    step, parts = width / max(len(values), 1), []
+    for index, value in enumerate(values):
+        if value > 0:
+            bar = max(height * value / highest, 1.0)
+            parts.append(f"M{_short(index * step)} {_short(height)}v-{_short(bar)}h{_short(step - gap)}v{_short(bar)}z")
+    return "".join(parts)
+
+
+def _histogram(name: str, facts: WeightFacts, highest: float) -> Histogram:
+    shares = (facts.histograms[name] / facts.num_images).tolist()
+    threshold = THRESHOLDS.get(name)
+    return Histogram(
+        path=bars_path(shares, width=HISTOGRAM_WIDTH, height=HISTOGRAM_HEIGHT, highest=highest, gap=0.5),
+        threshold_x=None if threshold is None else HISTOGRAM_WIDTH * threshold / STATISTICS[name],
+        mean=facts.sums[name] / facts.num_images,
+    )
+
+
+def _short(number: float) -> str:
+    return f"{number:.2f}".rstrip("0").rstrip(".")

@@ -1,0 +1,79 @@
+"""The rejected rows of an output by kind of reason, with examples of each; memory does not grow with their number."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from workflows.output.manifest import NUM_READERS, read_table, rejected_files
+from workflows.storage.store import Storage
+
+MAX_KINDS = 200
+MAX_EXAMPLES = 100  # of each kind
+OTHER_REASONS = "other reasons"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RejectedExample:
+    """A prompt row that lost `num_images` images for one reason."""
+
+    row: int
+    prompt_id: str
+    prompt: str | None
+    reason: str
+    num_images: int
+
+
+@dataclass(kw_only=True, slots=True)
+class Rejections:
+    """Images lost by kind of reason (a reason without its numbers and quoted values), and examples of each kind."""
+
+    num_images: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[RejectedExample]] = field(default_factory=dict)
+
+    def add(self, example: RejectedExample) -> None:
+        kind = kind_of(example.reason)
+        if kind not in self.examples and len(self.examples) >= MAX_KINDS:
+            kind = OTHER_REASONS
+        self.num_images[kind] += example.num_images
+        examples = self.examples.setdefault(kind, [])
+        if len(examples) < MAX_EXAMPLES:
+            examples.append(example)
+
+
+def collect_rejections(storage: Storage, shard_ids: Iterable[str]) -> Rejections:
+    """Read what is rejected of committed shards now; `shard_ids` are the ids of all parts of the manifest."""
+    rejections, names = Rejections(), list(rejected_files(storage, shard_ids).values())
+    with ThreadPoolExecutor(NUM_READERS) as readers:
+        for start in range(0, len(names), NUM_READERS):
+            for rows in readers.map(lambda name: _read(storage, name), names[start : start + NUM_READERS]):
+                for example in _by_prompt(rows):
+                    rejections.add(example)
+    return rejections
+
+
+def kind_of(reason: str) -> str:
+    """The reason with every quoted value and number as `…`: what two prompts rejected by one rule have in common."""
+    unquoted = re.sub(r"(?<!\w)(['\"]).*\1(?!\w)", "…", reason)
+    return re.sub(r"(?<!\w)-?\d[\d.,]*(?!\w)", "…", unquoted)
+
+
+def _read(storage: Storage, name: str) -> list[dict[str, Any]]:
+    columns = ["row", "prompt_id", "prompt", "reason", "num_images"]
+    rows: list[dict[str, Any]] = read_table(storage, name, columns).to_pylist()
+    return rows
+
+
+def _by_prompt(rows: list[dict[str, Any]]) -> list[RejectedExample]:
+    """One entry per prompt row and reason, where each of its images was rejected by itself."""
+    first: dict[tuple[int, str], dict[str, Any]] = {}
+    num_images: Counter[tuple[int, str]] = Counter()
+    for row in rows:
+        key = (row["row"], row["reason"])
+        first.setdefault(key, row)
+        num_images[key] += row["num_images"]
+    return [RejectedExample(**{**row, "num_images": num_images[key]}) for key, row in first.items()]

@@ -1,0 +1,1 @@
+"""Storage behind fsspec: files, errors, retries, and the lease on an output."""

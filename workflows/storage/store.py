@@ -1,0 +1,291 @@
+"""The one seam to storage: a folder on a local disk or behind any fsspec URL, with a conditional create.
+
+What the files mean is not known here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import random
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import fsspec
+from fsspec.asyn import AsyncFileSystem
+from fsspec.implementations.local import LocalFileSystem
+
+from actors.errors import InputError, JobFailure
+
+# Keys of fsspec options that would put a secret into a job file, and from there into job.json.
+SECRET_OPTIONS = frozenset({"key", "secret", "token", "password", "sas_token", "account_key", "connection_string"})
+
+# For the first contact with an S3 store: a wrong address is worth seconds, an outage in mid-job is waited for.
+FIRST_CONTACT = {"connect_timeout": 5, "read_timeout": 10, "retries": {"mode": "standard", "total_max_attempts": 2}}
+
+# For every later call: the library's own tries are short, because `workflows.storage.retry` waits longer.
+EACH_CALL = {"connect_timeout": 10, "read_timeout": 60, "retries": {"mode": "standard", "total_max_attempts": 3}}
+
+# Stores take 5 GiB in one PUT, and ignore a condition on a PUT in parts.
+MAX_CREATE_BYTES = 4 * 2**30
+NUM_HASH_DIGITS = 8  # of a file that stands beside another one's name
+NUM_CONFLICTS = 5  # in a row, of creators at the same moment, before the caller hears of it
+
+# Of the job file's storage options, the one that is ours and not fsspec's: `false` for a store that cannot create.
+CONDITIONAL_CREATE = "conditional_create"
+
+# Errors of storage that trying again does not mend.
+LASTING_ERRORS = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL_STORE = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull"}
+
+
+class StorageError(InputError):
+    """A folder that cannot be read or written as it was named: wrong address, credentials, permissions or path."""
+
+
+class StorageFailure(JobFailure):
+    """Storage that worked and does no more in a way that waiting does not mend: a full disk, credentials that ended."""
+
+
+class Storage:
+    """A folder and what may be done with the files below it. `name`s are relative, with `/` between parts.
+
+    `can_create` says whether of two creators of one file the store refuses the second. Where it is told not to
+    (storage option `conditional_create: false`), `create` looks first and then writes, and `put_beside` keeps other
+    bytes apart by a hash in every name: a late attempt may then replace an earlier one's mark, but breaks nothing.
+    """
+
+    def __init__(self, url: str, options: dict[str, Any] | None = None, *, is_first_contact: bool = False) -> None:
+        self.url = url.rstrip("/")
+        self.options = dict(options or {})
+        self.can_create = self.options.get(CONDITIONAL_CREATE, True) is not False
+        self.fs, self.root = open_url(self.url, self.options, is_first_contact=is_first_contact)
+        self.is_local = isinstance(self.fs, LocalFileSystem)
+
+    def path(self, name: str) -> str:
+        return f"{self.root}/{name}" if name else self.root
+
+    def read(self, name: str) -> bytes:
+        """The whole file. Raises FileNotFoundError."""
+        data: bytes = self.fs.cat_file(self.path(name))
+        return data
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put a whole file in place, over what is there; a reader sees the old bytes or the new, never a part."""
+        with self._room_for(name):
+            if not self.is_local:
+                self.fs.pipe_file(self.path(name), data)
+                return
+            with self._local_draft(name, data) as draft:
+                os.replace(draft, self.path(name))
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Put a whole file in place only if there is none; of many callers one wins. True if the file is now `data`.
+
+        S3 is asked with `If-None-Match: *` in a single PUT. A PUT whose answer got lost and was sent again is
+        refused by its own first try; so on a refusal the bytes that are there decide.
+        """
+        if not self.can_create:
+            if not self.exists(name):
+                self.write(name, data)
+            return self.read(name) == data
+        with self._room_for(name):
+            return self._create(name, data)
+
+    def _create(self, name: str, data: bytes) -> bool:
+        for is_last in [False] * (NUM_CONFLICTS - 1) + [True]:
+            try:
+                if self.is_local:
+                    with self._local_draft(name, data) as draft:
+                        os.link(draft, self.path(name))
+                else:
+                    self.fs.pipe_file(self.path(name), data, mode="create", **self._single_put(data))
+                return True
+            except OSError as error:
+                if _says_exists(error):
+                    return self.read(name) == data
+                # S3's 409: another creator is at it, neither has won yet, ask again.
+                if is_last or _code_of(error) != "ConditionalRequestConflict":
+                    raise
+                time.sleep(random.random() / 2)
+        raise AssertionError("the last try returns or raises")
+
+    def put_beside(self, name: str, data: bytes) -> str:
+        """Put a whole file in place without touching one that is there; returns the name that holds `data` now.
+
+        A file with other bytes is left alone and `data` goes beside it, with a part of its hash in the name.
+        """
+        if self.can_create and len(data) <= MAX_CREATE_BYTES and self.create(name, data):
+            return name
+        stem, _, extension = name.rpartition(".")
+        name = f"{stem}.{hashlib.sha256(data).hexdigest()[:NUM_HASH_DIGITS]}.{extension}"
+        self.write(name, data)
+        return name
+
+    def keeps_the_first(self) -> bool:
+        """Whether this store refuses to create what is there, found out with a file of its own that is gone again.
+
+        The file systems of fsspec that only look before they write do not: in between, another may write too.
+        """
+        is_async = isinstance(self.fs, AsyncFileSystem)  # these have `_pipe_file`, and make one of it
+        if not self.is_local and not is_async and type(self.fs).pipe_file is fsspec.AbstractFileSystem.pipe_file:
+            return False
+        name = f"_probe-{uuid.uuid4().hex}"
+        try:
+            return self._create(name, b"first") and not self._create(name, b"second")
+        except OSError as error:
+            is_without_links = self.is_local and error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
+            if not is_without_links and _code_of(error) != "NotImplemented":
+                raise
+            return False
+        finally:
+            self.remove(name)
+
+    def exists(self, name: str) -> bool:
+        self.fs.invalidate_cache()
+        return bool(self.fs.exists(self.path(name)))
+
+    def names(self, folder: str) -> list[str]:
+        """The names of the files right below `folder`, sorted; none where there is no such folder."""
+        self.fs.invalidate_cache()
+        try:
+            entries = self.fs.ls(self.path(folder), detail=True)
+        except FileNotFoundError:
+            return []
+        return sorted(entry["name"].rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file")
+
+    def walk(self, folder: str) -> dict[str, int]:
+        """Every file below `folder` at any depth, as names relative to this storage, with its size in bytes."""
+        self.fs.invalidate_cache()
+        found = self.fs.find(self.path(folder), detail=True)
+        return {path[len(self.root) :].lstrip("/"): info["size"] for path, info in found.items()}
+
+    def remove(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.rm_file(self.path(name))
+
+    def age(self, name: str) -> float:
+        """Seconds since a file was put in place, by this machine's clock. Raises FileNotFoundError."""
+        modified: datetime = self.fs.modified(self.path(name))
+        return time.time() - modified.timestamp()
+
+    @contextlib.contextmanager
+    def _room_for(self, name: str) -> Iterator[None]:
+        """Raise StorageFailure where there is no room left: waiting makes none, and people should hear of it."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in FULL_DISK and _code_of(error) not in FULL_STORE:
+                raise
+            raise StorageFailure(f"{self.url} is full, {name} could not be written: {error}") from error
+
+    def _single_put(self, data: bytes) -> dict[str, int]:
+        """Options that keep s3fs from splitting the data: stores may ignore the condition on a multipart upload."""
+        return {"chunksize": len(data) + 1} if "s3" in self.fs.protocol else {}
+
+    @contextlib.contextmanager
+    def _local_draft(self, name: str, data: bytes) -> Iterator[str]:
+        """A finished, synced file beside the one that is meant, gone again afterwards."""
+        path = self.path(name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        draft = f"{path}.{uuid.uuid4().hex[:8]}.draft"
+        try:
+            with open(draft, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield draft
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(draft)
+
+
+def open_url(
+    url: str, options: dict[str, Any], *, is_first_contact: bool = False
+) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system behind a URL or local path, and the path in it. Raises StorageError.
+
+    On first contact an S3 store that cannot be reached is given up after seconds.
+    """
+    # The job's storage options are its object store's, and one of them is ours.
+    options = {key: value for key, value in options.items() if key != CONDITIONAL_CREATE} if _is_remote(url) else {}
+    is_s3, asked = url.startswith(("s3://", "s3a://")), ", ".join(options)
+    if is_s3:
+        patience = FIRST_CONTACT if is_first_contact else EACH_CALL
+        options = {**options, "config_kwargs": {**patience, **options.get("config_kwargs", {})}}
+    with storage_errors(url):
+        try:
+            fs, path = fsspec.core.url_to_fs(url, **options)
+            if is_s3:
+                fs.retries = 1  # of s3fs, around those of botocore
+            if is_s3 and is_first_contact:
+                fs.connect()
+        except TypeError as error:
+            raise StorageError(f"{url} cannot be opened with storage options {asked}: {error}") from error
+    return fs, path
+
+
+@contextlib.contextmanager
+def storage_errors(url: str) -> Iterator[None]:
+    """Turn what a storage library raises for a wrong address, credentials or permission into one clear sentence."""
+    try:
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise StorageError(f"{url} is not there{_detail(error)}") from error
+    except PermissionError as error:
+        raise StorageError(f"{url} may not be used with the credentials given{_detail(error)}") from error
+    except (OSError, ImportError, ValueError) as error:
+        raise StorageError(f"{url} cannot be used{_detail(error)}") from error
+    except Exception as error:
+        if not type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp", "gcsfs", "adlfs")):
+            raise
+        raise StorageError(f"{url} cannot be reached{_detail(error)}") from error
+
+
+@contextlib.contextmanager
+def failures_of(url: str) -> Iterator[None]:
+    """Once a job has begun, storage that cannot be used is a failure of the job and no fault of what a person wrote."""
+    try:
+        with storage_errors(url):
+            yield
+    except StorageError as error:
+        raise StorageFailure(str(error)) from error
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether a storage error may go away by itself: a lost connection, a time-out, a server that is busy or down."""
+    if isinstance(error, StorageError) and error.__cause__ is not None:
+        return is_transient(error.__cause__)
+    if isinstance(error, LASTING_ERRORS):
+        return False
+    if isinstance(error, OSError | TimeoutError):
+        return True
+    return type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp"))
+
+
+def _is_remote(url: str) -> bool:
+    return "://" in url and not url.startswith(("file://", "local://"))
+
+
+def _says_exists(error: OSError) -> bool:
+    """Stores say "exists already" in two ways: FileExistsError, or an OSError caused by a 412 (Ceph)."""
+    return isinstance(error, FileExistsError) or _code_of(error) in {"PreconditionFailed", "412"}
+
+
+def _code_of(error: BaseException) -> str:
+    """What an S3 store calls the error that s3fs made this one of."""
+    return str(getattr(error.__cause__, "response", {}).get("Error", {}).get("Code", ""))
+
+
+def _detail(error: BaseException) -> str:
+    """What a library says of an error, to stand behind our own sentence; some stores say nothing ("None")."""
+    line = (str(error).splitlines() or [""])[0]
+    return "" if line in ("", "None") else f": {line}"

@@ -1,0 +1,1 @@
+"""Checking an output against its manifest, and repairing it."""

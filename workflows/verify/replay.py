@@ -1,0 +1,122 @@
+"""Making an image again from its manifest row alone, in this process, and holding the bytes against the stored ones."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from actors.batcher import Painter
+from actors.opening import open_engine
+from actors.recipe import Recipe
+from actors.request import ImageRequest, Rejection, RenderedImage
+from workflows.output.claim import committed_shards
+from workflows.output.encode import EXTENSIONS, encode_image
+from workflows.output.layouts import read_image
+from workflows.output.manifest import manifest_name, read_table
+from workflows.output.tally import count_rows
+from workflows.storage.store import Storage
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Replay:
+    """One image made again: `same_bytes`, or how it differs."""
+
+    image_id: str
+    image: str
+    same_bytes: bool
+    difference: str = ""
+
+
+def replay_images(storage: Storage, num_images: int, seed: int) -> Iterator[Replay]:
+    """Render `num_images` randomly picked images again and compare the files byte for byte.
+
+    Raises OtherWeightsError or CheckpointError when the model of a row is not to be had.
+    """
+    rows = _pick_rows(storage, num_images, random.Random(seed))
+    for recipe in dict.fromkeys(_recipe_of(row) for row in rows):
+        chosen = {_request_of(row): row for row in rows if _recipe_of(row) == recipe}
+        for request, answer in _render_again(storage, recipe, list(chosen)):
+            yield _compare(storage, chosen[request], request, answer, recipe)
+
+
+def _pick_rows(storage: Storage, num_images: int, chance: random.Random) -> list[dict[str, Any]]:
+    """Rows of the manifest, each as likely as any other."""
+    shards = committed_shards(storage)
+    counts = [count_rows(storage, manifest_name(shard)) for shard in shards]
+    picked = chance.sample(range(sum(counts)), min(num_images, sum(counts)))
+    rows, offset = [], 0
+    for shard, count in zip(shards, counts, strict=True):
+        inside = sorted(position - offset for position in picked if offset <= position < offset + count)
+        if inside:
+            rows += read_table(storage, manifest_name(shard)).take(inside).to_pylist()
+        offset += count
+    return rows
+
+
+def _recipe_of(row: dict[str, Any]) -> Recipe:
+    """The recipe a manifest row was made with; what each row says itself (weight, seed, steps) is left out."""
+    return Recipe(
+        family=row["family"],
+        checkpoint=row["model"],
+        revision=row["model_revision"],
+        weights_sha256=row["weights_sha256"],
+        prompt_format=row["prompt_format"],
+        vae=row["vae"],
+        vae_revision=row["vae_revision"],
+        vae_sha256=row["vae_sha256"],
+        dtype=row["dtype"],
+        sampler=row["sampler"],
+        cfg_weights=(),
+        cfg_interval=row["cfg_interval"] and tuple(row["cfg_interval"]),
+        temperature=None,
+        num_inference_steps=None,
+        solver=row["solver"],
+        match_reference_demo=row["match_reference_demo"],
+        images_per_prompt=1,
+        seed=0,
+    )
+
+
+def _request_of(row: dict[str, Any]) -> ImageRequest:
+    names = ("image_id", "prompt_id", "image_index", "prompt", "negative_prompt", "seed", "cfg_weight", "temperature")
+    return ImageRequest(num_inference_steps=row["num_inference_steps"], **{name: row[name] for name in names})
+
+
+def _render_again(
+    storage: Storage, recipe: Recipe, requests: list[ImageRequest]
+) -> Iterator[tuple[ImageRequest, RenderedImage | Rejection]]:
+    engine = open_engine(recipe, storage.options, allow_faults=True)
+    for batch in Painter(engine).paint(requests):
+        yield from batch
+
+
+def _compare(
+    storage: Storage, row: dict[str, Any], request: ImageRequest, answer: RenderedImage | Rejection, recipe: Recipe
+) -> Replay:
+    return Replay(
+        image_id=row["image_id"],
+        image=row["image"],
+        same_bytes=not (difference := _difference(storage, row, request, answer, recipe)),
+        difference=difference,
+    )
+
+
+def _difference(
+    storage: Storage, row: dict[str, Any], request: ImageRequest, answer: RenderedImage | Rejection, recipe: Recipe
+) -> str:
+    """How the image made now differs from the stored file; empty if it does not."""
+    if isinstance(answer, Rejection):
+        return f"it cannot be rendered now: {answer.reason}"
+    extension = row["image"].rpartition(".")[2]
+    image_format = next(name for name, ending in EXTENSIONS.items() if ending == extension)
+    data = encode_image(answer.pixels, image_format, request, recipe)
+    try:
+        stored = read_image(storage, row["image"])
+    except (FileNotFoundError, KeyError):
+        return "its file is missing"
+    if data == stored:
+        return ""
+    same_codes = answer.codes is not None and list(answer.codes) == row["codes"]
+    return "other bytes" + (", the same codes" if same_codes else "")
