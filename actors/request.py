@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from actors.recipe import SamplingSettings
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ImageRequest:
-    """Everything that decides the pixels of one image, beside the recipe its engine was loaded with.
+class ImageRequest(SamplingSettings):
+    """Everything that decides the pixels of one image, apart from the model its engine was loaded with.
 
-    `seed` is the image's own 64-bit seed, already derived (see `actors.noise.derive_seed`). `temperature` belongs to
-    Janus and `num_inference_steps` to JanusFlow; the other family's is None. A `negative_prompt` of None means the
-    model's own unconditional prompt.
+    `seed` is the image's own 64-bit seed, already derived (see `actors.noise.derive_seed`). `cfg_weight` is the
+    guidance weight; 1.0 turns guidance off. A `negative_prompt` of None means the model's own unconditional prompt.
     """
 
     image_id: str
@@ -23,8 +24,6 @@ class ImageRequest:
     negative_prompt: str | None = None
     seed: int
     cfg_weight: float
-    temperature: float | None = None
-    num_inference_steps: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**64:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from actors.engines import FAMILIES
 from actors.guidance import check_cfg_weight
 from actors.noise import derive_seed
-from actors.recipe import Recipe
+from actors.recipe import Recipe, sampling_settings
 from actors.request import ImageRequest
 from workflows.job import RenderJob
 from workflows.plan import Shard
@@ -122,9 +122,7 @@ def _requests_of(row: _Row, recipe: Recipe, *, taken_ids: dict[str, int]) -> Ite
     prompt_id = _check_id(row, taken_ids)
     prompt = _check_prompt(row["prompt"])
     row_seed = _whole_number(row["seed"], "seed", 0, 2**64 - 1)
-    takes = FAMILIES[recipe.family].settings
-    temperature = _check_temperature(row["temperature"], recipe) if "temperature" in takes else None
-    num_steps = _check_steps(row["num_inference_steps"], recipe) if "num_inference_steps" in takes else None
+    settings = sampling_settings(recipe) | _settings_of_row(row, FAMILIES[recipe.family].settings)
     negative_prompt = (row["negative_prompt"] or "").strip() or None
     for image_index in range(recipe.images_per_prompt):
         seed = derive_seed(recipe.seed if row_seed is None else row_seed, prompt_id, image_index)
@@ -138,9 +136,14 @@ def _requests_of(row: _Row, recipe: Recipe, *, taken_ids: dict[str, int]) -> Ite
                 negative_prompt=negative_prompt,
                 seed=seed,
                 cfg_weight=cfg_weight,
-                temperature=temperature,
-                num_inference_steps=num_steps,
+                **settings,
             )
+
+
+def _settings_of_row(row: _Row, takes: Iterable[str]) -> dict[str, Any]:
+    """The sampling settings that the row itself has, of those the family takes. Raises ValueError."""
+    values = {name: check(row[name]) for name, check in SETTING_COLUMNS.items() if name in takes}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _check_id(row: _Row, taken_ids: dict[str, int]) -> str:
@@ -180,17 +183,20 @@ def _check_weights(value: Any, recipe: Recipe) -> tuple[float, ...]:
     return (float(value),)
 
 
-def _check_temperature(value: Any, recipe: Recipe) -> float | None:
+def _check_temperature(value: Any) -> float | None:
     if value is None:
-        return recipe.temperature
+        return None
     if not math.isfinite(value) or value < 0:
         raise ValueError(f"temperature must be a finite number of at least 0 (0 is greedy), got {value:g}")
     return float(value)
 
 
-def _check_steps(value: Any, recipe: Recipe) -> int | None:
-    steps = _whole_number(value, "num_inference_steps", 1, MAX_NUM_INFERENCE_STEPS)
-    return recipe.num_inference_steps if steps is None else steps
+def _check_steps(value: Any) -> int | None:
+    return _whole_number(value, "num_inference_steps", 1, MAX_NUM_INFERENCE_STEPS)
+
+
+# The sampling settings that a prompt file can set row by row: column and check.
+SETTING_COLUMNS = {"temperature": _check_temperature, "num_inference_steps": _check_steps}
 
 
 def _valid_text(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -10,12 +10,12 @@ from actors.checkpoint.folder import BUNDLED
 from actors.checkpoint.open import Checkpoint, open_checkpoint, open_vae, weights_digest
 from actors.engines import FAMILIES
 from actors.guidance import check_cfg_weight
-from actors.recipe import Recipe
+from actors.recipe import SAMPLING_SETTINGS, Recipe, SamplingSettings, sampling_settings
 from jobs.job_file.spec import JobFileError, JobSpec
 from workflows.job import Images, RenderJob, Workers
 
-# Sampling keys that belong to one family; the others are common to all.
-FAMILY_KEYS = ("temperature", "num_inference_steps", "solver", "match_reference_demo")
+# Sampling settings that some families take and others do not; every family takes the rest.
+FAMILY_KEYS = tuple(name for name in SAMPLING_SETTINGS if any(name in facts.settings for facts in FAMILIES.values()))
 
 
 def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True) -> RenderJob:
@@ -125,12 +125,13 @@ def _sampling_fields(spec: JobSpec, family: str) -> dict[str, Any]:
             check_cfg_weight(weight, allow_any=sampling.allow_any_cfg_weight)
         except ValueError as error:
             raise JobFileError(f"sampling.cfg_weight: {error}") from error
-    chosen = {key: getattr(sampling, key) for key in FAMILY_KEYS}
-    defaults = {"match_reference_demo": False, "temperature": None, "num_inference_steps": None, "solver": None}
-    settings = {key: facts.settings.get(key, defaults[key]) if chosen[key] is None else chosen[key] for key in defaults}
+    settings = sampling_settings(SamplingSettings()) | facts.settings
+    for name in SAMPLING_SETTINGS:
+        value = getattr(sampling, name)
+        if value is not None:
+            settings[name] = tuple(value) if isinstance(value, list) else value
     return {
         "cfg_weights": weights,
-        "cfg_interval": sampling.cfg_interval and tuple(sampling.cfg_interval),
         "images_per_prompt": sampling.images_per_prompt,
         "seed": sampling.seed,
         "allow_any_cfg_weight": sampling.allow_any_cfg_weight,

@@ -260,7 +260,9 @@ def test_steps_are_a_whole_number_within_limits(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setitem(FAMILIES, "family with steps", with_steps)
     columns = {"prompt": ["a"] * 5, "num_inference_steps": [0, 1, None, 1000, 1001], "temperature": ["hot"] * 5}
     path = write_prompts(tmp_path / "a.parquet", columns)
-    job = make_job(path, tmp_path / "out", recipe=recipe(family="family with steps", num_inference_steps=30))
+    job = make_job(
+        path, tmp_path / "out", recipe=recipe(family="family with steps", temperature=None, num_inference_steps=30)
+    )
 
     rows = read_shard(job, Shard(file=find_prompt_files(path, {}, ignored_columns=["temperature"])[0], start=0, stop=5))
 

@@ -16,11 +16,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from actors.recipe import sampling_settings
 from actors.request import ImageRequest, Rejection, RenderedImage
 from workflows.job import RenderJob
 from workflows.output.encode import EXTENSIONS, encode_image
 from workflows.output.layouts import location, npy_bytes, parquet_bytes, write_pack
-from workflows.output.manifest import REJECTED_KEY, manifest_name
+from workflows.output.manifest import REJECTED_KEY, SETTINGS_FIELDS, manifest_name
 from workflows.output.picture_statistics import STATISTICS_FIELDS, picture_statistics
 from workflows.plan import Shard
 from workflows.rows import RejectedRow, ShardRows
@@ -37,11 +38,7 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field("negative_prompt", pa.string()),
         pa.field("seed", pa.uint64(), nullable=False),
         pa.field("cfg_weight", pa.float64(), nullable=False),
-        pa.field("cfg_interval", pa.list_(pa.float64())),
-        pa.field("temperature", pa.float64()),
-        pa.field("num_inference_steps", pa.int32()),
-        pa.field("solver", pa.string()),
-        pa.field("match_reference_demo", pa.bool_()),
+        *SETTINGS_FIELDS,
         pa.field("model", pa.string(), nullable=False),
         pa.field("model_revision", pa.string()),
         pa.field("weights_sha256", pa.string(), nullable=False),
@@ -165,11 +162,7 @@ def _manifest_row(
         "negative_prompt": request.negative_prompt,
         "seed": request.seed,
         "cfg_weight": request.cfg_weight,
-        "cfg_interval": recipe.cfg_interval,
-        "temperature": request.temperature,
-        "num_inference_steps": request.num_inference_steps,
-        "solver": recipe.solver,
-        "match_reference_demo": recipe.match_reference_demo,
+        **sampling_settings(request),
         "model": recipe.checkpoint,
         "model_revision": recipe.revision,
         "weights_sha256": recipe.weights_sha256,

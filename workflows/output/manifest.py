@@ -7,19 +7,41 @@ and a retry leaves that of the part before it: only the file that a shard's last
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from typing import Any, get_args, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from actors.recipe import SAMPLING_SETTINGS, SamplingSettings
 from workflows.plan import part_of_file, split_part_id
 from workflows.storage.damage import damage_errors
 from workflows.storage.store import Storage
 
 NUM_READERS = 16
+
 REJECTED_KEY = b"janus_batch.rejected"  # in a part's metadata: a name relative to OUTPUT, empty for none
+
+# How a sampling setting of each Python type is stored.
+ARROW_TYPES = {
+    bool: pa.bool_(),
+    int: pa.int32(),
+    float: pa.float64(),
+    str: pa.string(),
+    tuple[float, float]: pa.list_(pa.float64()),
+}
+SETTINGS_FIELDS = [
+    pa.field(name, ARROW_TYPES[next(kind for kind in (*get_args(hint), hint) if kind in ARROW_TYPES)])
+    for name, hint in get_type_hints(SamplingSettings).items()
+]
+
+
+def settings_of_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The sampling settings that a manifest row was made with, as `SamplingSettings` holds them."""
+    values = {name: row[name] for name in SAMPLING_SETTINGS}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def rejected_files(storage: Storage, parts: Iterable[str]) -> dict[str, str]:

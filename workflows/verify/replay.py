@@ -14,8 +14,9 @@ from actors.request import ImageRequest, Rejection, RenderedImage
 from workflows.output.claim import committed_shards
 from workflows.output.encode import EXTENSIONS, encode_image
 from workflows.output.layouts import read_image
-from workflows.output.manifest import manifest_name, read_table
+from workflows.output.manifest import manifest_name, read_table, settings_of_row
 from workflows.output.tally import count_rows
+from workflows.rows import SETTING_COLUMNS
 from workflows.storage.store import Storage
 
 
@@ -69,19 +70,15 @@ def _recipe_of(row: dict[str, Any]) -> Recipe:
         dtype=row["dtype"],
         sampler=row["sampler"],
         cfg_weights=(),
-        cfg_interval=row["cfg_interval"] and tuple(row["cfg_interval"]),
-        temperature=None,
-        num_inference_steps=None,
-        solver=row["solver"],
-        match_reference_demo=row["match_reference_demo"],
         images_per_prompt=1,
         seed=0,
+        **settings_of_row(row) | dict.fromkeys(SETTING_COLUMNS),
     )
 
 
 def _request_of(row: dict[str, Any]) -> ImageRequest:
-    names = ("image_id", "prompt_id", "image_index", "prompt", "negative_prompt", "seed", "cfg_weight", "temperature")
-    return ImageRequest(num_inference_steps=row["num_inference_steps"], **{name: row[name] for name in names})
+    names = ("image_id", "prompt_id", "image_index", "prompt", "negative_prompt", "seed", "cfg_weight")
+    return ImageRequest(**{name: row[name] for name in names}, **settings_of_row(row))
 
 
 def _render_again(
