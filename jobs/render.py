@@ -140,7 +140,7 @@ def plan_remaining(job: RenderJob, files: list[PromptFile]) -> Plan:
 def _check_that_all_is_there(job: RenderJob, files: list[PromptFile]) -> None:
     """Raise OutputRemovedError if what was committed is there no more; waits for storage as the shards do."""
     with failures_of(job.output):
-        plan = patiently(job.workers.storage_patience, plan_remaining, job, files)
+        plan = patiently(job.workers.storage_retry_seconds, plan_remaining, job, files)
         if plan.num_shards_remaining or not Storage(job.output, job.storage).exists(JOB_FILE):
             raise OutputRemovedError(job.output)
 
@@ -166,7 +166,7 @@ def introduce(job: RenderJob, plan: Plan, *, is_resumed: bool) -> None:
 
 def settle(job: RenderJob, *, is_finished: bool) -> Tally:
     """Count what is there and mark a finished output; waits for storage as the shards do."""
-    seconds = job.workers.storage_patience
+    seconds = job.workers.storage_retry_seconds
     with failures_of(job.output):
         tally = patiently(seconds, tally_output, job.output, job.storage)
         if is_finished:

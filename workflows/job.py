@@ -22,7 +22,7 @@ class Workers:
     """The pool: at least `min` actors to begin, never more than `max` (None: as many as the cluster has room for).
 
     `gpus_per_actor` is 1, or 0 to render on CPUs. `batch_size` None lets the engine choose, `stall_minutes` None the
-    watchdog. Each step of a shard waits `storage_patience` seconds for storage that is away before it counts as failed.
+    watchdog. Each step of a shard retries storage that is away for `storage_retry_seconds` before it counts as failed.
     """
 
     min: int = 1
@@ -31,7 +31,7 @@ class Workers:
     accelerator_type: str | None = None
     batch_size: int | None = None
     max_tries: int = 3
-    storage_patience: float = 300.0
+    storage_retry_seconds: float = 300.0
     on_shard_failure: Literal["stop", "skip"] = "stop"
     stall_minutes: float | None = None
     drain_seconds: float = 25.0

@@ -146,8 +146,8 @@ class WorkersSection(_Section):
     drain_seconds: FiniteFloat = Field(
         25.0, ge=0, description="After a SIGTERM, the time to finish the shards in flight; the job can be resumed."
     )
-    storage_patience: FiniteFloat = Field(
-        300, ge=0, description="Seconds that each step of a shard waits for storage that does not answer, or is busy."
+    storage_retry_seconds: FiniteFloat = Field(
+        300, ge=0, description="How long each step of a shard retries storage that is busy or does not answer."
     )
     accelerator_type: str | None = Field(
         None,

@@ -129,7 +129,7 @@ def test_a_store_that_is_away_for_longer_than_the_patience_ends_the_job_and_late
     tmp_path: Path, prompts: str, address: str, s3_server: S3Server, s3_folder: str, proxy: FaultyProxy
 ) -> None:
     output = f"{s3_folder}/out"
-    job_file = job_on_s3(tmp_path, prompts, output, proxy.endpoint_url, storage_patience=1, max_tries=1)
+    job_file = job_on_s3(tmp_path, prompts, output, proxy.endpoint_url, storage_retry_seconds=1, max_tries=1)
     away, back = render_through(proxy, lambda method, path: "reset", job_file, output, address, s3_server)
 
     assert away.returncode == 1

@@ -169,7 +169,7 @@ def _both(refs: ray.ObjectRef[tuple[First, Second]]) -> tuple[ray.ObjectRef[Firs
 
 def _read_shard(job: RenderJob, shard: Shard) -> tuple[shards.ShardRows, None]:
     read = read_again if shard.retry else shards.read_shard
-    return patiently(job.workers.storage_patience, read, job, shard), None
+    return patiently(job.workers.storage_retry_seconds, read, job, shard), None
 
 
 def _write_batch(
@@ -177,7 +177,7 @@ def _write_batch(
 ) -> tuple[commit.WrittenBatch, tuple[int, int]]:
     """The Ray task around `write_batch`: the rows stay where they are, only the counts go to the driver."""
     with timed("janus_batch_write_seconds", job.name):
-        written = patiently(job.workers.storage_patience, commit.write_batch, job, shard_id, device, batch)
+        written = patiently(job.workers.storage_retry_seconds, commit.write_batch, job, shard_id, device, batch)
     return written, (len(written.rows), written.num_bytes)
 
 
@@ -200,4 +200,4 @@ def _commit_shard(
     rejected = [(request, reason) for request, reason in reasons if reason is not None]
     condemned_batch = commit.WrittenBatch(rows=[], packed={}, rejected=rejected, num_bytes=0)
     with timed("janus_batch_commit_seconds", job.name):
-        return patiently(job.workers.storage_patience, commit.commit_shard, job, rows, condemned_batch, *written)
+        return patiently(job.workers.storage_retry_seconds, commit.commit_shard, job, rows, condemned_batch, *written)
