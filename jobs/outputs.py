@@ -8,7 +8,8 @@ from typing import Any
 from actors.recipe import Recipe
 from jobs.job_file.resolve import settled
 from workflows.output.claim import read_claim, recipe_of
-from workflows.storage.store import Storage, storage_errors
+from workflows.storage.errors import storage_errors
+from workflows.storage.store import Storage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,9 +26,10 @@ from workflows.output.tally import Tally, tally_output
 from workflows.plan import Plan, make_plan
 from workflows.prompts import PromptFile, find_prompt_files
 from workflows.report.write import write_report
+from workflows.storage.errors import StorageFailure, storage_errors, storage_failures
 from workflows.storage.lease import OutputRemovedError, WhenHeld, hold_output
-from workflows.storage.retry import patiently
-from workflows.storage.store import Storage, StorageFailure, failures_of, storage_errors
+from workflows.storage.retry import retry_storage
+from workflows.storage.store import Storage
 
 
 def render(spec: JobSpec, *, address: str | None, when_held: WhenHeld = "refuse", as_json: bool = False) -> int:
@@ -69,7 +70,7 @@ def _render_held(
     """Render what is missing in an output that is this run's alone."""
     from workflows.dispatch import pool
 
-    with failures_of(job.output):
+    with storage_failures(job.output):
         plan = plan_remaining(job, files)
     introduce(job, plan, is_resumed=is_resumed)
     progress = Progress()
@@ -139,8 +140,8 @@ def plan_remaining(job: RenderJob, files: list[PromptFile]) -> Plan:
 
 def _check_that_all_is_there(job: RenderJob, files: list[PromptFile]) -> None:
     """Raise OutputRemovedError if what was committed is there no more; waits for storage as the shards do."""
-    with failures_of(job.output):
-        plan = patiently(job.workers.storage_retry_seconds, plan_remaining, job, files)
+    with storage_failures(job.output):
+        plan = retry_storage(job.workers.storage_retry_seconds, plan_remaining, job, files)
         if plan.num_shards_remaining or not Storage(job.output, job.storage).exists(JOB_FILE):
             raise OutputRemovedError(job.output)
 
@@ -167,10 +168,10 @@ def introduce(job: RenderJob, plan: Plan, *, is_resumed: bool) -> None:
 def settle(job: RenderJob, *, is_finished: bool) -> Tally:
     """Count what is there and mark a finished output; waits for storage as the shards do."""
     seconds = job.workers.storage_retry_seconds
-    with failures_of(job.output):
-        tally = patiently(seconds, tally_output, job.output, job.storage)
+    with storage_failures(job.output):
+        tally = retry_storage(seconds, tally_output, job.output, job.storage)
         if is_finished:
-            patiently(seconds, mark_success, job, tally.num_images, tally.num_rejected)
+            retry_storage(seconds, mark_success, job, tally.num_images, tally.num_rejected)
     return tally
 
 

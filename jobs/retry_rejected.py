@@ -18,8 +18,9 @@ from workflows.output.tally import tally_output
 from workflows.plan import RetryPlan, make_plan
 from workflows.prompts import find_prompt_files
 from workflows.retry_rejected import plan_retries
+from workflows.storage.errors import storage_errors
 from workflows.storage.lease import hold_output
-from workflows.storage.store import Storage, storage_errors
+from workflows.storage.store import Storage
 from workflows.verify.orphans import remove_superseded
 
 

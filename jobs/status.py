@@ -14,7 +14,7 @@ from workflows.output.claim import SUCCESS_FILE, committed_shards
 from workflows.output.tally import tally_output
 from workflows.plan import make_plan
 from workflows.prompts import find_prompt_files
-from workflows.storage.store import storage_errors
+from workflows.storage.errors import storage_errors
 
 
 def status(output: str, endpoint_url: str | None, *, as_json: bool) -> int:

@@ -12,8 +12,9 @@ from jobs.terminal.text import counted
 from workflows.output.claim import committed_shards
 from workflows.plan import Plan, make_plan
 from workflows.prompts import find_prompt_files
+from workflows.storage.errors import storage_errors
 from workflows.storage.lease import hold_output
-from workflows.storage.store import Storage, storage_errors
+from workflows.storage.store import Storage
 from workflows.verify.check import Findings, verify_output
 from workflows.verify.orphans import LIVE_SECONDS, clean
 from workflows.verify.repair import take_back

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 
 from actors.errors import InputError
 from workflows.storage.damage import damage_errors
-from workflows.storage.store import open_url, storage_errors
+from workflows.storage.errors import storage_errors
+from workflows.storage.store import open_url
 
 NUM_FOOTER_READERS = 16  # footers are read in parallel: on object storage each is one or two round trips
 FOOTER_BYTES = 64 * 1024

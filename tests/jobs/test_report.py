@@ -8,7 +8,7 @@ import pytest
 
 from jobs.report import report
 from tests.support import toy_job
-from workflows.storage.store import StorageError
+from workflows.storage.errors import StorageError
 
 
 def test_the_place_the_size_and_the_counts_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

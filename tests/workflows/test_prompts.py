@@ -15,7 +15,7 @@ from tests.support.servers.s3 import S3Server
 from tests.support.toy_job import write_prompts
 from workflows.prompts import PromptsError, find_prompt_files, read_rows
 from workflows.storage.damage import DamagedFileError
-from workflows.storage.store import StorageError
+from workflows.storage.errors import StorageError
 
 
 def names(pattern: Path | str, **options) -> list[str]:

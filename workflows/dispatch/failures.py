@@ -6,7 +6,7 @@ from ray import exceptions as ray_errors
 
 from actors.errors import EngineFailedError, InputError, JobFailure
 from workflows.dispatch.pool import DeviceLostError
-from workflows.storage.store import is_transient
+from workflows.storage.errors import is_transient
 
 MAX_REASON_CHARACTERS = 300
 

@@ -23,7 +23,7 @@ from workflows.job import RenderJob
 from workflows.output import commit
 from workflows.plan import Shard
 from workflows.retry_rejected import read_again
-from workflows.storage.retry import patiently
+from workflows.storage.retry import retry_storage
 
 PLAIN_PROMPT = "a red circle"  # nothing in it can be at fault
 MAX_BATCHES_BEING_WRITTEN = 4  # per shard; what is rendered meanwhile waits in Ray's object store
@@ -169,7 +169,7 @@ def _both(refs: ray.ObjectRef[tuple[First, Second]]) -> tuple[ray.ObjectRef[Firs
 
 def _read_shard(job: RenderJob, shard: Shard) -> tuple[shards.ShardRows, None]:
     read = read_again if shard.retry else shards.read_shard
-    return patiently(job.workers.storage_retry_seconds, read, job, shard), None
+    return retry_storage(job.workers.storage_retry_seconds, read, job, shard), None
 
 
 def _write_batch(
@@ -177,7 +177,7 @@ def _write_batch(
 ) -> tuple[commit.WrittenBatch, tuple[int, int]]:
     """The Ray task around `write_batch`: the rows stay where they are, only the counts go to the driver."""
     with timed("janus_batch_write_seconds", job.name):
-        written = patiently(job.workers.storage_retry_seconds, commit.write_batch, job, shard_id, device, batch)
+        written = retry_storage(job.workers.storage_retry_seconds, commit.write_batch, job, shard_id, device, batch)
     return written, (len(written.rows), written.num_bytes)
 
 
@@ -200,4 +200,6 @@ def _commit_shard(
     rejected = [(request, reason) for request, reason in reasons if reason is not None]
     condemned_batch = commit.WrittenBatch(rows=[], packed={}, rejected=rejected, num_bytes=0)
     with timed("janus_batch_commit_seconds", job.name):
-        return patiently(job.workers.storage_retry_seconds, commit.commit_shard, job, rows, condemned_batch, *written)
+        return retry_storage(
+            job.workers.storage_retry_seconds, commit.commit_shard, job, rows, condemned_batch, *written
+        )

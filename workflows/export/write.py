@@ -22,7 +22,8 @@ from workflows.output.claim import committed_shards, read_claim, recipe_of
 from workflows.output.completion import completion_of
 from workflows.output.manifest import manifest_name, part_errors, parts_of_shards
 from workflows.output.tally import tally_output
-from workflows.storage.store import Storage, storage_errors
+from workflows.storage.errors import storage_errors
+from workflows.storage.store import Storage
 
 MARKS = ".export"  # readers of a folder of data pass over names that begin with a dot
 CLAIM_FILE, CARD_FILE = f"{MARKS}/claim.json", "README.md"

@@ -12,7 +12,8 @@ from typing import Any
 from actors.errors import InputError
 from actors.recipe import Recipe
 from workflows.job import RenderJob
-from workflows.storage.store import CONDITIONAL_CREATE, Storage, StorageError, storage_errors
+from workflows.storage.errors import StorageError, storage_errors
+from workflows.storage.store import CONDITIONAL_CREATE, Storage
 
 JOB_FILE, SUCCESS_FILE = "job.json", "_SUCCESS"
 

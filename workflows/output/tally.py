@@ -10,7 +10,8 @@ from typing import Any
 from workflows.output.claim import committed_shards
 from workflows.output.manifest import NUM_READERS, manifest_name, read_footer, read_table, rejected_files
 from workflows.plan import split_part_id
-from workflows.storage.store import Storage, storage_errors
+from workflows.storage.errors import storage_errors
+from workflows.storage.store import Storage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from workflows.report.facts import gather_facts
 from workflows.report.page import make_page
-from workflows.storage.store import Storage, storage_errors
+from workflows.storage.errors import storage_errors
+from workflows.storage.store import Storage
 
 REPORT_FILE = "report.html"
 

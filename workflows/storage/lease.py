@@ -27,7 +27,8 @@ from types import FrameType
 from typing import Literal
 
 from actors.errors import JobFailure
-from workflows.storage.store import LASTING_ERRORS, Storage, StorageFailure, failures_of, is_transient
+from workflows.storage.errors import LASTING_ERRORS, StorageFailure, is_transient, storage_failures
+from workflows.storage.store import Storage
 
 RENEW_SECONDS = 10.0
 EXPIRE_SECONDS = 45.0  # of no renewal: four in a row were lost
@@ -89,7 +90,7 @@ def hold_output(
         yield False
         return
     mine = Holder(job=job)
-    with failures_of(storage.url):
+    with storage_failures(storage.url):
         number, was_waited = _acquire(storage, mine, when_held, say)
     renewal = _Renewal(storage, number, mine)
     renewal.start()

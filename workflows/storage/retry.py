@@ -1,4 +1,4 @@
-"""Waiting for storage that is away for a while, so that what is rendered need not be rendered again."""
+"""Retries of a step while storage is away, so that images that are already rendered are not lost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from workflows.storage.store import LASTING_ERRORS, StorageFailure, is_transient
+from workflows.storage.errors import LASTING_ERRORS, StorageFailure, is_transient
 
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 15.0
 
@@ -15,11 +15,12 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def patiently(seconds: float, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call `work`, and again after a pause where storage failed in a way that may pass; the last failure is raised.
+def retry_storage(seconds: float, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call `work`, and retry it after a pause while it fails with a transient storage error.
 
-    Given up is what fails `seconds` after its first failure, or later. The pauses grow and are of random length, so
-    that the writers of a job do not come back together. Raises StorageFailure at once where storage refuses for good.
+    Gives up once `seconds` have passed since the first failure, and raises the last one. The pauses grow from half a
+    second to 15 seconds and have random lengths, so that a job's writers do not all come back at once. Raises
+    StorageFailure at once if storage refuses for good.
     """
     first_failure, wait = None, FIRST_WAIT_SECONDS
     while True:

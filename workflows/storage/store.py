@@ -20,7 +20,7 @@ import fsspec
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from actors.errors import InputError, JobFailure
+from workflows.storage.errors import StorageError, StorageFailure, s3_code, storage_errors
 
 # Keys of fsspec options that would put a secret into a job file, and from there into job.json.
 SECRET_OPTIONS = frozenset({"key", "secret", "token", "password", "sas_token", "account_key", "connection_string"})
@@ -39,18 +39,8 @@ NUM_CONFLICTS = 5  # in a row, of creators at the same moment, before the caller
 # Of the job file's storage options, the one that is ours and not fsspec's: `false` for a store that cannot create.
 CONDITIONAL_CREATE = "conditional_create"
 
-# Errors of storage that trying again does not mend.
-LASTING_ERRORS = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FULL_STORE = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull"}
-
-
-class StorageError(InputError):
-    """A folder that cannot be read or written as it was named: wrong address, credentials, permissions or path."""
-
-
-class StorageFailure(JobFailure):
-    """Storage that worked and does no more in a way that waiting does not mend: a full disk, credentials that ended."""
 
 
 class Storage:
@@ -111,7 +101,7 @@ class Storage:
                 if _says_exists(error):
                     return self.read(name) == data
                 # S3's 409: another creator is at it, neither has won yet, ask again.
-                if is_last or _code_of(error) != "ConditionalRequestConflict":
+                if is_last or s3_code(error) != "ConditionalRequestConflict":
                     raise
                 time.sleep(random.random() / 2)
         raise AssertionError("the last try returns or raises")
@@ -141,7 +131,7 @@ class Storage:
             return self._create(name, b"first") and not self._create(name, b"second")
         except OSError as error:
             is_without_links = self.is_local and error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
-            if not is_without_links and _code_of(error) != "NotImplemented":
+            if not is_without_links and s3_code(error) != "NotImplemented":
                 raise
             return False
         finally:
@@ -181,7 +171,7 @@ class Storage:
         try:
             yield
         except OSError as error:
-            if error.errno not in FULL_DISK and _code_of(error) not in FULL_STORE:
+            if error.errno not in FULL_DISK and s3_code(error) not in FULL_STORE:
                 raise
             raise StorageFailure(f"{self.url} is full, {name} could not be written: {error}") from error
 
@@ -231,61 +221,10 @@ def open_url(
     return fs, path
 
 
-@contextlib.contextmanager
-def storage_errors(url: str) -> Iterator[None]:
-    """Turn what a storage library raises for a wrong address, credentials or permission into one clear sentence."""
-    try:
-        yield
-    except InputError:
-        raise
-    except FileNotFoundError as error:
-        raise StorageError(f"{url} is not there{_detail(error)}") from error
-    except PermissionError as error:
-        raise StorageError(f"{url} may not be used with the credentials given{_detail(error)}") from error
-    except (OSError, ImportError, ValueError) as error:
-        raise StorageError(f"{url} cannot be used{_detail(error)}") from error
-    except Exception as error:
-        if not type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp", "gcsfs", "adlfs")):
-            raise
-        raise StorageError(f"{url} cannot be reached{_detail(error)}") from error
-
-
-@contextlib.contextmanager
-def failures_of(url: str) -> Iterator[None]:
-    """Once a job has begun, storage that cannot be used is a failure of the job and no fault of what a person wrote."""
-    try:
-        with storage_errors(url):
-            yield
-    except StorageError as error:
-        raise StorageFailure(str(error)) from error
-
-
-def is_transient(error: BaseException) -> bool:
-    """Whether a storage error may go away by itself: a lost connection, a time-out, a server that is busy or down."""
-    if isinstance(error, StorageError) and error.__cause__ is not None:
-        return is_transient(error.__cause__)
-    if isinstance(error, LASTING_ERRORS):
-        return False
-    if isinstance(error, OSError | TimeoutError):
-        return True
-    return type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp"))
-
-
 def _is_remote(url: str) -> bool:
     return "://" in url and not url.startswith(("file://", "local://"))
 
 
 def _says_exists(error: OSError) -> bool:
     """Stores say "exists already" in two ways: FileExistsError, or an OSError caused by a 412 (Ceph)."""
-    return isinstance(error, FileExistsError) or _code_of(error) in {"PreconditionFailed", "412"}
-
-
-def _code_of(error: BaseException) -> str:
-    """What an S3 store calls the error that s3fs made this one of."""
-    return str(getattr(error.__cause__, "response", {}).get("Error", {}).get("Code", ""))
-
-
-def _detail(error: BaseException) -> str:
-    """What a library says of an error, to stand behind our own sentence; some stores say nothing ("None")."""
-    line = (str(error).splitlines() or [""])[0]
-    return "" if line in ("", "None") else f": {line}"
+    return isinstance(error, FileExistsError) or s3_code(error) in {"PreconditionFailed", "412"}

@@ -22,7 +22,8 @@ from workflows.output.claim import (
     read_claim,
     recipe_of,
 )
-from workflows.storage.store import Storage, StorageError
+from workflows.storage.errors import StorageError
+from workflows.storage.store import Storage
 
 
 @pytest.fixture

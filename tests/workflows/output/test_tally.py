@@ -10,7 +10,8 @@ from tests.support.servers.s3 import S3Server
 from tests.support.toy_job import make_job, plan_job, recipe, render, render_shard, write_prompts
 from workflows.output.tally import tally_output
 from workflows.storage.damage import DamagedFileError
-from workflows.storage.store import Storage, StorageError
+from workflows.storage.errors import StorageError
+from workflows.storage.store import Storage
 
 PROMPTS = {"prompt": ["a", None, "toy:nan", "d", "e", None], "id": list("abcdef")}
 REASONS = {"prompt is null": 4, "the model's numbers became NaN": 2}

@@ -22,7 +22,8 @@ from tests.support import toy_job
 from workflows.job import Images, RenderJob
 from workflows.output.claim import mark_success
 from workflows.report.write import write_report
-from workflows.storage.store import Storage, StorageError
+from workflows.storage.errors import StorageError
+from workflows.storage.store import Storage
 
 HOSTILE = [
     "<script>alert(1)</script>",

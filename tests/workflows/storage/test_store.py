@@ -8,14 +8,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import botocore.exceptions
 import pytest
 import s3fs
 
 from tests.support.servers.s3 import S3Server
 from tests.support.toy_job import bytes_of
 from workflows.storage import store as storage_module
-from workflows.storage.store import Storage, StorageError, StorageFailure, is_transient, storage_errors
+from workflows.storage.errors import StorageFailure
+from workflows.storage.store import Storage
 
 NUM_RACERS = 8
 
@@ -217,45 +217,3 @@ def test_another_object_stores_create_has_one_winner_too() -> None:
     assert not storage.create("a", b"second")
     assert storage.read("a") == b"first"
     storage.fs.rm("/bucket", recursive=True)
-
-
-# ---- errors ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("error", "sentence"),
-    [
-        (FileNotFoundError(2, "No such file or directory", "x"), "s3://b/o is not there: .*No such file"),
-        (FileNotFoundError("None"), "s3://b/o is not there$"),
-        (PermissionError("Forbidden"), "s3://b/o may not be used with the credentials given: Forbidden"),
-        (OSError(28, "No space left on device"), "s3://b/o cannot be used: .*No space left on device"),
-        (ImportError("Install gcsfs"), "s3://b/o cannot be used: Install gcsfs"),
-        (botocore.exceptions.NoCredentialsError(), "s3://b/o cannot be reached: Unable to locate credentials"),
-    ],
-)
-def test_what_a_library_raises_becomes_one_sentence(error: Exception, sentence: str) -> None:
-    with pytest.raises(StorageError, match=sentence), storage_errors("s3://b/o"):
-        raise error
-
-
-def test_a_bug_stays_a_bug() -> None:
-    with pytest.raises(KeyError), storage_errors("s3://b/o"):
-        raise KeyError("bug")
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (TimeoutError(), True),
-        (ConnectionResetError(), True),
-        (OSError(5, "We encountered an internal error"), True),
-        (botocore.exceptions.EndpointConnectionError(endpoint_url="x"), True),
-        (FileNotFoundError(), False),
-        (PermissionError(), False),
-        (NotADirectoryError(), False),
-        (StorageError("wrong bucket"), False),
-        (ValueError("bug"), False),
-    ],
-)
-def test_only_what_may_pass_is_worth_another_try(error: Exception, expected: bool) -> None:
-    assert is_transient(error) is expected

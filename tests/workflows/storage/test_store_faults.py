@@ -19,8 +19,9 @@ from workflows.output.claim import claim_output
 from workflows.output.commit import commit_shard, write_batch
 from workflows.rows import read_shard
 from workflows.storage import retry as patience
-from workflows.storage.retry import patiently
-from workflows.storage.store import Storage, StorageError
+from workflows.storage.errors import StorageError
+from workflows.storage.retry import retry_storage
+from workflows.storage.store import Storage
 from workflows.verify.check import verify_output
 
 NUM_ROWS = 16
@@ -44,13 +45,13 @@ def job_through(proxy: FaultyProxy, prompts: str, folder: str, **changes: object
     return make_job(prompts, f"{folder}/out", storage={"endpoint_url": proxy.endpoint_url}, shard_rows=8, **changes)
 
 
-def render_patiently(job: RenderJob) -> None:
+def render_with_retries(job: RenderJob) -> None:
     """The path of each shard as the job's tasks go it."""
     for shard in plan_job(job).remaining_shards():
-        rows = patiently(60, read_shard, job, shard)
+        rows = retry_storage(60, read_shard, job, shard)
         batches = Painter(ToyEngine(job.recipe), batch_size=4).paint(rows.requests)
-        written = [patiently(60, write_batch, job, shard.id, "cpu", batch) for batch in batches]
-        patiently(60, commit_shard, job, rows, *written)
+        written = [retry_storage(60, write_batch, job, shard.id, "cpu", batch) for batch in batches]
+        retry_storage(60, commit_shard, job, rows, *written)
 
 
 def hashes_of(job: RenderJob) -> dict[str, str]:
@@ -69,7 +70,7 @@ def test_a_store_that_fails_now_and_then_changes_no_byte(
     claim_output(job, {})
     proxy.choose = at_random(7, 0.2, faults)
 
-    render_patiently(job)
+    render_with_retries(job)
 
     proxy.choose = lambda method, path: None
     assert proxy.faults.total() > 0
@@ -101,7 +102,7 @@ def test_a_store_that_is_busy_beyond_the_patience_fails_the_step(
     proxy.choose = lambda method, path: "SlowDown"
 
     with pytest.raises(OSError, match="on purpose"):
-        patiently(0.0, write_batch, job, rows.shard.id, "cpu", batch)
+        retry_storage(0.0, write_batch, job, rows.shard.id, "cpu", batch)
 
 
 # ---- how often a store is asked --------------------------------------------------------------------------------------
