@@ -206,13 +206,13 @@ def schedule(
         from jobs.schedule.export import export
 
         return export(job_files, settings, target, address=address, image=image)
-    from jobs.schedule.run import default_state, schedule
+    from jobs.schedule.run import default_state_file, schedule
 
     if is_list:
         from jobs.schedule.listing import list_runs
 
-        return list_runs(job_files, settings, state or default_state())
-    return schedule(job_files, settings, address=address, state=state or default_state(), is_once=is_once)
+        return list_runs(job_files, settings, state or default_state_file())
+    return schedule(job_files, settings, address=address, state_file=state or default_state_file(), is_once=is_once)
 
 
 @cli.command(short_help="Say what an output holds and what is left.")

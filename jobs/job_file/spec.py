@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from actors.errors import InputError
-from jobs.job_file.cron import check_fields as check_date_fields
-from jobs.job_file.cron import cron_trigger, fill_dates, has_dates, last_due
+from jobs.job_file.cron import check_cron, last_due
+from jobs.job_file.dates import check_date_fields, fill_dates, has_dates
 from workflows.storage.store import SECRET_OPTIONS
 
 # Parts of option names that mean a secret, in whatever spelling; the fault's type keeps the value out of the message.
@@ -189,7 +189,7 @@ class ScheduleSection(_Section):
     @pydantic.model_validator(mode="after")
     def _check_times(self) -> ScheduleSection:
         try:
-            cron_trigger(self.cron, self.time_zone)
+            check_cron(self.cron, self.time_zone)
         except ValueError as error:
             raise _plain_error(f"schedule.cron: {error}, got {self.cron!r} in {self.time_zone}") from error
         if self.when_running == "queue" and not self.catch_up:
@@ -289,9 +289,9 @@ def scheduled_time(spec: JobSpec, scheduled_at: str | None = None) -> datetime:
     """The time given (ISO 8601), or the last one at which the schedule was due. Raises JobFileError."""
     assert spec.schedule is not None
     if scheduled_at is None:
-        time = last_due(cron_trigger(spec.schedule.cron, spec.schedule.time_zone), datetime.now(UTC))
+        time = last_due(spec.schedule.cron, spec.schedule.time_zone, datetime.now(UTC))
         if time is None:
-            raise JobFileError(f"schedule.cron: was due at no time of the last years, got {spec.schedule.cron}")
+            raise JobFileError(f"schedule.cron: no date in the last 50 years matches, got {spec.schedule.cron!r}")
         return time
     try:
         time = datetime.fromisoformat(scheduled_at)

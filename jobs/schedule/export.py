@@ -13,22 +13,18 @@ from typing import Any
 import click
 import yaml
 
-from jobs.schedule.run import ScheduledJob, ScheduleError, read_scheduled_jobs
+from jobs.schedule.scheduled_job import ScheduledJob, ScheduleError, read_scheduled_jobs
 
 TEMPLATE = Path(__file__).with_name("kuberay.yaml")
 MAX_NAME_LENGTH = 40  # KubeRay adds the time to the names of a RayCronJob's jobs, and Kubernetes has a limit
 JOB_PLACE = "/etc/janus-batch/job.yaml"
+_OTHERS_LACK = re.compile(r"#|(^|[\s,])\d?(L|LW)(?=$|[\s,/])", re.IGNORECASE)
 
 
 def export(job_files: Sequence[str], settings: Sequence[str], target: str, *, address: str | None, image: str) -> int:
     """Print the crontab or the manifests. Raises ScheduleError for a schedule with seconds, which neither knows."""
     for number, job in enumerate(read_scheduled_jobs(job_files, settings)):
-        section = job.spec.schedule
-        assert section is not None
-        if len(section.cron.split()) != 5:
-            raise ScheduleError(
-                f"schedule.cron: --to {target} takes five fields, without seconds, got {section.cron!r}"
-            )
+        _check_cron(job, target)
         if target == "cron":
             click.echo(_crontab(job, settings, address))
         else:
@@ -38,9 +34,18 @@ def export(job_files: Sequence[str], settings: Sequence[str], target: str, *, ad
     return 0
 
 
+def _check_cron(job: ScheduledJob, target: str) -> None:
+    """Raise ScheduleError for what this program's own scheduler takes and cron does not."""
+    if len(job.schedule.cron.split()) != 5:
+        raise ScheduleError(
+            f"schedule.cron: --to {target} takes five fields, without seconds, got {job.schedule.cron!r}"
+        )
+    if _OTHERS_LACK.search(job.schedule.cron):
+        raise ScheduleError(f"schedule.cron: --to {target} takes no L, W or #, got {job.schedule.cron!r}")
+
+
 def _crontab(job: ScheduledJob, settings: Sequence[str], address: str | None) -> str:
-    section = job.spec.schedule
-    assert section is not None
+    section = job.schedule
     verb = ["render"] if address is None else ["submit", "--address", address]
     command = [sys.executable, "-m", "jobs", *verb, *_options(job, settings), str(job.job_file.resolve())]
     root, log = Path(__file__).parents[2], f"$HOME/{_dns_name(job.name)}.log"
@@ -70,8 +75,7 @@ yaml.SafeDumper.add_representer(
 
 def _ray_cron_job(job: ScheduledJob, settings: Sequence[str], image: str) -> dict[str, Any]:
     """The template with what the job file says laid in."""
-    section, workers = job.spec.schedule, job.spec.workers
-    assert section is not None
+    section, workers = job.schedule, job.spec.workers
     manifest: dict[str, Any] = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))
     manifest["metadata"]["name"] = _dns_name(job.name)
     spec = manifest["spec"]
@@ -97,8 +101,7 @@ def _ray_cron_job(job: ScheduledJob, settings: Sequence[str], image: str) -> dic
 
 def _options(job: ScheduledJob, settings: Sequence[str]) -> list[str]:
     """Neither cron nor RayCronJob knows whether the last run still runs: the lease on the output does."""
-    assert job.spec.schedule is not None
-    options = ["--wait-for-output"] if job.spec.schedule.when_running == "queue" else []
+    options = ["--wait-for-output"] if job.schedule.when_running == "queue" else []
     return options + [part for setting in settings for part in ("--set", setting)]
 
 

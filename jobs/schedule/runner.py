@@ -1,30 +1,37 @@
-"""The runs of schedules as processes: one at a time for each schedule, rendered here or submitted to a cluster."""
+"""Runs as processes: one at a time for each schedule, rendered on this machine or submitted to a cluster."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
-from jobs.job_file.spec import JobSpec
-from jobs.schedule.state import Run, Runs
+from jobs.schedule.scheduled_job import ScheduledJob
+from jobs.schedule.state import Run, State
 from jobs.terminal.view import say
 
-RETRY_SECONDS = 60.0  # before the second try of a run that ended incomplete; doubled for each further one
-STOP_SECONDS = 150.0  # for a render that is told to end: it finishes what is in flight
+RETRY_SECONDS = 60.0  # before the second try of an incomplete run; doubled for each further try
+STOP_SECONDS = 150.0  # for a render to stop: it finishes the shards in flight
 EXIT_FAILED = 1
 
 
 class Runner:
-    """Begins what is waiting and takes note of what ends. `step` does both and says whether there is more to come."""
+    """Starts runs that wait and notes how they end; `step` does both, and says whether there is more to do."""
 
     def __init__(
-        self, runs: Runs, jobs: Mapping[str, tuple[Path, JobSpec]], settings: Sequence[str], address: str | None
+        self,
+        state: State,
+        jobs: Sequence[ScheduledJob],
+        settings: Sequence[str],
+        address: str | None,
+        *,
+        retry_seconds: float = RETRY_SECONDS,
     ) -> None:
-        self._runs, self._jobs, self._settings, self._address = runs, jobs, settings, address
+        self._state, self._settings, self._address = state, settings, address
+        self._jobs = {job.name: job for job in jobs}
+        self._retry_seconds = retry_seconds
         self._processes: dict[str, tuple[Run, subprocess.Popen[bytes]]] = {}
         self.worst_exit_code = 0
 
@@ -35,12 +42,12 @@ class Runner:
                 del self._processes[name]
                 self._end(run, exit_code, now)
         for name in self._jobs:
-            if name not in self._processes and (ready := self._runs.next_ready(name, now)):
-                self._begin(ready, now)
-        return bool(self._processes) or any(self._runs.all(name, "waiting") for name in self._jobs)
+            if name not in self._processes and (ready := self._state.next_ready(name, now)):
+                self._start(ready, now)
+        return bool(self._processes) or any(self._state.runs(name, "waiting") for name in self._jobs)
 
     def stop(self) -> None:
-        """End what runs here, resumable, and let go of what runs on a cluster: the next scheduler takes up both."""
+        """Stop runs on this machine, resumable, and let go of runs on a cluster: the next scheduler continues both."""
         for _, process in self._processes.values():
             process.send_signal(signal.SIGINT if self._address else signal.SIGTERM)
         for _, process in self._processes.values():
@@ -48,18 +55,17 @@ class Runner:
                 process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
-        self._runs.put_back_interrupted()
+        self._state.put_back_interrupted()
 
-    def _begin(self, run: Run, now: datetime) -> None:
+    def _start(self, run: Run, now: datetime) -> None:
         command = self._command(run)
-        say(f"{run.id}: {'begins' if not run.tries else f'try {run.tries + 1} begins'}")
-        self._runs.begin(run, now)
-        # A session of its own: a Ctrl-C is for the scheduler, which then ends its runs.
+        say(f"{run.id}: starting" + (f", try {run.tries + 1}" if run.tries else ""))
+        self._state.start(run, now)
+        # In a session of its own: Ctrl-C in the terminal reaches the scheduler only, which then stops its runs.
         self._processes[run.schedule] = run, subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
 
     def _command(self, run: Run) -> list[str]:
-        job_file, _ = self._jobs[run.schedule]
-        command = [sys.executable, "-m", "jobs", *self._verb(run), str(job_file)]
+        command = [sys.executable, "-m", "jobs", *self._verb(run), str(self._jobs[run.schedule].job_file)]
         command += ["--scheduled-at", run.scheduled_at.isoformat()]
         return command + [part for setting in self._settings for part in ("--set", setting)]
 
@@ -71,15 +77,12 @@ class Runner:
         return ["submit", "--wait-for-output", "--address", self._address, "--submission-id", submission_id]
 
     def _end(self, run: Run, exit_code: int, now: datetime) -> None:
-        """Note how a run ended; one that is incomplete waits for another try."""
-        section = self._jobs[run.schedule][1].schedule
-        assert section is not None
-        num_tries = run.tries + 1
-        if exit_code not in (0, 2) and num_tries < section.max_tries:
-            pause = timedelta(seconds=RETRY_SECONDS * 2**run.tries)
-            say(f"{run.id}: ended incomplete (exit code {exit_code}), again in {pause.total_seconds():.0f} s")
-            self._runs.put_back(run, exit_code, now + pause)
+        """Note how a run ended; an incomplete run waits for another try."""
+        if exit_code not in (0, 2) and run.tries + 1 < self._jobs[run.schedule].schedule.max_tries:
+            pause = timedelta(seconds=self._retry_seconds * 2**run.tries)
+            say(f"{run.id}: incomplete (exit code {exit_code}), next try in {pause.total_seconds():.0f} s")
+            self._state.put_back(run, exit_code, now + pause)
             return
         say(f"{run.id}: {'done' if exit_code == 0 else f'failed (exit code {exit_code})'}")
-        self._runs.end(run, "failed" if exit_code else "done", exit_code, now)
+        self._state.end(run, "failed" if exit_code else "done", exit_code, now)
         self.worst_exit_code = max(self.worst_exit_code, exit_code if exit_code in (0, 1, 2) else EXIT_FAILED)

@@ -1,118 +1,148 @@
-"""The runs of schedules and how they went, in a SQLite file that outlives the scheduler. Not what is due, and when."""
+"""The scheduler's state file: since when each schedule counts, and every run that was due. SQLite.
+
+Each method is one transaction, so the file is whole whenever the process ends.
+"""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-RunState = Literal["waiting", "running", "done", "failed", "skipped", "dropped"]
+from jobs.schedule.scheduled_job import ScheduleError
 
-_TABLE = """
+RunStatus = Literal["waiting", "running", "done", "failed", "skipped", "dropped"]
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS schedules (
+    name TEXT PRIMARY KEY, cron TEXT NOT NULL, time_zone TEXT NOT NULL, since TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS runs (
-    schedule TEXT NOT NULL, scheduled_at TEXT NOT NULL, state TEXT NOT NULL, tries INTEGER NOT NULL DEFAULT 0,
+    schedule TEXT NOT NULL, scheduled_at TEXT NOT NULL, status TEXT NOT NULL, tries INTEGER NOT NULL DEFAULT 0,
     not_before TEXT NOT NULL DEFAULT '', started_at TEXT, ended_at TEXT, exit_code INTEGER,
     PRIMARY KEY (schedule, scheduled_at)
-)
+);
+CREATE INDEX IF NOT EXISTS runs_by_status ON runs (schedule, status, scheduled_at);
 """
+_COLUMNS = "scheduled_at, status, tries, started_at IS NOT NULL, exit_code, not_before"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """One run of a schedule: due once, begun `tries` times."""
+    """One run of a schedule: due once, started `tries` times."""
 
     schedule: str
     scheduled_at: datetime
-    state: RunState
+    status: RunStatus
     tries: int
-    is_begun: bool
+    was_started: bool
     exit_code: int | None
+    not_before: datetime | None
 
     @property
     def id(self) -> str:
         return f"{self.schedule}-{self.scheduled_at:%Y%m%dT%H%M%SZ}"
 
 
-class Runs:
-    """The table of runs. A connection for each call: the scheduler's threads and `--list` all use it."""
+class State:
+    """The state file, opened. Raises ScheduleError if it is no such file."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        with self._open() as table:
-            table.execute(_TABLE)
+        try:
+            self._connection = sqlite3.connect(path, timeout=30)  # `--list` may read while the scheduler writes
+            self._connection.executescript(_TABLES)
+        except sqlite3.Error as error:
+            raise ScheduleError(f"--state: {path} is not a scheduler's state file: {error}") from error
 
-    def add(self, schedule: str, times: Iterable[datetime], state: RunState) -> None:
-        """Record runs that are due; one that is recorded already stays as it is."""
-        rows = [(schedule, _text(time), state) for time in times]
-        with self._open() as table:
-            table.executemany("INSERT OR IGNORE INTO runs (schedule, scheduled_at, state) VALUES (?, ?, ?)", rows)
+    def since(self, schedule: str, cron: str, time_zone: str, now: datetime) -> datetime:
+        """When this schedule was first seen with this expression; now, if that is now. Earlier times are not due."""
+        with self._connection as table:
+            table.execute(
+                "INSERT INTO schedules VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
+                "cron = excluded.cron, time_zone = excluded.time_zone, since = excluded.since "
+                "WHERE (cron, time_zone) != (excluded.cron, excluded.time_zone)",
+                (schedule, cron, time_zone, _text(now)),
+            )
+            (since,) = table.execute("SELECT since FROM schedules WHERE name = ?", (schedule,)).fetchone()
+        return datetime.fromisoformat(since)
+
+    def forget_others(self, schedules: Collection[str]) -> list[str]:
+        """Forget since when all other schedules count; returns their names. Their runs stay in the file."""
+        with self._connection as table:
+            names = [name for (name,) in table.execute("SELECT name FROM schedules") if name not in schedules]
+            table.executemany("DELETE FROM schedules WHERE name = ?", [(name,) for name in names])
+        return names
+
+    def record(self, schedule: str, runs: Mapping[datetime, RunStatus]) -> None:
+        """Record runs that are due. Of the runs on record, only a waiting one changes."""
+        rows = [(schedule, _text(time), status) for time, status in runs.items()]
+        with self._connection as table:
+            table.executemany(
+                "INSERT INTO runs (schedule, scheduled_at, status) VALUES (?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET status = excluded.status WHERE runs.status = 'waiting'",
+                rows,
+            )
 
     def last_time(self, schedule: str) -> datetime | None:
-        """The latest time that is recorded, whatever became of it."""
-        with self._open() as table:
-            (text,) = table.execute("SELECT max(scheduled_at) FROM runs WHERE schedule = ?", (schedule,)).fetchone()
-        return text and datetime.fromisoformat(text)
+        """The latest time on record, whatever became of its run."""
+        query = "SELECT max(scheduled_at) FROM runs WHERE schedule = ?"
+        (text,) = self._connection.execute(query, (schedule,)).fetchone()
+        return datetime.fromisoformat(text) if text else None
 
-    def all(self, schedule: str, *states: RunState) -> list[Run]:
-        """Runs in these states (any, if none is named), the oldest first."""
-        query = (
-            "SELECT scheduled_at, state, tries, started_at IS NOT NULL, exit_code FROM runs WHERE schedule = ? "
-            "ORDER BY scheduled_at"
-        )
-        with self._open() as table:
-            rows = table.execute(query, (schedule,)).fetchall()
-        runs = [
-            Run(
-                schedule=schedule,
-                scheduled_at=datetime.fromisoformat(time),
-                state=state,
-                tries=tries,
-                is_begun=bool(is_begun),
-                exit_code=code,
-            )
-            for time, state, tries, is_begun, code in rows
-        ]
-        return [run for run in runs if not states or run.state in states]
+    def runs(self, schedule: str, *statuses: RunStatus) -> list[Run]:
+        """The runs with one of these statuses, the oldest first."""
+        marks = ", ".join("?" * len(statuses))
+        query = f"SELECT {_COLUMNS} FROM runs WHERE schedule = ? AND status IN ({marks}) ORDER BY scheduled_at"
+        return [_run_of(schedule, row) for row in self._connection.execute(query, (schedule, *statuses))]
+
+    def last_runs(self, schedule: str, count: int) -> list[Run]:
+        """The latest `count` runs, the latest first."""
+        query = f"SELECT {_COLUMNS} FROM runs WHERE schedule = ? ORDER BY scheduled_at DESC LIMIT ?"
+        return [_run_of(schedule, row) for row in self._connection.execute(query, (schedule, count))]
 
     def next_ready(self, schedule: str, now: datetime) -> Run | None:
-        """The oldest waiting run, if its pause after a failed try is over and no run of the schedule is under way."""
-        waiting = self.all(schedule, "waiting", "running")
-        if not waiting or any(run.state == "running" for run in waiting):
+        """The oldest waiting run; None while a run of the schedule is running or paused before a retry."""
+        unfinished = self.runs(schedule, "waiting", "running")
+        if not unfinished or any(run.status == "running" for run in unfinished):
             return None
-        query = "SELECT not_before FROM runs WHERE schedule = ? AND scheduled_at = ?"
-        with self._open() as table:
-            (not_before,) = table.execute(query, (schedule, _text(waiting[0].scheduled_at))).fetchone()
-        return waiting[0] if not_before <= _text(now) else None
+        oldest = unfinished[0]
+        return oldest if oldest.not_before is None or oldest.not_before <= now else None
 
-    def begin(self, run: Run, now: datetime) -> None:
-        self._set(run, "state = 'running', tries = tries + 1, started_at = ?", _text(now))
+    def start(self, run: Run, now: datetime) -> None:
+        self._set(run, "status = 'running', tries = tries + 1, started_at = ?", _text(now))
 
-    def end(self, run: Run, state: RunState, exit_code: int, now: datetime) -> None:
-        self._set(run, "state = ?, exit_code = ?, ended_at = ?", state, exit_code, _text(now))
+    def end(self, run: Run, status: RunStatus, exit_code: int, now: datetime) -> None:
+        self._set(run, "status = ?, exit_code = ?, ended_at = ?", status, exit_code, _text(now))
 
     def put_back(self, run: Run, exit_code: int, not_before: datetime) -> None:
         """Let a run that ended incomplete wait for its next try."""
-        self._set(run, "state = 'waiting', exit_code = ?, not_before = ?", exit_code, _text(not_before))
-
-    def drop(self, run: Run) -> None:
-        self._set(run, "state = 'dropped'")
+        self._set(run, "status = 'waiting', exit_code = ?, not_before = ?", exit_code, _text(not_before))
 
     def put_back_interrupted(self) -> None:
-        """Runs of a scheduler that ended: the next one takes them up first. The interrupted try is not charged."""
-        with self._open() as table:
-            table.execute("UPDATE runs SET state = 'waiting', tries = tries - 1 WHERE state = 'running'")
+        """Let the runs of a scheduler that ended wait; the interrupted try does not count."""
+        with self._connection as table:
+            table.execute("UPDATE runs SET status = 'waiting', tries = tries - 1 WHERE status = 'running'")
 
     def _set(self, run: Run, change: str, *values: object) -> None:
-        with self._open() as table:
+        with self._connection as table:
             where = "WHERE schedule = ? AND scheduled_at = ?"
             table.execute(f"UPDATE runs SET {change} {where}", (*values, run.schedule, _text(run.scheduled_at)))
 
-    def _open(self) -> sqlite3.Connection:
-        """A transaction that is committed at the end of its `with` block."""
-        return sqlite3.connect(self._path, timeout=30)
+
+def _run_of(schedule: str, row: tuple[str, RunStatus, int, int, int | None, str]) -> Run:
+    scheduled_at, status, tries, was_started, exit_code, not_before = row
+    return Run(
+        schedule=schedule,
+        scheduled_at=datetime.fromisoformat(scheduled_at),
+        status=status,
+        tries=tries,
+        was_started=bool(was_started),
+        exit_code=exit_code,
+        not_before=datetime.fromisoformat(not_before) if not_before else None,
+    )
 
 
 def _text(time: datetime) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.schedule.state import Run, Runs
+from jobs.schedule.state import Run, State
 from tests.support.command import finish, start, wait_until, write_job
 from tests.support.servers.ray_head import RayHead
 from tests.support.toy_job import bytes_of, make_job, manifest_of, write_prompts
@@ -31,7 +31,7 @@ def test_each_run_renders_the_rows_that_are_new_and_none_begins_while_the_last_o
 
         add_at_once(prompts / "tuesday.parquet", ["a green star"])
         wait_until(lambda: prompts_of(output) == ["a blue square", "a green star", "a red circle"], scheduler)
-        wait_until(lambda: not Runs(state).all("nightly", "running"), scheduler)
+        wait_until(lambda: not State(state).runs("nightly", "running"), scheduler)
         scheduler.send_signal(signal.SIGTERM)
         answer = finish(scheduler)
     finally:
@@ -39,13 +39,13 @@ def test_each_run_renders_the_rows_that_are_new_and_none_begins_while_the_last_o
 
     assert committed(output).items() >= first_night.items()
     assert "1 of them in this run" in answer.stderr
-    begun_or_not = [run.state for run in Runs(state).all("nightly")]
+    begun_or_not = [run.status for run in reversed(State(state).last_runs("nightly", 1000))]
     between = begun_or_not[1 : begun_or_not.index("done", 1)]
     assert set(between) == {"skipped"}
 
 
 def done(state: Path) -> list[Run]:
-    return Runs(state).all("nightly", "done") if state.exists() else []
+    return State(state).runs("nightly", "done") if state.exists() else []
 
 
 def committed(output: Path) -> dict[str, bytes]:
