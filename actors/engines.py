@@ -1,57 +1,18 @@
-"""The table of engines: what each model family is called, what it takes, and which class renders it.
-
-A new family is a new file beside `janus.py` and one entry here. Importing this module imports no torch.
-"""
+"""From a recipe to a loaded engine on this machine. Importing this module imports no torch."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from actors.checkpoint.doctor import Finding, check_guidance, check_tokenizer
+from actors.checkpoint.open import fetch_checkpoint, open_checkpoint, weights_digest
+from actors.errors import CheckpointError, OtherWeightsError
+from actors.families import FAMILIES
 from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Family:
-    """The facts of a family that a job file is checked against.
-
-    `engine` is `module:class`. `sampler` names the algorithm and its version and is written into every manifest row:
-    it changes when the same request would get other bytes. `settings` are the sampling keys the family takes beside
-    the common ones, with their defaults, `dtypes` what its models run in.
-    """
-
-    engine: str
-    sampler: str
-    default_cfg_weight: float
-    settings: dict[str, float | int | str]
-    dtypes: tuple[str, ...] = ("float32", "bfloat16")
-
-
-FAMILIES: dict[str, Family] = {
-    "janus": Family(
-        engine="actors.janus.engine:JanusEngine",
-        sampler="janus-3",
-        default_cfg_weight=5.0,
-        settings={"temperature": 1.0},
-        dtypes=("float32", "bfloat16", "fp8"),
-    ),
-    "janusflow": Family(
-        engine="actors.janusflow.engine:JanusFlowEngine",
-        sampler="janusflow-2",
-        default_cfg_weight=2.0,
-        settings={"num_inference_steps": 30, "solver": "euler", "match_reference_demo": False},
-    ),
-    "toy": Family(
-        engine="actors.toy:ToyEngine",
-        sampler="toy-1",
-        default_cfg_weight=5.0,
-        settings={"temperature": 1.0},
-    ),
-}
 
 
 class Engine(Protocol):
@@ -77,3 +38,43 @@ def load_engine(recipe: Recipe, folder: Path | None, vae_folder: Path | None) ->
     if recipe.family == "toy":
         return engine_class(recipe)
     return engine_class(recipe, folder) if vae_folder is None else engine_class(recipe, folder, vae_folder)
+
+
+def open_engine(recipe: Recipe, storage_options: Mapping[str, Any], *, allow_faults: bool = False) -> Engine:
+    """The recipe's engine, loaded on this machine's GPU or CPU.
+
+    Raises OtherWeightsError, or CheckpointError where the checkpoint's tokenizer or guidance is faulty (see
+    `actors.checkpoint.doctor`) and faults are not allowed.
+    """
+    if recipe.family == "toy":
+        return load_engine(recipe, None, None)
+    folder = fetch_checkpoint(recipe.checkpoint, recipe.revision, storage_options)
+    _check_weights(folder, recipe)
+    assert recipe.prompt_format is not None, "every family but toy has one"
+    if not allow_faults:
+        _refuse_faults(recipe, check_tokenizer(folder, recipe.prompt_format))
+    vae_folder = None
+    if recipe.vae is not None:
+        vae_folder = fetch_checkpoint(recipe.vae, recipe.vae_revision, storage_options)
+    engine = load_engine(recipe, folder, vae_folder)
+    if not allow_faults:
+        _refuse_faults(recipe, check_guidance(engine))
+    return engine
+
+
+def _check_weights(folder: Path, recipe: Recipe) -> None:
+    digest = weights_digest(open_checkpoint(str(folder), prompt_format=recipe.prompt_format))
+    if digest != recipe.weights_sha256:
+        raise OtherWeightsError(
+            f"{recipe.checkpoint} holds other weights now: their SHA-256 is {digest}, the job was begun with "
+            f"{recipe.weights_sha256}"
+        )
+
+
+def _refuse_faults(recipe: Recipe, findings: Iterable[Finding]) -> None:
+    faults = [f"{finding.check}: {finding.detail}" for finding in findings if not finding.is_ok]
+    if faults:
+        raise CheckpointError(
+            f"{recipe.checkpoint} is faulty ({'; '.join(faults)}). `janus-batch doctor` says more; "
+            "model.allow_faults: true renders with it all the same"
+        )

@@ -11,3 +11,19 @@ class JobFailure(RuntimeError):
 
 class EngineFailedError(RuntimeError):
     """An engine raised while it rendered. Whether a row is to blame is found out by rendering it alone."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint that cannot be used: what it is, what was found, what is allowed."""
+
+
+class NoSuchFolder(CheckpointError):
+    """The name leads nowhere: no such folder, bucket, repository or revision."""
+
+
+class CheckpointUnreachable(CheckpointError):
+    """The store or the hub did not answer, or sent part of a file. A retry may help."""
+
+
+class OtherWeightsError(CheckpointError):
+    """The checkpoint holds other weights than those the recipe was made with."""

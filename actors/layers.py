@@ -1,4 +1,4 @@
-"""SiLU, `x * sigmoid(x)`, with the same bits wherever a number stands in its tensor."""
+"""Layers shared by the networks. An output element has the same bits in any batch and with any number of threads."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+NUM_VECTORS = 64  # rows per matrix product of a VectorLinear
+
 
 def silu(x: torch.Tensor) -> torch.Tensor:
-    """Elementwise, any shape.
+    """SiLU, `x * sigmoid(x)`, elementwise on any shape.
 
-    On a CPU torch's own takes the last few numbers of each thread's share, those that fill no vector register, through
-    another exponential. In float32 this shows: a number's bits then depend on how many stand before it, that is on its
-    neighbours in the batch and on the number of threads. `torch.exp` does not do that, and in bfloat16 the difference
-    is rounded away (measured with torch 2.13).
+    On a CPU, torch computes the last few numbers of each thread's share (those that do not fill a vector register)
+    with another exponential. In float32 this changes bits, so a number would depend on how many numbers precede it,
+    that is on its neighbors in the batch and on the number of threads. `torch.exp` has no such tail, and in bfloat16
+    rounding hides the difference (measured with torch 2.13).
     """
     if x.device.type == "cpu" and x.dtype == torch.float32:
         return x / (torch.exp(-x) + 1)
@@ -21,13 +23,13 @@ def silu(x: torch.Tensor) -> torch.Tensor:
 
 
 def silu_(x: torch.Tensor) -> torch.Tensor:
-    """The same in place, for a contiguous tensor whose channels are a multiple of 32; a new one where gradients flow.
+    """SiLU in place, for a contiguous tensor whose channels are a multiple of 32; a new tensor where gradients flow.
 
-    On a CPU torch cuts the elements into equal shares, a thread each, of at least 32768; in float32 the end of a share
-    is rounded differently, as above, unless it is a multiple of 32 elements long. In these three parts every share is
-    one. Up to a third faster, over a whole picture decoder, than the formula, which takes any size.
+    On a CPU, torch gives each thread an equal share of at least 32768 elements; in float32 it rounds the end of a
+    share differently (see `silu`) unless the share is a multiple of 32 elements long. The three parts below have only
+    such shares. Over a whole image decoder this is up to a third faster than the formula in `silu`.
     """
-    if x.device.type != "cpu" or x.requires_grad:  # training keeps what it has to go back through
+    if x.device.type != "cpu" or x.requires_grad:  # training needs the input for the backward pass
         return F.silu(x, inplace=not x.requires_grad)
     flat = x.view(-1)
     even = len(flat) // (share := 32768) // (threads := torch.get_num_threads()) * threads * share
@@ -38,7 +40,7 @@ def silu_(x: torch.Tensor) -> torch.Tensor:
 
 
 class SiLU(nn.Module):
-    """`silu` as a module, to put in the place of a library's."""
+    """`silu` as a module that replaces a library's."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return silu(x)
@@ -49,3 +51,46 @@ class InPlaceSiLU(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return silu_(x)
+
+
+class VectorLinear(nn.Linear):
+    """A linear layer over one vector per row, always run on NUM_VECTORS rows at once.
+
+    With few rows, libraries choose their kernel by the number of rows, so the bits of a row would depend on its
+    neighbors. Layers that see all positions of a map do not need this: they have many rows even for one image.
+    """
+
+    def forward(self, x_BI: torch.Tensor) -> torch.Tensor:
+        padded = F.pad(x_BI, (0, 0, 0, -len(x_BI) % NUM_VECTORS))
+        return torch.cat([F.linear(part, self.weight, self.bias) for part in padded.split(NUM_VECTORS)])[: len(x_BI)]
+
+
+class Conv1(nn.Conv2d):
+    """A 1 x 1 convolution that always uses oneDNN on a CPU. torch uses another library with one thread: other bits."""
+
+    def __init__(self, num_in: int, num_out: int) -> None:
+        super().__init__(num_in, num_out, kernel_size=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
+            y = torch.mkldnn_convolution(x, self.weight, self.bias, self.padding, self.stride, self.dilation, 1)
+            return y.contiguous()  # oneDNN returns channels last, and adding tensors of two layouts is slow
+        return super().forward(x)
+
+
+class ContiguousGroupNorm(nn.Module):
+    """A group norm that runs on contiguous [B, C, H, W]: with channels last, threads split the sums of a group."""
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.num_groups, self.eps = norm.num_groups, norm.eps
+        self.weight, self.bias = norm.weight, norm.bias
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        return F.group_norm(x_BCHW.contiguous(), self.num_groups, self.weight, self.bias, self.eps)
+
+
+def to_uint8(decoded_B3HW: torch.Tensor) -> torch.Tensor:
+    """A decoder's output in [-1, 1] to uint8 [B, H, W, 3]. Clamps and truncates, as the reference does."""
+    scaled = (decoded_B3HW.float() + 1) / 2 * 255
+    return scaled.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)

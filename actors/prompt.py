@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actors.checkpoint.errors import CheckpointError
+from actors.errors import CheckpointError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -30,7 +30,7 @@ import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
 from actors.device import DTYPES, compute_dtype
-from actors.engines import FAMILIES
+from actors.families import FAMILIES
 from actors.janus.engine import JanusEngine
 from actors.janusflow.engine import JanusFlowEngine
 from actors.llama.fp8 import FP8

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from actors.batcher import Painter
-from actors.opening import open_engine
+from actors.engines import open_engine
 from actors.recipe import Recipe
 from actors.request import ImageRequest
 from benchmarks.planning import provenance

@@ -19,8 +19,8 @@ from transformers.cache_utils import DynamicCache
 
 from actors.checkpoint.shape import FlowShape, JanusShape
 from actors.checkpoint.weight_names import original_name
-from actors.janus.decoder import to_uint8
 from actors.janusflow.network import FlowNetwork
+from actors.layers import to_uint8
 
 # B images, 2B rows, N codes of a picture, V codebook entries, C hidden channels, P prompt tokens, Q image tokens.
 

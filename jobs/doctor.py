@@ -8,8 +8,10 @@ from typing import Any
 
 import click
 
-from actors.checkpoint.open import Checkpoint, CheckpointError, fetch_checkpoint, open_checkpoint, open_vae
-from actors.engines import FAMILIES, Engine, load_engine
+from actors.checkpoint.open import Checkpoint, fetch_checkpoint, open_checkpoint, open_vae
+from actors.engines import Engine, load_engine
+from actors.errors import CheckpointError
+from actors.families import FAMILIES
 from actors.recipe import Recipe
 from jobs.job_file.resolve import settled_model
 from jobs.terminal.text import counted

@@ -7,8 +7,8 @@ import time
 from dataclasses import dataclass
 
 from actors.batcher import Painter
+from actors.engines import open_engine
 from actors.errors import InputError
-from actors.opening import open_engine
 from actors.request import RenderedImage
 from workflows.job import RenderJob
 from workflows.output.encode import encode_image

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from actors.engines import FAMILIES
+from actors.families import FAMILIES
 from actors.guidance import check_cfg_weight
 from actors.noise import derive_seed
 from actors.recipe import Recipe, sampling_settings

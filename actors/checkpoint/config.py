@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from actors.checkpoint.errors import CheckpointError
 from actors.checkpoint.shape import (
     NUM_RES_BLOCKS,
     VAE_DOWNSAMPLING,
@@ -16,6 +15,7 @@ from actors.checkpoint.shape import (
     LlamaShape,
     VQShape,
 )
+from actors.errors import CheckpointError
 
 _GROUP_NORM_GROUPS = 32
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from actors.checkpoint.errors import CheckpointError
+from actors.errors import CheckpointError
 
 TEXT_MODEL_STEMS = ("model", "pytorch_model")
 VAE_STEMS = ("diffusion_pytorch_model", "diffusion_pytorch_model")

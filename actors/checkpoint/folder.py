@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from actors.checkpoint.errors import CheckpointError, NoSuchFolder
 from actors.checkpoint.files import StoredFile
+from actors.errors import CheckpointError, NoSuchFolder
 
 BUNDLED = ("janus-shapes", "janusflow-shapes")
 _BUNDLED_ROOT = Path(__file__).parent / "bundled"

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from actors.checkpoint.errors import CheckpointError, CheckpointUnreachable, NoSuchFolder
 from actors.checkpoint.files import StoredFile
 from actors.checkpoint.folder import Folder, LocalFolder
+from actors.errors import CheckpointError, CheckpointUnreachable, NoSuchFolder
 
 
 def open_hub_folder(repository: str, revision: str | None, subfolder: str) -> Folder:

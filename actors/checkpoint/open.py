@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from actors.checkpoint.config import identify, read_shape
-from actors.checkpoint.errors import CheckpointError, NoSuchFolder
 from actors.checkpoint.files import TEXT_MODEL_STEMS, VAE_STEMS, StoredFile, find_weight_files, read_json
 from actors.checkpoint.folder import Folder, find_folder
 from actors.checkpoint.shape import FlowShape
 from actors.checkpoint.vae_config import check_vae_config, is_vae_config
-
-__all__ = ["Checkpoint", "CheckpointError", "fetch_checkpoint", "open_checkpoint", "open_vae", "weights_digest"]
+from actors.errors import CheckpointError, NoSuchFolder
 
 PROMPT_FORMATS = ("janus", "janus-pro")
 _DEFAULT_VAE = "stabilityai/sdxl-vae"

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import torch
 
-from actors.checkpoint.errors import CheckpointError
+from actors.errors import CheckpointError
 
 _DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 

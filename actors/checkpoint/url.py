@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from actors.checkpoint.errors import CheckpointError, CheckpointUnreachable, NoSuchFolder
 from actors.checkpoint.files import StoredFile
+from actors.errors import CheckpointError, CheckpointUnreachable, NoSuchFolder
 
 # What stores call the mark that changes with a file's content, the best first.
 _CONTENT_MARKS = ("ETag", "etag", "md5Hash", "sha", "blob_id", "mtime", "LastModified", "last_modified", "created")

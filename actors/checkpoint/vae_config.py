@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from actors.checkpoint.errors import CheckpointError
 from actors.checkpoint.shape import VAE_DOWNSAMPLING, FlowShape
+from actors.errors import CheckpointError
 
 # Every AutoencoderKL config has these, and older ones no _class_name.
 _KEYS = {"block_out_channels", "down_block_types", "up_block_types", "latent_channels"}

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 from actors.checkpoint.config import identify
-from actors.checkpoint.errors import CheckpointError
 from actors.checkpoint.files import TEXT_MODEL_STEMS, find_weight_files, read_json
 from actors.checkpoint.folder import LocalFolder
 from actors.checkpoint.tensors import open_tensor_file
 from actors.checkpoint.weight_names import Shapes, expected_shapes, original_name, what_is_not_needed
+from actors.errors import CheckpointError
 
 _MAX_NAMES_SHOWN = 8
 

@@ -10,37 +10,15 @@ Shapes: B images, R rows of the model, N codes of a picture, T cache slots, C hi
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 
 import torch
 
 from actors.guidance import guide
-from actors.llama.linear import Mlp
-from actors.llama.model import Llama, num_slots
+from actors.janus.network import CodeModel, PromptState
+from actors.llama.model import num_slots
 
 # step (an int64 tensor of no dimension), guided logits float32 [B, V] -> the images' next codes [B]
 Choose = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class PromptState:
-    """A prompt once it is prefilled: its last hidden state [C] and its keys and values [L, 2, K, T, D]."""
-
-    hidden_C: torch.Tensor
-    kv: torch.Tensor
-
-    @property
-    def num_tokens(self) -> int:
-        return self.kv.shape[3]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class CodeModel:
-    """The parts of a Janus model that the loop runs through."""
-
-    llama: Llama
-    head: Mlp  # [R, C] -> [R, V]
-    code_embedding_VC: torch.Tensor
 
 
 class DecodeLoop:

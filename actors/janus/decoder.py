@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from actors.checkpoint.shape import NUM_RES_BLOCKS, VQShape
-from actors.layers import silu_
+from actors.layers import Conv1, silu_
 
 _PREFIX = "gen_vision_model."
 
@@ -29,12 +29,6 @@ def load_vq_decoder(weights: MutableMapping[str, torch.Tensor], shape: VQShape) 
     decoder.load_state_dict(state, assign=True)
     decoder.quantize.embedding.weight.data = F.normalize(decoder.quantize.embedding.weight.data, dim=-1)
     return decoder.requires_grad_(False)
-
-
-def to_uint8(decoded_B3HW: torch.Tensor) -> torch.Tensor:
-    """Decoder output, [-1, 1] where it is not beyond, to uint8 [B, H, W, 3]: cut off, not rounded, as the reference."""
-    scaled = (decoded_B3HW.float() + 1) / 2 * 255
-    return scaled.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
 class VQDecoder(nn.Module):
@@ -141,19 +135,6 @@ class Upsample(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-
-
-class Conv1(nn.Conv2d):
-    """A 1 x 1 convolution. torch would take another library's with one thread than with several: other bits."""
-
-    def __init__(self, num_in: int, num_out: int) -> None:
-        super().__init__(num_in, num_out, kernel_size=1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
-            y = torch.mkldnn_convolution(x, self.weight, self.bias, self.padding, self.stride, self.dilation, 1)
-            return y.contiguous()  # it comes with the channels last in memory, and sums of two layouts are slow
-        return super().forward(x)
 
 
 def _conv3(num_in: int, num_out: int) -> nn.Conv2d:

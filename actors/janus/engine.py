@@ -23,8 +23,10 @@ from actors.checkpoint.weights import load_weights
 from actors.device import DTYPES, find_device, to_compute_dtype
 from actors.guidance import is_guided, is_inside
 from actors.janus.batching import LoopPool
-from actors.janus.decode_loop import CodeModel, DecodeLoop, PromptState
-from actors.janus.decoder import load_vq_decoder, to_uint8
+from actors.janus.decode_loop import DecodeLoop
+from actors.janus.decoder import load_vq_decoder
+from actors.janus.network import CodeModel, PromptState
+from actors.layers import to_uint8
 from actors.llama.linear import Mlp
 from actors.llama.model import Llama
 from actors.prompt import PromptTokenizer

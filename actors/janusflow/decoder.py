@@ -7,13 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from actors.checkpoint.errors import CheckpointError
 from actors.device import compute_dtype
-from actors.errors import InputError
-from actors.janus.decoder import Conv1, to_uint8
-from actors.layers import InPlaceSiLU
+from actors.errors import CheckpointError, InputError
+from actors.layers import ContiguousGroupNorm, Conv1, InPlaceSiLU, to_uint8
 
 # Always this many in one call, the last picture again where there are fewer: with one picture libraries take other
 # kernels, and the bits of a picture would depend on whether it has a neighbour.
@@ -86,15 +83,3 @@ def _replace_layers(model: nn.Module) -> None:
                 setattr(module, name, ContiguousGroupNorm(child))
             elif isinstance(child, nn.SiLU):
                 setattr(module, name, InPlaceSiLU())  # behind a norm, whose output nothing else reads
-
-
-class ContiguousGroupNorm(nn.Module):
-    """A group norm of [B, C, H, W] in this order: with the channels last in memory threads share a group's sums."""
-
-    def __init__(self, norm: nn.GroupNorm) -> None:
-        super().__init__()
-        self.num_groups, self.eps = norm.num_groups, norm.eps
-        self.weight, self.bias = norm.weight, norm.bias
-
-    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        return F.group_norm(x_BCHW.contiguous(), self.num_groups, self.weight, self.bias, self.eps)

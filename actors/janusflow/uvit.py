@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from actors.checkpoint.shape import FlowShape
-from actors.layers import silu
+from actors.layers import VectorLinear, silu
 
 # B rows, C channels, H x W positions, D the language model's hidden size. Maps are [B, C, H, W] with the channels last
 # in memory, so that `permute` between the convolutions and the linear layers costs nothing.
@@ -23,7 +23,6 @@ from actors.layers import silu
 RES_FFN_FACTOR = 4  # channels of a block's hidden layer, as a multiple of its own
 PATCH_SIZE = 2  # latent positions of one image token, each way
 MAX_PERIOD = 10_000  # of the time embedding's slowest wave
-NUM_VECTORS = 64  # of one product of a VectorLinear
 
 
 class UViTEncoder(nn.Module):
@@ -136,15 +135,3 @@ class Unpatchify(nn.Module):
         weight, bias = self.unpatch_conv.weight.flatten(1), self.unpatch_conv.bias
         y_BHWC = F.linear(self.norm(x_BCHW.permute(0, 2, 3, 1)), weight, bias)
         return F.pixel_shuffle(y_BHWC.permute(0, 3, 1, 2), PATCH_SIZE)
-
-
-class VectorLinear(nn.Linear):
-    """A linear layer over one vector per row, always run on NUM_VECTORS rows at once.
-
-    With few rows, libraries take another kernel for another number of them, and the bits of a row would depend on its
-    neighbours. The other layers see all positions of a map: there the bits are the same from one row up.
-    """
-
-    def forward(self, x_BI: torch.Tensor) -> torch.Tensor:
-        padded = F.pad(x_BI, (0, 0, 0, -len(x_BI) % NUM_VECTORS))
-        return torch.cat([F.linear(part, self.weight, self.bias) for part in padded.split(NUM_VECTORS)])[: len(x_BI)]

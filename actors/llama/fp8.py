@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from actors.checkpoint.errors import CheckpointError
+from actors.errors import CheckpointError
 from actors.layers import silu
 from actors.llama.linear import Linear
 

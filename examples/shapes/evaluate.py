@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from actors.checkpoint.open import open_checkpoint, open_vae
-from actors.engines import FAMILIES, Engine, load_engine
+from actors.engines import Engine, load_engine
+from actors.families import FAMILIES
 from actors.noise import derive_seed
 from actors.recipe import Recipe
 from actors.request import ImageRequest

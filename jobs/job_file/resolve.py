@@ -8,7 +8,7 @@ from typing import Any
 
 from actors.checkpoint.folder import BUNDLED
 from actors.checkpoint.open import Checkpoint, open_checkpoint, open_vae, weights_digest
-from actors.engines import FAMILIES
+from actors.families import FAMILIES
 from actors.guidance import check_cfg_weight
 from actors.recipe import SAMPLING_SETTINGS, Recipe, SamplingSettings, sampling_settings
 from jobs.job_file.spec import JobFileError, JobSpec

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.checkpoint.errors import CheckpointError
+from actors.errors import CheckpointError
 from actors.prompt import BEGIN_OF_IMAGE, BOS, PAD, PromptTokenizer
 
 DATA = Path(__file__).parents[1] / "data"

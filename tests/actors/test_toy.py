@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.engines import FAMILIES, load_engine
+from actors.engines import load_engine
+from actors.families import FAMILIES
 from actors.request import ImageRequest, Rejection
 from actors.toy import ToyEngine
 from tests.support.toy_job import recipe

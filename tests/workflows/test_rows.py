@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from actors.engines import FAMILIES, Family
+from actors.families import FAMILIES, Family
 from actors.request import ImageRequest
 from tests.support.toy_job import make_job, recipe, rows_of, write_prompts
 from workflows.plan import Shard

@@ -6,8 +6,7 @@ import asyncio
 import itertools
 from collections import Counter
 
-from actors.checkpoint.errors import CheckpointUnreachable
-from actors.errors import JobFailure
+from actors.errors import CheckpointUnreachable, JobFailure
 from workflows.dispatch import failures as losses
 from workflows.dispatch import pool
 from workflows.dispatch.bisection import NotTheRowsError

@@ -25,8 +25,8 @@ from ray.autoscaler.v2.sdk import get_cluster_resource_state
 from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
 from actors.batcher import Answer, BatchReport, Painter
+from actors.engines import open_engine
 from actors.errors import InputError, JobFailure
-from actors.opening import open_engine
 from workflows.dispatch import metrics
 from workflows.job import RenderJob
 from workflows.rows import ShardRows

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.batcher import Painter
-from actors.opening import open_engine
+from actors.engines import open_engine
 from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
 from workflows.output.claim import committed_shards

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from actors.checkpoint.folder import BUNDLED
-from actors.engines import FAMILIES
+from actors.families import FAMILIES
 from benchmarks.cfg_curve import break_pad
 from examples.shapes.evaluate import load, render, share_right
 from examples.shapes.schedule import CHECKPOINTS

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from actors.checkpoint.config import read_shape
-from actors.checkpoint.errors import CheckpointError
 from actors.checkpoint.shape import FlowShape, JanusShape, LlamaShape, VQShape
+from actors.errors import CheckpointError
 
 DATA = Path(__file__).parents[2] / "data"
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from actors.checkpoint.doctor import Finding, check_guidance, check_tokenizer
-from actors.checkpoint.open import CheckpointError, open_checkpoint, weights_digest
-from actors.opening import OtherWeightsError, open_engine
+from actors.checkpoint.open import open_checkpoint, weights_digest
+from actors.engines import open_engine
+from actors.errors import CheckpointError, OtherWeightsError
 from actors.prompt import PAD
 from actors.recipe import Recipe
 

@@ -20,7 +20,8 @@ DATA = ROOT / "tests" / "data"
 
 ASK = """
 import dataclasses, json, sys
-from actors.checkpoint.open import CheckpointError, fetch_checkpoint, open_checkpoint, open_vae, weights_digest
+from actors.checkpoint.open import fetch_checkpoint, open_checkpoint, open_vae, weights_digest
+from actors.errors import CheckpointError
 
 def tell(checkpoint):
     return {**dataclasses.asdict(checkpoint), "digest": weights_digest(checkpoint)}

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.checkpoint.errors import NoSuchFolder
-from actors.checkpoint.open import CheckpointError, fetch_checkpoint, open_checkpoint, open_vae, weights_digest
+from actors.checkpoint.open import fetch_checkpoint, open_checkpoint, open_vae, weights_digest
+from actors.errors import CheckpointError, NoSuchFolder
 
 ROOT = Path(__file__).parents[3]
 DATA = ROOT / "tests" / "data"

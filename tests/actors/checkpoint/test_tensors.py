@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from actors.checkpoint.errors import CheckpointError
 from actors.checkpoint.tensors import open_tensor_file
+from actors.errors import CheckpointError
 
 TENSORS = {"a": torch.arange(600.0).reshape(20, 30), "b.c": torch.ones(7, dtype=torch.bfloat16)}
 

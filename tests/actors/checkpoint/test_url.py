@@ -15,8 +15,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from actors.checkpoint.errors import CheckpointUnreachable, NoSuchFolder
-from actors.checkpoint.open import CheckpointError, fetch_checkpoint, open_checkpoint, open_vae, weights_digest
+from actors.checkpoint.open import fetch_checkpoint, open_checkpoint, open_vae, weights_digest
+from actors.errors import CheckpointError, CheckpointUnreachable, NoSuchFolder
 
 ROOT = Path(__file__).parents[3]
 TINY, FLOW = ROOT / "tests" / "data" / "janus-tiny", ROOT / "tests" / "data" / "janusflow-tiny"

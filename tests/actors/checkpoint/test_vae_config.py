@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.checkpoint.open import CheckpointError, open_checkpoint, open_vae
+from actors.checkpoint.open import open_checkpoint, open_vae
+from actors.errors import CheckpointError
 
 DATA = Path(__file__).parents[2] / "data"
 TINY, FLOW = DATA / "janus-tiny", DATA / "janusflow-tiny"

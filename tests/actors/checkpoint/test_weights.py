@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from actors.checkpoint.errors import CheckpointError
 from actors.checkpoint.weight_names import expected_shapes
 from actors.checkpoint.weights import load_weights
+from actors.errors import CheckpointError
 
 DATA = Path(__file__).parents[2] / "data"
 TINY, FLOW = DATA / "janus-tiny", DATA / "janusflow-tiny"

@@ -12,7 +12,8 @@ import torch
 
 from actors.checkpoint.config import read_shape
 from actors.checkpoint.weights import load_weights
-from actors.janus.decoder import VQDecoder, load_vq_decoder, to_uint8
+from actors.janus.decoder import VQDecoder, load_vq_decoder
+from actors.layers import to_uint8
 from tests.support.dtypes import DTYPES, needs_bfloat16
 
 DATA = Path(__file__).parents[2] / "data"

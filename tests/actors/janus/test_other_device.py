@@ -16,7 +16,8 @@ from torch.utils._pytree import tree_leaves
 
 from actors.checkpoint.config import read_shape
 from actors.checkpoint.weight_names import expected_shapes
-from actors.janus.decode_loop import CodeModel, DecodeLoop, PromptState
+from actors.janus.decode_loop import DecodeLoop
+from actors.janus.network import CodeModel, PromptState
 from actors.janus.sampler import CodeSampler
 from actors.janusflow.network import load_flow_network
 from actors.llama import fp8

@@ -11,8 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from actors.checkpoint.errors import CheckpointError
-from actors.errors import InputError
+from actors.errors import CheckpointError, InputError
 from actors.janusflow.decoder import VAE
 from tests.support.flow_engine import TINY, golden
 

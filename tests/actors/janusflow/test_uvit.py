@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from actors.checkpoint.config import read_shape
 from actors.checkpoint.weight_names import expected_shapes
 from actors.janusflow.network import FlowNetwork
-from actors.janusflow.uvit import GlobalResponseNorm, TimeEmbedding, Unpatchify, VectorLinear
+from actors.janusflow.uvit import GlobalResponseNorm, TimeEmbedding, Unpatchify
+from actors.layers import VectorLinear
 from tests.support.flow_engine import DATA, golden, tiny_network
 
 

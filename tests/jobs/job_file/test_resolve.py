@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from actors.checkpoint.errors import CheckpointError
-from actors.engines import FAMILIES
+from actors.errors import CheckpointError
+from actors.families import FAMILIES
 from jobs.job_file.resolve import ignored_columns, remarks, resolve, settled
 from jobs.job_file.spec import JobFileError, check_fields
 from workflows.job import Images, RenderJob, Workers

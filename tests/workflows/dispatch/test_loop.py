@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 import ray
 
-from actors.checkpoint.open import CheckpointError, open_checkpoint, weights_digest
+from actors.checkpoint.open import open_checkpoint, weights_digest
+from actors.errors import CheckpointError
 from actors.request import ImageRequest, RenderedImage
 from tests.support import toy_job
 from tests.support.command import wait_until

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actors.janus.batch_size import bytes_per_row, images_on_cpu, prompt_room, rows_on_gpu
+from actors.janus.batching import bytes_per_row, images_on_cpu, prompt_room, rows_on_gpu
 from tests.support.janus_engine import engine
 from tests.support.random_llama import llama_shape
 
