@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +50,8 @@ class Recipe(SamplingSettings):
     `sampler` names the algorithm and its version, and changes whenever the same request would get other bytes.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")  # for job.json, see workflows.output.claim
+
     family: str
     checkpoint: str
     revision: str | None
@@ -74,14 +75,3 @@ class Recipe(SamplingSettings):
     def to_dict(self) -> dict[str, Any]:
         fields = dataclasses.asdict(self)
         return {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Recipe:
-        """Raises TypeError for fields that are not a recipe's, and ValueError for a value of another type."""
-        cls(**fields)  # pydantic would pass over a field that is not a recipe's
-        try:
-            return TypeAdapter(cls).validate_json(json.dumps(fields), strict=True)
-        except ValidationError as error:
-            fault = error.errors()[0]
-            place = ".".join(map(str, fault["loc"]))
-            raise ValueError(f"recipe.{place}: {fault['msg']}, got {fault['input']!r}") from error

@@ -6,10 +6,9 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from jobs.job_file.resolve import settled
-from jobs.outputs import open_output
 from workflows.export.write import Export, export_output
-from workflows.storage.store import Storage
+from workflows.output.claim import open_output
+from workflows.storage.store import Storage, absolute_location
 
 
 def export(
@@ -24,7 +23,7 @@ def export(
     """Export, and print the counts; what is wrong is raised."""
     source, _ = open_output(output, endpoint_url)
     is_same_store = dest.partition("://")[0] == source.url.partition("://")[0]
-    place = Storage(settled(dest), source.options if is_same_store else {}, is_first_contact=True)
+    place = Storage(absolute_location(dest), source.options if is_same_store else {}, is_first_contact=True)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("shards", total=None)
         done = export_output(

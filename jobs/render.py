@@ -7,21 +7,15 @@ import time
 from contextlib import nullcontext
 
 from actors.errors import InputError
-from jobs.job_file.resolve import ignored_columns, remarks, resolve, settled
+from jobs.job_file.resolve import ignored_columns, remarks, resolve
 from jobs.job_file.spec import JobFileError, JobSpec
 from jobs.terminal.json_lines import failure_as_json, print_json
 from jobs.terminal.text import counted
 from jobs.terminal.view import say, watch
 from workflows.dispatch.progress import Progress
 from workflows.job import RenderJob
-from workflows.output.claim import (
-    JOB_FILE,
-    claim_output,
-    claimed_shard_rows,
-    committed_shards,
-    mark_success,
-    restore_claim,
-)
+from workflows.output.claim import JOB_FILE, claim_output, claimed_shard_rows, mark_success, restore_claim
+from workflows.output.manifest import committed_parts
 from workflows.output.tally import Tally, tally_output
 from workflows.plan import Plan, make_plan
 from workflows.prompts import PromptFile, find_prompt_files
@@ -29,7 +23,7 @@ from workflows.report.write import write_report
 from workflows.storage.errors import StorageFailure, storage_errors, storage_failures
 from workflows.storage.lease import OutputRemovedError, WhenHeld, hold_output
 from workflows.storage.retry import retry_storage
-from workflows.storage.store import Storage
+from workflows.storage.store import Storage, absolute_location
 
 
 def render(spec: JobSpec, *, address: str | None, when_held: WhenHeld = "refuse", as_json: bool = False) -> int:
@@ -38,7 +32,7 @@ def render(spec: JobSpec, *, address: str | None, when_held: WhenHeld = "refuse"
     With `as_json`, standard output gets the progress as JSON lines, and a last one with the sums or the reason of the
     failure.
     """
-    name, output = spec.name or "render", settled(spec.output)
+    name, output = spec.name or "render", absolute_location(spec.output)
     with failure_as_json(name, output) if as_json else nullcontext():
         return _render(spec, address, when_held, as_json=as_json)
 
@@ -135,7 +129,7 @@ def plan_remaining(job: RenderJob, files: list[PromptFile]) -> Plan:
     """The plan of what is not committed yet in the job's output."""
     storage = Storage(job.output, job.storage)
     with storage_errors(job.output):
-        return make_plan(files, committed_shards(storage), claimed_shard_rows(storage, job))
+        return make_plan(files, committed_parts(storage), claimed_shard_rows(storage, job))
 
 
 def _check_that_all_is_there(job: RenderJob, files: list[PromptFile]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from jobs.outputs import open_output
+from workflows.output.claim import open_output
 from workflows.report.quality_rules import FLAG_NAMES
 from workflows.report.write import Report, write_report
 

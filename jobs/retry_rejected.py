@@ -6,14 +6,13 @@ from typing import Any
 
 from jobs.job_file.resolve import ignored_columns, resolve
 from jobs.job_file.spec import JobSpec, check_fields
-from jobs.outputs import Claim, open_output
 from jobs.render import check_gpus, say_where_ray_is, settle, write_page
 from jobs.terminal.text import counted
 from jobs.terminal.view import say, watch
 from workflows.dispatch.progress import Progress
 from workflows.job import RenderJob
-from workflows.output.claim import SUCCESS_FILE, check_claim, committed_shards
-from workflows.output.manifest import rejected_files
+from workflows.output.claim import SUCCESS_FILE, Claim, check_claim, open_output
+from workflows.output.manifest import committed_parts, rejected_files
 from workflows.output.tally import tally_output
 from workflows.plan import RetryPlan, make_plan
 from workflows.prompts import find_prompt_files
@@ -36,7 +35,7 @@ def retry_rejected(output: str, endpoint_url: str | None, settings: tuple[str, .
     check_claim(job)
     files = find_prompt_files(job.prompts, job.storage, ignored_columns=ignored_columns(job.recipe.family))
     with storage_errors(output):
-        parts = committed_shards(storage)
+        parts = committed_parts(storage)
         make_plan(files, parts, claim.shard_rows)  # refuses a prompt file that was changed
         plan = plan_retries(storage, files, parts)
         num_gone = len(rejected_files(storage, parts)) - plan.num_shards_remaining
@@ -54,7 +53,7 @@ def retry_rejected(output: str, endpoint_url: str | None, settings: tuple[str, .
 
 def _spec_of(claim: Claim, storage: Storage, settings: tuple[str, ...]) -> JobSpec:
     """The job file that the output was begun with, its places and its model as they were settled then."""
-    wish, recipe = claim.fields["job_file"], claim.recipe
+    wish, recipe = claim.job_file, claim.recipe
     model = {
         "checkpoint": recipe.checkpoint,
         "revision": recipe.revision,

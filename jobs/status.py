@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from jobs.job_file.resolve import ignored_columns
-from jobs.outputs import open_output
 from jobs.terminal.text import counted
-from workflows.output.claim import SUCCESS_FILE, committed_shards
+from workflows.output.claim import SUCCESS_FILE, open_output
+from workflows.output.manifest import committed_parts
 from workflows.output.tally import tally_output
 from workflows.plan import make_plan
 from workflows.prompts import find_prompt_files
@@ -22,7 +22,7 @@ def status(output: str, endpoint_url: str | None, *, as_json: bool) -> int:
     storage, claim = open_output(output, endpoint_url)
     with storage_errors(output):
         files = find_prompt_files(claim.prompts, storage.options, ignored_columns=ignored_columns(claim.recipe.family))
-        plan = make_plan(files, committed_shards(storage), claim.shard_rows)
+        plan = make_plan(files, committed_parts(storage), claim.shard_rows)
         tally = tally_output(storage.url, storage.options)
         is_marked = storage.exists(SUCCESS_FILE)
     num_rows_left = plan.num_rows - plan.num_rows_committed

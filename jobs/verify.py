@@ -7,9 +7,9 @@ from contextlib import nullcontext
 import click
 
 from jobs.job_file.resolve import ignored_columns
-from jobs.outputs import Claim, open_output
 from jobs.terminal.text import counted
-from workflows.output.claim import committed_shards
+from workflows.output.claim import Claim, open_output
+from workflows.output.manifest import committed_parts
 from workflows.plan import Plan, make_plan
 from workflows.prompts import find_prompt_files
 from workflows.storage.errors import storage_errors
@@ -40,7 +40,7 @@ def _check(storage: Storage, claim: Claim, *, is_repaired: bool, is_cleaned: boo
     """Check and print, and remove what is asked. The parts are listed once: a file of a later one is no leftover."""
     with storage_errors(storage.url):
         files = find_prompt_files(claim.prompts, storage.options, ignored_columns=ignored_columns(claim.recipe.family))
-        parts = committed_shards(storage)
+        parts = committed_parts(storage)
         plan = make_plan(files, parts, claim.shard_rows)
         findings = verify_output(storage, plan, claim.recipe)
     _print_findings(findings)

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
+
+from pydantic import ConfigDict
 
 from actors.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Images:
-    """How images are stored: `format` png | webp | jpeg; `layout` files | webdataset | parquet."""
+    """How a job's images are stored.
 
-    format: str = "png"
-    layout: str = "files"
+    * `layout`: files (one file per image), webdataset or parquet (one pack per shard), see `workflows.output.layouts`.
+    * `format`: png and webp are lossless.
+    * `keep_latents` (JanusFlow): also store each image's latents, a .npy file next to it.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")  # for job.json, see workflows.output.claim
+
+    layout: Literal["files", "webdataset", "parquet"]
+    format: Literal["png", "webp", "jpeg"] = "png"
     keep_latents: bool = False
 
 
@@ -46,19 +55,7 @@ class RenderJob:
     output: str
     recipe: Recipe
     storage: dict[str, Any] = field(default_factory=dict)
-    images: Images = Images()
+    images: Images = Images(layout="files")
     workers: Workers = Workers()
     shard_rows: int = 256
     allow_faults: bool = False
-
-    def pinned(self) -> dict[str, Any]:
-        """What a resume must find unchanged, by dotted field name: the recipe, the prompts, how images are stored."""
-        recipe = {f"recipe.{key}": value for key, value in self.recipe.to_dict().items()}
-        images = {"images.format": self.images.format, "images.layout": self.images.layout}
-        return {
-            "prompts": self.prompts,
-            **images,
-            "images.keep_latents": self.images.keep_latents,
-            "storage.conditional_create": self.storage.get("conditional_create", True),
-            **recipe,
-        }

@@ -13,6 +13,7 @@ from actors.guidance import check_cfg_weight
 from actors.recipe import SAMPLING_SETTINGS, Recipe, SamplingSettings, sampling_settings
 from jobs.job_file.spec import JobFileError, JobSpec
 from workflows.job import Images, RenderJob, Workers
+from workflows.storage.store import absolute_location
 
 # Sampling settings that some families take and others do not; every family takes the rest.
 FAMILY_KEYS = tuple(name for name in SAMPLING_SETTINGS if any(name in facts.settings for facts in FAMILIES.values()))
@@ -57,11 +58,11 @@ def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True) -> Render
         stall_minutes=spec.workers.stall_minutes,
         drain_seconds=spec.workers.drain_seconds,
     )
-    _check_output(settled(spec.prompts), settled(spec.output))
+    _check_output(absolute_location(spec.prompts), absolute_location(spec.output))
     return RenderJob(
         name=spec.name or "render",
-        prompts=settled(spec.prompts),
-        output=settled(spec.output),
+        prompts=absolute_location(spec.prompts),
+        output=absolute_location(spec.output),
         storage=dict(storage),
         recipe=recipe,
         images=Images(**spec.images.model_dump()),
@@ -144,11 +145,6 @@ def _check_output(prompts: str, output: str) -> None:
     is_inside = f"{output}/".startswith(f"{prompts}/")
     if is_inside or ("**" in prompts and fnmatch(f"{output}/manifest/part.parquet", prompts)):
         raise JobFileError(f"output: must not lie among the prompts ({prompts}), got {output}")
-
-
-def settled(place: str) -> str:
-    """A path or URL of prompts or of an output that means the same from every working directory and node."""
-    return place.rstrip("/") if "://" in place else os.path.abspath(os.path.expanduser(place))
 
 
 def settled_model(name: str) -> str:

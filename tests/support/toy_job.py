@@ -13,9 +13,9 @@ from actors.batcher import Painter
 from actors.recipe import Recipe
 from actors.toy import ToyEngine
 from workflows.job import RenderJob
-from workflows.output.claim import claim_output, committed_shards
+from workflows.output.claim import claim_output
 from workflows.output.commit import Receipt, commit_shard, write_batch
-from workflows.output.manifest import read_table
+from workflows.output.manifest import committed_parts, read_table
 from workflows.plan import Plan, Shard, make_plan
 from workflows.prompts import find_prompt_files
 from workflows.rows import ShardRows, read_shard
@@ -61,7 +61,7 @@ def make_job(prompts: Path | str, output: Path | str, **changes: Any) -> RenderJ
 def plan_job(job: RenderJob) -> Plan:
     """The plan of what is not committed yet."""
     files = find_prompt_files(job.prompts, job.storage)
-    return make_plan(files, committed_shards(Storage(job.output, job.storage)), job.shard_rows)
+    return make_plan(files, committed_parts(Storage(job.output, job.storage)), job.shard_rows)
 
 
 def rows_of(job: RenderJob) -> list[ShardRows]:

@@ -14,9 +14,9 @@ from actors.toy import ToyEngine
 from tests.support.toy_job import bytes_of, make_job, manifest_of, plan_job, recipe, render, write_prompts
 from workflows import prompts
 from workflows.job import Images, RenderJob
-from workflows.output.claim import committed_shards
 from workflows.output.commit import Receipt, commit_shard, write_batch
 from workflows.output.layouts import LAYOUTS
+from workflows.output.manifest import committed_parts
 from workflows.output.tally import tally_output
 from workflows.plan import RetryPlan, Shard
 from workflows.prompts import PromptsError, find_prompt_files
@@ -61,7 +61,7 @@ def job(tmp_path: Path, request: pytest.FixtureRequest) -> RenderJob:
 
 def retries_of(job: RenderJob) -> RetryPlan:
     storage = Storage(job.output)
-    return plan_retries(storage, find_prompt_files(job.prompts, {}), committed_shards(storage))
+    return plan_retries(storage, find_prompt_files(job.prompts, {}), committed_parts(storage))
 
 
 def test_a_retry_asks_for_the_images_that_were_rejected_and_for_no_more(job: RenderJob) -> None:
@@ -98,7 +98,7 @@ def test_what_can_be_made_now_is_and_every_row_is_counted_once(job: RenderJob) -
     assert verify(job) == Findings(num_images=8, num_rejected=4)
     tally = tally_output(job.output, {})
     assert (tally.num_shards, tally.num_images, tally.num_rejected) == (2, 8, 4)
-    rejections = collect_rejections(Storage(job.output), committed_shards(Storage(job.output)))
+    rejections = collect_rejections(Storage(job.output), committed_parts(Storage(job.output)))
     assert dict(rejections.num_images) == {"the model's numbers became NaN": 2, "prompt is null": 2}
     assert plan_job(job).num_shards_remaining == 0
 

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from actors.recipe import Recipe
 from workflows.export.images import LEFT_OUT
 from workflows.export.layouts import EXPORT_LAYOUTS, Written
+from workflows.output.claim import Claim
 from workflows.output.commit import MANIFEST_SCHEMA
 from workflows.output.tally import Tally
 
@@ -36,8 +36,7 @@ HOW_TO_READ = {
 class CardFacts:
     """All that the card tells."""
 
-    claim: dict[str, Any]
-    recipe: Recipe
+    claim: Claim
     layout: str
     written: Written
     tally: Tally
@@ -53,10 +52,10 @@ def dataset_card(facts: CardFacts) -> str:
 
 
 def _head(facts: CardFacts) -> dict[str, Any]:
-    written, recipe = facts.written, facts.recipe
+    written, recipe = facts.written, facts.claim.recipe
     size = next((name for most, name in SIZES if written.num_images < most), LARGEST_SIZE)
     head: dict[str, Any] = {
-        "pretty_name": facts.claim["name"],
+        "pretty_name": facts.claim.name,
         "license": facts.licence or "other",
         **({} if facts.licence else {"license_name": "not-stated"}),
         "task_categories": ["text-to-image"],
@@ -80,7 +79,7 @@ def _head(facts: CardFacts) -> dict[str, Any]:
         "cfg_weight": list(recipe.cfg_weights),
         "seed": recipe.seed,
         "images_per_prompt": recipe.images_per_prompt,
-        "version": facts.claim.get("janus_batch"),
+        "version": facts.claim.version,
     }
     return head
 
@@ -88,7 +87,7 @@ def _head(facts: CardFacts) -> dict[str, Any]:
 def _intro(facts: CardFacts) -> str:
     written = facts.written
     lines = [
-        f"# {_plain(facts.claim['name'])}",
+        f"# {_plain(facts.claim.name)}",
         "",
         f"{written.num_images:,} images of {written.num_prompts:,} prompts ({written.num_bytes / 1e6:,.1f} MB). They "
         "are synthetic: made by a text-to-image model, no camera was involved.",
@@ -101,7 +100,7 @@ def _intro(facts: CardFacts) -> str:
 
 
 def _model(facts: CardFacts) -> str:
-    recipe = facts.recipe
+    recipe = facts.claim.recipe
     rows = {
         "model": recipe.checkpoint,
         "revision": recipe.revision,
@@ -115,9 +114,9 @@ def _model(facts: CardFacts) -> str:
 
 
 def _sampling(facts: CardFacts) -> str:
-    recipe = facts.recipe
+    recipe = facts.claim.recipe
     rows = {
-        "made with": f"janus-batch {facts.claim.get('janus_batch', '')}, begun {facts.claim.get('created_at', '')}",
+        "made with": f"janus-batch {facts.claim.version}, begun {facts.claim.created_at}",
         "guidance weight": ", ".join(f"{weight:g}" for weight in recipe.cfg_weights),
         "guided part": recipe.cfg_interval and " to ".join(f"{edge:g}" for edge in recipe.cfg_interval),
         "temperature": recipe.temperature,
@@ -153,7 +152,7 @@ def _licence(facts: CardFacts) -> str:
     stated = f"`{facts.licence}`" if facts.licence else "not stated: whoever publishes this fills in `license` above"
     return (
         f"## Licence\n\nOf these images and prompts: {stated}. The terms of the model "
-        f"({_plain(facts.recipe.checkpoint)}) and of the prompts' source apply as well."
+        f"({_plain(facts.claim.recipe.checkpoint)}) and of the prompts' source apply as well."
     )
 
 

@@ -14,14 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.recipe import Recipe
 from workflows.export.card import CardFacts, dataset_card
 from workflows.export.images import images_by_prompt
 from workflows.export.layouts import EXPORT_LAYOUTS, ExportError, Written
-from workflows.output.claim import committed_shards, read_claim, recipe_of
-from workflows.output.completion import completion_of
-from workflows.output.manifest import manifest_name, part_errors, parts_of_shards
-from workflows.output.tally import tally_output
+from workflows.output.claim import Claim, read_claim
+from workflows.output.manifest import committed_parts, manifest_name, part_errors, parts_of_shards
+from workflows.output.tally import completion_of, tally_output
 from workflows.storage.errors import storage_errors
 from workflows.storage.store import Storage
 
@@ -51,9 +49,9 @@ def export_output(
     """Write every committed image of an output into `dest`. Raises ExportError, StorageError or DamagedFileError."""
     writer = EXPORT_LAYOUTS[layout]
     with storage_errors(source.url):
-        claim, shard_ids = read_claim(source), committed_shards(source)
-        recipe = recipe_of(source, claim)
-        num_missing = _check_complete(source, claim, recipe, shard_ids, allow_incomplete)
+        claim, shard_ids = read_claim(source), committed_parts(source)
+        recipe = claim.recipe
+        num_missing = _check_complete(source, claim, shard_ids, allow_incomplete)
         schema = _common_schema(source, shard_ids)
         writer.check(recipe, schema)
         tally = tally_output(source.url, source.options)
@@ -68,9 +66,7 @@ def export_output(
                 dest.write(f"{MARKS}/{mark}", written.to_json())
             on_shard(number, len(groups))
         total = sum((Written.from_json(dest.read(f"{MARKS}/{mark}")) for mark in marks), Written())
-        facts = CardFacts(
-            claim=claim, recipe=recipe, layout=layout, written=total, tally=tally, schema=schema, licence=licence
-        )
+        facts = CardFacts(claim=claim, layout=layout, written=total, tally=tally, schema=schema, licence=licence)
         dest.write(CARD_FILE, dataset_card(facts).encode())
     return Export(
         written=total,
@@ -80,13 +76,11 @@ def export_output(
     )
 
 
-def _check_complete(
-    source: Storage, claim: dict[str, Any], recipe: Recipe, shard_ids: list[str], allow_incomplete: bool
-) -> int | None:
+def _check_complete(source: Storage, claim: Claim, shard_ids: list[str], allow_incomplete: bool) -> int | None:
     """The number of images that are missing; None where the prompts are gone and nobody knows."""
     if not shard_ids:
         raise ExportError(f"{source.url} holds no committed images yet")
-    completion = completion_of(source, claim, recipe, shard_ids)
+    completion = completion_of(source, claim, shard_ids)
     if not completion.is_finished and not allow_incomplete:
         missing = "it is not known how many" if completion.num_missing is None else f"{completion.num_missing:,}"
         raise ExportError(

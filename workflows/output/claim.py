@@ -1,4 +1,7 @@
-"""Whose output this is and what of it is done: the claim (job.json), the committed shards, the mark of success."""
+"""job.json, the claim on an output: which job it belongs to and with which settings its images are made.
+
+It is written once, before anything else, and read only here. `_SUCCESS` next to it marks a finished output.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +12,55 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from actors.errors import InputError
 from actors.recipe import Recipe
-from workflows.job import RenderJob
+from workflows.job import Images, RenderJob
 from workflows.storage.errors import StorageError, storage_errors
-from workflows.storage.store import CONDITIONAL_CREATE, Storage
+from workflows.storage.store import CONDITIONAL_CREATE, Storage, absolute_location
 
 JOB_FILE, SUCCESS_FILE = "job.json", "_SUCCESS"
 
-# What a claim must hold for its output to be resumed or read.
-_CLAIM_FIELDS = {"name": str, "prompts": str, "images": dict, "recipe": dict, "shard_rows": int, "job_file": dict}
+
+class Claim(BaseModel):
+    """What job.json holds. Keys that only a later version writes are ignored, except in `images` and `recipe`.
+
+    * `version`: the version of janus-batch that claimed the output; `created_at`: when, ISO 8601 in UTC.
+    * `name`, `prompts`, `output`: as in the job, with absolute paths.
+    * `images`, `recipe`: how the images are stored and rendered. A resume must have the same ones.
+    * `shard_rows`: prompt rows per shard, for every run on this output.
+    * `conditional_create`: whether the store refuses to create a file that exists.
+    * `job_file`: the job file as written by the user, for people and for `retry-rejected`.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    version: str = Field("", alias="janus_batch")
+    name: str
+    created_at: str = ""
+    prompts: str
+    output: str = ""
+    images: Images
+    recipe: Recipe
+    shard_rows: int
+    conditional_create: bool = True
+    job_file: dict[str, Any]
 
 
 class OtherJobError(InputError):
-    """The output folder belongs to a job whose images would not be these."""
+    """The output belongs to a job that would render other images."""
 
 
-def claim_output(job: RenderJob, wish: dict[str, Any]) -> bool:
+class OtherVersionError(InputError):
+    """The output has settings that only another version of janus-batch knows."""
+
+
+def claim_output(job: RenderJob, job_file: dict[str, Any]) -> bool:
     """Write job.json if the output is free, else check that it is this job's. True if the output is being resumed.
 
-    `wish` is the job file as it was resolved, kept for people. Raises OtherJobError naming the first field that
-    differs and both values; StorageError if the output cannot be written.
+    `job_file` is the job file as written, kept for people. Raises OtherJobError naming the first field that differs
+    and both values, OtherVersionError, or StorageError if the output cannot be written.
     """
     storage = Storage(job.output, job.storage, is_first_contact=True)
     with storage_errors(job.output):
@@ -37,21 +68,20 @@ def claim_output(job: RenderJob, wish: dict[str, Any]) -> bool:
             if storage.names("manifest"):
                 raise StorageError(f"{job.output} holds a manifest and no {JOB_FILE}: it is no output of janus-batch")
             _check_that_the_first_wins(storage)
-            if storage.create(JOB_FILE, _claim_of(job, wish)):
+            if storage.create(JOB_FILE, _to_json(_claim_of(job, job_file))):
                 return False
-        claim = read_claim(storage)
-        _check_same_job(job, claim)
+        _check_same_job(job, read_claim(storage))
         storage.remove(SUCCESS_FILE)
         return True
 
 
-def restore_claim(job: RenderJob, wish: dict[str, Any]) -> None:
+def restore_claim(job: RenderJob, job_file: dict[str, Any]) -> None:
     """Write job.json of an output that this job holds and that lost it, so that the next run finds it resumable."""
-    Storage(job.output, job.storage).create(JOB_FILE, _claim_of(job, wish))
+    Storage(job.output, job.storage).create(JOB_FILE, _to_json(_claim_of(job, job_file)))
 
 
 def check_claim(job: RenderJob, *, ignore: tuple[str, ...] = ()) -> None:
-    """Raise OtherJobError if the output belongs to another job; an output that is not begun is anybody's."""
+    """Raise OtherJobError if the output belongs to another job. An output without job.json is free."""
     storage = Storage(job.output, job.storage, is_first_contact=True)
     with storage_errors(job.output):
         if storage.exists(JOB_FILE):
@@ -59,40 +89,32 @@ def check_claim(job: RenderJob, *, ignore: tuple[str, ...] = ()) -> None:
 
 
 def claimed_shard_rows(storage: Storage, job: RenderJob) -> int:
-    """The rows of a shard in this output: those of its first run. Drivers that cut the prompts differently could commit
-    a row twice, each in a shard of its own."""
-    return read_claim(storage)["shard_rows"] if storage.exists(JOB_FILE) else job.shard_rows
+    """The rows per shard of this output: those of its first run.
+
+    Drivers that cut the prompts differently could commit a row twice, each in a shard of its own.
+    """
+    return read_claim(storage).shard_rows if storage.exists(JOB_FILE) else job.shard_rows
 
 
-def read_claim(storage: Storage) -> dict[str, Any]:
-    """job.json of an output. Raises StorageError if there is none or it cannot be read."""
+def open_output(output: str, endpoint_url: str | None) -> tuple[Storage, Claim]:
+    """The storage and the claim of an output folder. Raises StorageError if it is not one, and OtherVersionError."""
+    address = {"endpoint_url": endpoint_url} if endpoint_url else {}
+    url = absolute_location(output)
+    with storage_errors(output):
+        claim = read_claim(Storage(url, address, is_first_contact=True))
+    return Storage(url, claim.job_file.get("storage", {}) | address), claim
+
+
+def read_claim(storage: Storage) -> Claim:
+    """job.json of an output. Raises StorageError if it is missing or damaged, and OtherVersionError."""
     try:
-        claim: dict[str, Any] = json.loads(storage.read(JOB_FILE))
+        data = storage.read(JOB_FILE)
     except FileNotFoundError as error:
         raise StorageError(f"{storage.url} has no {JOB_FILE}: it is no output of janus-batch") from error
-    except ValueError as error:
-        raise StorageError(f"{storage.url}/{JOB_FILE} is damaged: {error}") from error
-    for field, kind in _CLAIM_FIELDS.items():
-        if not isinstance(claim, dict) or not isinstance(claim.get(field), kind):
-            raise StorageError(f"{storage.url}/{JOB_FILE} is damaged: it has no {field} that can be read")
-    if not isinstance(claim["images"].get("layout"), str):
-        raise StorageError(f"{storage.url}/{JOB_FILE} is damaged: it has no images.layout that can be read")
-    return claim
-
-
-def recipe_of(storage: Storage, claim: dict[str, Any]) -> Recipe:
-    """The recipe in a claim. Raises StorageError if it is another version's or has values that cannot be."""
     try:
-        return Recipe.from_dict(claim["recipe"])
-    except TypeError as error:
-        raise StorageError(f"{storage.url} was made by another version of janus-batch: {error}") from error
-    except ValueError as error:
-        raise StorageError(f"{storage.url}/{JOB_FILE} is damaged: {error}") from error
-
-
-def committed_shards(storage: Storage) -> list[str]:
-    """The ids of the committed shards, and of the committed parts of their retries, from one listing."""
-    return [name.removesuffix(".parquet") for name in storage.names("manifest") if name.endswith(".parquet")]
+        return Claim.model_validate_json(data, strict=True)
+    except ValidationError as error:
+        raise _plain_error(f"{storage.url}/{JOB_FILE}", data, error) from error
 
 
 def mark_success(job: RenderJob, num_images: int, num_rejected: int) -> None:
@@ -100,8 +122,53 @@ def mark_success(job: RenderJob, num_images: int, num_rejected: int) -> None:
     Storage(job.output, job.storage).write(SUCCESS_FILE, text.encode())
 
 
+def own_version() -> str:
+    """The version of this program, also where it runs from an uploaded working directory without being installed."""
+    try:
+        return version("janus-batch")
+    except PackageNotFoundError:
+        pyproject = Path(__file__).parents[2] / "pyproject.toml"
+        return str(tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]["version"])
+
+
+def _claim_of(job: RenderJob, job_file: dict[str, Any]) -> Claim:
+    return Claim(
+        janus_batch=own_version(),
+        name=job.name,
+        created_at=_now(),
+        prompts=job.prompts,
+        output=job.output,
+        images=job.images,
+        recipe=job.recipe,
+        shard_rows=job.shard_rows,
+        conditional_create=job.storage.get(CONDITIONAL_CREATE, True),
+        job_file=job_file,
+    )
+
+
+def _to_json(claim: Claim) -> bytes:
+    return (claim.model_dump_json(indent=2, by_alias=True) + "\n").encode()
+
+
+def _plain_error(name: str, data: bytes, error: ValidationError) -> InputError:
+    """One line for job.json's first fault: the field, the rule and the value."""
+    faults = error.errors()
+    unknown = next((fault for fault in faults if fault["type"] == "unexpected_keyword_argument"), None)
+    fault = unknown or faults[0]
+    field = ".".join(map(str, fault["loc"]))
+    if unknown:
+        return OtherVersionError(
+            f"{name} has {field} = {json.dumps(fault['input'])}, which version {own_version()} of janus-batch does not "
+            f"know; use the version that began this output ({json.loads(data).get('janus_batch', 'unknown')})"
+        )
+    if fault["type"] == "missing":
+        return StorageError(f"{name} is damaged: {field} is missing")
+    value = f", got {repr(fault['input'])[:80]}" if field else ""
+    return StorageError(f"{name} is damaged: {field}{': ' if field else ''}{fault['msg']}{value}")
+
+
 def _check_that_the_first_wins(storage: Storage) -> None:
-    """Raise StorageError for a store on which two attempts could overwrite each other, unless the job says it may."""
+    """Raise StorageError for a store on which two attempts could overwrite each other, unless the job allows it."""
     if storage.can_create and not storage.keeps_the_first():
         raise StorageError(
             f"{storage.url} does not refuse to create a file that is there (by If-None-Match on S3, by hard links "
@@ -110,49 +177,25 @@ def _check_that_the_first_wins(storage: Storage) -> None:
         )
 
 
-def _claim_of(job: RenderJob, wish: dict[str, Any]) -> bytes:
-    claim = {
-        "janus_batch": _own_version(),
-        "name": job.name,
-        "created_at": _now(),
-        "prompts": job.prompts,
-        "output": job.output,
-        "images": {"format": job.images.format, "layout": job.images.layout, "keep_latents": job.images.keep_latents},
-        "recipe": job.recipe.to_dict(),
-        "shard_rows": job.shard_rows,
-        CONDITIONAL_CREATE: job.storage.get(CONDITIONAL_CREATE, True),
-        "job_file": wish,
-    }
-    return (json.dumps(claim, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _check_same_job(job: RenderJob, claim: dict[str, Any], ignore: tuple[str, ...] = ()) -> None:
-    theirs = {
-        "prompts": claim["prompts"],
-        f"storage.{CONDITIONAL_CREATE}": claim.get(CONDITIONAL_CREATE, True),
-        **{f"images.{key}": value for key, value in claim["images"].items()},
-        **{f"recipe.{key}": value for key, value in claim["recipe"].items()},
-    }
-    for field, ours in job.pinned().items():
-        if field not in ignore and theirs.get(field) != ours:
+def _check_same_job(job: RenderJob, claim: Claim, ignore: tuple[str, ...] = ()) -> None:
+    theirs, ours = _pinned_fields(claim), _pinned_fields(_claim_of(job, {}))
+    for field in ours:
+        if field not in ignore and theirs[field] != ours[field]:
             raise OtherJobError(
-                f"{job.output} was begun with {field} = {json.dumps(theirs.get(field))}, this job has "
-                f"{json.dumps(ours)}; finish it with the old value or render into another output folder"
+                f"{job.output} was begun with {field} = {json.dumps(theirs[field])}, this job has "
+                f"{json.dumps(ours[field])}; finish it with the old value or render into another output folder"
             )
-    for field in sorted(theirs.keys() - job.pinned().keys()):
-        raise OtherJobError(
-            f"{job.output} was begun with {field} = {json.dumps(theirs[field])}, which version {_own_version()} of "
-            f"janus-batch does not know; finish it with the version it was begun with ({claim.get('janus_batch')})"
-        )
 
 
-def _own_version() -> str:
-    """This program's version; a working directory that Ray carried to a node runs without being installed."""
-    try:
-        return version("janus-batch")
-    except PackageNotFoundError:
-        pyproject = Path(__file__).parents[2] / "pyproject.toml"
-        return str(tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]["version"])
+def _pinned_fields(claim: Claim) -> dict[str, Any]:
+    """The values that a resume must find unchanged, by dotted name and as JSON has them."""
+    fields = claim.model_dump(mode="json")
+    return {
+        "prompts": claim.prompts,
+        **{f"images.{name}": value for name, value in fields["images"].items()},
+        f"storage.{CONDITIONAL_CREATE}": claim.conditional_create,
+        **{f"recipe.{name}": value for name, value in fields["recipe"].items()},
+    }
 
 
 def _now() -> str:

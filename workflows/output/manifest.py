@@ -44,6 +44,11 @@ def settings_of_row(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
+def committed_parts(storage: Storage) -> list[str]:
+    """The ids of the committed parts, those of the shards and of their retries, from one listing."""
+    return [name.removesuffix(".parquet") for name in storage.names("manifest") if name.endswith(".parquet")]
+
+
 def rejected_files(storage: Storage, parts: Iterable[str]) -> dict[str, str]:
     """The file of rejected rows that counts, by shard id, of the shards that have one."""
     listed = {f"rejected/{name}" for name in storage.names("rejected")}

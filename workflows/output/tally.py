@@ -1,15 +1,25 @@
-"""What an output holds, from storage alone: images, rejected rows and what is left of the prompts."""
+"""What an output holds, counted from storage alone, and how much of its prompts is missing."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from workflows.output.claim import committed_shards
-from workflows.output.manifest import NUM_READERS, manifest_name, read_footer, read_table, rejected_files
-from workflows.plan import split_part_id
+from actors.errors import InputError
+from workflows.output.claim import SUCCESS_FILE, Claim
+from workflows.output.manifest import (
+    NUM_READERS,
+    committed_parts,
+    manifest_name,
+    read_footer,
+    read_table,
+    rejected_files,
+)
+from workflows.plan import make_plan, split_part_id
+from workflows.prompts import COLUMN_TYPES, find_prompt_files
 from workflows.storage.errors import storage_errors
 from workflows.storage.store import Storage
 
@@ -28,7 +38,7 @@ def tally_output(output: str, storage_options: dict[str, Any]) -> Tally:
     """Count from the footers of the manifest parts and the (few) rejected files of committed shards."""
     with storage_errors(output):
         storage = Storage(output, storage_options)
-        parts = committed_shards(storage)
+        parts = committed_parts(storage)
         rejected_names = rejected_files(storage, parts).values()
         with ThreadPoolExecutor(NUM_READERS) as readers:
             counts = readers.map(lambda part: count_rows(storage, manifest_name(part)), parts)
@@ -38,6 +48,31 @@ def tally_output(output: str, storage_options: dict[str, Any]) -> Tally:
                 reasons.update(counted)
     num_shards = len({split_part_id(part)[0] for part in parts})
     return Tally(num_shards=num_shards, num_images=num_images, num_rejected=reasons.total(), reasons=reasons)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completion:
+    """How much of a job is done. `num_missing` is None where the prompts cannot be read, `unknown` says why."""
+
+    is_marked: bool
+    num_missing: int | None
+    unknown: str = ""
+
+    @property
+    def is_finished(self) -> bool:
+        return self.is_marked and not self.num_missing
+
+
+def completion_of(storage: Storage, claim: Claim, parts: Iterable[str]) -> Completion:
+    """Compare the prompts as they are now with the committed parts."""
+    is_marked = storage.exists(SUCCESS_FILE)
+    try:
+        files = find_prompt_files(claim.prompts, storage.options, ignored_columns=COLUMN_TYPES)
+        plan = make_plan(files, parts, claim.shard_rows)
+    except InputError as error:
+        return Completion(is_marked=is_marked, num_missing=None, unknown=str(error))
+    num_rows_left = plan.num_rows - plan.num_rows_committed
+    return Completion(is_marked=is_marked, num_missing=num_rows_left * claim.recipe.images_per_row)
 
 
 def _count_reasons(storage: Storage, name: str) -> Counter[str]:

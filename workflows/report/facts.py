@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from actors.recipe import Recipe
-from workflows.output.claim import committed_shards, read_claim, recipe_of
-from workflows.output.completion import Completion, completion_of
+from workflows.output.claim import Claim, read_claim
+from workflows.output.manifest import committed_parts
+from workflows.output.tally import Completion, completion_of
 from workflows.report.rejections import Rejections, collect_rejections
 from workflows.report.selection import Choice, Picture, choose_pictures, load_pictures
 from workflows.report.survey import Survey, survey_manifest
@@ -19,28 +19,30 @@ class ReportFacts:
     """All that the page tells."""
 
     url: str
-    claim: dict[str, Any]
-    recipe: Recipe
+    claim: Claim
     completion: Completion
     survey: Survey
     rejections: Rejections
     choice: Choice
     pictures: list[Picture]
 
+    @property
+    def recipe(self) -> Recipe:
+        return self.claim.recipe
+
 
 def gather_facts(storage: Storage) -> ReportFacts:
     """Everything the page needs: one pass over the manifest for the totals, then the pictures it shows."""
     claim = read_claim(storage)
-    recipe = recipe_of(storage, claim)
-    shard_ids = committed_shards(storage)
+    recipe = claim.recipe
+    shard_ids = committed_parts(storage)
     survey = survey_manifest(storage, shard_ids, recipe.cfg_weights)
-    is_packed = claim["images"]["layout"] != "files"
+    is_packed = claim.images.layout != "files"
     choice = choose_pictures(survey, num_seeds=recipe.images_per_prompt, is_packed=is_packed)
     return ReportFacts(
         url=storage.url,
         claim=claim,
-        recipe=recipe,
-        completion=completion_of(storage, claim, recipe, shard_ids),
+        completion=completion_of(storage, claim, shard_ids),
         survey=survey,
         rejections=collect_rejections(storage, shard_ids),
         choice=choice,

@@ -221,6 +221,11 @@ def open_url(
     return fs, path
 
 
+def absolute_location(location: str) -> str:
+    """A path or URL that means the same from every working directory and on every node."""
+    return location.rstrip("/") if "://" in location else os.path.abspath(os.path.expanduser(location))
+
+
 def _is_remote(url: str) -> bool:
     return "://" in url and not url.startswith(("file://", "local://"))
 

@@ -12,10 +12,10 @@ from typing import Any
 import pyarrow as pa
 
 from actors.recipe import Recipe
-from workflows.output.claim import committed_shards
 from workflows.output.layouts import read_pack
 from workflows.output.manifest import (
     NUM_READERS,
+    committed_parts,
     manifest_name,
     part_errors,
     parts_of_shards,
@@ -53,7 +53,7 @@ class Findings:
 def verify_output(storage: Storage, plan: Plan, recipe: Recipe) -> Findings:
     """Check every manifest row against its file, every file against the rows, and the rows against the prompts."""
     findings, keys = Findings(), Counter[tuple[str, int, float]]()
-    parts = committed_shards(storage)
+    parts = committed_parts(storage)
     names = set(storage.walk("images"))
     named: set[str] = set()
     with ThreadPoolExecutor(NUM_READERS) as readers:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from workflows.output.claim import committed_shards
-from workflows.output.manifest import last_parts, manifest_name
+from workflows.output.manifest import committed_parts, last_parts, manifest_name
 from workflows.plan import part_of_file
 from workflows.storage.store import Storage
 
@@ -48,7 +47,7 @@ def clean(storage: Storage, leftovers: Iterable[str], parts: Iterable[str]) -> C
 
 def remove_superseded(storage: Storage) -> None:
     """Remove the rejected rows that a later, committed retry of their shard stands for."""
-    parts = committed_shards(storage)
+    parts = committed_parts(storage)
     last = set(last_parts(parts).values())
     for name in storage.names("rejected"):
         part = part_of_file(f"rejected/{name}")

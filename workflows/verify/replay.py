@@ -11,10 +11,9 @@ from actors.batcher import Painter
 from actors.engines import open_engine
 from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
-from workflows.output.claim import committed_shards
 from workflows.output.encode import EXTENSIONS, encode_image
 from workflows.output.layouts import read_image
-from workflows.output.manifest import manifest_name, read_table, settings_of_row
+from workflows.output.manifest import committed_parts, manifest_name, read_table, settings_of_row
 from workflows.output.tally import count_rows
 from workflows.rows import SETTING_COLUMNS
 from workflows.storage.store import Storage
@@ -44,7 +43,7 @@ def replay_images(storage: Storage, num_images: int, seed: int) -> Iterator[Repl
 
 def _pick_rows(storage: Storage, num_images: int, chance: random.Random) -> list[dict[str, Any]]:
     """Rows of the manifest, each as likely as any other."""
-    shards = committed_shards(storage)
+    shards = committed_parts(storage)
     counts = [count_rows(storage, manifest_name(shard)) for shard in shards]
     picked = chance.sample(range(sum(counts)), min(num_images, sum(counts)))
     rows, offset = [], 0

@@ -10,9 +10,10 @@ import pytest
 
 from actors.errors import CheckpointError
 from actors.families import FAMILIES
-from jobs.job_file.resolve import ignored_columns, remarks, resolve, settled
+from jobs.job_file.resolve import ignored_columns, remarks, resolve
 from jobs.job_file.spec import JobFileError, check_fields
 from workflows.job import Images, RenderJob, Workers
+from workflows.storage.store import absolute_location
 
 JANUS = str(Path(__file__).parents[2] / "data" / "janus-tiny")
 # Two files of weights would be two lines; printf '%s  model.safetensors\n' HASH | sha256sum
@@ -29,7 +30,7 @@ def test_what_the_job_file_leaves_out_is_settled() -> None:
     job = job_of()
 
     assert (job.name, job.prompts, job.output, job.shard_rows) == ("render", "/data/prompts.parquet", "/data/out", 256)
-    assert (job.images, job.workers, job.storage) == (Images(), Workers(), {})
+    assert (job.images, job.workers, job.storage) == (Images(layout="files"), Workers(), {})
     assert job.recipe.to_dict() == {
         "family": "toy",
         "checkpoint": "toy",
@@ -196,7 +197,7 @@ def test_a_place_means_the_same_from_every_working_directory(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/someone")
 
-    assert settled(place) == expected.format(cwd=os.getcwd(), home="/home/someone")
+    assert absolute_location(place) == expected.format(cwd=os.getcwd(), home="/home/someone")
 
 
 def test_a_place_means_the_same_before_and_after_it_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

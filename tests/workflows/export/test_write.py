@@ -56,7 +56,7 @@ def pixels_of(data: bytes) -> bytes:
 
 def pictures_of(job: RenderJob) -> dict[str, bytes]:
     """What the manifest says each picture is, by image id: from a plain output of the same prompts."""
-    plain = dataclasses.replace(job, output=f"{job.output}-plain", images=Images())
+    plain = dataclasses.replace(job, output=f"{job.output}-plain", images=Images(layout="files"))
     render(plain)
     return {row["image_id"]: pixels_of((Path(plain.output) / row["image"]).read_bytes()) for row in manifest_of(plain)}
 
@@ -139,7 +139,7 @@ def geneval_columns(num: int) -> dict[str, Any]:
 @pytest.mark.parametrize("image_format", ["png", "jpeg"])
 def test_geneval_gets_numbered_folders_of_png_samples(tmp_path: Path, image_format: str) -> None:
     prompts = write_prompts(tmp_path / "prompts.parquet", geneval_columns(5))
-    job = make_job(prompts, tmp_path / "out", recipe=FOUR, images=Images(format=image_format))
+    job = make_job(prompts, tmp_path / "out", recipe=FOUR, images=Images(layout="files", format=image_format))
 
     export(finished(job), tmp_path / "ge", "geneval")
 

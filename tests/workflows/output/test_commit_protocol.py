@@ -25,10 +25,9 @@ from tests.support.store_model import DONE, FATES, World
 from tests.support.toy_job import make_job, plan_job, write_prompts
 from workflows.job import Images, RenderJob
 from workflows.output import commit
-from workflows.output.claim import committed_shards
 from workflows.output.commit import commit_shard, write_batch
 from workflows.output.layouts import read_image
-from workflows.output.manifest import read_table, rejected_file
+from workflows.output.manifest import committed_parts, read_table, rejected_file
 from workflows.plan import Shard
 from workflows.rows import ShardRows, read_shard
 from workflows.storage.store import Storage
@@ -137,7 +136,7 @@ def _do_later(world: World) -> None:
 def check_committed(job: RenderJob, rows: ShardRows, shard: Shard) -> set[bytes]:
     """Hold a committed shard against its files; the hash of its part of the manifest, nothing if there is none."""
     storage = Storage(job.output, job.storage)
-    if not committed_shards(storage):
+    if not committed_parts(storage):
         return set()
     part = f"manifest/{shard.id}.parquet"
     made = read_table(storage, part).to_pylist()

@@ -29,6 +29,7 @@ from tests.support.toy_job import (
 from workflows.job import Images, RenderJob
 from workflows.output.commit import commit_shard, write_batch
 from workflows.output.layouts import LAYOUTS, read_image
+from workflows.output.manifest import committed_parts
 from workflows.storage.store import Storage
 from workflows.verify.check import verify_output
 
@@ -284,3 +285,14 @@ def test_no_rejected_file_where_nothing_is_rejected(tmp_path: Path) -> None:
     render(job)
 
     assert Storage(job.output).names("rejected") == []
+
+
+def test_committed_parts_are_the_files_of_the_manifest(tmp_path: Path) -> None:
+    job = make_job(write_prompts(tmp_path / "prompts.parquet", {"prompt": ["a", "b"]}), tmp_path / "out")
+    storage = Storage(job.output)
+    assert committed_parts(storage) == []
+
+    (receipt,) = render(job)
+    storage.write(f"manifest/{receipt.shard_id}x.parquet.1234abcd.draft", b"of a process that was killed")
+
+    assert committed_parts(storage) == [receipt.shard_id]

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from tests.support import toy_job
-from workflows.output.claim import committed_shards
 from workflows.output.layouts import parquet_bytes
-from workflows.output.manifest import read_table
+from workflows.output.manifest import committed_parts, read_table
 from workflows.report.selection import MAX_PACKS, MIN_SEEDS, choose_pictures, load_pictures, spread
 from workflows.report.survey import NUM_WORST, ShardCount, Survey, survey_manifest
 from workflows.storage.store import Storage
@@ -74,7 +73,7 @@ def test_flagged_pictures_are_shown_beside_the_sample(tmp_path: Path) -> None:
     job = toy_job.make_job(path, tmp_path / "out", shard_rows=100)
     toy_job.render(job)
     storage = Storage(job.output)
-    survey = survey_manifest(storage, committed_shards(storage), (5.0,))
+    survey = survey_manifest(storage, committed_parts(storage), (5.0,))
 
     choice = choose_pictures(survey, num_seeds=1, is_packed=False, max_images=10)
     pictures = load_pictures(storage, choice, survey.lookalikes)
@@ -96,7 +95,7 @@ def test_totals_do_not_depend_on_the_shards(tmp_path: Path) -> None:
         job = toy_job.make_job(path, tmp_path / str(shard_rows), shard_rows=shard_rows)
         toy_job.render(job)
         storage = Storage(job.output)
-        surveys.append(survey_manifest(storage, committed_shards(storage), (5.0,)))
+        surveys.append(survey_manifest(storage, committed_parts(storage), (5.0,)))
     one, many = surveys
     assert (one.num_images, one.num_prompts, len(one.shards), len(many.shards)) == (40, 40, 1, 6)
     assert (many.num_images, many.num_prompts, many.flagged, many.sizes) == (40, 40, one.flagged, one.sizes)
@@ -112,7 +111,7 @@ def test_a_thousand_weights_do_not_become_a_thousand_histograms(tmp_path: Path) 
     job = toy_job.make_job(path, tmp_path / "out", shard_rows=100)
     toy_job.render(job)
     storage = Storage(job.output)
-    survey = survey_manifest(storage, committed_shards(storage), (5.0,))
+    survey = survey_manifest(storage, committed_parts(storage), (5.0,))
     assert list(survey.weights) == [*weights[:11], 5.0, None]
     assert survey.weights[None].num_images == 100 - 11
 
@@ -122,7 +121,7 @@ def test_images_of_one_seed_at_two_weights_are_no_duplicates_of_each_other(tmp_p
     job = toy_job.make_job(path, tmp_path / "out", recipe=toy_job.recipe(cfg_weights=(1.0, 5.0)))
     toy_job.render(job)
     storage = Storage(job.output)
-    [shard] = committed_shards(storage)
+    [shard] = committed_parts(storage)
     table = read_table(storage, f"manifest/{shard}.parquet")
     hashes = ["0f" * 8, "0f" * 8, "33" * 8, "0f" * 8]  # a at 1 and 5, b at 1 and 5
 
