@@ -1,6 +1,6 @@
 """What the guidance weight does, measured: adherence, diversity and colour of held-out prompts at a sweep of weights.
 
-    python -m benchmarks.cfg_curve janus-shapes janusflow-shapes --plot docs/cfg-curve.png
+    python -m benchmarks.cfg_curve janus-shapes janusflow-shapes --plot docs/images/cfg-curve.png
 
 Each model renders one sweep through the ordinary job path (`janus-batch render`); the judge of `examples/shapes` says
 which pictures are right. `--wrong-pad` renders the first model once more with a tokenizer in which another token stands
