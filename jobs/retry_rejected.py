@@ -12,7 +12,7 @@ from jobs.terminal.view import say, watch
 from workflows.dispatch.progress import Progress
 from workflows.job import RenderJob
 from workflows.output.claim import SUCCESS_FILE, Claim, check_claim, open_output
-from workflows.output.manifest import committed_parts, rejected_files
+from workflows.output.manifest import committed_parts, rejected_files, remove_superseded
 from workflows.output.tally import tally_output
 from workflows.plan import RetryPlan, make_plan
 from workflows.prompts import find_prompt_files
@@ -20,7 +20,6 @@ from workflows.retry_rejected import plan_retries
 from workflows.storage.errors import storage_errors
 from workflows.storage.lease import hold_output
 from workflows.storage.store import Storage
-from workflows.verify.orphans import remove_superseded
 
 
 def retry_rejected(output: str, endpoint_url: str | None, settings: tuple[str, ...], *, address: str | None) -> int:

@@ -16,8 +16,7 @@ from workflows.storage.errors import storage_errors
 from workflows.storage.lease import hold_output
 from workflows.storage.store import Storage
 from workflows.verify.check import Findings, verify_output
-from workflows.verify.orphans import LIVE_SECONDS, clean
-from workflows.verify.repair import take_back
+from workflows.verify.repair import LIVE_SECONDS, remove_orphans, take_back
 from workflows.verify.replay import replay_images
 
 MAX_LINES = 20  # of each kind of finding
@@ -37,7 +36,7 @@ def verify(
 
 
 def _check(storage: Storage, claim: Claim, *, is_repaired: bool, is_cleaned: bool) -> Findings:
-    """Check and print, and remove what is asked. The parts are listed once: a file of a later one is no leftover."""
+    """Check and print, and remove what is asked. The parts are listed once: a file of a later one is no orphan."""
     with storage_errors(storage.url):
         files = find_prompt_files(claim.prompts, storage.options, ignored_columns=ignored_columns(claim.recipe.family))
         parts = committed_parts(storage)
@@ -57,10 +56,10 @@ def _print_findings(findings: Findings) -> None:
     click.echo(f"missing     {findings.num_missing:,}")
     click.echo(f"faults      {len(findings.faults):,}")
     _print_some(findings.faults)
-    if findings.leftovers:
-        num_files = counted(len(findings.leftovers), "file")
-        click.echo(f"leftovers   {num_files} that no manifest row names (of attempts that were lost)")
-        _print_some(findings.leftovers)
+    if findings.orphans:
+        num_files = counted(len(findings.orphans), "file")
+        click.echo(f"orphans     {num_files} that no manifest part names")
+        _print_some(findings.orphans)
 
 
 def _repair(storage: Storage, plan: Plan, parts: list[str], findings: Findings) -> None:
@@ -75,12 +74,12 @@ def _repair(storage: Storage, plan: Plan, parts: list[str], findings: Findings) 
 
 
 def _clean(storage: Storage, findings: Findings, parts: list[str]) -> None:
-    """Remove the leftovers and say which; where the manifest is at fault, it does not say what is left over."""
+    """Remove the orphans and say which. A manifest that is at fault cannot tell which files are orphans."""
     if findings.faults:
-        click.echo("removed     nothing: a file may seem left over because a part of the manifest is at fault")
+        click.echo("removed     nothing: a part of the manifest is at fault, so a file may only seem to be an orphan")
         return
     with storage_errors(storage.url):
-        cleaning = clean(storage, findings.leftovers, parts)
+        cleaning = remove_orphans(storage, findings.orphans, parts)
     click.echo(f"removed     {len(cleaning.removed):,}")
     _print_some(cleaning.removed)
     if cleaning.kept:

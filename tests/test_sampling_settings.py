@@ -14,8 +14,7 @@ from actors.request import ImageRequest
 from jobs.job_file.resolve import FAMILY_KEYS
 from jobs.job_file.spec import SamplingSection
 from tests.support.toy_job import make_job, manifest_of, recipe, render, rows_of, write_prompts
-from workflows.output.commit import MANIFEST_SCHEMA
-from workflows.output.manifest import settings_of_row
+from workflows.output.manifest import MANIFEST_SCHEMA, settings_of_row
 
 # A value of each setting that is not its default.
 VALUES = SamplingSettings(

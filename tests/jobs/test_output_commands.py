@@ -175,7 +175,7 @@ def test_verify_names_what_is_wrong_and_fails(command: Command) -> None:
 
     assert code == 1
     assert f"faults      1\n  {row['image']} is missing\n" in out
-    assert "leftovers   1 file that no manifest row names" in out
+    assert "orphans     1 file that no manifest part names" in out
     assert f"replayed    8 images again, 7 with the same bytes\n  {row['image']}: its file is missing\n" in out
 
 
@@ -273,13 +273,13 @@ def test_clean_removes_what_no_manifest_row_names_and_nothing_else(command: Comm
     finish(job := job_of(command))
     before = bytes_of(job.output)
     shard_id = Path(Storage(job.output).names("manifest")[0]).stem
-    leftover = f"images/{shard_id}/of-a-lost-attempt.png"
-    Storage(job.output).write(leftover, b"lost")
+    orphan = f"images/{shard_id}/of-a-lost-attempt.png"
+    Storage(job.output).write(orphan, b"lost")
 
     code, out, _ = command("verify", job.output, "--clean")
 
     assert code == 0
-    assert out.splitlines()[-2:] == ["removed     1", f"  {leftover}"]
+    assert out.splitlines()[-2:] == ["removed     1", f"  {orphan}"]
     assert bytes_of(job.output) == before
 
 
@@ -312,8 +312,8 @@ def test_clean_is_refused_while_a_run_holds_the_output_and_says_who(
     monkeypatch.setattr(lease, "LOOK_SECONDS", 0.1)
     finish(job := job_of(command))
     shard_id = Path(Storage(job.output).names("manifest")[0]).stem
-    leftover = f"images/{shard_id}/of-a-live-attempt.png"
-    Storage(job.output).write(leftover, b"live")
+    orphan = f"images/{shard_id}/of-a-live-attempt.png"
+    Storage(job.output).write(orphan, b"live")
 
     with hold_output(Storage(job.output), "night-render"):
         code, out, err = command("verify", job.output, "--clean")
@@ -321,7 +321,7 @@ def test_clean_is_refused_while_a_run_holds_the_output_and_says_who(
     assert code == 1
     assert f"is being rendered by night-render on {socket.gethostname()}" in err
     assert out == ""
-    assert Storage(job.output).exists(leftover)
+    assert Storage(job.output).exists(orphan)
 
 
 # ---- retry-rejected --------------------------------------------------------------------------------------------------

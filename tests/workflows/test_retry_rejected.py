@@ -16,7 +16,7 @@ from workflows import prompts
 from workflows.job import Images, RenderJob
 from workflows.output.commit import Receipt, commit_shard, write_batch
 from workflows.output.layouts import LAYOUTS
-from workflows.output.manifest import committed_parts
+from workflows.output.manifest import committed_parts, remove_superseded
 from workflows.output.tally import tally_output
 from workflows.plan import RetryPlan, Shard
 from workflows.prompts import PromptsError, find_prompt_files
@@ -25,7 +25,6 @@ from workflows.report.rejections import collect_rejections
 from workflows.retry_rejected import plan_retries, read_again
 from workflows.storage.store import Storage
 from workflows.verify.check import Findings, verify_output
-from workflows.verify.orphans import remove_superseded
 
 PROMPTS = {"prompt": ["a", "toy:nan b", None, "toy:nan toy:more d", "e", "f"], "id": list("abcdef")}
 
@@ -172,7 +171,7 @@ def test_a_prompt_file_that_was_changed_meanwhile_is_refused_by_name(job: Render
         read_again(job, shard)
 
 
-def test_a_retry_that_was_killed_leaves_leftovers_and_the_next_one_finishes(job: RenderJob) -> None:
+def test_a_killed_retry_leaves_orphans_and_the_next_one_finishes(job: RenderJob) -> None:
     (shard,) = retries_of(job).remaining_shards()
     rows = read_again(job, shard)
     for batch in Painter(Mended(job.recipe)).paint(rows.requests):

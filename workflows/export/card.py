@@ -11,7 +11,7 @@ import yaml
 from workflows.export.images import LEFT_OUT
 from workflows.export.layouts import EXPORT_LAYOUTS, Written
 from workflows.output.claim import Claim
-from workflows.output.commit import MANIFEST_SCHEMA
+from workflows.output.manifest import MANIFEST_SCHEMA
 from workflows.output.tally import Tally
 
 # https://huggingface.co/docs/hub/datasets-cards : the names that the hub gives sizes.

@@ -21,57 +21,13 @@ from actors.request import ImageRequest, Rejection, RenderedImage
 from workflows.job import RenderJob
 from workflows.output.encode import EXTENSIONS, encode_image
 from workflows.output.layouts import location, npy_bytes, parquet_bytes, write_pack
-from workflows.output.manifest import REJECTED_KEY, SETTINGS_FIELDS, manifest_name
-from workflows.output.picture_statistics import STATISTICS_FIELDS, picture_statistics
+from workflows.output.manifest import MANIFEST_SCHEMA, REJECTED_KEY, REJECTED_SCHEMA, manifest_name
+from workflows.output.picture_statistics import picture_statistics
 from workflows.plan import Shard
 from workflows.rows import RejectedRow, ShardRows
 from workflows.storage.store import Storage
 
 NUM_WRITERS = 8  # images of one batch that are encoded and uploaded at the same time
-
-MANIFEST_SCHEMA = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("prompt_id", pa.string(), nullable=False),
-        pa.field("image_index", pa.int32(), nullable=False),
-        pa.field("prompt", pa.string(), nullable=False),
-        pa.field("negative_prompt", pa.string()),
-        pa.field("seed", pa.uint64(), nullable=False),
-        pa.field("cfg_weight", pa.float64(), nullable=False),
-        *SETTINGS_FIELDS,
-        pa.field("model", pa.string(), nullable=False),
-        pa.field("model_revision", pa.string()),
-        pa.field("weights_sha256", pa.string(), nullable=False),
-        pa.field("vae", pa.string()),
-        pa.field("vae_revision", pa.string()),
-        pa.field("vae_sha256", pa.string()),
-        pa.field("family", pa.string(), nullable=False),
-        pa.field("prompt_format", pa.string()),
-        pa.field("dtype", pa.string(), nullable=False),
-        pa.field("sampler", pa.string(), nullable=False),
-        pa.field("image", pa.string(), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("image_sha256", pa.string(), nullable=False),
-        *STATISTICS_FIELDS,
-        pa.field("codes", pa.list_(pa.int32())),
-        pa.field("latents", pa.string()),
-        pa.field("device", pa.string(), nullable=False),
-        pa.field("created_at", pa.timestamp("us", tz="UTC"), nullable=False),
-    ]
-)
-
-REJECTED_SCHEMA = pa.schema(
-    [
-        pa.field("row", pa.int64(), nullable=False),
-        pa.field("prompt_id", pa.string(), nullable=False),
-        pa.field("image_id", pa.string()),
-        pa.field("num_images", pa.int32(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),
-        pa.field("prompt", pa.string()),
-        pa.field("source", pa.string(), nullable=False),
-    ]
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,7 +85,7 @@ def commit_shard(job: RenderJob, rows: ShardRows, *written: WrittenBatch) -> Rec
     manifest = write_pack(storage, job.images.layout, shard.id, packed, manifest)
     rejected_name = ""
     if rejected:
-        rejected_name = storage.put_beside(f"rejected/{shard.id}.parquet", _rejected_bytes(shard, rejected))
+        rejected_name = storage.put_alongside(f"rejected/{shard.id}.parquet", _rejected_bytes(shard, rejected))
     manifest = manifest.replace_schema_metadata({REJECTED_KEY: rejected_name})
     is_first = storage.create(manifest_name(shard.id), parquet_bytes(manifest))
     return _receipt(shard, manifest, rejected, is_first=is_first)
@@ -145,7 +101,7 @@ def _write_image(
         files[location(job.images.layout, shard_id, request.image_id, "npy")] = npy_bytes(image.latents)
     is_packed, places = job.images.layout != "files", list(files)
     if not is_packed:
-        places = [storage.put_beside(file_name, file_data) for file_name, file_data in files.items()]
+        places = [storage.put_alongside(file_name, file_data) for file_name, file_data in files.items()]
     row = _manifest_row(job, device, request, image, places, data)
     return row, files if is_packed else {}, sum(len(file) for file in files.values())
 

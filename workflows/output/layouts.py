@@ -57,14 +57,14 @@ def read_pack(storage: Storage, file_name: str) -> dict[str, bytes]:
 def write_pack(storage: Storage, layout: str, shard_id: str, packed: dict[str, bytes], manifest: pa.Table) -> pa.Table:
     """Put a shard's packed files (by their locations) in place as one object; nothing to do for layout files.
 
-    Returns the manifest, whose rows name the object by the name it got (see `Storage.put_beside`).
+    Returns the manifest, whose rows name the object by the name it got (see `Storage.put_alongside`).
     """
     if layout == "files":
         return manifest
     members = {place.partition("#")[2]: data for place, data in packed.items()}
     data = _tar_bytes(members, manifest) if layout == "webdataset" else _image_table_bytes(members, manifest)
     wanted = f"images/{shard_id}.{'tar' if layout == 'webdataset' else 'parquet'}"
-    got = storage.put_beside(wanted, data)
+    got = storage.put_alongside(wanted, data)
     for name in ("image", "latents") if got != wanted else ():
         renamed = pc.replace_substring(manifest[name], f"{wanted}#", f"{got}#", max_replacements=1)
         manifest = manifest.set_column(manifest.schema.get_field_index(name), manifest.schema.field(name), renamed)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actors.recipe import SAMPLING_SETTINGS, SamplingSettings
+from workflows.output.picture_statistics import STATISTICS_FIELDS
 from workflows.plan import part_of_file, split_part_id
 from workflows.storage.damage import damage_errors
 from workflows.storage.store import Storage
@@ -36,6 +37,50 @@ SETTINGS_FIELDS = [
     pa.field(name, ARROW_TYPES[next(kind for kind in (*get_args(hint), hint) if kind in ARROW_TYPES)])
     for name, hint in get_type_hints(SamplingSettings).items()
 ]
+
+MANIFEST_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("prompt_id", pa.string(), nullable=False),
+        pa.field("image_index", pa.int32(), nullable=False),
+        pa.field("prompt", pa.string(), nullable=False),
+        pa.field("negative_prompt", pa.string()),
+        pa.field("seed", pa.uint64(), nullable=False),
+        pa.field("cfg_weight", pa.float64(), nullable=False),
+        *SETTINGS_FIELDS,
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("model_revision", pa.string()),
+        pa.field("weights_sha256", pa.string(), nullable=False),
+        pa.field("vae", pa.string()),
+        pa.field("vae_revision", pa.string()),
+        pa.field("vae_sha256", pa.string()),
+        pa.field("family", pa.string(), nullable=False),
+        pa.field("prompt_format", pa.string()),
+        pa.field("dtype", pa.string(), nullable=False),
+        pa.field("sampler", pa.string(), nullable=False),
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("image_sha256", pa.string(), nullable=False),
+        *STATISTICS_FIELDS,
+        pa.field("codes", pa.list_(pa.int32())),
+        pa.field("latents", pa.string()),
+        pa.field("device", pa.string(), nullable=False),
+        pa.field("created_at", pa.timestamp("us", tz="UTC"), nullable=False),
+    ]
+)
+
+REJECTED_SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("prompt_id", pa.string(), nullable=False),
+        pa.field("image_id", pa.string()),
+        pa.field("num_images", pa.int32(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("prompt", pa.string()),
+        pa.field("source", pa.string(), nullable=False),
+    ]
+)
 
 
 def settings_of_row(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,6 +108,16 @@ def rejected_file(storage: Storage, part: str) -> str | None:
     """The name of the rejected rows that were committed with a part, None if there are none."""
     metadata = read_footer(storage, manifest_name(part)).metadata or {}
     return metadata.get(REJECTED_KEY, b"").decode() or None
+
+
+def remove_superseded(storage: Storage) -> None:
+    """Remove the rejected rows that a later, committed retry of their shard stands for."""
+    parts = committed_parts(storage)
+    last = set(last_parts(parts).values())
+    for name in storage.names("rejected"):
+        part = part_of_file(f"rejected/{name}")
+        if part in parts and part not in last:
+            storage.remove(f"rejected/{name}")
 
 
 def last_parts(parts: Iterable[str]) -> dict[str, str]:

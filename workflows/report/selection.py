@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from workflows.output.commit import MANIFEST_SCHEMA
-from workflows.output.manifest import NUM_READERS, manifest_name, read_table
+from workflows.output.manifest import MANIFEST_SCHEMA, NUM_READERS, manifest_name, read_table
 from workflows.report.quality_rules import FLAG_NAMES, FLAGS, LOOKALIKE, hash_values
 from workflows.report.survey import STATISTICS, ShardCount, Survey
 from workflows.report.thumbnails import read_thumbnails

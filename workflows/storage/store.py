@@ -47,7 +47,7 @@ class Storage:
     """A folder and what may be done with the files below it. `name`s are relative, with `/` between parts.
 
     `can_create` says whether of two creators of one file the store refuses the second. Where it is told not to
-    (storage option `conditional_create: false`), `create` looks first and then writes, and `put_beside` keeps other
+    (storage option `conditional_create: false`), `create` looks first and then writes, and `put_alongside` keeps other
     bytes apart by a hash in every name: a late attempt may then replace an earlier one's mark, but breaks nothing.
     """
 
@@ -106,7 +106,7 @@ class Storage:
                 time.sleep(random.random() / 2)
         raise AssertionError("the last try returns or raises")
 
-    def put_beside(self, name: str, data: bytes) -> str:
+    def put_alongside(self, name: str, data: bytes) -> str:
         """Put a whole file in place without touching one that is there; returns the name that holds `data` now.
 
         A file with other bytes is left alone and `data` goes beside it, with a part of its hash in the name.

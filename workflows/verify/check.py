@@ -25,7 +25,6 @@ from workflows.output.manifest import (
 from workflows.plan import Plan, row_range, split_part_id
 from workflows.storage.damage import DamagedFileError
 from workflows.storage.store import Storage
-from workflows.verify.orphans import find_leftovers
 
 SETTINGS = ["family", "weights_sha256", "vae_sha256", "prompt_format", "dtype", "sampler"]  # what a job has one of
 COLUMNS = ["image_id", "prompt_id", "image_index", "cfg_weight", "image", "image_sha256", "latents", *SETTINGS]
@@ -33,7 +32,7 @@ COLUMNS = ["image_id", "prompt_id", "image_index", "cfg_weight", "image", "image
 
 @dataclass(kw_only=True, slots=True)
 class Findings:
-    """What was checked and what is wrong: `faults` make an output unfit, `leftovers` are files no row names.
+    """What was checked and what is wrong: `faults` make an output unfit, `orphans` are files that no part names.
 
     `shards_at_fault` are the ids of the shards whose own files are at fault.
     """
@@ -43,7 +42,7 @@ class Findings:
     num_missing: int = 0
     faults: list[str] = field(default_factory=list)
     shards_at_fault: list[str] = field(default_factory=list)
-    leftovers: list[str] = field(default_factory=list)
+    orphans: list[str] = field(default_factory=list)
 
     @property
     def is_whole(self) -> bool:
@@ -66,7 +65,7 @@ def verify_output(storage: Storage, plan: Plan, recipe: Recipe) -> Findings:
             keys.update(part.keys)
             named |= part.files | part.latents | part.rejected_files
     findings.faults += [_twice(key, count) for key, count in keys.items() if count > 1]
-    findings.leftovers = find_leftovers(storage, named, parts)
+    findings.orphans = _find_orphans(storage, named, parts)
     findings.num_missing = (plan.num_rows - plan.num_rows_committed) * recipe.images_per_row
     return findings
 
@@ -178,3 +177,11 @@ def _check_file(storage: Storage, file: str, rows: Iterable[dict[str, Any]]) -> 
 def _twice(key: tuple[str, int, float], count: int) -> str:
     prompt_id, image_index, cfg_weight = key
     return f"prompt {prompt_id!r}, image {image_index}, weight {cfg_weight:g} stands in the manifest {count} times"
+
+
+def _find_orphans(storage: Storage, named: set[str], parts: Iterable[str]) -> list[str]:
+    """Every file that no part names and that is not a part, and the drafts of processes that were killed."""
+    committed = {manifest_name(part) for part in parts}
+    below = [name for folder in ("images", "rejected", "manifest") for name in storage.walk(folder)]
+    drafts = [name for name in storage.names("") if name.endswith(".draft") or name.startswith("_probe-")]
+    return sorted({*below, *drafts} - named - committed)

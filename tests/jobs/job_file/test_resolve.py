@@ -241,5 +241,5 @@ def test_an_output_among_the_prompts_is_refused(prompts: str, output: str) -> No
     ("prompts", "output"),
     [("/data/prompts", "/data/prompts-out"), ("/data/*.parquet", "/data/out"), ("/data/p.parquet", "/data/out")],
 )
-def test_an_output_beside_the_prompts_is_no_fault(prompts: str, output: str) -> None:
+def test_an_output_alongside_the_prompts_is_no_fault(prompts: str, output: str) -> None:
     assert job_of(prompts=prompts, output=output).output == output

@@ -20,7 +20,7 @@ from workflows.export.layouts import ExportError
 from workflows.export.write import export_output
 from workflows.job import Images, RenderJob
 from workflows.output.claim import claim_output, mark_success
-from workflows.output.commit import MANIFEST_SCHEMA
+from workflows.output.manifest import MANIFEST_SCHEMA
 from workflows.storage.store import Storage
 
 SWEEP = recipe(cfg_weights=(1.0, 7.5), images_per_prompt=2)

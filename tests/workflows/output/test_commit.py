@@ -210,7 +210,7 @@ def test_a_pack_of_an_attempt_that_did_not_commit_is_left_beside(
 
     findings = verify_output(Storage(job.output), plan_job(job), job.recipe)
     assert findings.faults == []
-    assert findings.leftovers == [lost]
+    assert findings.orphans == [lost]
 
 
 def test_one_attempt_of_many_wins_on_s3(s3_server: S3Server, s3_folder: str, tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_one_attempt_of_many_wins_on_s3(s3_server: S3Server, s3_folder: str, tmp
     assert [receipt.is_first for receipt in receipts] == [True, False]
     findings = verify_output(Storage(job.output, job.storage), plan_job(job), job.recipe)
     assert findings.faults == []
-    assert len(findings.leftovers) == 2
+    assert len(findings.orphans) == 2
 
 
 # ---- every request is answered once ----------------------------------------------------------------------------------

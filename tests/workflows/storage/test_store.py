@@ -65,13 +65,13 @@ def test_of_many_racing_creators_one_wins_and_its_content_stands(storage: Storag
         assert storage.read(f"mark-{round_}") == b"racer %d" % won.index(True)
 
 
-def test_a_file_put_beside_another_leaves_it_as_it_was(storage: Storage) -> None:
-    assert storage.put_beside("images/s/a.png", b"first") == "images/s/a.png"
-    assert storage.put_beside("images/s/a.png", b"first") == "images/s/a.png"
-    other = storage.put_beside("images/s/a.png", b"second")
+def test_a_file_put_alongside_another_leaves_it_as_it_was(storage: Storage) -> None:
+    assert storage.put_alongside("images/s/a.png", b"first") == "images/s/a.png"
+    assert storage.put_alongside("images/s/a.png", b"first") == "images/s/a.png"
+    other = storage.put_alongside("images/s/a.png", b"second")
 
     assert other == "images/s/a.16367aac.png"  # printf second | sha256sum
-    assert storage.put_beside("images/s/a.png", b"second") == other
+    assert storage.put_alongside("images/s/a.png", b"second") == other
     assert storage.read("images/s/a.png") == b"first"
     assert storage.read(other) == b"second"
     assert storage.names("images/s") == ["a.16367aac.png", "a.png"]
@@ -83,7 +83,7 @@ def test_what_is_too_large_for_one_put_is_kept_apart_by_its_hash(
     monkeypatch.setattr(storage_module, "MAX_CREATE_BYTES", 5)
     storage = Storage(str(tmp_path))
 
-    names = [storage.put_beside("images/s.tar", data) for data in (b"first.", b"second")]
+    names = [storage.put_alongside("images/s.tar", data) for data in (b"first.", b"second")]
 
     assert bytes_of(tmp_path) == dict(zip(names, (b"first.", b"second"), strict=True))
 

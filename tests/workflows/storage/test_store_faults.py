@@ -78,7 +78,7 @@ def test_a_store_that_fails_now_and_then_changes_no_byte(
     assert hashes_of(job) == hashes_of(calm)
     findings = verify_output(Storage(job.output, job.storage), plan_job(job), job.recipe)
     assert findings.is_whole
-    assert findings.leftovers == []
+    assert findings.orphans == []
 
 
 def test_a_put_whose_answer_is_lost_is_no_loss_of_the_race(proxy: FaultyProxy, s3_folder: str) -> None:

@@ -121,7 +121,7 @@ def test_a_picture_changed_in_a_pack_is_named(job: RenderJob, layout: str) -> No
     assert len(verify(job).faults) == sum(pack in row["image"] for row in manifest_of(job))
 
 
-def test_a_manifest_part_that_is_gone_is_missing_images_and_leftover_files(job: RenderJob) -> None:
+def test_a_missing_manifest_part_means_missing_images_and_orphans(job: RenderJob) -> None:
     storage = Storage(job.output)
     first, _ = storage.names("manifest")
     storage.remove(f"manifest/{first}")
@@ -131,8 +131,8 @@ def test_a_manifest_part_that_is_gone_is_missing_images_and_leftover_files(job: 
     assert findings.num_missing == 4 * 4
     assert findings.num_images == 8
     assert not findings.is_whole
-    assert len(findings.leftovers) == 6 + 1  # the pictures of rows a and d, and the part of rejected rows
-    assert findings.leftovers[-1] == f"rejected/{first}"
+    assert len(findings.orphans) == 6 + 1  # the pictures of rows a and d, and the part of rejected rows
+    assert findings.orphans[-1] == f"rejected/{first}"
 
 
 @pytest.mark.parametrize("folder", ["manifest", "rejected"])
@@ -201,7 +201,7 @@ def test_a_manifest_row_that_is_gone_is_found_by_the_count_of_its_prompt(job: Re
     findings = verify(job)
 
     assert findings.faults == ["prompt 'a' has 3 images of 4"]
-    assert len(findings.leftovers) == 1
+    assert len(findings.orphans) == 1
 
 
 def test_a_weight_of_a_sweep_that_is_gone_is_found_by_the_count_of_its_prompt(tmp_path: Path) -> None:
@@ -257,14 +257,14 @@ def test_rows_that_are_not_rendered_yet_are_missing(job: RenderJob, tmp_path: Pa
     assert findings.num_missing == 12 * 4
 
 
-def test_files_that_no_row_names_are_leftovers_and_no_fault(job: RenderJob) -> None:
+def test_files_that_no_part_names_are_orphans_and_no_fault(job: RenderJob) -> None:
     storage = Storage(job.output)
     storage.write("images/lost-shard/x_0.png", b"of a shard that was never committed")
     storage.write("rejected/lost-shard.parquet", b"")
 
     findings = verify(job)
 
-    assert findings.leftovers == ["images/lost-shard/x_0.png", "rejected/lost-shard.parquet"]
+    assert findings.orphans == ["images/lost-shard/x_0.png", "rejected/lost-shard.parquet"]
     assert findings.is_whole
 
 
