@@ -1,4 +1,4 @@
-"""`janus-batch status`: what an output holds and what is left of its prompts, from storage alone."""
+"""`janus-batch status`: print what an output holds and how many of its prompts remain, from storage alone."""
 
 from __future__ import annotations
 
@@ -7,34 +7,29 @@ from typing import Any
 
 import click
 
-from jobs.job_file.resolve import ignored_columns
 from jobs.terminal.text import counted
 from workflows.output.claim import SUCCESS_FILE, open_output
 from workflows.output.manifest import committed_parts
-from workflows.output.tally import tally_output
-from workflows.plan import make_plan
-from workflows.prompts import find_prompt_files
+from workflows.output.tally import plan_of, tally_output
 from workflows.storage.errors import storage_errors
 
 
 def status(output: str, endpoint_url: str | None, *, as_json: bool) -> int:
-    """Print the counts; 0 if nothing is left, 1 while images are missing."""
+    """Print the counts. Returns 0 if the output is finished and 1 while images are missing."""
     storage, claim = open_output(output, endpoint_url)
     with storage_errors(output):
-        files = find_prompt_files(claim.prompts, storage.options, ignored_columns=ignored_columns(claim.recipe.family))
-        plan = make_plan(files, committed_parts(storage), claim.shard_rows)
+        plan = plan_of(storage, claim, committed_parts(storage))
         tally = tally_output(storage.url, storage.options)
         is_marked = storage.exists(SUCCESS_FILE)
-    num_rows_left = plan.num_rows - plan.num_rows_committed
     facts = {
         "name": claim.name,
         "num_images": tally.num_images,
         "num_rejected": tally.num_rejected,
-        "num_images_remaining": num_rows_left * claim.recipe.images_per_row,
-        "num_rows_remaining": num_rows_left,
+        "num_images_remaining": plan.num_rows_remaining * claim.recipe.images_per_row,
+        "num_rows_remaining": plan.num_rows_remaining,
         "num_shards_committed": tally.num_shards,
         "num_shards_remaining": plan.num_shards_remaining,
-        "is_finished": is_marked and not num_rows_left,
+        "is_finished": is_marked and not plan.num_rows_remaining,
         "reasons": dict(tally.reasons.most_common()),
     }
     if as_json:
@@ -54,7 +49,7 @@ def _print_facts(facts: dict[str, Any]) -> None:
         f"of {counted(facts['num_rows_remaining'], 'prompt')} in {counted(facts['num_shards_remaining'], 'shard')}"
     )
     if not facts["num_rows_remaining"] and not facts["is_finished"]:
-        click.echo("           the job was not ended: the next run looks at all of it once more and marks it finished")
+        click.echo("           the job is not marked finished: the next run checks the output and marks it")
     click.echo(f"rejected   {counted(facts['num_rejected'], 'image')}")
     for reason, count in list(facts["reasons"].items())[:10]:
         click.echo(f"  {count:>6,}  {reason}")

@@ -1,4 +1,4 @@
-"""`janus-batch verify`: hold an output against its manifest and its prompts, and make some of its images again."""
+"""`janus-batch verify`: check an output against its manifest and its prompts, and re-render some of its images."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from contextlib import nullcontext
 
 import click
 
-from jobs.job_file.resolve import ignored_columns
 from jobs.terminal.text import counted
 from workflows.output.claim import Claim, open_output
 from workflows.output.manifest import committed_parts
-from workflows.plan import Plan, make_plan
-from workflows.prompts import find_prompt_files
+from workflows.output.tally import plan_of
+from workflows.plan import Plan
 from workflows.storage.errors import storage_errors
 from workflows.storage.lease import hold_output
 from workflows.storage.store import Storage
@@ -25,9 +24,9 @@ MAX_LINES = 20  # of each kind of finding
 def verify(
     output: str, endpoint_url: str | None, *, num_replays: int, seed: int, is_repaired: bool, is_cleaned: bool
 ) -> int:
-    """Print what was checked and found; 1 if anything is missing or wrong."""
+    """Print what was checked and found. Returns 1 if anything is missing or wrong."""
     storage, claim = open_output(output, endpoint_url)
-    # What an attempt is about to name looks left over: nobody may render while files are removed.
+    # The files of a running attempt look like orphans, so no run may render while files are removed.
     is_held = is_repaired or is_cleaned
     with hold_output(storage, f"verify of {claim.name}", say=click.echo) if is_held else nullcontext():
         findings = _check(storage, claim, is_repaired=is_repaired, is_cleaned=is_cleaned)
@@ -36,11 +35,10 @@ def verify(
 
 
 def _check(storage: Storage, claim: Claim, *, is_repaired: bool, is_cleaned: bool) -> Findings:
-    """Check and print, and remove what is asked. The parts are listed once: a file of a later one is no orphan."""
+    """Check and print, then repair and clean where asked."""
     with storage_errors(storage.url):
-        files = find_prompt_files(claim.prompts, storage.options, ignored_columns=ignored_columns(claim.recipe.family))
         parts = committed_parts(storage)
-        plan = make_plan(files, parts, claim.shard_rows)
+        plan = plan_of(storage, claim, parts)
         findings = verify_output(storage, plan, claim.recipe)
     _print_findings(findings)
     if is_repaired:
@@ -63,10 +61,10 @@ def _print_findings(findings: Findings) -> None:
 
 
 def _repair(storage: Storage, plan: Plan, parts: list[str], findings: Findings) -> None:
-    """Take back the shards that are at fault and say which."""
+    """Take back the shards that are at fault, and print them."""
     with storage_errors(storage.url):
         taken = take_back(storage, plan, parts, findings.shards_at_fault)
-    click.echo(f"taken back  {counted(len(taken), 'shard')}; the next run of the job renders what is not there")
+    click.echo(f"taken back  {counted(len(taken), 'shard')}; the next run of the job renders them")
     _print_some(taken)
     if gone := sorted(set(findings.shards_at_fault).difference(taken)):
         click.echo(f"kept        {counted(len(gone), 'shard')} at fault whose prompt file is gone")
@@ -74,7 +72,7 @@ def _repair(storage: Storage, plan: Plan, parts: list[str], findings: Findings) 
 
 
 def _clean(storage: Storage, findings: Findings, parts: list[str]) -> None:
-    """Remove the orphans and say which. A manifest that is at fault cannot tell which files are orphans."""
+    """Remove the orphans, and print them. A manifest that is at fault cannot tell which files are orphans."""
     if findings.faults:
         click.echo("removed     nothing: a part of the manifest is at fault, so a file may only seem to be an orphan")
         return
@@ -84,8 +82,8 @@ def _clean(storage: Storage, findings: Findings, parts: list[str]) -> None:
     _print_some(cleaning.removed)
     if cleaning.kept:
         click.echo(
-            f"kept        {len(cleaning.kept):,} of shards that are not committed: an attempt may still be at them; "
-            f"they are removed when the shard is committed or they are {LIVE_SECONDS // 3600} hours old"
+            f"kept        {len(cleaning.kept):,} of shards that are not committed: an attempt may still be writing "
+            f"them; they are removed once the shard is committed or they are {LIVE_SECONDS // 3600} hours old"
         )
         _print_some(cleaning.kept)
 
@@ -98,9 +96,9 @@ def _print_some(lines: list[str]) -> None:
 
 
 def _print_replays(storage: Storage, num_replays: int, seed: int) -> int:
-    """Replay and print; the number of images that came out different."""
+    """Re-render and print. Returns the number of images with other bytes."""
     replays = list(replay_images(storage, num_replays, seed))
     different = [replay for replay in replays if not replay.same_bytes]
-    click.echo(f"replayed    {len(replays):,} images again, {len(replays) - len(different):,} with the same bytes")
+    click.echo(f"replayed    {len(replays):,} images, {len(replays) - len(different):,} with the same bytes")
     _print_some([f"{replay.image}: {replay.difference}" for replay in different])
     return len(different)

@@ -76,6 +76,10 @@ class Plan:
         return self.num_rows - sum(stop - start for file in self.files for start, stop in self._gaps(file))
 
     @property
+    def num_rows_remaining(self) -> int:
+        return self.num_rows - self.num_rows_committed
+
+    @property
     def num_shards_remaining(self) -> int:
         gaps = (gap for file in self.files for gap in self._gaps(file))
         return sum(-(-(stop - start) // self.shard_rows) for start, stop in gaps)

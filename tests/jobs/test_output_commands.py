@@ -99,7 +99,9 @@ def test_status_says_why_an_output_with_nothing_left_is_not_finished(command: Co
     code, out, _ = command("status", job.output)
 
     assert code == 1
-    assert "remaining  0 images of 0 prompts in 0 shards\n           the job was not ended: the next run" in out
+    assert (
+        "remaining  0 images of 0 prompts in 0 shards\n           the job is not marked finished: the next run" in out
+    )
 
 
 def test_a_finished_output_to_whose_prompts_a_file_was_added_is_unfinished(command: Command) -> None:
@@ -161,7 +163,7 @@ def test_verify_of_a_whole_output_succeeds_and_replays(command: Command) -> None
         "rejected    2",
         "missing     0",
         "faults      0",
-        "replayed    3 images again, 3 with the same bytes",
+        "replayed    3 images, 3 with the same bytes",
     ]
 
 
@@ -176,7 +178,7 @@ def test_verify_names_what_is_wrong_and_fails(command: Command) -> None:
     assert code == 1
     assert f"faults      1\n  {row['image']} is missing\n" in out
     assert "orphans     1 file that no manifest part names" in out
-    assert f"replayed    8 images again, 7 with the same bytes\n  {row['image']}: its file is missing\n" in out
+    assert f"replayed    8 images, 7 with the same bytes\n  {row['image']}: its file is missing\n" in out
 
 
 def test_verify_of_an_unfinished_output_fails(command: Command) -> None:
@@ -241,7 +243,7 @@ def test_what_is_gone_or_damaged_is_taken_back_and_rendered_again_to_the_same_by
 
     assert code == 1
     assert "faults      1\n" in out
-    assert "\ntaken back  1 shard; the next run of the job renders what is not there\n" in out
+    assert "\ntaken back  1 shard; the next run of the job renders them\n" in out
     assert command("status", job.output)[0] == 1
     render(job)
     assert {row["image_id"]: row["image_sha256"] for row in manifest_of(job)} == before

@@ -18,7 +18,7 @@ from workflows.output.manifest import (
     read_table,
     rejected_files,
 )
-from workflows.plan import make_plan, split_part_id
+from workflows.plan import Plan, make_plan, split_part_id
 from workflows.prompts import COLUMN_TYPES, find_prompt_files
 from workflows.storage.errors import storage_errors
 from workflows.storage.store import Storage
@@ -67,12 +67,19 @@ def completion_of(storage: Storage, claim: Claim, parts: Iterable[str]) -> Compl
     """Compare the prompts as they are now with the committed parts."""
     is_marked = storage.exists(SUCCESS_FILE)
     try:
-        files = find_prompt_files(claim.prompts, storage.options, ignored_columns=COLUMN_TYPES)
-        plan = make_plan(files, parts, claim.shard_rows)
+        plan = plan_of(storage, claim, parts)
     except InputError as error:
         return Completion(is_marked=is_marked, num_missing=None, unknown=str(error))
-    num_rows_left = plan.num_rows - plan.num_rows_committed
-    return Completion(is_marked=is_marked, num_missing=num_rows_left * claim.recipe.images_per_row)
+    return Completion(is_marked=is_marked, num_missing=plan.num_rows_remaining * claim.recipe.images_per_row)
+
+
+def plan_of(storage: Storage, claim: Claim, parts: Iterable[str]) -> Plan:
+    """The output's prompt files as they are now, minus the committed parts; counts rows and reads no columns.
+
+    Raises PromptsError, SourceChangedError, DamagedFileError or StorageError.
+    """
+    files = find_prompt_files(claim.prompts, storage.options, ignored_columns=COLUMN_TYPES)
+    return make_plan(files, parts, claim.shard_rows)
 
 
 def _count_reasons(storage: Storage, name: str) -> Counter[str]:

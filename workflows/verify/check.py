@@ -66,7 +66,7 @@ def verify_output(storage: Storage, plan: Plan, recipe: Recipe) -> Findings:
             named |= part.files | part.latents | part.rejected_files
     findings.faults += [_twice(key, count) for key, count in keys.items() if count > 1]
     findings.orphans = _find_orphans(storage, named, parts)
-    findings.num_missing = (plan.num_rows - plan.num_rows_committed) * recipe.images_per_row
+    findings.num_missing = plan.num_rows_remaining * recipe.images_per_row
     return findings
 
 
