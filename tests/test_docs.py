@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import click
@@ -16,7 +17,7 @@ from tests.support.command import run
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 HERE_DOCUMENT = re.compile(r"<<'EOF'\n(.*?)^EOF$", re.MULTILINE | re.DOTALL)
 
 # Programs that are not ours. What they are given is not checked beyond the files of this project that it names.
@@ -31,9 +32,9 @@ FILE = re.compile(rf"(?<![\w/.-])(?:{'|'.join(FOLDERS)})/[\w./-]+\.(?:json|yaml|
 def blocks(language: str) -> list[tuple[str, str]]:
     """The fenced blocks of all pages, each with its page."""
     return [
-        (str(page.relative_to(ROOT)), block)
+        (str(page.relative_to(ROOT)), textwrap.dedent(block))
         for page in PAGES
-        for fence, block in FENCE.findall(page.read_text(encoding="utf-8"))
+        for _indent, fence, block in FENCE.findall(page.read_text(encoding="utf-8"))
         if fence == language
     ]
 
