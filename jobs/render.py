@@ -173,7 +173,7 @@ def write_page(job: RenderJob) -> None:
     """Write report.html and say where. A page that cannot be written takes nothing from a finished job."""
     say("writing the report ...")
     try:
-        say(f"report    {write_report(Storage(job.output, job.storage)).place}")
+        say(f"report    {write_report(Storage(job.output, job.storage)).url}")
     except (InputError, StorageFailure) as error:
         say(f"note: the report was not written: {error}")
 

@@ -20,8 +20,8 @@ from workflows.output.manifest import committed_parts, remove_superseded
 from workflows.output.tally import tally_output
 from workflows.plan import RetryPlan, Shard
 from workflows.prompts import PromptsError, find_prompt_files
-from workflows.report.facts import gather_facts
 from workflows.report.rejections import collect_rejections
+from workflows.report.write import gather_facts
 from workflows.retry_rejected import plan_retries, read_again
 from workflows.storage.store import Storage
 from workflows.verify.check import Findings, verify_output

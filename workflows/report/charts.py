@@ -1,4 +1,4 @@
-"""The charts of a report as SVG path data: histograms of the statistics by guidance weight, the pace over time."""
+"""The charts of a report as SVG path data: histograms of the statistics by guidance weight, throughput over time."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from datetime import datetime
 
 from workflows.report.quality_rules import BLANK_CONTRAST, HIGH_CLIPPED_FRACTION, HIGH_SATURATION
 from workflows.report.survey import STATISTICS, Survey, WeightFacts
-from workflows.report.throughput import Pace
+from workflows.report.throughput import Throughput
 
 HISTOGRAM_WIDTH, HISTOGRAM_HEIGHT = 128, 36
-PACE_WIDTH, PACE_HEIGHT = 720, 110
-MIN_BARS = 6  # fewer say nothing about how the pace changed
+THROUGHPUT_WIDTH, THROUGHPUT_HEIGHT = 720, 110
+MIN_BARS = 6  # fewer bars show no change
 STATISTIC_NAMES = {
     "mean_saturation": "Saturation",
     "contrast": "Contrast",
@@ -28,7 +28,7 @@ THRESHOLDS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Histogram:
-    """A statistic at one weight: its bars, the x of the rule's threshold, the mean of the statistic."""
+    """A statistic at one weight: its bars, the x of the quality rule's threshold, and the mean of the statistic."""
 
     path: str
     threshold_x: float | None
@@ -36,8 +36,8 @@ class Histogram:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PaceChart:
-    """Images a second over the rendering time; `pauses` are the x and the length in seconds of each."""
+class ThroughputChart:
+    """Images per second over the rendering time. `pauses` holds the x and the length in seconds of each pause."""
 
     path: str
     highest: float
@@ -48,7 +48,7 @@ class PaceChart:
 
 
 def histograms(survey: Survey) -> dict[float | None, dict[str, Histogram]]:
-    """By weight and statistic. The bars of one statistic share their scale, so that weights can be compared."""
+    """By weight and statistic. The histograms of one statistic share a scale, so that weights can be compared."""
     weights = {weight: facts for weight, facts in survey.weights.items() if facts.num_images}
     highest = {
         name: max((facts.histograms[name].max() / facts.num_images for facts in weights.values()), default=1.0)
@@ -60,27 +60,29 @@ def histograms(survey: Survey) -> dict[float | None, dict[str, Histogram]]:
     }
 
 
-def pace_chart(pace: Pace) -> PaceChart | None:
-    """None where the job was too short to show a change."""
-    bars = pace.bars()
+def throughput_chart(throughput: Throughput) -> ThroughputChart | None:
+    """None for a job that is too short to show a change."""
+    bars = throughput.bars()
     if len(bars) < MIN_BARS:
         return None
-    rates = [bar.images_per_second for bar in bars]
-    step = PACE_WIDTH / len(bars)
-    return PaceChart(
-        path=bars_path(rates, width=PACE_WIDTH, height=PACE_HEIGHT, highest=max(rates), gap=min(1.0, step / 4)),
-        highest=max(rates),
+    values = [bar.images_per_second for bar in bars]
+    step = THROUGHPUT_WIDTH / len(bars)
+    return ThroughputChart(
+        path=bars_path(
+            values, width=THROUGHPUT_WIDTH, height=THROUGHPUT_HEIGHT, highest=max(values), gap=min(1.0, step / 4)
+        ),
+        highest=max(values),
         bar_seconds=bars[0].seconds,
-        start=pace.runs()[0].started_at,
-        stop=pace.runs()[-1].stopped_at,
+        start=throughput.runs()[0].started_at,
+        stop=throughput.runs()[-1].stopped_at,
         pauses=[(index * step, bar.after_pause) for index, bar in enumerate(bars) if bar.after_pause],
     )
 
 
 def bars_path(values: Sequence[float], *, width: float, height: float, highest: float, gap: float) -> str:
-    """Bars side by side on the bottom line of a `width` x `height` box; a bar of the value `highest` fills it.
+    """Bars side by side at the bottom of a `width` x `height` box; a bar of the value `highest` fills the height.
 
-    Every value above 0 is at least one unit high: a rare picture must not look like none.
+    Every value above 0 gets at least one unit of height, so that a rare image stays visible.
     """
     step, parts = width / max(len(values), 1), []
     for index, value in enumerate(values):

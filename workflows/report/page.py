@@ -1,6 +1,6 @@
-"""The report as one HTML document: facts into the template, style and script inlined, everything else escaped.
+"""The report as one HTML document: facts in a template, with the style and the script inlined.
 
-The page loads nothing from a network, and its content security policy says so to the browser.
+The page loads nothing from a network, and its content security policy enforces that in the browser.
 """
 
 from __future__ import annotations
@@ -10,38 +10,57 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
+from actors.recipe import Recipe
+from workflows.output.claim import Claim, own_version
+from workflows.output.tally import Completion
 from workflows.report import charts as report_charts
-from workflows.report.data import CHUNK, clean, data_url, picture_link, picture_table, script_json, thumbnail_chunks
-from workflows.report.facts import ReportFacts
-from workflows.report.quality_rules import FLAG_NAMES, FLAGS, LOOKALIKE, LOOKALIKE_RULE
-from workflows.report.selection import Picture, thumbnail_size
-from workflows.report.survey import STATISTICS
+from workflows.report.quality_rules import NEAR_DUPLICATE, NEAR_DUPLICATE_CONDITION, QUALITY_RULES, RULE_NAMES
+from workflows.report.rejections import Rejections
+from workflows.report.script_data import CHUNK, clean, data_url, image_link, image_table, script_json, thumbnail_chunks
+from workflows.report.selection import SelectedImage, Selection, thumbnail_size
+from workflows.report.survey import STATISTICS, Survey
 
 FILES = Path(__file__).parent / "files"
-PICTURES_A_PAGE, SWEEP_ROWS_A_PAGE = 60, 12
+IMAGES_PER_PAGE, SWEEP_ROWS_PER_PAGE = 60, 12
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportFacts:
+    """Everything that the page shows."""
+
+    url: str
+    claim: Claim
+    completion: Completion
+    survey: Survey
+    rejections: Rejections
+    selection: Selection
+    images: list[SelectedImage]
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.claim.recipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SweepRow:
-    """A prompt's first seed: at each weight of the sweep its picture with its number, or None."""
+    """A prompt's first seed: for each weight of the sweep, the image and its position in the selection, or None."""
 
     prompt_id: str
     prompt: str
-    cells: list[tuple[int, Picture] | None]
+    cells: list[tuple[int, SelectedImage] | None]
 
 
 def make_page(facts: ReportFacts) -> str:
     """The whole document."""
     environment = _environment()
     style = environment.get_template("page.css").render(
-        thumbnail=thumbnail_size(len(facts.pictures)), num_weights=len(facts.recipe.cfg_weights)
+        thumbnail=thumbnail_size(len(facts.images)), num_weights=len(facts.recipe.cfg_weights)
     )
     script = (FILES / "page.js").read_text(encoding="utf-8")
     inlined = {
@@ -49,7 +68,7 @@ def make_page(facts: ReportFacts) -> str:
         "style": Markup(style),
         "script": Markup(script),
         "data": Markup(script_json(_script_data(facts))),
-        "chunks": [Markup(script_json(chunk)) for chunk in thumbnail_chunks(facts.pictures)],
+        "chunks": [Markup(script_json(chunk)) for chunk in thumbnail_chunks(facts.images)],
     }
     page = environment.get_template("page.html")
     return page.render(policy=_policy(style, script), **inlined, **_shown(facts))
@@ -69,7 +88,7 @@ def weight_text(weight: float | None) -> str:
     return "other" if weight is None else f"{weight:g}"
 
 
-def rate_text(images_per_second: float | None) -> str:
+def throughput_text(images_per_second: float | None) -> str:
     if images_per_second is None:
         return "–"
     return f"{images_per_second:,.0f}" if images_per_second >= 100 else f"{images_per_second:.3g}"
@@ -88,35 +107,36 @@ def _environment() -> jinja2.Environment:
         "count": lambda number: f"{number:,}",
         "duration": duration_text,
         "moment": lambda moment: f"{moment:%Y-%m-%d %H:%M} UTC",
-        "rate": rate_text,
+        "throughput": throughput_text,
         "weight": weight_text,
     }
     environment.filters |= filters
-    environment.globals |= {"data_url": data_url, "picture_link": picture_link}
+    environment.globals |= {"data_url": data_url, "image_link": image_link}
     return environment
 
 
 def _shown(facts: ReportFacts) -> dict[str, Any]:
-    """What the template writes out, all of it escaped there."""
+    """The variables of the template, which escapes all of them."""
     weights = facts.recipe.cfg_weights
+    throughput = facts.survey.throughput
     return {
         "facts": facts,
         "weights": list(facts.survey.weights),
         "is_sweep": len(weights) > 1,
         "sweep_weights": sorted(weights),
         "sweep_rows": _sweep_rows(facts) if len(weights) > 1 else [],
-        "first_pictures": list(enumerate(facts.pictures[:PICTURES_A_PAGE])),
-        "num_sampled": sum(picture.is_sampled for picture in facts.pictures),
-        "num_unreadable": sum(picture.thumbnail is None for picture in facts.pictures),
-        "flags": [*((flag.name, flag.rule) for flag in FLAGS), (LOOKALIKE, LOOKALIKE_RULE)],
-        "shown_flags": {name: sum(name in picture.flags for picture in facts.pictures) for name in FLAG_NAMES},
+        "first_images": list(enumerate(facts.images[:IMAGES_PER_PAGE])),
+        "num_selected": sum(not image.is_extra for image in facts.images),
+        "num_unreadable": sum(image.thumbnail is None for image in facts.images),
+        "rules": [*((rule.name, rule.condition) for rule in QUALITY_RULES), (NEAR_DUPLICATE, NEAR_DUPLICATE_CONDITION)],
+        "shown_matches": {name: sum(name in image.rules for image in facts.images) for name in RULE_NAMES},
         "statistic_names": report_charts.STATISTIC_NAMES,
         "statistic_tops": STATISTICS,
         "histograms": report_charts.histograms(facts.survey),
-        "pace": facts.survey.pace,
-        "chart": report_charts.pace_chart(facts.survey.pace),
+        "throughput": throughput,
+        "chart": report_charts.throughput_chart(throughput),
         "charts": report_charts,
-        "version": version("janus-batch"),
+        "version": own_version(),
         "made_at": datetime.now(UTC),
     }
 
@@ -124,34 +144,34 @@ def _shown(facts: ReportFacts) -> dict[str, Any]:
 def _script_data(facts: ReportFacts) -> dict[str, Any]:
     weights = list(facts.survey.weights)
     return {
-        "flags": FLAG_NAMES,
-        "lookalike": FLAG_NAMES.index(LOOKALIKE),
+        "rules": RULE_NAMES,
+        "nearDuplicate": RULE_NAMES.index(NEAR_DUPLICATE),
         "weights": [weight_text(weight) for weight in weights],
         "sweep": [weights.index(weight) for weight in sorted(facts.recipe.cfg_weights)],
         "chunk": CHUNK,
-        "picturesAPage": PICTURES_A_PAGE,
-        "rowsAPage": SWEEP_ROWS_A_PAGE,
-        "images": picture_table(facts.pictures, weights),
+        "imagesPerPage": IMAGES_PER_PAGE,
+        "rowsPerPage": SWEEP_ROWS_PER_PAGE,
+        "images": image_table(facts.images, weights),
     }
 
 
 def _sweep_rows(facts: ReportFacts) -> list[SweepRow]:
-    """The first page of the sweep: prompts down, weights across."""
+    """The first page of the sweep: one row per prompt, one column per weight."""
     columns = {weight: column for column, weight in enumerate(sorted(facts.recipe.cfg_weights))}
     rows: dict[str, SweepRow] = {}
-    for number, picture in enumerate(facts.pictures):
-        row = picture.row
-        if not picture.is_sampled or row["image_index"] or row["cfg_weight"] not in columns:
+    for number, image in enumerate(facts.images):
+        row = image.row
+        if image.is_extra or row["image_index"] or row["cfg_weight"] not in columns:
             continue
-        if row["prompt_id"] not in rows and len(rows) == SWEEP_ROWS_A_PAGE:
+        if row["prompt_id"] not in rows and len(rows) == SWEEP_ROWS_PER_PAGE:
             break
         empty = SweepRow(prompt_id=row["prompt_id"], prompt=row["prompt"], cells=[None] * len(columns))
-        rows.setdefault(row["prompt_id"], empty).cells[columns[row["cfg_weight"]]] = (number, picture)
+        rows.setdefault(row["prompt_id"], empty).cells[columns[row["cfg_weight"]]] = (number, image)
     return list(rows.values())
 
 
 def _policy(style: str, script: str) -> str:
-    """Only this page's own style and script run; pictures come from the page or from beside it; nothing else loads."""
+    """Only this page's own style and script run, and images come from the page or its folder; nothing else loads."""
     return (
         f"default-src 'none'; img-src data: 'self' file:; style-src {_source_hash(style)}; "
         f"script-src {_source_hash(script)}; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"

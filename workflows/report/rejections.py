@@ -1,4 +1,4 @@
-"""The rejected rows of an output by kind of reason, with examples of each; memory does not grow with their number."""
+"""The rejected rows of an output, grouped by kind of reason, with examples. Memory does not grow with their number."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from workflows.output.manifest import NUM_READERS, read_table, rejected_files
+import pyarrow as pa
+
+from workflows.output.manifest import NUM_READERS, REJECTED_SCHEMA, part_errors, read_table, rejected_files
 from workflows.storage.store import Storage
 
 MAX_KINDS = 200
-MAX_EXAMPLES = 100  # of each kind
+MAX_EXAMPLES = 100  # per kind
 OTHER_REASONS = "other reasons"
+COLUMNS = ["row", "prompt_id", "prompt", "reason", "num_images"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +33,7 @@ class RejectedExample:
 
 @dataclass(kw_only=True, slots=True)
 class Rejections:
-    """Images lost by kind of reason (a reason without its numbers and quoted values), and examples of each kind."""
+    """Lost images by kind of reason (a reason without its numbers and quoted values), and examples of each kind."""
 
     num_images: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[RejectedExample]] = field(default_factory=dict)
@@ -46,7 +49,7 @@ class Rejections:
 
 
 def collect_rejections(storage: Storage, shard_ids: Iterable[str]) -> Rejections:
-    """Read what is rejected of committed shards now; `shard_ids` are the ids of all parts of the manifest."""
+    """Read the rejected rows of committed shards. `shard_ids` are the ids of all manifest parts."""
     rejections, names = Rejections(), list(rejected_files(storage, shard_ids).values())
     with ThreadPoolExecutor(NUM_READERS) as readers:
         for start in range(0, len(names), NUM_READERS):
@@ -57,19 +60,23 @@ def collect_rejections(storage: Storage, shard_ids: Iterable[str]) -> Rejections
 
 
 def kind_of(reason: str) -> str:
-    """The reason with every quoted value and number as `…`: what two prompts rejected by one rule have in common."""
+    """The reason with `…` for every quoted value and number, so that prompts rejected by one rule share one kind."""
     unquoted = re.sub(r"(?<!\w)(['\"]).*\1(?!\w)", "…", reason)
     return re.sub(r"(?<!\w)-?\d[\d.,]*(?!\w)", "…", unquoted)
 
 
 def _read(storage: Storage, name: str) -> list[dict[str, Any]]:
-    columns = ["row", "prompt_id", "prompt", "reason", "num_images"]
-    rows: list[dict[str, Any]] = read_table(storage, name, columns).to_pylist()
+    table = read_table(storage, name, COLUMNS)
+    with part_errors(storage, name):
+        schema = pa.schema([REJECTED_SCHEMA.field(column) for column in COLUMNS])
+        table = table.select(COLUMNS).cast(schema)
+        table.validate(full=True)
+        rows: list[dict[str, Any]] = table.to_pylist()
     return rows
 
 
 def _by_prompt(rows: list[dict[str, Any]]) -> list[RejectedExample]:
-    """One entry per prompt row and reason, where each of its images was rejected by itself."""
+    """One example per prompt row and reason, also where each image of the row was rejected separately."""
     first: dict[tuple[int, str], dict[str, Any]] = {}
     num_images: Counter[tuple[int, str]] = Counter()
     for row in rows:

@@ -1,6 +1,6 @@
-"""One pass over a manifest for its totals: counts, statistics per guidance weight, flags and pace.
+"""One pass over a manifest for its totals: counts, statistics by guidance weight, quality rules and throughput.
 
-Memory grows with shards and hours, and by ten bytes per image for the hashes; no picture is read.
+Reads no image. Memory grows with shards and hours, and by ten bytes per image for the hashes.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workflows.output.manifest import NUM_READERS, manifest_name, read_table
+from workflows.output.manifest import NUM_READERS
+from workflows.output.parts import read_part
 from workflows.plan import split_part_id
-from workflows.report.quality_rules import FLAGS, LOOKALIKE, hash_values, lookalikes
-from workflows.report.throughput import Pace
+from workflows.report.quality_rules import NEAR_DUPLICATE, QUALITY_RULES, hash_values, near_duplicates
+from workflows.report.throughput import Throughput
 from workflows.storage.store import Storage
 
-# The largest value of each statistic, for the histograms; all begin at 0.
+# The largest value of each statistic, for the histograms; all start at 0.
 STATISTICS = {"mean_saturation": 1.0, "contrast": 0.5, "clipped_fraction": 1.0, "entropy": 8.0}
 NUM_BINS = 32
-MAX_WEIGHTS = 12  # weights with numbers of their own; prompt rows may bring any number of others
+MAX_WEIGHTS = 12  # weights that are counted separately; prompt rows may bring any number of others
 OTHER_WEIGHTS = None
-NUM_WORST = 60  # of each flag
+NUM_CLEAREST = 60  # per quality rule
 COLUMNS = [
     *("prompt_id", "image_index", "cfg_weight", "width", "height", "device", "created_at"),
     *(*STATISTICS, "perceptual_hash"),
@@ -35,12 +36,12 @@ COLUMNS = [
 
 @dataclass(kw_only=True, slots=True)
 class WeightFacts:
-    """The images of one guidance weight: how many, histograms and sums of each statistic, how many have each flag."""
+    """The images of one guidance weight: their number, histograms and sums of the statistics, matches by rule."""
 
     num_images: int = 0
     histograms: dict[str, np.ndarray] = field(default_factory=lambda: {s: np.zeros(NUM_BINS, int) for s in STATISTICS})
     sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STATISTICS, 0.0))
-    flagged: Counter[str] = field(default_factory=Counter)
+    num_matching: Counter[str] = field(default_factory=Counter)
 
     def add(self, columns: dict[str, np.ndarray]) -> None:
         self.num_images += len(columns["contrast"])
@@ -48,13 +49,13 @@ class WeightFacts:
             values = np.clip(columns[name], 0, top)
             self.histograms[name] += np.histogram(values, bins=NUM_BINS, range=(0, top))[0]
             self.sums[name] += float(columns[name].sum(dtype=np.float64))
-        for flag in FLAGS:
-            self.flagged[flag.name] += int(flag.holds(columns).sum())
+        for rule in QUALITY_RULES:
+            self.num_matching[rule.name] += int(rule.matches(columns).sum())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
-class Flagged:
-    """Where a flagged image stands, ordered by how strong a case it is."""
+class RuleMatch:
+    """An image that a quality rule matches, ordered by severity. `row` is its row in the manifest part."""
 
     severity: float
     shard_id: str
@@ -63,7 +64,7 @@ class Flagged:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardCount:
-    """A part of the manifest. `num_repeated` of its prompts have images in another part of the same shard, counted."""
+    """The counts of a manifest part. `num_repeated` of its prompts are also in an earlier part of the shard."""
 
     shard_id: str
     num_prompts: int
@@ -73,15 +74,15 @@ class ShardCount:
 
 @dataclass(kw_only=True, slots=True)
 class Survey:
-    """The totals of a manifest. `weights` are in rising order, those without numbers of their own last, as None."""
+    """The totals of a manifest. `weights` are in ascending order, with None last for all that have no entry."""
 
     shards: list[ShardCount] = field(default_factory=list)
     weights: dict[float | None, WeightFacts] = field(default_factory=dict)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    devices: dict[str, Pace] = field(default_factory=dict)
-    worst: dict[str, list[Flagged]] = field(default_factory=lambda: {flag.name: [] for flag in FLAGS})
-    flagged: Counter[str] = field(default_factory=Counter)
-    lookalikes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
+    devices: dict[str, Throughput] = field(default_factory=dict)
+    clearest: dict[str, list[RuleMatch]] = field(default_factory=lambda: {rule.name: [] for rule in QUALITY_RULES})
+    num_matching: Counter[str] = field(default_factory=Counter)
+    near_duplicates: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
 
     @property
     def num_images(self) -> int:
@@ -89,45 +90,45 @@ class Survey:
 
     @property
     def num_prompts(self) -> int:
-        """Each prompt once, also where some of its images came from a retry."""
+        """Counts each prompt once, also if a retry made some of its images."""
         return sum(shard.num_prompts - shard.num_repeated for shard in self.shards)
 
     @property
-    def pace(self) -> Pace:
-        """The pace of all devices together."""
-        pace = Pace()
+    def throughput(self) -> Throughput:
+        """The throughput of all devices together."""
+        throughput = Throughput()
         for part in self.devices.values():
-            pace.merge(part)
-        return pace
+            throughput.merge(part)
+        return throughput
 
 
 def survey_manifest(storage: Storage, shard_ids: list[str], cfg_weights: Iterable[float]) -> Survey:
-    """Read the manifest parts of committed shards; `cfg_weights` are the job's, which get numbers of their own."""
+    """Read the manifest parts of committed shards. The job's `cfg_weights` are always counted separately."""
     survey = Survey(weights={weight: WeightFacts() for weight in sorted(cfg_weights)})
     hashes: list[tuple[np.ndarray, np.ndarray]] = []
-    # The prompts of the shards that have more parts than their own.
+    # The prompts seen so far, for shards that have more than one part.
     prompts_of: dict[str, set[str]] = {split_part_id(part)[0]: set() for part in shard_ids if split_part_id(part)[1]}
 
     def read(shard_id: str) -> pa.Table:
-        return read_table(storage, manifest_name(shard_id), COLUMNS)
+        return read_part(storage, shard_id, COLUMNS)
 
     for shard_id, table in zip(shard_ids, _in_order(read, shard_ids), strict=True):
         num_repeated = _count_repeated(prompts_of.get(split_part_id(shard_id)[0]), table)
         hashes.append(_add_shard(survey, shard_id, table, num_repeated))
-    _count_lookalikes(survey, hashes)
+    _count_near_duplicates(survey, hashes)
     survey.weights = dict(sorted(survey.weights.items(), key=lambda item: (item[0] is OTHER_WEIGHTS, item[0])))
     return survey
 
 
 def _in_order(read: Callable[[str], pa.Table], shard_ids: list[str]) -> Iterable[pa.Table]:
-    """Tables read ahead by as many as there are readers and no further."""
+    """Tables in the order of `shard_ids`; reads ahead by at most the number of readers."""
     with ThreadPoolExecutor(NUM_READERS) as readers:
         for start in range(0, len(shard_ids), NUM_READERS):
             yield from readers.map(read, shard_ids[start : start + NUM_READERS])
 
 
 def _count_repeated(seen: set[str] | None, table: pa.Table) -> int:
-    """How many prompts of a part stand in the parts of its shard before it; `seen` is None where it has one part."""
+    """How many prompts of a part are in earlier parts of its shard; `seen` is None if the shard has only one part."""
     if seen is None:
         return 0
     here = set(table["prompt_id"].to_pylist())
@@ -137,7 +138,7 @@ def _count_repeated(seen: set[str] | None, table: pa.Table) -> int:
 
 
 def _add_shard(survey: Survey, shard_id: str, table: pa.Table, num_repeated: int) -> tuple[np.ndarray, np.ndarray]:
-    """Add a manifest part; its hashes, each once per prompt and seed, and how many images each stands for."""
+    """Add a manifest part. Returns its hashes, one per prompt and seed, and the number of images behind each."""
     columns = {name: table[name].to_numpy() for name in STATISTICS}
     prompts = np.asarray(table["prompt_id"].combine_chunks().dictionary_encode().indices)
     survey.shards.append(
@@ -149,12 +150,9 @@ def _add_shard(survey: Survey, shard_id: str, table: pa.Table, num_repeated: int
         )
     )
     _add_weights(survey, table["cfg_weight"].to_numpy(), columns)
-    _add_worst(survey, shard_id, columns)
+    _add_matches(survey, shard_id, columns)
+    _add_times(survey, table)
     survey.sizes.update(zip(table["width"].to_pylist(), table["height"].to_pylist(), strict=True))
-    times = table["created_at"].cast(pa.timestamp("us")).cast(pa.int64()).to_numpy()
-    for device in pc.unique(table["device"]).to_pylist():
-        is_here = pc.equal(table["device"], device).to_numpy()
-        survey.devices.setdefault(device, Pace()).add(times[is_here])
     keys = np.stack([prompts.astype(np.uint64), table["image_index"].to_numpy().astype(np.uint64)])
     rows = np.vstack([keys, hash_values(table["perceptual_hash"].to_pylist())])
     unique, counts = np.unique(rows, axis=1, return_counts=True)
@@ -169,21 +167,28 @@ def _add_weights(survey: Survey, weights: np.ndarray, columns: dict[str, np.ndar
         facts.add({name: values[is_here] for name, values in columns.items()})
 
 
-def _add_worst(survey: Survey, shard_id: str, columns: dict[str, np.ndarray]) -> None:
-    """Count the flagged images and keep the strongest cases of each flag."""
-    for flag in FLAGS:
-        rows = np.flatnonzero(flag.holds(columns))
-        survey.flagged[flag.name] += len(rows)
-        severity = flag.severity(columns)[rows]
-        strongest = np.argsort(-severity, kind="stable")[:NUM_WORST]
-        here = [Flagged(severity=float(severity[i]), shard_id=shard_id, row=int(rows[i])) for i in strongest]
-        survey.worst[flag.name] = heapq.nlargest(NUM_WORST, [*survey.worst[flag.name], *here])
+def _add_matches(survey: Survey, shard_id: str, columns: dict[str, np.ndarray]) -> None:
+    """Count the images that each rule matches and keep the clearest cases."""
+    for rule in QUALITY_RULES:
+        rows = np.flatnonzero(rule.matches(columns))
+        survey.num_matching[rule.name] += len(rows)
+        severity = rule.severity(columns)[rows]
+        clearest = np.argsort(-severity, kind="stable")[:NUM_CLEAREST]
+        here = [RuleMatch(severity=float(severity[i]), shard_id=shard_id, row=int(rows[i])) for i in clearest]
+        survey.clearest[rule.name] = heapq.nlargest(NUM_CLEAREST, [*survey.clearest[rule.name], *here])
 
 
-def _count_lookalikes(survey: Survey, hashes: list[tuple[np.ndarray, np.ndarray]]) -> None:
+def _add_times(survey: Survey, table: pa.Table) -> None:
+    times = table["created_at"].cast(pa.int64()).to_numpy()
+    for device in pc.unique(table["device"]).to_pylist():
+        is_here = pc.equal(table["device"], device).to_numpy()
+        survey.devices.setdefault(device, Throughput()).add(times[is_here])
+
+
+def _count_near_duplicates(survey: Survey, hashes: list[tuple[np.ndarray, np.ndarray]]) -> None:
     if not hashes:
         return
     values = np.concatenate([values for values, _ in hashes])
     counts = np.concatenate([counts for _, counts in hashes])
-    survey.lookalikes = lookalikes(values)
-    survey.flagged[LOOKALIKE] = int(counts[np.isin(values, survey.lookalikes)].sum())
+    survey.near_duplicates = near_duplicates(values)
+    survey.num_matching[NEAR_DUPLICATE] = int(counts[np.isin(values, survey.near_duplicates)].sum())

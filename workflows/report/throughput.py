@@ -1,4 +1,4 @@
-"""How fast the images came: counts of `created_at` by ten seconds, the runs of a job between its pauses, the rate."""
+"""Throughput over time: image counts by ten seconds of `created_at`, and the stretches of work between pauses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 BUCKET_SECONDS = 10
-PAUSE_SECONDS = 600  # a job that made nothing for so long stood still: the time is in no rate
+PAUSE_SECONDS = 600  # a longer gap between two images is a pause and counts as no working time
 BAR_SECONDS = (10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400)
 MAX_BARS = 120
 MICROSECONDS = 1_000_000
@@ -38,8 +38,11 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bar:
-    """One of the equal stretches of a chart. At the edges of a run the rate is over the part that the run covers, at
-    least half. `after_pause` is the pause before it in seconds, 0 within a run."""
+    """A bar of the chart; all bars span the same number of seconds.
+
+    At the edge of a run, `images_per_second` is over the part of the bar that the run covers, at least half of it.
+    `after_pause` is the length of the pause before the bar in seconds, 0 within a run.
+    """
 
     start: datetime
     seconds: int
@@ -49,19 +52,19 @@ class Bar:
 
 
 @dataclass(kw_only=True, slots=True)
-class Pace:
-    """Image counts with the first and last moment of each ten seconds; grows with hours, not with images."""
+class Throughput:
+    """Image counts with the first and last moment of every ten seconds. Memory grows with hours, not with images."""
 
     buckets: dict[int, tuple[int, int, int]] = field(default_factory=dict)
 
     def add(self, times: np.ndarray) -> None:
-        """Count images by their moments, int64 microseconds [num_images], in any order."""
+        """Count images by their times, int64 microseconds since 1970 [num_images], in any order."""
         times = np.sort(times)
         keys, starts = np.unique(times // (BUCKET_SECONDS * MICROSECONDS), return_index=True)
         for key, part in zip(keys.tolist(), np.split(times, starts)[1:], strict=True):
             self._merge(key, (len(part), int(part[0]), int(part[-1])))
 
-    def merge(self, other: Pace) -> None:
+    def merge(self, other: Throughput) -> None:
         for key, bucket in other.buckets.items():
             self._merge(key, bucket)
 
@@ -75,12 +78,12 @@ class Pace:
 
     @property
     def seconds(self) -> float:
-        """Time at work, pauses left out. It begins with the first image: what came before it is not in the manifest."""
+        """Working time without pauses. It starts with the first image; the manifest does not record earlier work."""
         return sum(run.seconds for run in self.runs())
 
     @property
     def images_per_second(self) -> float | None:
-        """The rate over the time at work; None where the images' moments do not span one."""
+        """Images per second of working time; None if there are fewer than two moments."""
         runs, seconds = self.runs(), self.seconds
         return (self.num_images - len(runs)) / seconds if seconds > 0 else None
 
@@ -96,7 +99,7 @@ class Pace:
         return runs
 
     def bars(self) -> list[Bar]:
-        """At most about `MAX_BARS` stretches of the time at work; those within a run in which nothing came are kept."""
+        """About `MAX_BARS` bars over the working time, including empty ones within a run."""
         width = next((s for s in BAR_SECONDS if self.seconds / s <= MAX_BARS), BAR_SECONDS[-1])
         counts: Counter[int] = Counter()
         for key, (count, _, _) in self.buckets.items():
@@ -105,7 +108,7 @@ class Pace:
         for before, run in zip([None, *runs], runs, strict=False):
             pause = (run.start - before.stop) / MICROSECONDS if before else 0.0
             for key in range(run.start // MICROSECONDS // width, run.stop // MICROSECONDS // width + 1):
-                # A stretch that a pause parts was counted with the run before it.
+                # A bar that a pause divides is counted with the run before the pause.
                 bars.append(_bar(key, width, counts.pop(key, 0), run, pause))
                 pause = 0.0
         return bars

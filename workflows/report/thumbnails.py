@@ -1,4 +1,4 @@
-"""Small WebP copies of stored pictures, made in parallel. Which pictures is not decided here."""
+"""The thumbnails of a selection: small WebP copies of stored images, made in parallel."""
 
 from __future__ import annotations
 
@@ -14,51 +14,51 @@ from workflows.output.manifest import NUM_READERS
 from workflows.storage.damage import DamagedFileError
 from workflows.storage.store import Storage
 
-NUM_PACK_READERS = 2  # a pack is held in memory whole
+NUM_PACK_READERS = 2  # each holds a whole pack in memory
 QUALITY = 66  # about 2.2 KB for a photograph of 112 pixels, 3.3 KB for one of 144
 
 
-def read_thumbnails(storage: Storage, places: Sequence[str], size: int) -> list[bytes | None]:
-    """The thumbnail of each image by its place in the output; None where the file is gone or is no picture."""
-    singles = [place for place in places if "#" not in place]
+def read_thumbnails(storage: Storage, locations: Sequence[str], size: int) -> list[bytes | None]:
+    """The thumbnail at each location, None if the file is missing or is not a readable image."""
+    files = [location for location in locations if "#" not in location]
     packs: dict[str, list[str]] = defaultdict(list)
-    for place in places:
-        if "#" in place:
-            packs[place.partition("#")[0]].append(place)
+    for location in locations:
+        if "#" in location:
+            packs[location.partition("#")[0]].append(location)
     made: dict[str, bytes | None] = {}
     with ThreadPoolExecutor(NUM_PACK_READERS) as readers:
         for part in readers.map(lambda name: _from_pack(storage, name, packs[name], size), packs):
             made |= part
     with ThreadPoolExecutor(NUM_READERS) as readers:
-        made |= zip(singles, readers.map(lambda place: _from_file(storage, place, size), singles), strict=True)
-    return [made[place] for place in places]
+        made |= zip(files, readers.map(lambda location: _from_file(storage, location, size), files), strict=True)
+    return [made[location] for location in locations]
 
 
 def make_thumbnail(data: bytes, size: int) -> bytes | None:
-    """A WebP of at most `size` pixels each way, never enlarged; None where `data` is no picture that can be read."""
+    """A WebP that fits into `size` x `size` pixels and is never enlarged; None if `data` is not a readable image."""
     buffer = io.BytesIO()
     try:
         with Image.open(io.BytesIO(data)) as image:
-            image.draft("RGB", (size, size))  # a JPEG is decoded at a fraction of its size
+            image.draft("RGB", (size, size))  # decodes a JPEG at a fraction of its size
             small = image.convert("RGB")
             small.thumbnail((size, size), Image.Resampling.LANCZOS, reducing_gap=2.0)
             small.save(buffer, "WEBP", quality=QUALITY)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # what pillow raises for broken files
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # pillow's errors for broken files
         return None
     return buffer.getvalue()
 
 
-def _from_file(storage: Storage, place: str, size: int) -> bytes | None:
+def _from_file(storage: Storage, location: str, size: int) -> bytes | None:
     try:
-        return make_thumbnail(read_image(storage, place), size)
+        return make_thumbnail(read_image(storage, location), size)
     except FileNotFoundError:
         return None
 
 
-def _from_pack(storage: Storage, name: str, places: Sequence[str], size: int) -> dict[str, bytes | None]:
+def _from_pack(storage: Storage, name: str, locations: Sequence[str], size: int) -> dict[str, bytes | None]:
     try:
         members = read_pack(storage, name)
     except (FileNotFoundError, DamagedFileError):
-        return dict.fromkeys(places)
-    found = {place: members.get(place.partition("#")[2]) for place in places}
-    return {place: None if data is None else make_thumbnail(data, size) for place, data in found.items()}
+        return dict.fromkeys(locations)
+    found = {location: members.get(location.partition("#")[2]) for location in locations}
+    return {location: None if data is None else make_thumbnail(data, size) for location, data in found.items()}

@@ -1,4 +1,4 @@
-"""report.html: what it tells of an output, and that nothing a prompt says can become part of the page itself."""
+"""report.html: what it shows of an output, and that no text from a prompt becomes markup."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ HOSTILE = [
 
 
 class Page(HTMLParser):
-    """A report taken apart as a browser does: its elements, its text, and the data of its script elements."""
+    """A report parsed as a browser parses it: its elements, its text, and the data of its script elements."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -88,12 +88,12 @@ class Page(HTMLParser):
 
 def report_of(job: RenderJob) -> Page:
     storage = Storage(job.output, job.storage)
-    assert write_report(storage).place == f"{job.output}/report.html"
+    assert write_report(storage).url == f"{job.output}/report.html"
     return Page(storage.read("report.html").decode())
 
 
 def rendered(folder: Path, prompts: list, *, columns: dict | None = None, **changes) -> RenderJob:
-    """A toy job that ran to its end."""
+    """A finished toy job."""
     path = toy_job.write_prompts(
         folder / "prompts.parquet", {"prompt": pa.array(prompts, pa.string()), **(columns or {})}
     )
@@ -103,7 +103,7 @@ def rendered(folder: Path, prompts: list, *, columns: dict | None = None, **chan
     return job
 
 
-def test_a_finished_job_is_told_at_the_top(tmp_path: Path) -> None:
+def test_the_top_of_the_page_describes_a_finished_job(tmp_path: Path) -> None:
     job = rendered(tmp_path, ["a", "b"], name="night <run>", recipe=toy_job.recipe(images_per_prompt=3))
     text = report_of(job).text
     for words in ("night <run>", "Finished", "toy family toy weights e3b0c44298", "Images 6", "Prompts 2", "Missing 0"):
@@ -125,14 +125,14 @@ def test_an_unfinished_job_says_how_many_images_are_missing(tmp_path: Path) -> N
     assert "Missing 12" in text
 
 
-def test_an_output_without_a_single_image_has_a_report(tmp_path: Path) -> None:
+def test_an_output_without_images_has_a_report(tmp_path: Path) -> None:
     path = toy_job.write_prompts(tmp_path / "prompts.parquet", {"prompt": ["a"] * 10})
     job = toy_job.make_job(path, tmp_path / "out", recipe=toy_job.recipe(cfg_weights=(1.0, 5.0)))
     toy_job.claim_output(job, {})
     assert "There are no images yet." in report_of(job).text
 
 
-def test_prompts_that_are_gone_leave_the_pictures(tmp_path: Path) -> None:
+def test_the_images_are_shown_when_the_prompts_are_gone(tmp_path: Path) -> None:
     job = rendered(tmp_path, ["a"])
     Path(job.prompts).unlink()
 
@@ -145,7 +145,7 @@ def test_prompts_that_are_gone_leave_the_pictures(tmp_path: Path) -> None:
     assert re.search(r"Not marked as finished .* Missing unknown .* cannot be read: .*prompts.parquet", text)
 
 
-def test_hostile_prompts_are_text_and_nothing_else(tmp_path: Path) -> None:
+def test_hostile_prompts_stay_text(tmp_path: Path) -> None:
     columns = {"negative_prompt": HOSTILE, "id": [f"<b>{i}" for i in range(len(HOSTILE))], "note": HOSTILE}
     job = rendered(
         tmp_path, HOSTILE, columns=columns, name="</title><script>", recipe=toy_job.recipe(cfg_weights=(1.0, 5.0))
@@ -166,14 +166,14 @@ def test_hostile_prompts_are_text_and_nothing_else(tmp_path: Path) -> None:
     }
 
 
-def test_what_html_cannot_hold_is_shown_as_a_replacement_character(tmp_path: Path) -> None:
+def test_characters_that_html_cannot_hold_become_replacement_characters(tmp_path: Path) -> None:
     job = rendered(tmp_path, ["a\0b\x07c", "d" * 1500])
     page = report_of(job)
     assert [prompt for _, prompt, _, _ in page.images["prompts"]] == ["a\ufffdb\ufffdc", "d" * 1000 + " …"]
     assert "\0" not in (Path(job.output) / "report.html").read_text()
 
 
-def test_carried_text_that_is_not_utf8_spoils_nothing(tmp_path: Path) -> None:
+def test_carried_text_that_is_not_utf8_is_shown_with_replacement_characters(tmp_path: Path) -> None:
     broken = pa.array([b"caf\xe9", b"fine"]).view(pa.string())
     page = report_of(rendered(tmp_path, ["a", "b"], columns={"note": broken}))
     assert [carried for _, _, _, carried in page.images["prompts"]] == ["note: caf\ufffd", "note: fine"]
@@ -181,9 +181,9 @@ def test_carried_text_that_is_not_utf8_spoils_nothing(tmp_path: Path) -> None:
 
 def test_the_page_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     page = report_of(rendered(tmp_path, ["a", "b"]))
-    places = [a[name] for _, a in page.elements for name in ("src", "href", "action", "srcset", "data") if name in a]
-    assert places
-    assert all(re.match(r"data:image/webp;base64,|#|images/|job\.json$", place) for place in places)
+    links = [a[name] for _, a in page.elements for name in ("src", "href", "action", "srcset", "data") if name in a]
+    assert links
+    assert all(re.match(r"data:image/webp;base64,|#|images/|job\.json$", link) for link in links)
     assert "url(" not in page.style
     assert "@import" not in page.style
 
@@ -198,28 +198,28 @@ def test_the_security_policy_allows_this_script_and_this_style_only(tmp_path: Pa
     assert not [name for _, attributes in page.elements for name in attributes if name == "style" or name[:2] == "on"]
 
 
-def test_a_thumbnail_is_its_picture(tmp_path: Path) -> None:
+def test_a_thumbnail_looks_like_its_image(tmp_path: Path) -> None:
     job = rendered(tmp_path, [f"prompt {i}" for i in range(5)], recipe=toy_job.recipe(images_per_prompt=2))
     page = report_of(job)
-    pairs = list(zip(page.images["place"], page.thumbnails(), strict=True))
+    pairs = list(zip(page.images["location"], page.thumbnails(), strict=True))
     assert len(pairs) == 10
-    for place, thumbnail in pairs:
-        picture = np.asarray(Image.open(Path(job.output) / place)).astype(int)
+    for location, thumbnail in pairs:
+        picture = np.asarray(Image.open(Path(job.output) / location)).astype(int)
         assert np.abs(picture - np.asarray(thumbnail)).mean() < 4  # WebP loses a little
 
 
-def test_a_picture_links_to_its_file_whatever_its_id(tmp_path: Path) -> None:
+def test_an_image_links_to_its_file_for_any_id(tmp_path: Path) -> None:
     ids = ["plain", "a b", "50%25", "#1?x=2&y", "javascript:alert(1)", "“quoted”'\""]
     job = rendered(tmp_path, ["a"] * len(ids), columns={"id": ids})
     page = report_of(job)
-    links = [a["href"] for a in page.attributes("a") if a.get("class") == "picture"]
+    links = [a["href"] for a in page.attributes("a") if a.get("class") == "image"]
     assert links == page.images["link"]
     assert [(Path(job.output) / unquote(link)).is_file() for link in links] == [True] * len(ids)
     assert not [link for link in links if set(link) & set("?#:\"'")]
 
 
 @pytest.mark.parametrize("layout", ["webdataset", "parquet"])
-def test_pictures_inside_packs_are_shown_without_a_link(tmp_path: Path, layout: str) -> None:
+def test_images_inside_packs_have_no_link(tmp_path: Path, layout: str) -> None:
     page = report_of(rendered(tmp_path, ["a", "b"], images=Images(layout=layout)))
     assert page.images["link"] == [None, None]
     assert [thumbnail.size for thumbnail in page.thumbnails()] == [(64, 64)] * 2
@@ -254,7 +254,7 @@ def test_a_rejected_image_leaves_a_hole_in_the_grid(tmp_path: Path) -> None:
     assert "2 the model's numbers became NaN Row Id Prompt Images 1 prompts-000000001 toy:nan 2" in page.text
 
 
-def test_rejected_rows_stand_under_the_rule_they_broke(tmp_path: Path) -> None:
+def test_rejected_rows_are_grouped_by_reason(tmp_path: Path) -> None:
     prompts = ["", "x" * 2001, "y" * 3000, None, "fine", " "]
     text = report_of(rendered(tmp_path, prompts, recipe=toy_job.recipe(images_per_prompt=2))).text
     assert "Rejected 10" in text
@@ -263,12 +263,12 @@ def test_rejected_rows_stand_under_the_rule_they_broke(tmp_path: Path) -> None:
     assert "2 prompt is null Row Id Prompt Images 3 prompts-000000003 none 2" in text
 
 
-def test_a_shard_without_a_single_image_is_told_of(tmp_path: Path) -> None:
+def test_a_shard_without_images_is_counted(tmp_path: Path) -> None:
     page = report_of(rendered(tmp_path, ["", "", "fine"], shard_rows=2))
     assert "Images 1 Prompts 1 Rejected 2 Missing 0" in page.text
 
 
-def test_a_missing_or_broken_picture_is_counted_and_shown_as_missing(tmp_path: Path) -> None:
+def test_missing_and_damaged_images_are_counted(tmp_path: Path) -> None:
     job = rendered(tmp_path, ["a", "b", "c"])
     gone, broken, _ = [Path(job.output) / row["image"] for row in toy_job.manifest_of(job)]
     gone.unlink()
@@ -276,14 +276,14 @@ def test_a_missing_or_broken_picture_is_counted_and_shown_as_missing(tmp_path: P
 
     page = report_of(job)
 
-    assert "2 of the pictures could not be read" in page.text
+    assert "2 of these images could not be read" in page.text
     assert [thumbnail is None for thumbnail in page.thumbnails()] == [True, True, False]
 
 
-def test_a_lost_pack_is_no_reason_for_no_report(tmp_path: Path) -> None:
+def test_a_missing_pack_does_not_prevent_the_report(tmp_path: Path) -> None:
     job = rendered(tmp_path, ["a", "b"], images=Images(layout="webdataset"))
     shutil.rmtree(Path(job.output) / "images")
-    assert "2 of the pictures could not be read" in report_of(job).text
+    assert "2 of these images could not be read" in report_of(job).text
 
 
 def test_a_second_report_replaces_the_first(tmp_path: Path) -> None:
@@ -305,6 +305,6 @@ def test_a_report_is_written_to_an_object_store(tmp_path: Path, s3_folder: str, 
     assert [thumbnail.size for thumbnail in page.thumbnails()] == [(64, 64)] * 2
 
 
-def test_a_folder_that_is_no_output_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_an_output_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"has no job.json: it is no output of janus-batch"):
         write_report(Storage(str(tmp_path)))

@@ -1,4 +1,4 @@
-"""The rules of thumb: each finds the picture it is named after and leaves an ordinary one alone."""
+"""The quality rules: each matches the image it is named after, and none matches an ordinary image."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from workflows.output.picture_statistics import picture_statistics
-from workflows.report.quality_rules import FLAGS, hash_values, lookalikes
+from workflows.report.quality_rules import QUALITY_RULES, hash_values, near_duplicates
 from workflows.report.survey import STATISTICS
 
 NOISE = np.random.default_rng(0).normal(128, 50, (64, 64, 1)) + np.array([20, 0, -20])
-ORDINARY = NOISE.clip(1, 254).astype(np.uint8)  # grey noise with a warm tint
-PICTURES = {
+ORDINARY = NOISE.clip(1, 254).astype(np.uint8)  # gray noise with a warm tint
+IMAGES = {
     "blank": np.full((64, 64, 3), 127, np.uint8),
     "washed-out": (ORDINARY * 0.2 + 180).astype(np.uint8),
     "over-saturated": ORDINARY * np.array([1, 0, 0], np.uint8) + np.array([0, 1, 1], np.uint8),
@@ -19,28 +19,28 @@ PICTURES = {
 }
 
 
-def flags_of(pixels: np.ndarray) -> list[str]:
+def rules_of(pixels: np.ndarray) -> list[str]:
     statistics = picture_statistics(pixels)
     columns = {name: np.array([statistics[name]], np.float32) for name in STATISTICS}
-    return [flag.name for flag in FLAGS if flag.holds(columns)[0]]
+    return [rule.name for rule in QUALITY_RULES if rule.matches(columns)[0]]
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_a_picture_gets_the_flag_it_is_made_for(name: str) -> None:
-    assert flags_of(PICTURES[name]) == [name]
+@pytest.mark.parametrize("name", IMAGES)
+def test_a_rule_matches_the_image_it_is_named_after(name: str) -> None:
+    assert rules_of(IMAGES[name]) == [name]
 
 
-def test_an_ordinary_picture_gets_none() -> None:
-    assert flags_of(ORDINARY) == []
+def test_no_rule_matches_an_ordinary_image() -> None:
+    assert rules_of(ORDINARY) == []
 
 
-def test_the_strongest_case_has_the_highest_severity() -> None:
+def test_the_clearest_case_has_the_highest_severity() -> None:
     columns = {name: np.array([0.1, 0.9, 0.5], np.float32) for name in STATISTICS}
-    strongest = {flag.name: int(np.argmax(flag.severity(columns))) for flag in FLAGS}
-    assert strongest == {"blank": 0, "washed-out": 0, "over-saturated": 1, "clipped": 1}
+    clearest = {rule.name: int(np.argmax(rule.severity(columns))) for rule in QUALITY_RULES}
+    assert clearest == {"blank": 0, "washed-out": 0, "over-saturated": 1, "clipped": 1}
 
 
-def test_hashes_that_stand_twice_are_alike_unless_they_are_plain() -> None:
+def test_hashes_that_occur_twice_are_near_duplicates_unless_they_are_plain() -> None:
     textured, plain, bright, single = 0x0F0F0F0F0F0F0F0F, 0x7F, 2**64 - 1, 0x00FF00FF00FF00FF
     hashes = [f"{value:016x}" for value in (textured, plain, bright, single, textured, plain, bright)]
-    assert lookalikes(hash_values(hashes)).tolist() == [textured]
+    assert near_duplicates(hash_values(hashes)).tolist() == [textured]

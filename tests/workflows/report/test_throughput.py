@@ -5,55 +5,55 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from workflows.report.throughput import MAX_BARS, Pace
+from workflows.report.throughput import MAX_BARS, Throughput
 
 START = 1_700_000_000  # a multiple of ten seconds
 
 
-def pace_of(*seconds: np.ndarray) -> Pace:
-    pace = Pace()
+def throughput_of(*seconds: np.ndarray) -> Throughput:
+    throughput = Throughput()
     for part in seconds:
-        pace.add((np.asarray(part) * 1e6).astype(np.int64))
-    return pace
+        throughput.add((np.asarray(part) * 1e6).astype(np.int64))
+    return throughput
 
 
 def test_the_rate_is_images_over_time() -> None:
-    pace = pace_of(START + np.arange(101) * 0.5)  # 101 images, half a second between two
-    assert pace.images_per_second == pytest.approx(2.0)
-    assert pace.seconds == pytest.approx(50.0)
+    throughput = throughput_of(START + np.arange(101) * 0.5)  # 101 images, half a second between two
+    assert throughput.images_per_second == pytest.approx(2.0)
+    assert throughput.seconds == pytest.approx(50.0)
 
 
 def test_a_pause_is_in_no_rate() -> None:
-    pace = pace_of(START + np.arange(101) * 0.5, START + 10_000 + np.arange(101) * 0.5)
-    assert pace.images_per_second == pytest.approx(2.0)
-    assert [(run.num_images, run.seconds) for run in pace.runs()] == [(101, 50.0), (101, 50.0)]
-    assert [bar.after_pause for bar in pace.bars() if bar.after_pause] == [9950.0]
+    throughput = throughput_of(START + np.arange(101) * 0.5, START + 10_000 + np.arange(101) * 0.5)
+    assert throughput.images_per_second == pytest.approx(2.0)
+    assert [(run.num_images, run.seconds) for run in throughput.runs()] == [(101, 50.0), (101, 50.0)]
+    assert [bar.after_pause for bar in throughput.bars() if bar.after_pause] == [9950.0]
 
 
 def test_a_wait_of_less_than_ten_minutes_is_no_pause() -> None:
-    pace = pace_of(START + np.array([0.0, 590.0, 1180.0]))
-    assert [run.seconds for run in pace.runs()] == [1180.0]
+    throughput = throughput_of(START + np.array([0.0, 590.0, 1180.0]))
+    assert [run.seconds for run in throughput.runs()] == [1180.0]
 
 
 def test_order_and_parts_do_not_matter() -> None:
     moments = START + np.random.default_rng(0).uniform(0, 5000, 1000)
-    assert pace_of(*np.array_split(moments, 7)) == pace_of(np.sort(moments))
+    assert throughput_of(*np.array_split(moments, 7)) == throughput_of(np.sort(moments))
 
 
 @pytest.mark.parametrize("seconds", [np.array([]), np.array([START])], ids=["none", "one image"])
 def test_no_rate_without_two_moments(seconds: np.ndarray) -> None:
-    assert pace_of(seconds).images_per_second is None
+    assert throughput_of(seconds).images_per_second is None
 
 
 @pytest.mark.parametrize("hours", [0.1, 3, 24, 24 * 14])
 def test_bars_are_few_count_every_image_and_show_a_steady_pace_as_steady(hours: float) -> None:
     moments = START + np.arange(0, hours * 3600, 2.0)
-    bars = pace_of(moments).bars()
+    bars = throughput_of(moments).bars()
     assert len(bars) <= MAX_BARS + 1
     assert sum(bar.num_images for bar in bars) == len(moments)
     assert [bar.images_per_second for bar in bars[1:-1]] == pytest.approx([0.5] * (len(bars) - 2))
 
 
 def test_a_stretch_in_which_nothing_came_is_an_empty_bar() -> None:
-    bars = pace_of(START + np.array([0.0, 35.0])).bars()
+    bars = throughput_of(START + np.array([0.0, 35.0])).bars()
     assert [bar.num_images for bar in bars] == [1, 0, 0, 1]

@@ -1,6 +1,6 @@
 "use strict";
-// Search, filters, pages and the viewer of a report. Reads the JSON in the page; loads nothing but a picture's own
-// file from beside the page. Text goes in as text only: this page never parses markup from data.
+// Search, filters, paging and the viewer of a report. Reads the JSON in the page and loads nothing except image files
+// next to it. Text is inserted as text only: this page never parses markup from data.
 
 (() => {
   const find = (id) => document.getElementById(id);
@@ -9,56 +9,56 @@
   const numImages = images.id.length;
   if (!numImages) return;
 
-  const state = { view: find("sweep") ? "sweep" : "gallery", query: "", weight: "", index: "0", sort: "", flag: -1, page: 0 };
+  const state = { view: find("sweep") ? "sweep" : "gallery", query: "", weight: "", index: "0", sort: "", rule: -1, page: 0 };
   const haystacks = images.prompts.map((texts) => texts.join("\n").toLowerCase());
   const chunks = new Map();
-  let pictures = []; // numbers of the pictures that fit, in order: what the viewer steps through
-  let items = []; // what pages are made of: pictures of the gallery, rows of the sweep
+  let matching = []; // numbers of the matching images, in the order in which the viewer steps through them
+  let items = []; // the entries of the pages: images of the gallery or rows of the sweep
 
-  // ---- what is shown ------------------------------------------------------------------------------------------------
+  // ---- filtering ----------------------------------------------------------------------------------------------------
 
-  function fits(number, words) {
-    if (state.flag >= 0 && !(images.flags[number] & (1 << state.flag))) return false;
+  function matches(number, words) {
+    if (state.rule >= 0 && !(images.rules[number] & (1 << state.rule))) return false;
     const text = haystacks[images.prompt[number]];
     return words.every((w) => text.includes(w) || images.seed[number].includes(w) || images.id[number].toLowerCase().includes(w));
   }
 
-  function choose() {
+  function filter() {
     const words = state.query.toLowerCase().split(/\s+/).filter(Boolean);
-    const numbers = [...Array(numImages).keys()].filter((number) => fits(number, words));
+    const numbers = [...Array(numImages).keys()].filter((number) => matches(number, words));
     if (state.view === "sweep") {
       items = sweepRows(new Set(numbers));
-      pictures = items.flatMap((row) => row.cells.filter((number) => number !== undefined));
+      matching = items.flatMap((row) => row.cells.filter((number) => number !== undefined));
     } else {
-      items = pictures = sorted(numbers.filter((number) => state.weight === "" || images.weight[number] === Number(state.weight)));
+      items = matching = sorted(numbers.filter((number) => state.weight === "" || images.weight[number] === Number(state.weight)));
     }
   }
 
-  // Near-duplicates stand beside each other unless another order is asked for.
+  // Near-duplicates are shown next to each other unless the user picks another order.
   function sorted(numbers) {
-    const byLikeness = state.flag === data.lookalike;
-    if (!state.sort) return byLikeness ? numbers.sort((a, b) => images.alike[a] - images.alike[b] || a - b) : numbers;
+    const byGroup = state.rule === data.nearDuplicate;
+    if (!state.sort) return byGroup ? numbers.sort((a, b) => images.group[a] - images.group[b] || a - b) : numbers;
     const [column, sign] = state.sort.startsWith("-") ? [images[state.sort.slice(1)], -1] : [images[state.sort], 1];
     return numbers.sort((a, b) => sign * (column[a] - column[b]) || a - b);
   }
 
-  // Rows with at least one picture that fits; the row's other pictures are shown beside it, faint.
-  function sweepRows(fitting) {
+  // Rows with at least one matching image; the other images of the row are shown faintly next to it.
+  function sweepRows(matchingNumbers) {
     const rows = new Map();
     for (let number = 0; number < numImages; number++) {
       const column = data.sweep.indexOf(images.weight[number]);
-      if (column < 0 || !images.sampled[number]) continue;
+      if (column < 0 || images.extra[number]) continue;
       if (state.index !== "" && images.index[number] !== Number(state.index)) continue;
       const key = `${images.prompt[number]} ${images.index[number]}`;
-      if (!rows.has(key)) rows.set(key, { first: number, cells: Array(data.sweep.length).fill(undefined), fits: new Set() });
+      if (!rows.has(key)) rows.set(key, { first: number, cells: Array(data.sweep.length).fill(undefined), matching: new Set() });
       const row = rows.get(key);
       row.cells[column] = number;
-      if (fitting.has(number)) row.fits.add(number);
+      if (matchingNumbers.has(number)) row.matching.add(number);
     }
-    return [...rows.values()].filter((row) => row.fits.size);
+    return [...rows.values()].filter((row) => row.matching.size);
   }
 
-  const pageSize = () => (state.view === "sweep" ? data.rowsAPage : data.picturesAPage);
+  const pageSize = () => (state.view === "sweep" ? data.rowsPerPage : data.imagesPerPage);
   const numPages = () => Math.max(1, Math.ceil(items.length / pageSize()));
 
   // ---- drawing ------------------------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@
   }
 
   function drawTools(start, numShown) {
-    const noun = state.view === "sweep" ? "rows" : "pictures";
+    const noun = state.view === "sweep" ? "rows" : "images";
     const range = numShown ? `${count(start + 1)}–${count(start + numShown)} of ` : "";
     find("found").textContent = `${range}${count(items.length)} ${noun}`;
     find("pages").textContent = `of ${count(numPages())}`;
@@ -87,16 +87,16 @@
     find("nothing").hidden = items.length > 0;
     document.querySelectorAll(".gallery-only").forEach((tool) => { tool.hidden = state.view === "sweep"; });
     document.querySelectorAll(".sweep-only").forEach((tool) => { tool.hidden = state.view !== "sweep"; });
-    document.querySelectorAll(".flag").forEach((tool) => tool.setAttribute("aria-pressed", String(Number(tool.dataset.flag) === state.flag)));
+    document.querySelectorAll(".filter").forEach((tool) => tool.setAttribute("aria-pressed", String(Number(tool.dataset.rule) === state.rule)));
   }
 
   function galleryItem(number) {
     const text = images.prompts[images.prompt[number]][1];
-    const marks = flagsOf(number).map((flag) => element("span", { className: "mark", textContent: flag }));
-    const place = element("span", { textContent: `w ${weightOf(number)} · #${images.index[number]}` });
-    return element("li", {}, picture(number),
+    const marks = rulesOf(number).map((rule) => element("span", { className: "mark", textContent: rule }));
+    const caption = element("span", { textContent: `w ${weightOf(number)} · #${images.index[number]}` });
+    return element("li", {}, imageLink(number),
       element("p", { className: "prompt", dir: "auto", title: text, textContent: text.slice(0, 200) }),
-      element("p", { className: "meta" }, place, ...marks));
+      element("p", { className: "meta" }, caption, ...marks));
   }
 
   function sweepRow(row) {
@@ -105,21 +105,21 @@
       element("p", { className: "prompt", dir: "auto", textContent: text, title: text }),
       element("p", { className: "meta", dir: "auto", textContent: `${id} · image ${images.index[row.first]}` }));
     const cells = row.cells.map((number, column) => {
-      const cell = element("td", {}, number === undefined ? gone("no image") : picture(number));
+      const cell = element("td", {}, number === undefined ? gone("no image") : imageLink(number));
       cell.dataset.weight = `weight ${data.weights[data.sweep[column]]}`;
-      if (number !== undefined && !row.fits.has(number)) cell.className = "faint";
+      if (number !== undefined && !row.matching.has(number)) cell.className = "faint";
       return cell;
     });
     return element("tr", {}, head, ...cells);
   }
 
-  function picture(number) {
-    const link = element("a", { className: "picture" });
+  function imageLink(number) {
+    const link = element("a", { className: "image" });
     link.dataset.number = number;
-    link.href = images.link[number] ?? "#pictures";
+    link.href = images.link[number] ?? "#images";
     if (!images.link[number]) link.role = "button";
     const source = thumbnail(number);
-    if (!source) link.append(gone("file missing or broken"));
+    if (!source) link.append(gone("missing or unreadable file"));
     else link.append(element("img", { src: source, alt: alternative(number), title: alternative(number) }));
     return link;
   }
@@ -134,7 +134,7 @@
   const gone = (text) => element("span", { className: "gone", textContent: text });
   const count = (number) => number.toLocaleString("en");
   const weightOf = (number) => String(images.cfg[number]);
-  const flagsOf = (number) => data.flags.filter((_, bit) => images.flags[number] & (1 << bit));
+  const rulesOf = (number) => data.rules.filter((_, bit) => images.rules[number] & (1 << bit));
   const alternative = (number) => `${images.prompts[images.prompt[number]][1]} (weight ${weightOf(number)}, seed ${images.seed[number]})`;
 
   function element(name, properties, ...children) {
@@ -143,7 +143,7 @@
     return made;
   }
 
-  // ---- the viewer: one picture large, with everything the manifest says of it ---------------------------------------
+  // ---- the viewer: one large image with its manifest row ------------------------------------------------------------
 
   let open = 0;
 
@@ -156,19 +156,19 @@
       ["Image", images.id[number]], ["Prompt id", id], ["Guidance weight", weightOf(number)],
       ["Seed", images.seed[number]], ["Settings", images.allSettings[images.settings[number]]],
       ["Saturation", images.mean_saturation[number]], ["Contrast", images.contrast[number]],
-      ["Clipped", images.clipped_fraction[number]], ["Entropy", `${images.entropy[number]} bits`],
-      ["Found by rule", flagsOf(number).join(", ") || "none"], ["Columns", carried],
+      ["Clipped fraction", images.clipped_fraction[number]], ["Entropy", `${images.entropy[number]} bits`],
+      ["Quality rules", rulesOf(number).join(", ") || "none"], ["Carried columns", carried],
     ];
     find("viewer-facts").replaceChildren(...facts.filter(([, value]) => value !== "").flatMap(([name, value]) => [
       element("dt", { textContent: name }), element("dd", { dir: "auto", textContent: value }),
     ]));
     const link = images.link[number];
-    find("viewer-file").replaceChildren(link ? element("a", { href: link, textContent: "Open the file" }) : `In the pack: ${images.place[number]}`);
+    find("viewer-file").replaceChildren(link ? element("a", { href: link, textContent: "Open the file" }) : `In a pack: ${images.location[number]}`);
     showFull(number, link);
     showOthers(number);
-    const position = pictures.indexOf(number);
+    const position = matching.indexOf(number);
     find("before").disabled = position <= 0;
-    find("after").disabled = position < 0 || position === pictures.length - 1;
+    find("after").disabled = position < 0 || position === matching.length - 1;
     if (!find("viewer").open) find("viewer").showModal();
   }
 
@@ -189,17 +189,17 @@
     for (let other = 0; other < numImages && others.length < 24; other++) if (images.prompt[other] === images.prompt[number]) others.push(other);
     find("viewer-others-title").hidden = find("viewer-others").hidden = others.length < 2;
     find("viewer-others").replaceChildren(...others.map((other) => {
-      const link = picture(other);
+      const link = imageLink(other);
       if (other === number) link.setAttribute("aria-current", "true");
       return element("li", {}, link, `w ${weightOf(other)} · #${images.index[other]}`);
     }));
   }
 
   function step(distance) {
-    const next = pictures[pictures.indexOf(open) + distance];
+    const next = matching[matching.indexOf(open) + distance];
     if (next === undefined) return;
     view(next);
-    const position = state.view === "sweep" ? items.findIndex((row) => row.cells.includes(next)) : pictures.indexOf(next);
+    const position = state.view === "sweep" ? items.findIndex((row) => row.cells.includes(next)) : matching.indexOf(next);
     turnTo(Math.floor(position / pageSize()));
   }
 
@@ -209,31 +209,31 @@
     draw();
   }
 
-  // ---- what a person does -------------------------------------------------------------------------------------------
+  // ---- user input ---------------------------------------------------------------------------------------------------
 
   function change(changes) {
     Object.assign(state, { page: 0 }, changes);
-    choose();
+    filter();
     draw();
   }
 
   function turn(page) {
     turnTo(Math.min(Math.max(page, 0), numPages() - 1));
     find("page").value = state.page + 1;
-    if (find("pictures").getBoundingClientRect().top < 0) find("pictures").scrollIntoView();
+    if (find("images").getBoundingClientRect().top < 0) find("images").scrollIntoView();
   }
 
   function listen() {
     for (const key of ["query", "weight", "index", "sort"]) find(key)?.addEventListener("input", (event) => change({ [key]: event.target.value }));
     document.querySelectorAll("input[name=view]").forEach((input) => input.addEventListener("change", () => change({ view: input.value })));
-    document.querySelectorAll(".flag").forEach((button) => button.addEventListener("click", () => {
-      const flag = Number(button.dataset.flag);
-      change({ flag: flag === state.flag ? -1 : flag });
+    document.querySelectorAll(".filter").forEach((button) => button.addEventListener("click", () => {
+      const rule = Number(button.dataset.rule);
+      change({ rule: rule === state.rule ? -1 : rule });
     }));
     find("tools").addEventListener("submit", (event) => event.preventDefault());
     find("reset").addEventListener("click", () => {
       for (const key of ["query", "weight"]) if (find(key)) find(key).value = "";
-      change({ query: "", weight: "", flag: -1 });
+      change({ query: "", weight: "", rule: -1 });
     });
     find("previous").addEventListener("click", () => turn(state.page - 1));
     find("next").addEventListener("click", () => turn(state.page + 1));
@@ -246,21 +246,21 @@
       if (event.key === "ArrowRight") step(1);
     });
     find("viewer").addEventListener("close", () => {
-      document.querySelector(`main .picture[data-number="${open}"]`)?.focus({ preventScroll: true });
+      document.querySelector(`main .image[data-number="${open}"]`)?.focus({ preventScroll: true });
     });
     find("viewer").addEventListener("click", (event) => { if (event.target === find("viewer")) find("viewer").close(); });
   }
 
-  // A plain click looks at the picture here; with a modifier key the link to its file works as links do.
+  // A plain click opens the viewer. With a modifier key, the browser follows the link to the file.
   function openOnClick(event) {
-    const link = event.target.closest?.(".picture");
+    const link = event.target.closest?.(".image");
     if (!link || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
     event.preventDefault();
     view(Number(link.dataset.number));
   }
 
   find("tools").hidden = false;
-  find("tools").reset(); // a browser may have kept what was entered before a reload
+  find("tools").reset(); // browsers may restore the input from before a reload
   if (!find("index")) state.index = "";
   listen();
   change({});

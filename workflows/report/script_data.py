@@ -1,0 +1,100 @@
+"""The JSON that the page's script reads, and text made safe for a page."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from workflows.report.quality_rules import NEAR_DUPLICATE, RULE_NAMES
+from workflows.report.selection import SelectedImage
+from workflows.report.survey import STATISTICS
+
+CHUNK = 120  # thumbnails per script element; a page of the gallery parses only the chunks that it shows
+MAX_PROMPT_CHARACTERS = 1_000
+CONTROLS = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def image_table(images: Sequence[SelectedImage], weights: Sequence[float | None]) -> dict[str, Any]:
+    """The images column by column. Prompts and settings are listed once; `weights` are the columns of a sweep."""
+    prompts, settings, groups = _Index(), _Index(), _Index()
+    weight_of = {weight: index for index, weight in enumerate(weights)}
+    rows = [image.row for image in images]
+    return {
+        "prompt": [prompts.add(_prompt_entry(image)) for image in images],
+        "settings": [settings.add(_settings_of(row)) for row in rows],
+        "weight": [weight_of.get(row["cfg_weight"], len(weights) - 1) for row in rows],
+        "cfg": [row["cfg_weight"] for row in rows],
+        "index": [row["image_index"] for row in rows],
+        "seed": [str(row["seed"]) for row in rows],  # JavaScript's numbers do not hold 64 bits
+        "id": [clean(row["image_id"]) for row in rows],
+        "location": [clean(row["image"]) for row in rows],
+        "link": [image_link(image) for image in images],
+        "rules": [sum(1 << RULE_NAMES.index(rule) for rule in image.rules) for image in images],
+        "group": [groups.add(i.row["perceptual_hash"]) if NEAR_DUPLICATE in i.rules else -1 for i in images],
+        "extra": [int(image.is_extra) for image in images],
+        **{name: [round(row[name], 3) for row in rows] for name in STATISTICS},
+        "prompts": list(prompts.entries),
+        "allSettings": list(settings.entries),
+    }
+
+
+def thumbnail_chunks(images: Sequence[SelectedImage]) -> Iterable[list[str]]:
+    """Base64 thumbnails, `CHUNK` at a time; "" for an image without one."""
+    texts = ["" if i.thumbnail is None else base64.b64encode(i.thumbnail).decode() for i in images]
+    return (texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK))
+
+
+def script_json(value: Any) -> str:
+    """JSON for a script element: nothing in it can end the element or open a comment."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def clean(text: str) -> str:
+    """The text without characters that HTML cannot hold (NUL, control characters, lone surrogates), cut to a length."""
+    cut = text if len(text) <= MAX_PROMPT_CHARACTERS else text[:MAX_PROMPT_CHARACTERS] + " …"
+    return CONTROLS.sub("\ufffd", cut)
+
+
+def image_link(image: SelectedImage) -> str | None:
+    """The image file as a link relative to OUTPUT; None for an image inside a pack, which has no file of its own."""
+    location = image.row["image"]
+    return None if "#" in location else quote(location, safe="/")
+
+
+def data_url(image: SelectedImage) -> str | None:
+    data = image.thumbnail
+    return None if data is None else f"data:image/webp;base64,{base64.b64encode(data).decode()}"
+
+
+class _Index:
+    """Distinct entries in the order of their arrival; `add` returns the position of an entry."""
+
+    def __init__(self) -> None:
+        self.entries: dict[Any, int] = {}
+
+    def add(self, entry: Any) -> int:
+        return self.entries.setdefault(entry, len(self.entries))
+
+
+def _prompt_entry(image: SelectedImage) -> tuple[str, str, str, str]:
+    """Id, prompt, negative prompt, and the carried columns as one line."""
+    row = image.row
+    carried = " · ".join(f"{name}: {value}" for name, value in image.carried.items())
+    return clean(row["prompt_id"]), clean(row["prompt"]), clean(row["negative_prompt"] or ""), clean(carried)
+
+
+def _settings_of(row: dict[str, Any]) -> str:
+    """The size, and the settings that a prompt row may set for itself, except weight and seed."""
+    parts = [f"{row['width']} × {row['height']}"]
+    if row["temperature"] is not None:
+        parts.append(f"temperature {row['temperature']:g}")
+    if row["num_inference_steps"] is not None:
+        parts.append(f"{row['num_inference_steps']} steps")
+    return " · ".join(parts)
