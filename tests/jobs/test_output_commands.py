@@ -311,7 +311,7 @@ def test_clean_is_refused_while_a_run_holds_the_output_and_says_who(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.2)
-    monkeypatch.setattr(lease, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(lease, "POLL_SECONDS", 0.1)
     finish(job := job_of(command))
     shard_id = Path(Storage(job.output).names("manifest")[0]).stem
     orphan = f"images/{shard_id}/of-a-live-attempt.png"

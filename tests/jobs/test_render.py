@@ -266,7 +266,7 @@ def test_an_output_that_is_held_is_refused_and_a_run_that_waits_begins_when_it_i
     prompts = write_prompts(tmp_path / "prompts.parquet", {"prompt": ["one", "two"]})
     job_file = write_job(tmp_path / "job.yaml", prompts, tmp_path / "out", workers={"max": 1})
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.2)
-    monkeypatch.setattr(lease, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(lease, "POLL_SECONDS", 0.1)
     with lease.hold_output(Storage(str(tmp_path / "out")), "nightly"):
         with pytest.raises(lease.OutputInUseError, match=r"out is being rendered by nightly on .* --ignore-lease"):
             render(read_job_file(str(job_file), []), address=address)

@@ -122,7 +122,7 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, damage) -> None:
     data = (tmp_path / "good.parquet").read_bytes()
     (tmp_path / "bad.parquet").write_bytes(damage(data))
 
-    with pytest.raises(DamagedFileError, match=r"prompts: .*/bad.parquet cannot be read, it is damaged: "):
+    with pytest.raises(DamagedFileError, match=r"prompts: .*/bad.parquet cannot be read: the file is damaged \("):
         names(tmp_path)
 
 
@@ -132,7 +132,7 @@ def test_a_damaged_footer_is_refused_by_name(tmp_path: Path) -> None:
     footer_size = int.from_bytes(data[-8:-4], "little")
     path.write_bytes(data[: -8 - footer_size] + b"\xff" * footer_size + data[-8:])
 
-    with pytest.raises(DamagedFileError, match=r"a.parquet cannot be read, it is damaged: "):
+    with pytest.raises(DamagedFileError, match=r"a.parquet cannot be read: the file is damaged \("):
         names(path)
 
 
@@ -145,7 +145,9 @@ def test_damaged_rows_are_refused_by_file_and_range(tmp_path: Path) -> None:
 
     (file,) = find_prompt_files(str(path), {})
 
-    with pytest.raises(DamagedFileError, match=r"prompts: rows 0 to 500 of .*a.parquet cannot be read, it is damaged"):
+    with pytest.raises(
+        DamagedFileError, match=r"prompts: rows 0 to 500 of .*a.parquet cannot be read: the file is damaged"
+    ):
         read_rows(file, 0, 500, {})
 
 

@@ -1,1 +1,1 @@
-"""Storage behind fsspec: files, errors, retries, and the lease on an output."""
+"""Storage behind fsspec: files, their errors, retries, damaged files, and the lease on an output."""

@@ -1,4 +1,4 @@
-"""One clear sentence for a Parquet or tar file whose bytes are damaged, in place of what its reader raises."""
+"""One clear sentence for a Parquet or tar file with damaged bytes, instead of its reader's exception."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from actors.errors import InputError
 
 
 class DamagedFileError(InputError):
-    """A file was read whole and is not what it should be: trying again reads the same bytes."""
+    """A file was read completely and cannot be decoded. A retry would read the same bytes."""
 
 
 @contextmanager
 def damage_errors(what: str, remedy: str = "") -> Iterator[None]:
-    """Raise DamagedFileError naming `what`, and a remedy, for bytes that cannot be decoded; errors of storage pass."""
+    """Turn decoding errors into a DamagedFileError that names `what` and ends with `remedy`. Storage errors pass."""
     try:
         yield
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError, tarfile.TarError) as error:
-        raise DamagedFileError(f"{what} cannot be read, it is damaged: {error}{remedy}") from error
+        raise DamagedFileError(f"{what} cannot be read: the file is damaged ({error}){remedy}") from error
     except OSError as error:
-        # Arrow's own OSErrors (a damaged footer or page) have no number, those of storage do.
+        # Arrow raises a bare OSError without errno for a damaged footer or page; errors of storage have an errno.
         if type(error) is not OSError or error.errno is not None:
             raise
-        raise DamagedFileError(f"{what} cannot be read, it is damaged: {error}{remedy}") from error
+        raise DamagedFileError(f"{what} cannot be read: the file is damaged ({error}){remedy}") from error

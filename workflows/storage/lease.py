@@ -1,90 +1,59 @@
-"""The lease on an output: it keeps a second run from rendering what a first one is rendering, and saves its GPU hours.
+"""The lease on an output. It keeps a second run from rendering the same images, which would waste GPU hours.
 
-Nothing that is committed depends on it: two runs on one output commit each shard once, with a lease or without.
+Correctness does not depend on it: two runs on one output commit each shard once, with or without a lease.
 
-The holder is the lease file with the highest number. It is created where none is, so one of many wins, and is
-written again every RENEW_SECONDS. A file that does not change for EXPIRE_SECONDS, by the watch of the one who looks,
-has no holder any more: the looker creates the next number. No two clocks are ever compared.
+The lease file with the highest number names the holder. It is created, so that one of many wins, and rewritten every
+RENEW_SECONDS. A lease expires once an observer has seen it unchanged for EXPIRE_SECONDS on its own clock; the observer
+then creates the next number. Clocks of different machines are never compared.
 """
 
 from __future__ import annotations
 
 import _thread
-import json
-import os
 import re
 import signal
-import socket
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import replace
 from types import FrameType
 from typing import Literal
 
 from actors.errors import JobFailure
 from workflows.storage.errors import LASTING_ERRORS, StorageFailure, is_transient, storage_failures
+from workflows.storage.holder import Holder, now
 from workflows.storage.store import Storage
 
 RENEW_SECONDS = 10.0
-EXPIRE_SECONDS = 45.0  # of no renewal: four in a row were lost
-LOOK_SECONDS = 1.0
+EXPIRE_SECONDS = 45.0  # four renewals in a row did not happen
+POLL_SECONDS = 1.0
 _LEASE_NAME = re.compile(r"_lease\.(\d+)\.json")
 
-# What to do where another run holds the output: refuse at once, wait for its end, or render beside it.
+# What to do if another run holds the output: refuse at once, wait until it ends, or ignore the lease.
 WhenHeld = Literal["refuse", "wait", "ignore"]
 
 
 class OutputInUseError(JobFailure):
-    """Another run renders into this output at this moment, or took it over from this one."""
+    """Another run is rendering into this output, or has taken it over from this run."""
 
 
 class OutputRemovedError(JobFailure):
-    """Somebody removed files of the output while this run held it."""
+    """Files of the output were removed while this run held it."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(f"files of {url} were removed while it was rendered: the next run renders what is gone again")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Holder:
-    """Who holds an output: for people, and to tell a process of this machine that has died from one that lives.
-
-    `machine` is one boot of one machine and one process namespace of it; `pid_since` tells a process from an older
-    one that had its number. Both are empty where the system does not say.
-    """
-
-    token: str = field(default_factory=lambda: uuid.uuid4().hex)
-    job: str = ""
-    host: str = field(default_factory=socket.gethostname)
-    pid: int = field(default_factory=os.getpid)
-    machine: str = field(default_factory=lambda: _machine())
-    pid_since: str = field(default_factory=lambda: _start_of(os.getpid()))
-    since: str = field(default_factory=lambda: _now())
-    renewed: str = field(default_factory=lambda: _now())
-
-    @property
-    def is_known_dead(self) -> bool:
-        """Whether this is a process of this machine that runs no more; of other machines nothing is known."""
-        return bool(self.machine) and self.machine == _machine() and _start_of(self.pid) != self.pid_since
-
-    def __str__(self) -> str:
-        return f"{self.job or 'a run'} on {self.host} (process {self.pid}) since {self.since}"
+        super().__init__(f"files of {url} were removed while the job was running; the next run re-renders them")
 
 
 @contextmanager
 def hold_output(
     storage: Storage, job: str, *, when_held: WhenHeld = "refuse", say: Callable[[str], None] = lambda line: None
 ) -> Iterator[bool]:
-    """Hold the output while the block runs; yields whether another run's end was waited for.
+    """Hold the output while the block runs. Yields True if it waited for another run to end.
 
-    Raises OutputInUseError naming the holder if there is one and it is not waited for. If another run takes the lease
-    over in mid-block (this process stood still, or was cut off, for too long), the main thread is interrupted as by a
-    Ctrl-C, and that becomes an OutputInUseError; if the lease is gone with the output, an OutputRemovedError.
+    Raises OutputInUseError naming the holder if another run holds the output and `when_held` is "refuse". If another
+    run takes the lease over while the block runs (this process was suspended or cut off for too long), the main thread
+    is interrupted as by Ctrl-C and OutputInUseError is raised; if the lease was removed, OutputRemovedError.
     """
     if when_held == "ignore":
         yield False
@@ -95,7 +64,7 @@ def hold_output(
     renewal = _Renewal(storage, number, mine)
     renewal.start()
     try:
-        with _heeding_interrupts(renewal):
+        with _interruptible(renewal):
             yield was_waited
     except KeyboardInterrupt:
         if renewal.loss is None:
@@ -107,31 +76,31 @@ def hold_output(
 
 
 def _acquire(storage: Storage, mine: Holder, when_held: WhenHeld, say: Callable[[str], None]) -> tuple[int, bool]:
-    """The number of the lease that is now ours, and whether somebody else's was waited for."""
+    """The number of the lease that this run now holds, and whether it waited for another run."""
     was_told = was_waited = False
     while True:
         number, data = _newest(storage)
-        if data is None or _holder(data).is_known_dead or _is_over(storage, number, data):
-            if storage.create(_name(number + 1), _bytes(mine)) and _newest(storage)[0] == number + 1:
+        if data is None or Holder.from_json(data).is_known_dead or _is_over(storage, number, data):
+            if storage.create(_name(number + 1), mine.to_json()) and _newest(storage)[0] == number + 1:
                 _remove_older(storage, number)
                 return number + 1, was_waited
         elif when_held == "refuse":
             raise OutputInUseError(
-                f"{storage.url} is being rendered by {_holder(data)}; wait for its end (render: --wait-for-output), or "
-                "render beside it with --ignore-lease: no image is lost or doubled by that, only GPU hours"
+                f"{storage.url} is being rendered by {Holder.from_json(data)}; wait until it ends (--wait-for-output), "
+                "or render at the same time (--ignore-lease): no image is lost or doubled, but GPU hours may be wasted"
             )
         else:
             was_waited = True
             if not was_told:
-                say(f"waiting: {storage.url} is being rendered by {_holder(data)}")
+                say(f"waiting: {storage.url} is being rendered by {Holder.from_json(data)}")
             was_told = True
 
 
 def _is_over(storage: Storage, number: int, data: bytes) -> bool:
-    """Watch a lease until it is renewed (False), is gone, or has not changed for EXPIRE_SECONDS (True)."""
+    """Watch a lease until it is renewed (False), or is removed or unchanged for EXPIRE_SECONDS (True)."""
     deadline = time.monotonic() + EXPIRE_SECONDS
     while time.monotonic() < deadline:
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
         seen = _newest(storage)
         if seen[1] is None:
             return True
@@ -141,7 +110,7 @@ def _is_over(storage: Storage, number: int, data: bytes) -> bool:
 
 
 class _Renewal(threading.Thread):
-    """Writes the lease again and again, until it is stopped or sees that it is another's or gone."""
+    """Renews the lease until it is stopped, or finds that another run holds it or that it is gone."""
 
     def __init__(self, storage: Storage, number: int, mine: Holder) -> None:
         super().__init__(daemon=True, name="lease")
@@ -151,22 +120,22 @@ class _Renewal(threading.Thread):
 
     def run(self) -> None:
         while not self._stopped.wait(RENEW_SECONDS):
-            with _bearing_with_storage():
-                self.loss = self._look()
+            with _tolerating_storage_errors():
+                self.loss = self._check()
                 if self.loss is not None:
                     _interrupt_main()
                     return
-                self._storage.write(_name(self._number), _bytes(replace(self._mine, renewed=_now())))
+                self._storage.write(_name(self._number), replace(self._mine, renewed=now()).to_json())
 
-    def _look(self) -> JobFailure | None:
-        """How the lease was lost, if it was."""
+    def _check(self) -> JobFailure | None:
+        """The failure to raise if the lease was lost."""
         number, data = _newest(self._storage)
-        if data is None:  # a run that takes it over removes this lease after it has written its own
+        if data is None:  # removed by a person: a run that takes over removes this lease only after writing its own
             return OutputRemovedError(self._storage.url)
-        holder = _holder(data)
+        holder = Holder.from_json(data)
         if number <= self._number and holder.token in ("", self._mine.token):
             return None
-        reason = "this run had shown no life for too long" if number > self._number else "the folder had been emptied"
+        reason = "this run did not renew its lease in time" if number > self._number else "the folder was emptied"
         return OutputInUseError(f"{self._storage.url} was taken over by {holder}: {reason}")
 
     def stop(self) -> None:
@@ -175,8 +144,8 @@ class _Renewal(threading.Thread):
 
 
 @contextmanager
-def _heeding_interrupts(renewal: _Renewal) -> Iterator[None]:
-    """Where Ctrl-C is ignored (nohup, a script's background job), let it end the block once the lease is lost."""
+def _interruptible(renewal: _Renewal) -> Iterator[None]:
+    """Let a lost lease interrupt the block even where SIGINT is ignored (nohup, a script's background job)."""
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         yield
@@ -194,17 +163,17 @@ def _heeding_interrupts(renewal: _Renewal) -> Iterator[None]:
 
 
 def _interrupt_main() -> None:
-    """A Ctrl-C for the main thread. Ray starts job drivers with that signal blocked; then only Python is told."""
+    """Interrupt the main thread as Ctrl-C does. Ray blocks SIGINT in job drivers; there, only Python is told."""
     if signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
         _thread.interrupt_main()
     else:
         main = threading.main_thread().ident
-        assert main is not None, "it runs"
+        assert main is not None, "the main thread is running"
         signal.pthread_kill(main, signal.SIGINT)
 
 
 def _newest(storage: Storage) -> tuple[int, bytes | None]:
-    """The highest number of a lease and what stands in it; None where it was given back, or there never was one."""
+    """The highest number of a lease and its content; None if it was released or there never was one."""
     numbers = [int(match[1]) for name in storage.names("") if (match := _LEASE_NAME.fullmatch(name))]
     number = max(numbers, default=0)
     try:
@@ -214,15 +183,15 @@ def _newest(storage: Storage) -> tuple[int, bytes | None]:
 
 
 def _release(storage: Storage, number: int, mine: Holder) -> None:
-    """Give the lease back, unless another run's has taken its place."""
-    with _bearing_with_storage():
-        if _holder(storage.read(_name(number))).token == mine.token:
+    """Remove the lease, unless another run has taken it over."""
+    with _tolerating_storage_errors():
+        if Holder.from_json(storage.read(_name(number))).token == mine.token:
             storage.remove(_name(number))
 
 
 @contextmanager
-def _bearing_with_storage() -> Iterator[None]:
-    """Let storage be away or refuse: the lease expires then, and why is for the run's own work to tell."""
+def _tolerating_storage_errors() -> Iterator[None]:
+    """Ignore errors of storage: the lease then expires, and the run's own reads and writes report the error."""
     try:
         yield
     except Exception as error:
@@ -231,7 +200,7 @@ def _bearing_with_storage() -> Iterator[None]:
 
 
 def _remove_older(storage: Storage, number: int) -> None:
-    """Clear away the leases that ran out."""
+    """Remove the expired leases."""
     for name in storage.names(""):
         if (match := _LEASE_NAME.fullmatch(name)) and int(match[1]) <= number:
             storage.remove(name)
@@ -239,38 +208,3 @@ def _remove_older(storage: Storage, number: int) -> None:
 
 def _name(number: int) -> str:
     return f"_lease.{number:06d}.json"
-
-
-def _bytes(holder: Holder) -> bytes:
-    return (json.dumps(asdict(holder)) + "\n").encode()
-
-
-def _holder(data: bytes) -> Holder:
-    """The holder that a lease file names; of one that another version wrote, what both know."""
-    known = {known.name for known in fields(Holder)}
-    try:
-        return Holder(**{key: value for key, value in json.loads(data).items() if key in known})
-    except (ValueError, AttributeError):
-        return Holder(token="", job="a run of another version", machine="")
-
-
-def _machine() -> str:
-    """This boot of this machine and this namespace of processes; empty where the system does not say."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
-
-
-def _start_of(pid: int) -> str:
-    """When a process was started, in the kernel's ticks; empty if it is none, or has ended."""
-    try:
-        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if state in "ZX" else rest[18]
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

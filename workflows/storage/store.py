@@ -1,6 +1,6 @@
-"""The one seam to storage: a folder on a local disk or behind any fsspec URL, with a conditional create.
+"""A folder on a local disk or behind any fsspec URL, with a conditional create. All storage access goes through here.
 
-What the files mean is not known here.
+Nothing here knows what the files mean.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from workflows.storage.errors import StorageError, StorageFailure, s3_code, stor
 # Keys of fsspec options that would put a secret into a job file, and from there into job.json.
 SECRET_OPTIONS = frozenset({"key", "secret", "token", "password", "sas_token", "account_key", "connection_string"})
 
-# For the first contact with an S3 store: a wrong address is worth seconds, an outage in mid-job is waited for.
+# For the first contact with an S3 store: a wrong address should fail within seconds.
 FIRST_CONTACT = {"connect_timeout": 5, "read_timeout": 10, "retries": {"mode": "standard", "total_max_attempts": 2}}
 
-# For every later call: the library's own tries are short, because `workflows.storage.retry` waits longer.
+# For every later call: the library gives up early, because `workflows.storage.retry` waits much longer.
 EACH_CALL = {"connect_timeout": 10, "read_timeout": 60, "retries": {"mode": "standard", "total_max_attempts": 3}}
 
-# Stores take 5 GiB in one PUT, and ignore a condition on a PUT in parts.
+# Stores take at most 5 GiB in one PUT, and may ignore the condition on a multipart upload.
 MAX_CREATE_BYTES = 4 * 2**30
-NUM_HASH_DIGITS = 8  # of a file that stands beside another one's name
-NUM_CONFLICTS = 5  # in a row, of creators at the same moment, before the caller hears of it
+NUM_HASH_DIGITS = 8  # in the name of a file that is put alongside another one
+NUM_CONFLICTS = 5  # 409 answers in a row, from creators at the same moment, before the error is raised
 
-# Of the job file's storage options, the one that is ours and not fsspec's: `false` for a store that cannot create.
+# The only storage option of a job file that is not fsspec's; `false` for a store without a conditional create.
 CONDITIONAL_CREATE = "conditional_create"
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -44,11 +44,11 @@ FULL_STORE = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull"}
 
 
 class Storage:
-    """A folder and what may be done with the files below it. `name`s are relative, with `/` between parts.
+    """A folder and the operations on its files. Each `name` is a path relative to the folder, with `/` between parts.
 
-    `can_create` says whether of two creators of one file the store refuses the second. Where it is told not to
-    (storage option `conditional_create: false`), `create` looks first and then writes, and `put_alongside` keeps other
-    bytes apart by a hash in every name: a late attempt may then replace an earlier one's mark, but breaks nothing.
+    `can_create` is True if the store refuses the second of two creators of one file. With the storage option
+    `conditional_create: false`, `create` checks first and then writes, and `put_alongside` puts a hash into every
+    name: a late attempt may then replace an earlier commit, but both name files that exist.
     """
 
     def __init__(self, url: str, options: dict[str, Any] | None = None, *, is_first_contact: bool = False) -> None:
@@ -67,7 +67,7 @@ class Storage:
         return data
 
     def write(self, name: str, data: bytes) -> None:
-        """Put a whole file in place, over what is there; a reader sees the old bytes or the new, never a part."""
+        """Write a whole file, replacing an existing one; a reader sees the old bytes or the new ones, never a part."""
         with self._room_for(name):
             if not self.is_local:
                 self.fs.pipe_file(self.path(name), data)
@@ -76,10 +76,10 @@ class Storage:
                 os.replace(draft, self.path(name))
 
     def create(self, name: str, data: bytes) -> bool:
-        """Put a whole file in place only if there is none; of many callers one wins. True if the file is now `data`.
+        """Write a whole file only if it does not exist; one of many callers wins. True if the file now holds `data`.
 
-        S3 is asked with `If-None-Match: *` in a single PUT. A PUT whose answer got lost and was sent again is
-        refused by its own first try; so on a refusal the bytes that are there decide.
+        On S3 this is a single PUT with `If-None-Match: *`. A client that repeats a PUT because the answer was lost is
+        refused by its own first try, so after a refusal the bytes of the existing file decide.
         """
         if not self.can_create:
             if not self.exists(name):
@@ -100,16 +100,17 @@ class Storage:
             except OSError as error:
                 if _says_exists(error):
                     return self.read(name) == data
-                # S3's 409: another creator is at it, neither has won yet, ask again.
+                # S3's 409: another creator writes at the same moment and neither has won yet. Try again.
                 if is_last or s3_code(error) != "ConditionalRequestConflict":
                     raise
                 time.sleep(random.random() / 2)
-        raise AssertionError("the last try returns or raises")
+        raise AssertionError("unreachable: the last try returns or raises")
 
     def put_alongside(self, name: str, data: bytes) -> str:
-        """Put a whole file in place without touching one that is there; returns the name that holds `data` now.
+        """Write a whole file and leave an existing one untouched. Returns the name of the file that holds `data`.
 
-        A file with other bytes is left alone and `data` goes beside it, with a part of its hash in the name.
+        If a file of this name exists with other bytes, `data` is written next to it, with 8 digits of its SHA-256 in
+        the name.
         """
         if self.can_create and len(data) <= MAX_CREATE_BYTES and self.create(name, data):
             return name
@@ -119,11 +120,11 @@ class Storage:
         return name
 
     def keeps_the_first(self) -> bool:
-        """Whether this store refuses to create what is there, found out with a file of its own that is gone again.
+        """Whether this store refuses to create a file that exists, tested with a file that is removed afterwards.
 
-        The file systems of fsspec that only look before they write do not: in between, another may write too.
+        fsspec file systems that check and then write do not: another writer may come in between.
         """
-        is_async = isinstance(self.fs, AsyncFileSystem)  # these have `_pipe_file`, and make one of it
+        is_async = isinstance(self.fs, AsyncFileSystem)  # these implement `_pipe_file`, and inherit `pipe_file`
         if not self.is_local and not is_async and type(self.fs).pipe_file is fsspec.AbstractFileSystem.pipe_file:
             return False
         name = f"_probe-{uuid.uuid4().hex}"
@@ -142,7 +143,7 @@ class Storage:
         return bool(self.fs.exists(self.path(name)))
 
     def names(self, folder: str) -> list[str]:
-        """The names of the files right below `folder`, sorted; none where there is no such folder."""
+        """The names of the files directly in `folder`, sorted; none if the folder does not exist."""
         self.fs.invalidate_cache()
         try:
             entries = self.fs.ls(self.path(folder), detail=True)
@@ -151,23 +152,24 @@ class Storage:
         return sorted(entry["name"].rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file")
 
     def walk(self, folder: str) -> dict[str, int]:
-        """Every file below `folder` at any depth, as names relative to this storage, with its size in bytes."""
+        """Every file below `folder` at any depth: its name relative to this storage, and its size in bytes."""
         self.fs.invalidate_cache()
         found = self.fs.find(self.path(folder), detail=True)
         return {path[len(self.root) :].lstrip("/"): info["size"] for path, info in found.items()}
 
     def remove(self, name: str) -> None:
+        """Remove a file, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(self.path(name))
 
     def age(self, name: str) -> float:
-        """Seconds since a file was put in place, by this machine's clock. Raises FileNotFoundError."""
+        """Seconds since a file was written, by this machine's clock. Raises FileNotFoundError."""
         modified: datetime = self.fs.modified(self.path(name))
         return time.time() - modified.timestamp()
 
     @contextlib.contextmanager
     def _room_for(self, name: str) -> Iterator[None]:
-        """Raise StorageFailure where there is no room left: waiting makes none, and people should hear of it."""
+        """Raise StorageFailure if the disk or the quota is full: waiting does not help."""
         try:
             yield
         except OSError as error:
@@ -176,12 +178,12 @@ class Storage:
             raise StorageFailure(f"{self.url} is full, {name} could not be written: {error}") from error
 
     def _single_put(self, data: bytes) -> dict[str, int]:
-        """Options that keep s3fs from splitting the data: stores may ignore the condition on a multipart upload."""
+        """Options that keep s3fs from a multipart upload, on which stores may ignore the condition."""
         return {"chunksize": len(data) + 1} if "s3" in self.fs.protocol else {}
 
     @contextlib.contextmanager
     def _local_draft(self, name: str, data: bytes) -> Iterator[str]:
-        """A finished, synced file beside the one that is meant, gone again afterwards."""
+        """A complete, synced file next to the final one, removed afterwards."""
         path = self.path(name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         draft = f"{path}.{uuid.uuid4().hex[:8]}.draft"
@@ -201,23 +203,23 @@ def open_url(
 ) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system behind a URL or local path, and the path in it. Raises StorageError.
 
-    On first contact an S3 store that cannot be reached is given up after seconds.
+    With `is_first_contact`, an S3 store that cannot be reached fails within seconds.
     """
-    # The job's storage options are its object store's, and one of them is ours.
+    # A job's storage options belong to its object store, and CONDITIONAL_CREATE is not an option of fsspec.
     options = {key: value for key, value in options.items() if key != CONDITIONAL_CREATE} if _is_remote(url) else {}
-    is_s3, asked = url.startswith(("s3://", "s3a://")), ", ".join(options)
+    is_s3, shown = url.startswith(("s3://", "s3a://")), ", ".join(options)
     if is_s3:
-        patience = FIRST_CONTACT if is_first_contact else EACH_CALL
-        options = {**options, "config_kwargs": {**patience, **options.get("config_kwargs", {})}}
+        timeouts = FIRST_CONTACT if is_first_contact else EACH_CALL
+        options = {**options, "config_kwargs": {**timeouts, **options.get("config_kwargs", {})}}
     with storage_errors(url):
         try:
             fs, path = fsspec.core.url_to_fs(url, **options)
             if is_s3:
-                fs.retries = 1  # of s3fs, around those of botocore
+                fs.retries = 1  # s3fs would otherwise repeat botocore's own retries
             if is_s3 and is_first_contact:
                 fs.connect()
         except TypeError as error:
-            raise StorageError(f"{url} cannot be opened with storage options {asked}: {error}") from error
+            raise StorageError(f"{url} cannot be opened with storage options {shown}: {error}") from error
     return fs, path
 
 
@@ -231,5 +233,5 @@ def _is_remote(url: str) -> bool:
 
 
 def _says_exists(error: OSError) -> bool:
-    """Stores say "exists already" in two ways: FileExistsError, or an OSError caused by a 412 (Ceph)."""
+    """Whether a store says that the file exists: by FileExistsError, or by an OSError caused by a 412 (Ceph)."""
     return isinstance(error, FileExistsError) or s3_code(error) in {"PreconditionFailed", "412"}

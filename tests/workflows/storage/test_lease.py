@@ -1,4 +1,4 @@
-"""The lease on an output: one run of many holds it, and a holder that is gone does not keep it."""
+"""The lease on an output: one of many runs holds it, and a holder that died loses it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from tests.support.servers.faulty_proxy import FaultyProxy
 from tests.support.servers.process import dies_with_parent
 from tests.support.servers.s3 import S3Server
 from workflows.storage import lease
-from workflows.storage.lease import Holder, OutputInUseError, OutputRemovedError, hold_output
+from workflows.storage.holder import Holder
+from workflows.storage.lease import OutputInUseError, OutputRemovedError, hold_output
 from workflows.storage.store import Storage
 
 HOLD = """
@@ -37,7 +38,7 @@ with hold_output(Storage(sys.argv[1]), "the other"):
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.2)
-    monkeypatch.setattr(lease, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "POLL_SECONDS", 0.05)
     monkeypatch.setattr(lease, "EXPIRE_SECONDS", 1.5)
 
 
@@ -48,7 +49,7 @@ def storage(tmp_path: Path) -> Storage:
 
 @pytest.fixture
 def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds the output, and renews it too seldom for the impatience of these tests."""
+    """Another process that holds the output, and renews its lease less often than these tests expect."""
     command = [*dies_with_parent(), sys.executable, "-c", HOLD, str(tmp_path / "out")]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
@@ -62,11 +63,11 @@ def lease_files(storage: Storage) -> list[str]:
 
 
 def of_another_machine(**changes: str) -> bytes:
-    """A lease of which this machine cannot know whether its holder lives."""
-    return lease._bytes(Holder(job="nightly", host="gpu-7", pid=41, machine="another boot", **changes))
+    """A lease whose holder runs on another machine, so that its process cannot be checked from here."""
+    return Holder(job="nightly", host="gpu-7", pid=41, machine="another boot", **changes).to_json()
 
 
-def test_an_output_is_held_for_as_long_as_the_block_runs(storage: Storage) -> None:
+def test_an_output_is_held_while_the_block_runs(storage: Storage) -> None:
     with hold_output(storage, "mine") as was_waited:
         assert not was_waited
         assert lease_files(storage) == ["_lease.000001.json"]
@@ -74,7 +75,7 @@ def test_an_output_is_held_for_as_long_as_the_block_runs(storage: Storage) -> No
 
 
 @pytest.mark.parametrize("place", ["local", "s3"])
-def test_of_many_runs_that_begin_at_once_one_holds_the_output(
+def test_one_of_many_runs_that_start_at_once_holds_the_output(
     place: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     url, options = str(tmp_path / "out"), {}
@@ -114,7 +115,7 @@ def test_a_second_run_is_told_who_holds_the_output_and_since_when(storage: Stora
         pass
 
 
-def test_a_run_that_waits_begins_when_the_holder_ends(storage: Storage) -> None:
+def test_a_waiting_run_starts_when_the_holder_ends(storage: Storage) -> None:
     order, lines = [], []
 
     def second() -> None:
@@ -137,7 +138,7 @@ def test_a_lease_that_is_ignored_is_neither_read_nor_written(storage: Storage) -
         assert lease_files(storage) == ["_lease.000001.json"]
 
 
-def test_the_lease_of_a_process_of_this_machine_that_was_killed_is_free_at_once(
+def test_the_lease_of_a_killed_process_on_this_machine_is_free_at_once(
     storage: Storage, other: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "EXPIRE_SECONDS", 1e9)
@@ -150,9 +151,7 @@ def test_the_lease_of_a_process_of_this_machine_that_was_killed_is_free_at_once(
 
 
 @pytest.mark.parametrize("year", [1999, 2099])
-def test_whatever_its_clock_says_the_lease_of_another_machine_is_free_once_it_stops_changing(
-    year: int, storage: Storage
-) -> None:
+def test_an_unchanged_lease_of_another_machine_expires_regardless_of_its_clock(year: int, storage: Storage) -> None:
     stamp = f"{year}-01-01T00:00:00+00:00"
     storage.write("_lease.000001.json", of_another_machine(since=stamp, renewed=stamp))
 
@@ -161,7 +160,7 @@ def test_whatever_its_clock_says_the_lease_of_another_machine_is_free_once_it_st
 
 
 @pytest.mark.parametrize("year", [1999, 2099])
-def test_whatever_its_clock_says_a_holder_on_another_machine_that_renews_keeps_the_output(
+def test_a_holder_on_another_machine_that_renews_keeps_the_output_regardless_of_its_clock(
     year: int, storage: Storage
 ) -> None:
     stop = threading.Event()
@@ -183,9 +182,9 @@ def test_whatever_its_clock_says_a_holder_on_another_machine_that_renews_keeps_t
         thread.join()
 
 
-@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN], ids=["heeded", "ignored"])
-def test_a_run_that_lost_its_lease_while_it_stood_still_ends(storage: Storage, ctrl_c: object) -> None:
-    """Also where Ctrl-C is ignored, as it is behind nohup."""
+@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN], ids=["handled", "ignored"])
+def test_a_run_that_lost_its_lease_ends(storage: Storage, ctrl_c: object) -> None:
+    """Also where SIGINT is ignored, as under nohup."""
 
     def lose_it() -> None:
         with hold_output(storage, "mine"):
@@ -194,7 +193,7 @@ def test_a_run_that_lost_its_lease_while_it_stood_still_ends(storage: Storage, c
 
     before = signal.signal(signal.SIGINT, ctrl_c)
     try:
-        with pytest.raises(OutputInUseError, match=r"taken over by nightly on gpu-7 .* shown no life for too long"):
+        with pytest.raises(OutputInUseError, match=r"taken over by nightly on gpu-7 .*: .* did not renew its lease"):
             lose_it()
         assert signal.getsignal(signal.SIGINT) is ctrl_c
     finally:
@@ -202,9 +201,9 @@ def test_a_run_that_lost_its_lease_while_it_stood_still_ends(storage: Storage, c
     assert lease_files(storage) == ["_lease.000002.json"]
 
 
-@pytest.mark.parametrize("next_run", [None, of_another_machine()], ids=["nobody", "another run"])
+@pytest.mark.parametrize("next_run", [None, of_another_machine()], ids=["no run", "another run"])
 def test_a_run_whose_output_is_removed_ends(storage: Storage, next_run: bytes | None) -> None:
-    """Else it would go on committing into a folder that may be another job's by then."""
+    """Otherwise it would keep committing into a folder that may belong to another job by then."""
 
     def lose_it() -> None:
         with hold_output(storage, "mine"):
@@ -214,18 +213,16 @@ def test_a_run_whose_output_is_removed_ends(storage: Storage, next_run: bytes | 
             time.sleep(60)
 
     if next_run:
-        with pytest.raises(OutputInUseError, match=r"taken over by nightly on gpu-7 .*: the folder had been emptied"):
+        with pytest.raises(OutputInUseError, match=r"taken over by nightly on gpu-7 .*: the folder was emptied"):
             lose_it()
         assert storage.read("_lease.000001.json") == next_run
     else:
-        with pytest.raises(OutputRemovedError, match=r"files of \S+/out were removed while it was rendered"):
+        with pytest.raises(OutputRemovedError, match=r"files of \S+/out were removed while the job was running"):
             lose_it()
         assert lease_files(storage) == []
 
 
-def test_a_holder_that_was_stopped_and_goes_on_learns_that_it_lost(
-    storage: Storage, other: subprocess.Popen[str]
-) -> None:
+def test_a_holder_that_was_suspended_ends_once_it_continues(storage: Storage, other: subprocess.Popen[str]) -> None:
     other.send_signal(signal.SIGSTOP)
     with hold_output(storage, "mine"):
         other.send_signal(signal.SIGCONT)
@@ -233,7 +230,7 @@ def test_a_holder_that_was_stopped_and_goes_on_learns_that_it_lost(
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_store_that_refuses_for_a_while_costs_a_renewal_and_no_more(s3_server: S3Server, s3_folder: str) -> None:
+def test_storage_that_refuses_for_a_while_does_not_cost_the_lease(s3_server: S3Server, s3_folder: str) -> None:
     with FaultyProxy(s3_server.port).running() as proxy:
         storage = Storage(f"{s3_folder}/out", {"endpoint_url": proxy.endpoint_url})
         with hold_output(storage, "mine"):
@@ -246,7 +243,7 @@ def test_a_store_that_refuses_for_a_while_costs_a_renewal_and_no_more(s3_server:
         assert lease_files(storage) == []
 
 
-def test_a_lease_that_cannot_be_read_is_free_once_it_stops_changing(storage: Storage) -> None:
+def test_a_damaged_lease_expires_like_any_other(storage: Storage) -> None:
     storage.write("_lease.000001.json", b"not JSON")
 
     with hold_output(storage, "mine"):

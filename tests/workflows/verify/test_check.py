@@ -105,7 +105,7 @@ def test_a_pack_that_is_gone_or_damaged_is_named(job: RenderJob, layout: str) ->
 
     storage.write(pack, b"\1" * 2000)
     (fault,) = verify(job).faults
-    assert fault.startswith(f"{pack} cannot be read, it is damaged: ")
+    assert fault.startswith(f"{pack} cannot be read: the file is damaged (")
 
     storage.remove(pack)
     assert set(verify(job).faults) == {f"{r['image']} is missing" for r in manifest_of(job) if pack in r["image"]}
@@ -145,7 +145,7 @@ def test_a_part_that_is_damaged_is_named_and_the_others_are_checked(job: RenderJ
     findings = verify(job)
 
     assert len(findings.faults) == 2
-    assert findings.faults[0].startswith(f"{job.output}/{folder}/{first} cannot be read, it is damaged: ")
+    assert findings.faults[0].startswith(f"{job.output}/{folder}/{first} cannot be read: the file is damaged (")
     assert findings.faults[1].endswith(" is missing")
 
 
@@ -165,7 +165,7 @@ def test_a_bit_that_flips_in_a_page_of_a_part_is_found_or_changes_no_row(job: Re
     assert num_found > num_pages_bytes / 7 / 2
     storage.write(name, good[:place] + b"\0" * 4 + good[place + 4 :])
     (fault,) = verify(job).faults
-    assert fault.startswith(f"{job.output}/{name} cannot be read, it is damaged: ")
+    assert fault.startswith(f"{job.output}/{name} cannot be read: the file is damaged (")
     assert f"`janus-batch verify {job.output} --repair`" in fault
 
 
@@ -176,7 +176,7 @@ def test_a_column_that_lost_its_name_is_named(job: RenderJob, new_name: bytes) -
 
     (fault,) = verify(job).faults
 
-    assert fault.startswith(f"{job.output}/{name} cannot be read, it is damaged: ")
+    assert fault.startswith(f"{job.output}/{name} cannot be read: the file is damaged (")
 
 
 def test_a_part_of_rejected_rows_that_is_gone_is_named(job: RenderJob) -> None:
