@@ -1,4 +1,4 @@
-"""The settings that decide pixels: those of one image, and the recipe of a whole job, which has them as defaults."""
+"""The settings that decide the pixels: those of one image, and the recipe of a whole job."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pydantic import ConfigDict
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingSettings:
-    """How an image is sampled. The recipe holds the job's values, a request its image's, a manifest row what was used.
+    """How one image is sampled. A job's recipe holds the defaults, a request and a manifest row the image's own values.
 
-    A setting that the model family does not take is None (`match_reference_demo`: False). The manifest's columns and
-    the job file's family keys come from these fields, so a new setting is a field here, a key of the job file's
-    `sampling` section, and code in the families that take it (`actors.engines.FAMILIES`).
+    The manifest's columns and the job file's family keys are derived from these fields. A new setting is a field here,
+    a key of the job file's `sampling` section, and code in the families that take it (`actors.families.FAMILIES`). A
+    setting that a family does not take is None, or False for `match_reference_demo`.
 
-    * `cfg_interval`: [t0, t1] within [0, 1]. Guidance applies only while the sampled fraction of an image is inside;
-      None: always. Kynkäänniemi et al., arXiv:2404.07724.
-    * `temperature` (Janus): divides the logits before the softmax; 0 takes the most probable code, 1.0 is the
-      reference's default.
-    * `num_inference_steps` (JanusFlow): steps of the solver from t = 0 to t = 1; 30 is the reference's default.
+    * `cfg_interval`: [t0, t1] with 0 <= t0 < t1 <= 1. Guidance applies only while the sampled fraction of the image
+      lies in it; None means always. See Kynkäänniemi et al., arXiv:2404.07724.
+    * `temperature` (Janus): divides the logits before the softmax; 0 takes the most probable code. The reference
+      implementation uses 1.0.
+    * `num_inference_steps` (JanusFlow): steps of the solver from t = 0 to t = 1. The reference implementation uses 30.
     * `solver` (JanusFlow): euler (the reference's), heun or midpoint, see `actors.janusflow.sampler`.
     * `match_reference_demo` (JanusFlow): round the time grid to bfloat16, as DeepSeek's public demo does.
     """
@@ -43,11 +43,13 @@ def sampling_settings(record: SamplingSettings) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe(SamplingSettings):
-    """The resolved model and sampling settings of a job; also what `job.json` pins and a resume must match.
+    """The resolved model and sampling settings of a job. `job.json` pins them, and a resume must have the same ones.
 
-    `checkpoint` is what the user named, `revision` the commit it resolved to (None for a local folder), and
-    `weights_sha256` a digest of the weight files themselves. `cfg_weights` has more than one entry in a sweep.
-    `sampler` names the algorithm and its version, and changes whenever the same request would get other bytes.
+    * `checkpoint`: as the user named it; `revision`: the commit it resolved to (None for a local folder);
+      `weights_sha256`: a digest of the weight files. `vae`, `vae_revision` and `vae_sha256`: the same for the VAE.
+    * `sampler`: the algorithm and its version. It changes whenever the same request would get other bytes.
+    * `cfg_weights`: the guidance weights; more than one in a sweep. `allow_any_cfg_weight` lifts their limits.
+    * `images_per_prompt`, `seed`: images per prompt and weight, and the seed from which their seeds are derived.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")  # for job.json, see workflows.output.claim
@@ -69,9 +71,10 @@ class Recipe(SamplingSettings):
 
     @property
     def images_per_row(self) -> int:
-        """Images of a prompt row that has no weight of its own: every index at every weight."""
+        """Images of a prompt row without a guidance weight of its own: every index at every weight."""
         return self.images_per_prompt * len(self.cfg_weights)
 
     def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON has them, with lists in place of tuples."""
         fields = dataclasses.asdict(self)
         return {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}

@@ -1,4 +1,4 @@
-"""One image asked of an engine, and the two answers it can get: its pixels, or the reason there are none."""
+"""The request for one image, and the two answers of an engine: the image, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from actors.recipe import SamplingSettings
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageRequest(SamplingSettings):
-    """Everything that decides the pixels of one image, apart from the model its engine was loaded with.
+    """Everything that decides the pixels of one image, except the model that the engine has loaded.
 
-    `seed` is the image's own 64-bit seed, already derived (see `actors.noise.derive_seed`). `cfg_weight` is the
-    guidance weight; 1.0 turns guidance off. A `negative_prompt` of None means the model's own unconditional prompt.
+    * `image_id` is unique in an output. `prompt_id` names the prompt row, `image_index` counts its images from 0.
+    * `negative_prompt`: None means the model's own unconditional prompt.
+    * `seed`: the image's own seed, 64 bits, see `actors.noise.derive_seed`.
+    * `cfg_weight`: the guidance weight; 1.0 turns guidance off.
     """
 
     image_id: str
@@ -32,10 +34,10 @@ class ImageRequest(SamplingSettings):
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class RenderedImage:
-    """The pixels of one request, uint8 [height, width, 3], and what they were decoded from.
+    """The pixels of one request, uint8 [height, width, 3], and the codes or latents they were decoded from.
 
-    `codes` (Janus) are the VQ token ids, int32 [num_codes] in raster order; `latents` (JanusFlow) are float32
-    [4, height/8, width/8] before the VAE. Either decodes to `pixels` again without sampling.
+    `codes` (Janus) are the VQ token ids, int32 [num_codes] in raster order. `latents` (JanusFlow) are float32
+    [4, height/8, width/8], the input of the VAE. The pixels can be decoded from them without sampling.
     """
 
     image_id: str
@@ -46,7 +48,7 @@ class RenderedImage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rejection:
-    """An image that cannot be made, with the reason a person reads in `rejected/`."""
+    """An image that cannot be rendered, with the reason that `rejected/` shows to people."""
 
     image_id: str
     reason: str

@@ -1,4 +1,4 @@
-"""The resolved job: where prompts come from, where images go, with what recipe and which workers."""
+"""The resolved job: its prompts, its output, the recipe of its images, and the actors that render them."""
 
 from __future__ import annotations
 
@@ -28,10 +28,16 @@ class Images:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workers:
-    """The pool: at least `min` actors to begin, never more than `max` (None: as many as the cluster has room for).
+    """The pool of actors, and how failures are handled.
 
-    `gpus_per_actor` is 1, or 0 to render on CPUs. `batch_size` None lets the engine choose, `stall_minutes` None the
-    watchdog. Each step of a shard retries storage that is away for `storage_retry_seconds` before it counts as failed.
+    * `min`: actors that the job starts with; `max`: the most it uses (None: as many as the cluster has room for).
+    * `gpus_per_actor`: 1, or 0 to render on CPUs. `accelerator_type`: only this kind of GPU, by Ray's name for it.
+    * `batch_size`: images that one actor renders together (None: the engine chooses).
+    * `max_tries`: how often a shard may fail before it is bisected to find the row at fault, or the job stops.
+    * `storage_retry_seconds`: how long each step of a shard retries transient errors of storage.
+    * `on_shard_failure`: a shard that cannot be rendered stops the job, or is skipped (the job then ends incomplete).
+    * `stall_minutes`: an actor without progress for so long is replaced (None: the driver chooses).
+    * `drain_seconds`: time to finish the shards in flight after a SIGTERM.
     """
 
     min: int = 1
@@ -48,7 +54,13 @@ class Workers:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RenderJob:
-    """What the driver needs to know, all checked and resolved; what a person wrote is `jobs.job_file.spec.JobSpec`."""
+    """A job as the driver runs it: checked, with defaults and paths resolved. `JobSpec` is the job file as written.
+
+    * `prompts`, `output`: absolute paths or fsspec URLs; `storage`: fsspec options for both.
+    * `recipe`, `images`: decide the image files; a resume must have the same ones.
+    * `shard_rows`: prompt rows per shard, the unit of dispatch and commit.
+    * `allow_faults`: render even if the checkpoint's tokenizer or guidance is faulty.
+    """
 
     name: str
     prompts: str

@@ -1,6 +1,6 @@
-"""The plan: which row ranges of which prompt files are still to be rendered, and how much work that is.
+"""The plan: which row ranges of which prompt files remain to be rendered, cut into shards.
 
-Made from footers and from a listing of what is committed; no prompt row is read.
+It is made from the footers of the prompt files and the names of the committed parts. No prompt row is read.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _PART_OF_FILE = re.compile(r"\w+/(?P<part>[^/]*-[0-9a-f]{12}-[0-9a-f]{8}-\d{9,}-
 
 
 class SourceChangedError(InputError):
-    """A prompt file is no longer the one whose rows are already rendered in this output."""
+    """A prompt file changed after some of its rows were rendered into this output."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shard:
     """Rows `start` to `stop` of one prompt file: the unit of dispatch, of retry and of commit.
 
-    `retry` 0 makes all their images; 1, 2, ... those `num_rejected` that the last part before it rejected
-    (`retry-rejected`).
+    `retry` is 0 for the first rendering, which renders all their images. Retry 1, 2, ... (`retry-rejected`) renders
+    the `num_rejected` images that the shard's last part rejected.
     """
 
     file: PromptFile
@@ -40,30 +40,30 @@ class Shard:
 
     @property
     def id(self) -> str:
-        """`<file stem>-<hash of its name>-<its version>-<start>-<stop>`: other files and ranges change nothing.
+        """`<file stem>-<hash of its name>-<its version>-<start>-<stop>`, followed by `.retry-<number>` for retries.
 
-        The parts of retries have `.retry-1`, `.retry-2`, ... behind it.
+        It depends on this file and range alone, so other files can be added to a job.
         """
-        # Readers of a folder of Parquet files pass over names that begin with a dot or an underscore.
+        # Readers of a folder of Parquet files skip names that begin with a dot or an underscore.
         stem = re.sub(r"[^A-Za-z0-9_.]", "_", PurePosixPath(self.file.name).stem)[:40].lstrip("._") or "prompts"
-        place = f"{stem}-{_name_hash(self.file.name)}-{self.file.version}-{self.start:09d}-{self.stop:09d}"
-        return part_id(place, self.retry)
+        shard_id = f"{stem}-{_name_hash(self.file.name)}-{self.file.version}-{self.start:09d}-{self.stop:09d}"
+        return part_id(shard_id, self.retry)
 
     @property
     def num_rows(self) -> int:
         return self.stop - self.start
 
     def num_images(self, images_per_row: int) -> int:
-        """Images that are asked for at most: a row with a weight of its own is not swept."""
+        """An upper bound for the number of images: a row with a weight of its own is not swept."""
         return self.num_rejected if self.retry else self.num_rows * images_per_row
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """The prompt files of a job and, per file, the row ranges that are already committed."""
+    """The prompt files of a job and the row ranges that are committed: file name -> sorted (start, stop)."""
 
     files: tuple[PromptFile, ...]
-    committed: dict[str, list[tuple[int, int]]]  # file name -> sorted (start, stop)
+    committed: dict[str, list[tuple[int, int]]]
     shard_rows: int
 
     @property
@@ -72,7 +72,7 @@ class Plan:
 
     @property
     def num_rows_committed(self) -> int:
-        """Rows of the files as they are now; one that two shards hold (of runs with other sizes) counts once."""
+        """Committed rows of the files as they are now. A row in two overlapping shards counts once."""
         return self.num_rows - sum(stop - start for file in self.files for start, stop in self._gaps(file))
 
     @property
@@ -85,14 +85,14 @@ class Plan:
         return sum(-(-(stop - start) // self.shard_rows) for start, stop in gaps)
 
     def remaining_shards(self) -> Iterator[Shard]:
-        """The shards that are not committed, made one at a time: memory does not grow with their number."""
+        """The shards that are not committed, one at a time, so that memory does not grow with their number."""
         for file in self.files:
             for gap_start, gap_stop in self._gaps(file):
                 for start in range(gap_start, gap_stop, self.shard_rows):
                     yield Shard(file=file, start=start, stop=min(start + self.shard_rows, gap_stop))
 
     def _gaps(self, file: PromptFile) -> Iterator[tuple[int, int]]:
-        """The row ranges of a file between those that are committed."""
+        """The row ranges of a file that are not committed."""
         position = 0
         for start, stop in [*self.committed.get(file.name, []), (file.num_rows, file.num_rows)]:
             if position < start:
@@ -102,7 +102,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetryPlan:
-    """The shards to go through again for what was rejected of them; reads as a `Plan` does."""
+    """The shards with rejected images to retry. The dispatch loop reads it like a `Plan`."""
 
     shards: tuple[Shard, ...]
 
@@ -115,14 +115,14 @@ class RetryPlan:
 
 
 def make_plan(files: Iterable[PromptFile], committed_shards: Iterable[str], shard_rows: int) -> Plan:
-    """Subtract the committed shards (their ids) from the files. Raises SourceChangedError naming a changed file."""
+    """Subtract committed shards, given by their ids, from the files. Raises SourceChangedError for a changed file."""
     files = tuple(files)
     by_hash = {_name_hash(file.name): file for file in files}
     committed: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for shard_id in committed_shards:
         match = _SHARD_ID.match(shard_id)
         if match is None or match["file"] not in by_hash:
-            continue  # not ours, or of a file that was taken away since: its images stand
+            continue  # of a prompt file that was removed since: its images stay
         file = by_hash[match["file"]]
         if match["version"] != file.version:
             raise SourceChangedError(
@@ -135,7 +135,7 @@ def make_plan(files: Iterable[PromptFile], committed_shards: Iterable[str], shar
 
 
 def shard_of(files: Iterable[PromptFile], shard_id: str, *, retry: int) -> Shard | None:
-    """A retry of a committed shard; None if its file was taken away. A file that changed is `make_plan`'s to refuse."""
+    """A retry of a committed shard; None if its prompt file was removed. `make_plan` refuses a changed file."""
     match = _SHARD_ID.match(shard_id)
     by_hash = {_name_hash(file.name): file for file in files}
     if match is None or match["file"] not in by_hash:
@@ -144,28 +144,28 @@ def shard_of(files: Iterable[PromptFile], shard_id: str, *, retry: int) -> Shard
 
 
 def part_id(shard_id: str, retry: int) -> str:
-    """What a part of the manifest is called: the shard's id, and for a retry its number."""
+    """The id of a part of the manifest: the shard's id, followed by the number of the retry."""
     return f"{shard_id}.retry-{retry}" if retry else shard_id
 
 
 def split_part_id(part: str) -> tuple[str, int]:
-    """The shard id and the number of the retry (0: the shard's own part) that the id of a part stands for."""
+    """The shard id and the retry number (0: the shard's own part) in the id of a part."""
     match = _PART_ID.match(part)
     return (match["shard"], int(match["retry"])) if match else (part, 0)
 
 
 def part_of_file(name: str) -> str | None:
-    """The id of the part that a file of an output belongs to, whoever wrote it; None for a file of no part."""
+    """The id of the part that a file of an output was written for, by any attempt; None for other files."""
     match = _PART_OF_FILE.match(name)
     return match["part"] if match else None
 
 
 def row_range(part: str) -> tuple[int, int]:
-    """The rows (start, stop) that the id of a shard or of one of its parts stands for."""
+    """The rows (start, stop) in the id of a shard or of one of its parts."""
     shard_id, _ = split_part_id(part)
     match = _SHARD_ID.match(shard_id)
     if match is None:
-        raise ValueError(f"a shard id ends in -<hash>-<version>-<start>-<stop>, got {shard_id!r}")
+        raise ValueError(f"a shard id must end in -<hash>-<version>-<start>-<stop>, got {shard_id!r}")
     return int(match["start"]), int(match["stop"])
 
 

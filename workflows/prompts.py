@@ -1,4 +1,4 @@
-"""Prompt files: which there are, what their footers say, and the rows of one range. Rows are not judged here."""
+"""Prompt files: find them, check their columns from the footers, and read ranges of their rows."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from workflows.storage.damage import damage_errors
 from workflows.storage.errors import storage_errors
 from workflows.storage.store import open_url
 
-NUM_FOOTER_READERS = 16  # footers are read in parallel: on object storage each is one or two round trips
+NUM_FOOTER_READERS = 16  # threads: on object storage each footer takes one or two round trips
 FOOTER_BYTES = 64 * 1024
 
 
 class PromptsError(InputError):
-    """The prompt files are not what a job can be made of: none match, a column is missing or mistyped, one was changed
-    while its rows were being rendered."""
+    """Prompt files that a job cannot use: none match, a column is missing or has the wrong type, or a file changed
+    after the job was planned."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromptFile:
     """One Parquet file of prompts, as its footer and its storage describe it.
 
-    `url` opens it, `name` is its path below the prompt folder. `version` changes when the file's content may have
-    changed: it is made of the size and of the ETag (object stores) or modification time (local disks).
+    `url` opens the file, `name` is its path below the prompt folder. `version` is a hash of the size and of the ETag
+    (object stores) or modification time (local disks): it changes when the content may have changed.
     """
 
     url: str
@@ -49,9 +49,10 @@ class PromptFile:
 def find_prompt_files(
     prompts: str, storage: dict[str, Any], *, ignored_columns: Iterable[str] = ()
 ) -> list[PromptFile]:
-    """List the Parquet files that `prompts` (a file, a glob or a folder) means, in the order of their names.
+    """The Parquet files that `prompts` (a file, a glob or a folder) selects, in the order of their names.
 
-    Only footers are read. Raises PromptsError, DamagedFileError or StorageError naming the file that is wrong.
+    Reads the footers only. `ignored_columns` may have any type. Raises PromptsError, DamagedFileError or StorageError
+    naming the file at fault.
     """
     fs, root = open_url(prompts, storage, is_first_contact=True)
     with storage_errors(prompts):
@@ -64,7 +65,7 @@ def find_prompt_files(
 
 
 def read_rows(file: PromptFile, start: int, stop: int, storage: dict[str, Any]) -> pa.Table:
-    """Rows `start` to `stop` of a prompt file, all columns. Raises PromptsError if the file is not the planned one."""
+    """All columns of rows `start` to `stop` of a prompt file. Raises PromptsError if the file has changed."""
     options, offset, parts = json.dumps(storage, sort_keys=True), 0, []
     with damage_errors(f"prompts: rows {start} to {stop} of {file.url}"):
         footer = _open_footer(file.url, file.version, options)
@@ -73,14 +74,14 @@ def read_rows(file: PromptFile, start: int, stop: int, storage: dict[str, Any]) 
             begin, end = max(start - offset, 0), min(stop - offset, num_rows)
             if begin < end:
                 table = _read_row_group(file.url, file.version, options, group).slice(begin, end - begin)
-                # Copied: a slice would travel to the writers with the whole row group behind it.
+                # Copied: Ray would ship a slice together with its whole row group.
                 parts.append(table.take(pa.array(range(end - begin), pa.int64())))
             offset += num_rows
         return pa.concat_tables(parts)
 
 
 def _matching_files(fs: fsspec.AbstractFileSystem, root: str) -> tuple[str, list[dict[str, Any]]]:
-    """The folder that names are relative to, and what storage says of each matching file."""
+    """The folder to which names are relative, and fsspec's info for each matching file."""
     if glob.has_magic(root):
         found = {path: info for path, info in fs.glob(root, detail=True).items() if info["type"] == "file"}
         folder = root[: root.index(next(c for c in root if c in "*?["))].rpartition("/")[0]
@@ -96,7 +97,7 @@ def _matching_files(fs: fsspec.AbstractFileSystem, root: str) -> tuple[str, list
 
 
 def _info(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, Any] | None:
-    """What storage says of a path, None if nothing is there; unlike `fs.isfile` it hides no other error."""
+    """fsspec's info for a path, None if it does not exist. Unlike `fs.isfile`, other errors are raised."""
     try:
         info: dict[str, Any] = fs.info(path)
         return info
@@ -105,7 +106,7 @@ def _info(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, Any] | None:
 
 
 def _is_hidden(name: str) -> bool:
-    """Whether a path below the prompt folder names other writers' marks or temporary files, as they call them."""
+    """Whether a path names a marker or a temporary file of another writer, such as Spark's `_SUCCESS`."""
     return any(part.startswith(("_", ".")) for part in name.split("/"))
 
 
@@ -133,7 +134,7 @@ def _version_of(info: dict[str, Any]) -> str:
 
 
 def _footer_cache(fs: fsspec.AbstractFileSystem) -> dict[str, Any]:
-    """Read the tail of a remote file in one request rather than a block of many megabytes."""
+    """Options to read the tail of a remote file in one small request instead of a block of many megabytes."""
     return {} if "file" in fs.protocol else {"cache_type": "readahead", "block_size": FOOTER_BYTES}
 
 
@@ -149,7 +150,7 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
-# Each column a job understands: the test of its type, and what the refusal says is allowed.
+# The columns that a job reads: a check of the Arrow type, and the allowed types in words.
 COLUMN_TYPES = {
     "prompt": (_is_text, "text"),
     "id": (lambda kind: _is_text(kind) or pa.types.is_integer(kind), "text or whole numbers"),
@@ -162,17 +163,17 @@ COLUMN_TYPES = {
 
 
 def _check_columns(url: str, schema: pa.Schema, ignored_columns: set[str]) -> None:
-    """Raise PromptsError unless the columns a job reads are there and of a type it can read."""
+    """Raise PromptsError unless `prompt` exists, no name occurs twice and every column read has an allowed type."""
     if "prompt" not in schema.names:
         raise PromptsError(f"prompts: {url} has no column `prompt`; its columns are {', '.join(schema.names)}")
     for name, count in Counter(schema.names).items():
         if count > 1:
-            raise PromptsError(f"prompts: {url} has {count} columns `{name}`, allowed is one of a name")
+            raise PromptsError(f"prompts: {url} has {count} columns `{name}`; names must be unique")
     for name, (is_allowed, allowed) in COLUMN_TYPES.items():
         if name not in schema.names or name in ignored_columns:
             continue
         kind = schema.field(name).type
-        # A column of nulls only has no type of its own: every row then takes the job's value.
+        # A column that holds only nulls has Arrow's null type; every row then uses the job's value.
         if not is_allowed(kind) and not pa.types.is_null(kind):
             raise PromptsError(f"prompts: column `{name}` of {url} must hold {allowed}, it holds {kind}")
 
@@ -188,17 +189,17 @@ def _open_footer(url: str, version: str, options: str) -> pq.FileMetaData:
 
 @functools.lru_cache(maxsize=2)
 def _read_row_group(url: str, version: str, options: str, group: int) -> pa.Table:
-    """One row group, kept for the next shard: a writer's row group often holds thousands of shards."""
+    """One row group, cached for the next shards: a row group often holds many of them."""
     with _open_planned(url, version, options) as file:
         table = pq.ParquetFile(file).read_row_group(group)
-    # Arrow cannot pick rows out of its view type yet.
+    # Arrow cannot `take` from string views yet.
     kinds = [pa.large_string() if pa.types.is_string_view(field.type) else field.type for field in table.schema]
     return table.cast(pa.schema(zip(table.column_names, kinds, strict=True)))
 
 
 @contextmanager
 def _open_planned(url: str, version: str, options: str) -> Iterator[IO[bytes]]:
-    """The prompt file, if it still is the one that was planned. `options` are the storage options as JSON."""
+    """The prompt file, if it has not changed since it was planned. `options` are the storage options as JSON."""
     fs, path = open_url(url, json.loads(options))
     fs.invalidate_cache()
     found = _version_of(fs.info(path))

@@ -1,4 +1,4 @@
-"""The rows of one shard, judged and turned into image requests; a row that cannot be made gets its reason here."""
+"""From the prompt rows of one shard to image requests. A row with an invalid value is rejected with its reason."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from workflows.job import RenderJob
 from workflows.plan import Shard
 from workflows.prompts import COLUMN_TYPES, read_rows
 
-MAX_ID_BYTES = 180  # leaves room for the image index, weight and extension in a 255-byte file name
+MAX_ID_BYTES = 180  # a file name has at most 255 bytes; the rest is for image index, weight and extension
 MAX_NUM_INFERENCE_STEPS = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RejectedRow:
-    """`num_images` images that are not made, and why: all of a row's, or one (then `image_id` names it)."""
+    """Why `num_images` images are not rendered: all images of a row, or one, which `image_id` names.
+
+    `row` is the number of the row in its prompt file.
+    """
 
     row: int
     prompt_id: str
@@ -36,9 +39,9 @@ class RejectedRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardRows:
-    """A shard ready to be painted: its requests, its rejected rows, and the columns carried to the manifest.
+    """A shard ready to be rendered: its requests, its rejected rows, and the columns carried to the manifest.
 
-    `carried` has one row per source row of the shard; `row_of` gives the source row of a prompt id.
+    `carried` has one row per prompt row of the shard. `row_of` maps a prompt id to its row in `carried`.
     """
 
     shard: Shard
@@ -49,7 +52,7 @@ class ShardRows:
 
 
 def read_shard(job: RenderJob, shard: Shard) -> ShardRows:
-    """Read a shard's rows and judge each: either all its images become requests, or it is rejected with a reason."""
+    """Read and check a shard's rows: either all images of a row become requests, or the row is rejected."""
     table = read_rows(shard.file, shard.start, shard.stop, job.storage)
     requests: list[ImageRequest] = []
     rejected: list[RejectedRow] = []
@@ -69,7 +72,7 @@ def read_shard(job: RenderJob, shard: Shard) -> ShardRows:
 
 
 class _Row:
-    """One row of the table, each value read by itself so that a broken one (text that is not UTF-8) spoils no other."""
+    """One row of the table. Values are read one by one, so that broken text (not UTF-8) rejects this row only."""
 
     def __init__(self, table: pa.Table, index: int, shard: Shard) -> None:
         self._table, self.index, self._shard = table, index, shard
@@ -79,23 +82,27 @@ class _Row:
         return self._shard.start + self.index
 
     def __getitem__(self, column: str) -> Any:
-        """The value, or None where it is null or the file has no such column. Raises ValueError for broken text."""
-        if column not in self._table.column_names:
+        """The value, None if it is null or the file has no such column. Raises ValueError for broken text."""
+        if not self.has_column(column):
             return None
         try:
             return self._table[column][self.index].as_py()
         except UnicodeDecodeError as error:
             raise ValueError(f"{column} is not valid UTF-8 text") from error
 
+    def has_column(self, column: str) -> bool:
+        return column in self._table.column_names
+
     @property
     def default_id(self) -> str:
-        """The id of a row in a file without an `id` column: the file's name and the row's number in it."""
+        """The id of a row if the file has no `id` column: the file's name and the row's number in it."""
         name = self._shard.file.name.removesuffix(".parquet").replace("/", "~")
         if _fault_of_id(name):
-            name = self._shard.id.rsplit("-", 3)[0]  # what is left of the name, and its hash
+            name = self._shard.id.rsplit("-", 3)[0]  # the sanitized stem of the name, and its hash
         return f"{name}-{self.position:09d}"
 
     def reject(self, reason: str, recipe: Recipe) -> RejectedRow:
+        """All images of this row, rejected for this reason."""
         prompt_id, prompt = self._text_or_none("id"), self._text_or_none("prompt")
         num_weights = 1 if self._has("cfg_weight") else len(recipe.cfg_weights)
         return RejectedRow(
@@ -108,7 +115,7 @@ class _Row:
         )
 
     def _has(self, column: str) -> bool:
-        return column in self._table.column_names and self._table[column][self.index].is_valid
+        return self.has_column(column) and self._table[column][self.index].is_valid
 
     def _text_or_none(self, column: str) -> str | None:
         try:
@@ -118,7 +125,7 @@ class _Row:
 
 
 def _requests_of(row: _Row, recipe: Recipe, *, taken_ids: dict[str, int]) -> Iterator[ImageRequest]:
-    """All images of a row: each index at each weight. Raises ValueError with the reason the row is rejected for."""
+    """All images of a row: each index at each weight. Raises ValueError with the reason to reject the row."""
     prompt_id = _check_id(row, taken_ids)
     prompt = _check_prompt(row["prompt"])
     row_seed = _whole_number(row["seed"], "seed", 0, 2**64 - 1)
@@ -141,31 +148,32 @@ def _requests_of(row: _Row, recipe: Recipe, *, taken_ids: dict[str, int]) -> Ite
 
 
 def _settings_of_row(row: _Row, takes: Iterable[str]) -> dict[str, Any]:
-    """The sampling settings that the row itself has, of those the family takes. Raises ValueError."""
+    """The sampling settings that the row sets itself and the family takes. Raises ValueError."""
     values = {name: check(row[name]) for name, check in SETTING_COLUMNS.items() if name in takes}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _check_id(row: _Row, taken_ids: dict[str, int]) -> str:
-    """The row's id; it becomes part of a file name, so what could leave the folder or confuse a shell is refused."""
-    has_column = "id" in row._table.column_names
-    if not has_column:
+    """The row's id. It becomes part of a file name, so characters that could leave the folder are not allowed."""
+    if not row.has_column("id"):
         return row.default_id
     if row["id"] is None:
-        raise ValueError("id is null; every row of a file with an id column needs one")
+        raise ValueError("id is null; in a file with an id column every row needs one")
     prompt_id = str(row["id"])
     if fault := _fault_of_id(prompt_id):
         raise ValueError(fault)
     if prompt_id in taken_ids:
-        raise ValueError(f"id {prompt_id!r} stands in this shard twice; the first row keeps it")
+        raise ValueError(f"id must be unique, an earlier row of this shard has {prompt_id!r} too")
     return prompt_id
 
 
 def _fault_of_id(prompt_id: str) -> str | None:
     if not prompt_id or prompt_id.startswith(".") or any(c in "/\\" or not c.isprintable() for c in prompt_id):
-        return f"id {prompt_id!r} must be printable text without / or \\ that does not begin with a dot"
+        return f"id must be printable text without / or \\ that does not start with a dot, got {prompt_id!r}"
     num_bytes = len(prompt_id.encode()) + 2 * sum(prompt_id.count(c) for c in "#?%")  # written as %23, %3F, %25
-    return f"id of {num_bytes} bytes in a file name is longer than {MAX_ID_BYTES}" if num_bytes > MAX_ID_BYTES else None
+    if num_bytes > MAX_ID_BYTES:
+        return f"id must have at most {MAX_ID_BYTES} bytes in a file name, got {num_bytes}"
+    return None
 
 
 def _check_prompt(prompt: str | None) -> str:
@@ -200,7 +208,7 @@ SETTING_COLUMNS = {"temperature": _check_temperature, "num_inference_steps": _ch
 
 
 def _valid_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A text column with what is not UTF-8 in it replaced: one such value would make a manifest part unreadable."""
+    """A text column with invalid UTF-8 replaced: one such value would make the whole manifest part unreadable."""
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return column
     try:
@@ -213,7 +221,7 @@ def _valid_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _whole_number(value: Any, name: str, low: int, high: int) -> int | None:
-    """The value as an int; a float that is whole counts, since tables with missing values store ints so."""
+    """The value as an int. Whole floats are allowed, because tables with missing values store ints as floats."""
     if value is None:
         return None
     if not math.isfinite(value) or value != int(value) or not low <= value <= high:

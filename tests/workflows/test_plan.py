@@ -183,5 +183,5 @@ def test_more_than_a_billion_rows_in_a_file_are_found_again() -> None:
 
 
 def test_the_range_of_anything_else_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"a shard id ends in -<hash>-<version>-<start>-<stop>, got 'part-0'"):
+    with pytest.raises(ValueError, match=r"a shard id must end in -<hash>-<version>-<start>-<stop>, got 'part-0'"):
         row_range("part-0")

@@ -112,7 +112,7 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     table = pa.Table.from_arrays([pa.array(["a"]), pa.array([1]), pa.array([2])], names=["prompt", "n", "n"])
     pq.write_table(table, tmp_path / "a.parquet")
 
-    with pytest.raises(PromptsError, match=r"a.parquet has 2 columns `n`, allowed is one of a name"):
+    with pytest.raises(PromptsError, match=r"a.parquet has 2 columns `n`; names must be unique"):
         names(tmp_path)
 
 
