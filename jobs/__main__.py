@@ -1,6 +1,6 @@
 """`python -m jobs VERB ...`: the same program as `janus-batch VERB ...`, without an installed script."""
 
-from jobs.cli import main
+from janus_batch import main
 
 if __name__ == "__main__":
     main()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from actors.errors import InputError, JobFailure
+from janus_batch import VERSION
 
 if TYPE_CHECKING:
     from workflows.storage.lease import WhenHeld
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 # What each kind of failure is called for the shell: 0 all done, 1 the job failed or is incomplete, 2 wrong input.
 EXIT_FAILED, EXIT_WRONG = 1, 2
 
-DEFAULT_IMAGE = "registry.example.com/janus-batch:0.1.0"
+DEFAULT_IMAGE = f"registry.example.com/janus-batch:{VERSION}"
 
 job_file = click.argument("job_file", metavar="JOB.yaml", type=click.Path())
 output = click.argument("output", metavar="OUTPUT")
@@ -52,7 +53,7 @@ def when_held(command: Callable[..., int]) -> Callable[..., int]:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="janus-batch", prog_name="janus-batch")
+@click.version_option(VERSION, prog_name="janus-batch")
 def cli() -> None:
     """Render images from prompts with Janus, Janus-Pro and JanusFlow, on one machine or a Ray cluster.
 

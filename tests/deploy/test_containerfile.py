@@ -26,6 +26,7 @@ def test_it_copies_what_the_project_is_installed_from() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     needed = {"pyproject.toml", "constraints.txt", project["project"]["readme"], *project["project"]["license-files"]}
     needed |= {name.rstrip("*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]}
+    needed |= {f"{name}.py" for name in project["tool"]["setuptools"]["py-modules"]}
     assert needed <= {source for source, _ in COPIED}
     (folder,) = (line.split()[1] for line in LINES if line.startswith("WORKDIR"))
     assert all(target.rstrip("/").startswith(folder) for _, target in COPIED)

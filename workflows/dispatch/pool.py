@@ -27,6 +27,7 @@ from ray.experimental.internal_kv import internal_kv_get_gcs_client
 from actors.batcher import Answer, BatchReport, Painter
 from actors.engines import open_engine
 from actors.errors import InputError, JobFailure
+from janus_batch import own_packages_first
 from workflows.dispatch import metrics
 from workflows.job import RenderJob
 from workflows.rows import ShardRows
@@ -229,9 +230,15 @@ def _listen_on_this_machine_only() -> None:
 def _start_here() -> None:
     _listen_on_this_machine_only()
     try:
-        ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+        _init("local", include_dashboard=False)
     except Exception as error:  # of no class of its own
         raise RayNotStartedError(f"Ray did not start on this machine: {error}") from error
+
+
+def _init(address: str, **options: Any) -> None:
+    """ray.init() with this program's own packages in every worker, whatever the user's files are called."""
+    own_packages = {"worker_process_setup_hook": own_packages_first()}
+    ray.init(address, runtime_env=own_packages, logging_level=logging.ERROR, log_to_driver=False, **options)
 
 
 def _join(address: str) -> None:
@@ -242,7 +249,7 @@ def _join(address: str) -> None:
         if address != "auto":
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        _init(address)
     except (OSError, ValueError, RuntimeError) as error:
         raise ClusterError(
             f"--address: no Ray cluster can be joined at {address} ({error}); allowed are auto and HOST:PORT of a head "

@@ -6,16 +6,14 @@ It is written once, before anything else, and read only here. `_SUCCESS` next to
 from __future__ import annotations
 
 import json
-import tomllib
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from actors.errors import InputError
 from actors.recipe import Recipe
+from janus_batch import VERSION
 from workflows.job import Images, RenderJob
 from workflows.storage.errors import StorageError, storage_errors
 from workflows.storage.store import CONDITIONAL_CREATE, Storage, absolute_location
@@ -122,18 +120,9 @@ def mark_success(job: RenderJob, num_images: int, num_rejected: int) -> None:
     Storage(job.output, job.storage).write(SUCCESS_FILE, text.encode())
 
 
-def own_version() -> str:
-    """The version of this program, also where it runs from an uploaded working directory without being installed."""
-    try:
-        return version("janus-batch")
-    except PackageNotFoundError:
-        pyproject = Path(__file__).parents[2] / "pyproject.toml"
-        return str(tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]["version"])
-
-
 def _claim_of(job: RenderJob, job_file: dict[str, Any]) -> Claim:
     return Claim(
-        janus_batch=own_version(),
+        janus_batch=VERSION,
         name=job.name,
         created_at=_now(),
         prompts=job.prompts,
@@ -158,7 +147,7 @@ def _plain_error(name: str, data: bytes, error: ValidationError) -> InputError:
     field = ".".join(map(str, fault["loc"]))
     if unknown:
         return OtherVersionError(
-            f"{name} has {field} = {json.dumps(fault['input'])}, which version {own_version()} of janus-batch does not "
+            f"{name} has {field} = {json.dumps(fault['input'])}, which version {VERSION} of janus-batch does not "
             f"know; use the version that began this output ({json.loads(data).get('janus_batch', 'unknown')})"
         )
     if fault["type"] == "missing":

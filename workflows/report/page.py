@@ -17,7 +17,8 @@ import jinja2
 from markupsafe import Markup
 
 from actors.recipe import Recipe
-from workflows.output.claim import Claim, own_version
+from janus_batch import VERSION
+from workflows.output.claim import Claim
 from workflows.output.tally import Completion
 from workflows.report import charts as report_charts
 from workflows.report.quality_rules import NEAR_DUPLICATE, NEAR_DUPLICATE_CONDITION, QUALITY_RULES, RULE_NAMES
@@ -136,7 +137,7 @@ def _shown(facts: ReportFacts) -> dict[str, Any]:
         "throughput": throughput,
         "chart": report_charts.throughput_chart(throughput),
         "charts": report_charts,
-        "version": own_version(),
+        "version": VERSION,
         "made_at": datetime.now(UTC),
     }
 

@@ -19,7 +19,7 @@ from tests.support.servers.process import free_port, launch, wait_for
 
 # Of the environment the tests run in: `ray`, and `python` for the jobs' entrypoints.
 PROGRAMS = Path(sys.executable).parent
-
+RAY_NODE = Path(__file__).with_name("ray_node.py")
 
 # A node that was killed refuses connections, and is declared dead after so many in a row: in seconds. One that is
 # only slow, on a machine that is busy, has the time-out of each check to answer.
@@ -69,15 +69,22 @@ class RayHead:
     """One node that takes jobs at `url` and drivers at `address`, and the nodes that joined it."""
 
     def __init__(
-        self, log: Path, *, num_cpus: int, token: str | None = None, node_types: dict[str, dict[str, int]] | None = None
+        self,
+        log: Path,
+        *,
+        num_cpus: int,
+        token: str | None = None,
+        node_types: dict[str, dict[str, int]] | None = None,
+        programs: Path = PROGRAMS,
     ) -> None:
-        """With a `token`, the environment has to name it, for Ray's programs read it from there.
+        """With a `token`, the environment has to name it, for Ray's programs read it from there. `programs` holds the
+        `python` that the nodes, their workers and the jobs run.
 
         `node_types` (each with its resources) are what an autoscaler adds nodes of when a job asks for them.
         """
         self.log = log
         self.num_cpus = num_cpus
-        self._token, self._node_types = token, node_types or {}
+        self._token, self._node_types, self._programs = token, node_types or {}, programs
         self.port, self.dashboard_port = free_port(), free_port()
         self._folder = tempfile.mkdtemp(prefix="jb-")  # short, for the sockets in it: their paths end at 107 bytes
         self._nodes: list[subprocess.Popen[bytes]] = []
@@ -132,7 +139,7 @@ class RayHead:
 
     def _start_node(self, *options: str) -> subprocess.Popen[bytes]:
         """`ray start` with what all nodes have."""
-        settings = {**SETTINGS, "PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}"}
+        settings = {**SETTINGS, "PATH": f"{self._programs}{os.pathsep}{os.environ['PATH']}"}
         common = (
             "--block",
             "--node-ip-address=127.0.0.1",
@@ -140,7 +147,7 @@ class RayHead:
             f"--object-store-memory={200 * 2**20}",
         )
         environment = [f"{name}={value}" for name, value in settings.items()]
-        ray_start = [sys.executable, "-m", "tests.support.servers.ray_node", "start"]
+        ray_start = [str(self._programs / "python"), "-P", str(RAY_NODE), "start"]
         node = launch(["env", *environment, *ray_start, *common, *options], self.log)
         self._nodes.append(node)
         return node

@@ -1,0 +1,117 @@
+"""The program's own packages come first, whatever a user's files are called and wherever they lie."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from janus_batch import VERSION
+from tests.support.command import ROOT, write_job
+from tests.support.toy_job import make_job, manifest_of, write_prompts
+
+NAMES = ("actors", "workflows", "jobs")
+IN_THE_WAY = "raise RuntimeError('the user\\'s own file was imported')\n"
+# What pip writes for the entry point. Python puts its folder first on the search path, then PYTHONPATH.
+SCRIPT = "import sys\nfrom janus_batch import main\nif __name__ == '__main__':\n    sys.exit(main())\n"
+
+
+def as_modules(folder: Path, names: tuple[str, ...] = NAMES) -> None:
+    for name in names:
+        (folder / f"{name}.py").write_text(IN_THE_WAY)
+
+
+def as_packages(folder: Path, names: tuple[str, ...] = NAMES) -> None:
+    for name in names:
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text(IN_THE_WAY)
+
+
+def as_folders(folder: Path, names: tuple[str, ...] = NAMES) -> None:
+    """Without `__init__.py`; Python takes these for packages, too."""
+    for name in names:
+        (folder / name).mkdir()
+        (folder / name / "recipe.py").write_text(IN_THE_WAY)
+
+
+FORMS = (as_modules, as_packages, as_folders)
+
+
+@pytest.fixture
+def job_file(tmp_path: Path) -> Path:
+    prompts = write_prompts(tmp_path / "prompts.parquet", {"prompt": ["a red square", "a blue circle"]})
+    return write_job(tmp_path / "job.yaml", prompts, tmp_path / "out", workers={"max": 1})
+
+
+def run(program: list[str], *arguments: str | Path, cwd: Path, on_path: Path) -> subprocess.CompletedProcess[str]:
+    """The program in a user's folder, with another of the user's folders first on PYTHONPATH."""
+    environment = {**os.environ, "PYTHONPATH": f"{on_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, *program, *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(params=["script", "file", "module"])
+def program(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
+    """`janus-batch`, `python -P FOLDER/janus_batch.py` and `python -m jobs`."""
+    script = tmp_path / "bin" / "janus-batch"
+    script.parent.mkdir()
+    script.write_text(SCRIPT)
+    return {"script": [str(script)], "file": ["-P", f"{ROOT}/janus_batch.py"], "module": ["-m", "jobs"]}[request.param]
+
+
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    here, on_path = tmp_path / "here", tmp_path / "on-path"
+    here.mkdir()
+    on_path.mkdir()
+    return here, on_path
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_plan_is_made_next_to_files_of_the_same_names(
+    form, program: list[str], job_file: Path, tmp_path: Path
+) -> None:
+    here, on_path = folders(tmp_path)
+    names = ("actors", "workflows") if program == ["-m", "jobs"] else NAMES  # Python would run the user's own `jobs`
+    form(here, names)
+    form(on_path, names)
+
+    answer = run(program, "plan", job_file, cwd=here, on_path=on_path)
+
+    assert answer.returncode == 0, answer.stderr
+    assert "2, of which 0 are done" in answer.stdout
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize(("form_here", "form_on_path"), [(as_modules, as_packages), (as_packages, as_modules)])
+def test_workers_import_the_programs_own_packages(form_here, form_on_path, job_file: Path, tmp_path: Path) -> None:
+    here, on_path = folders(tmp_path)
+    form_here(here)
+    form_on_path(on_path)
+
+    answer = run(["-P", f"{ROOT}/janus_batch.py"], "render", job_file, cwd=here, on_path=on_path)
+
+    assert answer.returncode == 0, answer.stderr
+    assert len(manifest_of(make_job("", tmp_path / "out"))) == 2
+
+
+def test_a_package_that_was_imported_before_is_named(tmp_path: Path) -> None:
+    here, _ = folders(tmp_path)
+    (here / "actors.py").write_text("")
+    first = "import sys, actors, janus_batch\nsys.argv = ['janus-batch', '--version']\njanus_batch.main()"
+
+    answer = run(["-c", first], cwd=here, on_path=here)
+
+    assert answer.returncode == 2
+    assert answer.stderr == (
+        f"janus-batch: {here.resolve()}/actors.py is in the way of janus-batch's own package `actors`, because it was "
+        "imported first; rename it\n"
+    )
+
+
+def test_the_version_is_the_installed_one() -> None:
+    assert version("janus-batch") == VERSION
