@@ -1,1 +1,1 @@
-"""Runnable examples; run them from the project's root, as in `python -m examples.shapes.train_vq`."""
+"""Runnable examples. Run them from the project's root: `python -m examples.shapes.train_vq`."""

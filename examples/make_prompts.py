@@ -1,4 +1,4 @@
-"""Writes examples/prompts/shapes.parquet: prompts that the small checkpoints never saw in training.
+"""Writes examples/prompts/shapes.parquet: prompts that the bundled checkpoints never saw in training.
 
 Run from the project's root: `python -m examples.make_prompts`.
 """

@@ -1,1 +1,1 @@
-"""Jobs for public benchmarks, and the command that makes their prompt files."""
+"""Job files for public benchmarks, and a script that converts their prompts."""

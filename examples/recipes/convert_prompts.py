@@ -1,4 +1,4 @@
-"""Makes a prompt file of what a benchmark publishes.
+"""Converts the prompts that a benchmark publishes to a prompt file.
 
     python -m examples.recipes.convert_prompts KIND SOURCE PROMPTS.parquet
 
@@ -22,17 +22,17 @@ import pyarrow.parquet as pq
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.argument("output", type=click.Path(dir_okay=False, path_type=Path))
 def main(kind: str, source: Path, output: Path) -> None:
-    """Write the Parquet file that the recipe of this benchmark reads."""
+    """Write the Parquet file that the benchmark's job file reads."""
     rows = {"geneval": geneval_rows, "dpg": dpg_rows, "parti": parti_rows}[kind](source)
     if not rows:
-        raise click.UsageError(f"{source} holds no prompts of {kind}")
+        raise click.UsageError(f"{source} has no {kind} prompts")
     output.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows), output)
     click.echo(f"{output}: {len(rows):,} prompts")
 
 
 def geneval_rows(source: Path) -> list[dict[str, Any]]:
-    """The id ends in the line's number, as the folders that GenEval reads are numbered; the line itself is kept."""
+    """Ids end in the line's number, because GenEval numbers its folders; `metadata` keeps the line itself."""
     lines = [line for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
     return [
         {"id": f"geneval-{n:05d}", "prompt": entry["prompt"], "tag": entry["tag"], "metadata": line}
@@ -42,7 +42,7 @@ def geneval_rows(source: Path) -> list[dict[str, Any]]:
 
 
 def dpg_rows(source: Path) -> list[dict[str, Any]]:
-    """The id is the file's name, as DPG-Bench names the pictures it judges."""
+    """Ids are file names without extension, because DPG-Bench names its images that way."""
     files = sorted(source.glob("*.txt"))
     return [{"id": file.stem, "prompt": file.read_text(encoding="utf-8").strip()} for file in files]
 

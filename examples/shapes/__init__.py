@@ -1,1 +1,1 @@
-"""The world of coloured shapes, its judge, and the programs that train the two bundled checkpoints on it."""
+"""A world of colored shapes, its judge, and the scripts that train the two bundled checkpoints on it."""

@@ -1,7 +1,7 @@
-"""Renders held-out prompts with the engines of this project and prints how many pictures the judge finds right.
+"""Renders held-out prompts with the engines of this project and prints the share of images that the judge accepts.
 
-`python -m examples.shapes.evaluate janus-shapes` prints a line per guidance weight; `--sheet FILE.png` also draws the
-pictures, a row per weight.
+`python -m examples.shapes.evaluate janus-shapes` prints a line per guidance weight; `--sheet FILE.png` also writes the
+first images, one row per weight.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("checkpoint", help="janus-shapes, janusflow-shapes or a folder")
     parser.add_argument("--num", type=int, default=200, help="prompts of each kind (default: %(default)s)")
     parser.add_argument("--weights", type=float, nargs="+", default=WEIGHTS)
-    parser.add_argument("--sheet", type=Path, help="PNG file for the first pictures of every weight")
+    parser.add_argument("--sheet", type=Path, help="PNG file for the first images of each weight")
     arguments = parser.parse_args()
     bundled = CHECKPOINTS / arguments.checkpoint
     engine, recipe = load(bundled if bundled.is_dir() else Path(arguments.checkpoint))
@@ -40,11 +40,11 @@ def main() -> None:
     rows = []
     print("weight " + " ".join(f"{kind:>8}" for kind in kinds))
     for weight in arguments.weights:
-        pictures = {kind: render(engine, recipe, scenes, weight) for kind, scenes in kinds.items()}
-        shares = [share_right(pictures[kind], scenes) for kind, scenes in kinds.items()]
+        images = {kind: render(engine, recipe, scenes, weight) for kind, scenes in kinds.items()}
+        shares = [share_right(images[kind], scenes) for kind, scenes in kinds.items()]
         print(f"{weight:6g} " + " ".join(f"{share:8.1%}" for share in shares), flush=True)
         half = SHEET_COLUMNS // 2
-        rows.append(np.concatenate([*pictures["single"][:half], *pictures["pair"][:half]], axis=1))
+        rows.append(np.concatenate([*images["single"][:half], *images["pair"][:half]], axis=1))
     if arguments.sheet:
         Image.fromarray(np.concatenate(rows)).save(arguments.sheet)
 
@@ -79,7 +79,7 @@ def load(folder: Path) -> tuple[Engine, Recipe]:
 def render(
     engine: Engine, recipe: Recipe, scenes: Sequence[Scene], cfg_weight: float, batch: int = 16
 ) -> list[np.ndarray]:
-    """One picture of each scene's prompt, uint8 [height, width, 3]; the seed depends on the prompt alone."""
+    """One image for each scene's prompt, uint8 [height, width, 3]; the seed depends on the prompt alone."""
     requests = [
         ImageRequest(
             image_id=str(index),
@@ -97,8 +97,8 @@ def render(
     return [image.pixels for chunk in batches for image in engine.render(chunk)]
 
 
-def share_right(pictures: Sequence[np.ndarray], scenes: Sequence[Scene]) -> float:
-    verdicts = [not faults(pixels, scene) for pixels, scene in zip(pictures, scenes, strict=True)]
+def share_right(images: Sequence[np.ndarray], scenes: Sequence[Scene]) -> float:
+    verdicts = [not faults(pixels, scene) for pixels, scene in zip(images, scenes, strict=True)]
     return sum(verdicts) / len(verdicts)
 
 

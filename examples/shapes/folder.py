@@ -1,4 +1,4 @@
-"""Writes the small files of a checkpoint folder: the tokenizer and the configurations around the weights."""
+"""Writes a checkpoint folder: the tokenizer, the configuration files and the weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SPECIALS = [BOS, EOS, PAD, "<begin_of_image>", "<end_of_image>", *OTHER_SPECIALS
 
 
 def build_tokenizer() -> Tokenizer:
-    """A byte-level BPE that has every word of the world as one token and takes any other text byte by byte."""
+    """A byte-level BPE in which each word of the world is one token; it encodes other text byte by byte."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -48,7 +48,7 @@ def build_tokenizer() -> Tokenizer:
 
 
 def vocab_size(tokenizer: Tokenizer) -> int:
-    """The rows of the embedding: the vocabulary, rounded up to a multiple of 64."""
+    """Rows of the embedding: the size of the vocabulary, rounded up to a multiple of 64."""
     return -(-tokenizer.get_vocab_size() // 64) * 64
 
 
@@ -60,7 +60,7 @@ def save_folder(
     image_size: int,
     weights: dict[str, torch.Tensor],
 ) -> None:
-    """Writes a checkpoint in the original layout, its weights as bfloat16."""
+    """Write a checkpoint in the original layout, with weights in bfloat16."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     rounded = {name: value.detach().cpu().bfloat16().contiguous() for name, value in weights.items()}
@@ -75,7 +75,7 @@ def save_folder(
 
 
 def vision_tower(image_size: int) -> dict:
-    """The `params` of a vision tower that is not shipped: generation reads the picture's size there."""
+    """The `params` of a vision tower without weights: generation reads the image size from them."""
     return {
         "image_size": image_size,
         "model_name": f"siglip_none_patch16_{image_size}",

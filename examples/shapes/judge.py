@@ -1,6 +1,6 @@
-"""An independent judge of pictures: pixel rules say which shapes are there, in which colour, size and place.
+"""An independent judge of images: pixel rules find the shapes in an image, with their color, size and position.
 
-It knows no model. What it demands of a picture is what the prompt's scene says; a None in the scene demands nothing.
+It uses no model. An image must match every field of the prompt's scene that is not None.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import numpy as np
 
 from examples.shapes.world import BACKGROUNDS, COLORS, EXTENT, PLACES, RELATIONS, SHAPES, Scene, Thing
 
-MIN_AREA = 0.0025  # of the picture: a smaller stain is not counted as an object
-FOREGROUND_DISTANCE = 60  # RGB distance to the background from which a pixel belongs to an object
-COLOR_DISTANCE = 60  # RGB distance within which a colour is called by its name
-LARGE_FROM = 0.28  # of the picture's width or height; drawn small shapes have at most 0.22, large ones at least 0.32
-# Intersection over union with the ideal shape in the same box. In a picture of 64 pixels a small triangle has
-# 14 x 12: one whose soft tip falls a pixel short overlaps by 0.75 to 0.8, and anybody would call it a triangle.
+MIN_AREA = 0.0025  # share of the image; smaller spots are not objects
+FOREGROUND_DISTANCE = 60  # RGB distance to the background; pixels beyond it belong to an object
+COLOR_DISTANCE = 60  # maximal RGB distance to a named color
+LARGE_FROM = 0.28  # share of the image's width or height; small shapes have at most 0.22, large ones at least 0.32
+# Intersection over union with the ideal shape in the same box. In an image of 64 pixels a small triangle has 14 x 12
+# pixels. If its soft tip is a pixel short, it overlaps by 0.75 to 0.8, and people still see a triangle.
 SHAPE_OVERLAP = 0.75
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seen:
-    """One object found in a picture; `color` and `shape` are None where no rule fits."""
+    """One object found in an image; `color` and `shape` are None if no rule matches."""
 
     color: str | None
     shape: str | None
@@ -32,7 +32,7 @@ class Seen:
 
 
 def faults(pixels: np.ndarray, scene: Scene) -> list[str]:
-    """What is wrong with the uint8 [height, width, 3] picture of a prompt; an empty list is a right picture."""
+    """The faults of a uint8 [height, width, 3] image; empty if the image is right."""
     background, things = look(pixels)
     found = []
     if scene.background not in (None, background):
@@ -52,7 +52,7 @@ def faults(pixels: np.ndarray, scene: Scene) -> list[str]:
 
 
 def look(pixels: np.ndarray) -> tuple[str | None, list[Seen]]:
-    """The name of the background colour, and the objects on it."""
+    """The name of the background color, and the objects in front of it."""
     rgb = pixels.astype(np.float64)
     border = np.concatenate([rgb[0], rgb[-1], rgb[:, 0], rgb[:, -1]])
     ground = np.median(border, axis=0)
@@ -62,11 +62,11 @@ def look(pixels: np.ndarray) -> tuple[str | None, list[Seen]]:
 
 def _thing_faults(seen: Seen, wanted: Thing) -> list[str]:
     pairs = [(seen.color, wanted.color), (seen.shape, wanted.shape), (seen.size, wanted.size)]
-    return [f"{is_} where {ought} was asked" for is_, ought in pairs if ought is not None and is_ != ought]
+    return [f"{found}, not {asked}" for found, asked in pairs if asked is not None and found != asked]
 
 
 def _place_faults(seen: Seen, place: str | None, shape: tuple[int, ...]) -> list[str]:
-    """The nearest of the five places must be the one that was asked."""
+    """The nearest of the five places must be the one in the scene."""
     height, width = shape[:2]
     where = np.array([seen.x / width, seen.y / height]) * EXTENT
     nearest = min(PLACES, key=lambda name: np.linalg.norm(where - PLACES[name]))
@@ -87,7 +87,7 @@ def _color_name(color: np.ndarray, names: dict[str, tuple[int, int, int]]) -> st
 
 
 def _shape_name(box: np.ndarray) -> str | None:
-    """The shape whose ideal form in this box covers it best, if it does so well and the box is not stretched."""
+    """The shape whose ideal form overlaps best in this box; None if it overlaps too little or the box is stretched."""
     height, width = box.shape
     if not 0.7 < height / width < 1.4:
         return None
@@ -97,7 +97,7 @@ def _shape_name(box: np.ndarray) -> str | None:
 
 
 def _ideal(shape: str, height: int, width: int) -> np.ndarray:
-    """The mask of a shape that fills its box, by the shape's inequality on coordinates from -1 to 1."""
+    """The mask of a shape that fills its box: the shape's inequality on coordinates from -1 to 1."""
     y = ((np.arange(height) + 0.5) / height * 2 - 1)[:, None]
     x = ((np.arange(width) + 0.5) / width * 2 - 1)[None, :]
     if shape == "circle":
@@ -114,7 +114,7 @@ def _overlap(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _parts(mask: np.ndarray) -> list[np.ndarray]:
-    """The 4-connected parts of a mask, each as a mask of the same shape."""
+    """The 4-connected parts of a mask, each as a mask of the same size."""
     remaining = mask.copy()
     parts = []
     while remaining.any():
@@ -123,7 +123,7 @@ def _parts(mask: np.ndarray) -> list[np.ndarray]:
         size = 0
         while (grown := part.sum()) != size:
             size = grown
-            for axis in (0, 1):  # sweep along both axes until nothing more is reached
+            for axis in (0, 1):  # sweep along both axes until the part stops growing
                 part = _spread(part, remaining, axis)
         parts.append(part)
         remaining &= ~part
@@ -131,8 +131,8 @@ def _parts(mask: np.ndarray) -> list[np.ndarray]:
 
 
 def _spread(part: np.ndarray, mask: np.ndarray, axis: int) -> np.ndarray:
-    """`part` grown within `mask` along one axis: every run of mask pixels that it touches joins it."""
-    run = np.cumsum(np.diff(mask.astype(np.int8), axis=axis, prepend=0) == 1, axis=axis)  # the run's number, per line
+    """`part`, grown within `mask` along one axis: each run of mask pixels that it touches joins it."""
+    run = np.cumsum(np.diff(mask.astype(np.int8), axis=axis, prepend=0) == 1, axis=axis)  # run number in the line
     lines = np.arange(mask.shape[1 - axis])
     line = lines[:, None] if axis == 1 else lines[None, :]
     key = line * (mask.shape[axis] + 1) + run

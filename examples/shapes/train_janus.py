@@ -1,6 +1,6 @@
-"""Trains the language model of janus-shapes on the codes of train_vq, and writes the checkpoint.
+"""Trains the language model of janus-shapes on the codes of `train_vq`, and writes the checkpoint.
 
-The examples are drawn as training goes, each seen once. Run from the project's root, after `train_vq`:
+Examples are drawn during training; each is used once. Run from the project's root, after `train_vq`:
 `python -m examples.shapes.train_janus`.
 """
 
@@ -21,7 +21,7 @@ from transformers import LlamaConfig, LlamaModel
 from actors.guidance import guide
 from actors.prompt import PromptTokenizer
 from examples.shapes.folder import build_tokenizer, save_folder, vision_tower, vocab_size
-from examples.shapes.pictures import drawn
+from examples.shapes.images import draw_batch
 from examples.shapes.schedule import (
     CHECKPOINTS,
     device,
@@ -38,19 +38,19 @@ from examples.shapes.world import describe, forget_words, training_scenes
 OUTPUT = CHECKPOINTS / "janus-shapes"
 HIDDEN, FFN, LAYERS, HEADS = 192, 512, 4, 6
 BATCH = 32
-UNCONDITIONAL = 0.1  # of the prompts are replaced by the unconditional form: what guidance subtracts
-# The last part of training shows every picture with and without its prompt, and asks the guided logits for the code
-# too, at weights from this range. Guidance multiplies the difference of two logits: without this, of the many codes
-# that a place never has, some one's difference is large by accident, and weights of 3 and more break pictures up.
+UNCONDITIONAL = 0.1  # share of prompts that are replaced by the unconditional form, for guidance
+# The last part of training uses each image with and without its prompt, and adds a loss on the guided logits at weights
+# from this range. Guidance multiplies the difference of two logits. Many codes never occur at a given position, and for
+# some of them this difference is large by chance. Without the extra loss, weights of 3 and more break images up.
 GUIDED_FROM, GUIDED_SHARE, GUIDED_WEIGHTS = 0.6, 0.5, (1.0, 8.0)
-# For the same reason no code's log-probability is left to fall without end.
+# For the same reason, log-probabilities have a floor.
 FLOOR, FLOOR_WEIGHT = -16.0, 2e-3
 
 # B rows, S text tokens, T codes, V codebook entries, D hidden size
 
 
 class JanusShapes(nn.Module):
-    """The trained part of the checkpoint, with the names of the original layout."""
+    """The trained part of the checkpoint, with parameter names of the original layout."""
 
     def __init__(self, num_tokens: int, embedding_VC: torch.Tensor) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class JanusShapes(nn.Module):
         )
 
     def forward(self, ids_BS: torch.Tensor, codes_BT: torch.Tensor) -> torch.Tensor:
-        """Logits [B, T, V] of every code, each from the text and the codes before it."""
+        """Logits [B, T, V] of each code, given the text and the codes before it."""
         llama = self.language_model["model"]
         codes_BTD = self.gen_aligner["layers"](self.gen_embed(codes_BT[:, :-1]))
         inputs = torch.cat([llama.embed_tokens(ids_BS), codes_BTD], dim=1)
@@ -104,8 +104,8 @@ def train_step(
     *,
     is_guided: bool,
 ) -> float:
-    """One step; returns the loss per code, in the guided part of training that of the rows with their prompt."""
-    if is_guided:  # as many rows of the model as without: half of the pictures, twice
+    """Take one step; return the loss per code. In the guided part of training, of the rows with their prompt only."""
+    if is_guided:  # the same number of rows: half of the images, twice
         half = len(codes_BT) // 2
         ids_BS, codes_BT = torch.cat([ids_BS[:half], uncond_ids_BS[:half]]), codes_BT[:half].repeat(2, 1)
     else:
@@ -126,7 +126,7 @@ def train_step(
 
 
 def guided_loss(logprobs_BTV: torch.Tensor, codes_PT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The loss of P pictures, whose rows with the prompt come before those without it; and the former's own share."""
+    """The loss of P images, and its conditional part. Rows with the prompt come first, then rows without it."""
     cond_PTV, uncond_PTV = logprobs_BTV.chunk(2)
     low, high = GUIDED_WEIGHTS
     weight_P = low + (high - low) * torch.rand(len(codes_PT), device=codes_PT.device)
@@ -141,8 +141,10 @@ def guided_loss(logprobs_BTV: torch.Tensor, codes_PT: torch.Tensor) -> tuple[tor
 def example_batches(
     prompts: PromptTokenizer, code_model: dict, seed: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Endless (ids [B, S], unconditional ids [B, S], codes [B, T]), each batch of prompts of one length: no padding,
-    as in rendering alone."""
+    """Endless (ids [B, S], unconditional ids [B, S], codes [B, T]).
+
+    Prompts of a batch have the same length, so there is no padding, as when a prompt is rendered alone.
+    """
     patches_VP = code_model["patches"].to(device())
     rng = random.Random(f"examples {seed}")
     waiting = defaultdict(list)  # prompt length -> (ids, scene)
@@ -152,13 +154,13 @@ def example_batches(
         if len(waiting[len(ids)]) == BATCH:
             rows, scenes = zip(*waiting.pop(len(ids)), strict=True)
             uncond_ids_BS = torch.tensor([prompts.uncond_ids(len(ids))] * BATCH, device=device())
-            codes_BT = to_codes(drawn(scenes, rng, IMAGE_SIZE), patches_VP)
+            codes_BT = to_codes(draw_batch(scenes, rng, IMAGE_SIZE), patches_VP)
             yield torch.tensor(rows, device=device()), uncond_ids_BS, codes_BT
 
 
 def save(folder: Path, tokenizer: Tokenizer, model: JanusShapes, code_model: dict) -> None:
     weights = dict(model.state_dict())
-    weights |= {f"gen_vision_model.{name}": value for name, value in code_model["painter"].items()}
+    weights |= {f"gen_vision_model.{name}": value for name, value in code_model["decoder"].items()}
     num_codes = 8 * 8
     save_folder(folder, tokenizer, checkpoint_config(vocab_size(tokenizer)), num_codes, IMAGE_SIZE, weights)
 

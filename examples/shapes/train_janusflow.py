@@ -1,7 +1,7 @@
-"""Trains the flow model of janusflow-shapes on the latents of train_vae, and writes the checkpoint.
+"""Trains the flow model of janusflow-shapes on the latents of `train_vae`, and writes the checkpoint.
 
-Rectified flow, https://arxiv.org/abs/2209.03003: z_t = (1 - t) noise + t latent, and the velocity latent - noise is
-what the model learns. Run from the project's root, after `train_vae`: `python -m examples.shapes.train_janusflow`.
+Rectified flow, https://arxiv.org/abs/2209.03003: z_t = (1 - t) noise + t latent; the model learns the velocity
+latent - noise. Run from the project's root, after `train_vae`: `python -m examples.shapes.train_janusflow`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from actors.checkpoint.config import read_shape
 from actors.janusflow.uvit import UViTDecoder, UViTEncoder
 from actors.prompt import PromptTokenizer
 from examples.shapes.folder import build_tokenizer, save_folder, vision_tower, vocab_size
-from examples.shapes.pictures import drawn
+from examples.shapes.images import draw_batch
 from examples.shapes.schedule import (
     CHECKPOINTS,
     device,
@@ -40,15 +40,15 @@ OUTPUT = CHECKPOINTS / "janusflow-shapes"
 HIDDEN, FFN, LAYERS, HEADS = 192, 512, 4, 6
 CHANNELS, ENCODER_BLOCKS, DECODER_BLOCKS = 96, 1, 2
 LATENT_CHANNELS, GRID = 4, IMAGE_SIZE // 16  # GRID x GRID image tokens, each of 2x2 latent positions
-NUM_PICTURES = 24_000
+NUM_IMAGES = 24_000
 BATCH = 32
-UNCONDITIONAL = 0.1  # of the prompts are replaced by the unconditional form: what guidance subtracts
+UNCONDITIONAL = 0.1  # share of prompts that are replaced by the unconditional form, for guidance
 
 # B rows, S text tokens, T image tokens, D hidden size; latents are [B, C, H, W]
 
 
 class JanusFlowShapes(nn.Module):
-    """The trained part of the checkpoint, with the names of the original layout."""
+    """The trained part of the checkpoint, with parameter names of the original layout."""
 
     def __init__(self, num_tokens: int) -> None:
         super().__init__()
@@ -63,13 +63,13 @@ class JanusFlowShapes(nn.Module):
     def forward(
         self, ids_BS: torch.Tensor, mask_BS: torch.Tensor, z_BCHW: torch.Tensor, t_B: torch.Tensor
     ) -> torch.Tensor:
-        """The velocity [B, C, H, W] at time `t_B` from 0 to 1. Where `mask_BS` is 0 the text is not attended to."""
+        """The velocity [B, C, H, W] at time `t_B` in [0, 1]. Text tokens with `mask_BS` 0 are not attended to."""
         llama = self.language_model["model"]
         map_BCHW, time_BD = self.vision_gen_enc_model(z_BCHW, t_B * 1000)
         image_BTD = self.vision_gen_enc_aligner(map_BCHW.flatten(2).transpose(1, 2))
         inputs = torch.cat([llama.embed_tokens(ids_BS), time_BD[:, None], image_BTD], dim=1)
         mask = torch.cat([mask_BS, mask_BS.new_ones(len(mask_BS), 1 + GRID * GRID)], dim=1)
-        positions = torch.arange(inputs.shape[1], device=inputs.device)[None]  # masked text counts too
+        positions = torch.arange(inputs.shape[1], device=inputs.device)[None]  # masked tokens have positions, too
         hidden = llama(inputs_embeds=inputs, attention_mask=mask, position_ids=positions, use_cache=False)
         hidden_BTD = self.vision_gen_dec_aligner_norm(hidden.last_hidden_state[:, -GRID * GRID :])
         x_BCHW = self.vision_gen_dec_aligner(hidden_BTD).transpose(1, 2).unflatten(2, (GRID, GRID))
@@ -86,7 +86,7 @@ def main() -> None:
         model.load_state_dict({name: value.float() for name, value in saved.items()})
     save(arguments.output, tokenizer, model)
     prompts = PromptTokenizer(arguments.output, "janus")
-    batches = example_batches(prompts, *encoded_pictures(arguments.seed), arguments.seed)
+    batches = example_batches(prompts, *encoded_images(arguments.seed), arguments.seed)
     losses = []
     for step, progress in training_steps(arguments):
         set_learning_rate(optimizer, 8e-4 if arguments.resume else 1.5e-3, step, progress)
@@ -106,7 +106,7 @@ def train_step(
     latents_BCHW: torch.Tensor,
 ) -> float:
     noise_BCHW = torch.randn_like(latents_BCHW)
-    t_B = torch.sigmoid(torch.randn(len(latents_BCHW), device=latents_BCHW.device))  # most in the middle of the way
+    t_B = torch.sigmoid(torch.randn(len(latents_BCHW), device=latents_BCHW.device))  # mostly around 0.5
     t_B111 = t_B[:, None, None, None]
     with mixed_precision():
         velocity_BCHW = model(ids_BS, mask_BS, (1 - t_B111) * noise_BCHW + t_B111 * latents_BCHW, t_B)
@@ -119,24 +119,24 @@ def train_step(
 
 
 @torch.no_grad()
-def encoded_pictures(seed: int) -> tuple[list[Scene], torch.Tensor]:
-    """NUM_PICTURES training scenes and their latents, scaled to unit spread."""
+def encoded_images(seed: int) -> tuple[list[Scene], torch.Tensor]:
+    """NUM_IMAGES training scenes and their latents, scaled to unit variance."""
     vae = AutoencoderKL.from_pretrained(VAE_FOLDER, low_cpu_mem_usage=False).to(device())
     rng = random.Random(f"latents {seed}")
-    scenes = list(itertools.islice(training_scenes(seed + 200), NUM_PICTURES))
+    scenes = list(itertools.islice(training_scenes(seed + 200), NUM_IMAGES))
     latents = []
-    for start in range(0, NUM_PICTURES, BATCH):
+    for start in range(0, NUM_IMAGES, BATCH):
         with mixed_precision():
-            posterior = vae.encode(drawn(scenes[start : start + BATCH], rng, IMAGE_SIZE)).latent_dist
+            posterior = vae.encode(draw_batch(scenes[start : start + BATCH], rng, IMAGE_SIZE)).latent_dist
         latents.append(posterior.mean.float() * vae.config.scaling_factor)
-    print(f"{NUM_PICTURES} pictures encoded, spread {torch.cat(latents).std():.3f}", flush=True)
+    print(f"{NUM_IMAGES} images encoded, standard deviation {torch.cat(latents).std():.3f}", flush=True)
     return scenes, torch.cat(latents)
 
 
 def example_batches(
     prompts: PromptTokenizer, scenes: list[Scene], latents_NCHW: torch.Tensor, seed: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Endless (ids [B, S], mask [B, S], latents), each batch of prompts of one length: no padding."""
+    """Endless (ids [B, S], mask [B, S], latents). Prompts of a batch have the same length, so there is no padding."""
     rng = random.Random(f"examples {seed}")
     waiting = defaultdict(list)  # prompt length -> (ids, mask, index of the latent)
     while True:
@@ -157,7 +157,7 @@ def save(folder, tokenizer: Tokenizer, model: JanusFlowShapes) -> None:
 
 
 def checkpoint_config(num_tokens: int) -> dict:
-    """The checkpoint's config.json, in the original layout."""
+    """config.json in the original layout."""
     return {
         "architectures": ["MultiModalityCausalLM"],
         "language_config": llama_config(num_tokens).to_diff_dict() | {"torch_dtype": "bfloat16"},

@@ -1,4 +1,4 @@
-"""Trains the small AutoencoderKL of janusflow-shapes: 64x64 pictures to latents of 4x8x8 and back.
+"""Trains the small AutoencoderKL of janusflow-shapes: images of 64x64 pixels to latents of 4x8x8 and back.
 
 Run from the project's root: `python -m examples.shapes.train_vae`.
 """
@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
-from examples.shapes.pictures import busy_crops, drawn, painting_loss, picture_batches, share_right
+from examples.shapes.images import busy_crops, draw_batch, image_batches, reconstruction_loss, share_right
 from examples.shapes.schedule import (
     CHECKPOINTS,
     device,
@@ -27,7 +27,7 @@ from examples.shapes.world import held_out_pairs, held_out_singles
 
 OUTPUT = CHECKPOINTS / "janusflow-shapes" / "vae"
 BATCH = 16
-CROPPED, CROP = 0.8, 32  # this part of the training sees crops of so many pixels, where the edges are
+CROPPED, CROP = 0.8, 32  # this share of training uses crops of this many pixels, around edges
 IMAGE_SIZE = 64
 KL_WEIGHT = 1e-3
 
@@ -37,17 +37,17 @@ def main() -> None:
     vae = new_vae().to(device())
     if arguments.resume:
         vae = AutoencoderKL.from_pretrained(arguments.output, low_cpu_mem_usage=False).to(device())
-        for part in (vae.encoder, vae.quant_conv):  # only the decoder is trained on: a flow model's latents stay valid
+        for part in (vae.encoder, vae.quant_conv):  # trains the decoder only: latents of a flow model stay valid
             part.requires_grad_(False)
     else:
         start_as_identity(vae, ("conv2", "to_out.0"))
         steady_last_norm(vae)
     trained = [parameter for parameter in vae.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=0, weight_decay=0.01)
-    pictures, losses = picture_batches(arguments.seed, BATCH, IMAGE_SIZE), []
+    images, losses = image_batches(arguments.seed, BATCH, IMAGE_SIZE), []
     for step, progress in training_steps(arguments):
         set_learning_rate(optimizer, 2e-4 if arguments.resume else 7e-4, step, progress)
-        pixels = next(pictures)
+        pixels = next(images)
         losses.append(train_step(vae, optimizer, busy_crops(pixels, CROP) if progress < CROPPED else pixels))
         if step % 50 == 0:
             print(f"step {step} ({progress:.0%}) loss {sum(losses[-50:]) / len(losses[-50:]):.4f}", flush=True)
@@ -75,10 +75,10 @@ def new_vae() -> AutoencoderKL:
 
 @torch.no_grad()
 def steady_last_norm(vae: AutoencoderKL) -> None:
-    """Gives each group of the last norm two channels of picture and two constants, 4 and -4.
+    """Give each group of the last norm two image channels and two constants, 4 and -4.
 
-    The norm divides by the spread of the whole picture: of a picture's channels alone it would leave little of a flat
-    colour. Beside the constants it is nearly linear from the first step on.
+    The norm divides by the spread of the whole image. With image channels alone, little of a flat color would remain.
+    With the constants, the norm is nearly linear from the first step on.
     """
     widen, norm = vae.decoder.up_blocks[-1].resnets[0].conv_shortcut, vae.decoder.conv_norm_out
     for offset, constant in ((2, 4.0), (3, -4.0)):
@@ -90,9 +90,9 @@ def steady_last_norm(vae: AutoencoderKL) -> None:
 def train_step(vae: AutoencoderKL, optimizer: torch.optim.Optimizer, pixels_BCHW: torch.Tensor) -> float:
     with mixed_precision():
         posterior = vae.encode(pixels_BCHW).latent_dist
-        painted = vae.decode(posterior.sample()).sample
+        decoded = vae.decode(posterior.sample()).sample
     num_latents = posterior.mean[0].numel()
-    loss = painting_loss(painted, pixels_BCHW) + KL_WEIGHT * posterior.kl().float().mean() / num_latents
+    loss = reconstruction_loss(decoded, pixels_BCHW) + KL_WEIGHT * posterior.kl().float().mean() / num_latents
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
@@ -102,12 +102,12 @@ def train_step(vae: AutoencoderKL, optimizer: torch.optim.Optimizer, pixels_BCHW
 
 @torch.no_grad()
 def standardize_latents(vae: AutoencoderKL, seed: int) -> None:
-    """Gives every latent channel mean 0 and the same spread, and writes the spread's inverse as scaling_factor.
+    """Give each latent channel mean 0 and the same standard deviation, and store its inverse as scaling_factor.
 
-    The two 1x1 convolutions beside the latents take it up, so no picture changes. Rectified flow starts from unit
-    noise and does best when what it ends at has the same spread.
+    The 1x1 convolutions before and after the latents absorb the change, so no image changes. Rectified flow starts from
+    unit noise, and works best if its targets have the same variance.
     """
-    batches = itertools.islice(picture_batches(seed + 1, BATCH, IMAGE_SIZE), 1000 // BATCH)
+    batches = itertools.islice(image_batches(seed + 1, BATCH, IMAGE_SIZE), 1000 // BATCH)
     latents = torch.cat([vae.encode(pixels).latent_dist.mean for pixels in batches])
     mean, deviation = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
     spread = deviation.mean()
@@ -123,19 +123,19 @@ def standardize_latents(vae: AutoencoderKL, seed: int) -> None:
 
 @torch.no_grad()
 def report(vae: AutoencoderKL, num: int) -> None:
-    """Prints how many reconstructions of held-out drawings the judge finds right."""
+    """Print the share of reconstructed held-out drawings that the judge accepts."""
     rng = random.Random("report")
     for name, scenes in (("single", held_out_singles(1, num)), ("pair", held_out_pairs(1, num))):
         chunks = [scenes[start : start + 20] for start in range(0, num, 20)]
         right = []
         for chunk in chunks:
-            latents = vae.encode(drawn(chunk, rng, IMAGE_SIZE)).latent_dist.mean
+            latents = vae.encode(draw_batch(chunk, rng, IMAGE_SIZE)).latent_dist.mean
             right.append(share_right(vae.decode(latents).sample, chunk))
         print(f"reconstructions of held-out {name} scenes right: {sum(right) / len(right):.1%}", flush=True)
 
 
 def save(vae: AutoencoderKL, folder: Path) -> None:
-    """Writes the diffusers folder, as bfloat16."""
+    """Write the diffusers folder, in bfloat16."""
     rounded = new_vae()
     rounded.load_state_dict(vae.state_dict())
     rounded.register_to_config(scaling_factor=vae.config.scaling_factor, force_upcast=True)

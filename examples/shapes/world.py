@@ -1,6 +1,6 @@
-"""The world of coloured shapes: its scenes, their prompts and drawings, and the split into training and held-out.
+"""A world of colored shapes: its scenes, their prompts and drawings, and the split into training and held-out scenes.
 
-No model and no judge lives here. Everything is a function of a seed.
+Everything is a function of a seed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from PIL import Image, ImageDraw
 
-EXTENT = 128  # the coordinates of a scene run from 0 to here each way, whatever size it is drawn in
+EXTENT = 128  # scene coordinates run from 0 to EXTENT, independent of the image size
 MIDDLE = EXTENT // 2
 COLORS = {
     "red": (215, 35, 45),
@@ -33,16 +33,16 @@ PLACES = {
     "at the bottom": (64, 96),
     "in the center": (64, 64),
 }
-STEPS = (-16, 0, 16)  # a drawing moves a shape by one of these: a row of prompts has more than one picture
+STEPS = (-16, 0, 16)  # drawings shift a shape by one of these, so one prompt has several possible images
 RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 
-# These stand in training only beside another shape, never alone and never doubled.
+# In training these occur only together with another shape, never alone and never twice.
 NEVER_ALONE = frozenset({("red", "diamond"), ("green", "circle"), ("blue", "triangle"), ("purple", "square")})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Thing:
-    """One shape. A `size` of None leaves it open (as in a prompt that does not say it)."""
+    """One shape. `size` is None if the prompt does not mention it."""
 
     color: str
     shape: str
@@ -51,9 +51,9 @@ class Thing:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scene:
-    """What a picture holds: one shape with a place, the same shape twice, or two shapes in a relation.
+    """The content of an image: one shape at a place, the same shape twice, or two shapes in a relation.
 
-    `second` and `relation` go together and leave `place` None. A None elsewhere is what a prompt leaves open.
+    With `second` and `relation`, `place` is None. Other fields are None if the prompt does not mention them.
     """
 
     first: Thing
@@ -69,7 +69,7 @@ class Scene:
 
 
 def training_scenes(seed: int) -> Iterator[Scene]:
-    """An endless stream of complete scenes, none of them held out."""
+    """An endless stream of complete scenes that are not held out."""
     rng = random.Random(f"training {seed}")
     while True:
         scene = random_scene(rng)
@@ -88,7 +88,7 @@ def held_out_pairs(seed: int, num: int) -> list[Scene]:
 
 
 def random_scene(rng: random.Random) -> Scene:
-    """A complete scene of any kind, held out or not: 60 % one shape, 10 % the same shape twice, 30 % a pair."""
+    """A complete scene, held out or not: 60 % one shape, 10 % the same shape twice, 30 % a pair."""
     background = rng.choice(list(BACKGROUNDS))
     first = _random_thing(rng, avoid={background})
     kind = rng.random()
@@ -101,9 +101,9 @@ def random_scene(rng: random.Random) -> Scene:
 
 
 def is_held_out(scene: Scene) -> bool:
-    """Whether training never sees this complete scene: a fifth of the scenes by hash, and NEVER_ALONE alone.
+    """Whether training never uses this complete scene: a fifth of the scenes by hash, and NEVER_ALONE on their own.
 
-    A pair is hashed by its two colours and shapes only, so a held-out pair is held out in every size, relation,
+    The hash of a pair covers its two colors and shapes only, so a held-out pair is held out in every size, relation,
     order and background.
     """
     first = (scene.first.color, scene.first.shape)
@@ -116,7 +116,7 @@ def is_held_out(scene: Scene) -> bool:
 
 
 def describe(scene: Scene) -> str:
-    """The scene's prompt: every word that is not None is said."""
+    """The scene's prompt: it mentions every field that is not None."""
     if scene.twice:
         words = f"two {_thing_words(scene.first)}s"
     else:
@@ -129,7 +129,7 @@ def describe(scene: Scene) -> str:
 
 
 def forget_words(scene: Scene, rng: random.Random) -> Scene:
-    """The scene with some of its words left open, as the prompts of training are: each with probability 0.15."""
+    """The scene with each optional field set to None with probability 0.15, for the prompts of training."""
 
     def keep(word: str | None) -> str | None:
         return None if rng.random() < 0.15 else word
@@ -140,8 +140,8 @@ def forget_words(scene: Scene, rng: random.Random) -> Scene:
 
 
 def draw(scene: Scene, rng: random.Random, image_size: int) -> Image.Image:
-    """The picture of a complete scene, RGB; `rng` moves each shape by up to 1/8 of the picture."""
-    oversampling = 4  # drawn larger and reduced: smooth edges
+    """The image of a complete scene, RGB; `rng` shifts each shape by up to 1/8 of the image."""
+    oversampling = 4  # drawn larger and scaled down, for smooth edges
     scale = oversampling * image_size / EXTENT
     canvas = Image.new("RGB", (image_size * oversampling,) * 2, BACKGROUNDS[scene.background])
     pen = ImageDraw.Draw(canvas)
@@ -151,7 +151,7 @@ def draw(scene: Scene, rng: random.Random, image_size: int) -> Image.Image:
 
 
 def _placed_things(scene: Scene, rng: random.Random) -> list[tuple[Thing, tuple[int, int]]]:
-    """Each thing with its middle, moved across the direction that the prompt names; what is central stays there."""
+    """Each thing with its center, shifted across the direction that the prompt names; central things stay."""
     if scene.is_single:
         x, y = PLACES[scene.place]
         return [(scene.first, (x + rng.choice(STEPS) * (y != MIDDLE), y + rng.choice(STEPS) * (x != MIDDLE)))]
