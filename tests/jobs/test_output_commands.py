@@ -133,7 +133,7 @@ def test_a_folder_that_is_no_output_is_refused(command: Command, verb: str) -> N
     code, out, err = command(verb, str(command.folder / "nothing"))
 
     assert (code, out) == (2, "")
-    assert err == f"janus-batch: {command.folder}/nothing has no job.json: it is no output of janus-batch\n"
+    assert err == f"janus-batch: {command.folder}/nothing has no job.json: it is not an output of janus-batch\n"
 
 
 @pytest.mark.parametrize("verb", ["status", "verify"])

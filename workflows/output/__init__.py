@@ -1,1 +1,1 @@
-"""What a job writes: the claim, image files, manifest parts and rejected rows."""
+"""The files that a job writes: the claim, images, manifest parts and rejected rows."""

@@ -64,8 +64,10 @@ def claim_output(job: RenderJob, job_file: dict[str, Any]) -> bool:
     with storage_errors(job.output):
         if not storage.exists(JOB_FILE):
             if storage.names("manifest"):
-                raise StorageError(f"{job.output} holds a manifest and no {JOB_FILE}: it is no output of janus-batch")
-            _check_that_the_first_wins(storage)
+                raise StorageError(
+                    f"{job.output} holds a manifest and no {JOB_FILE}: it is not an output of janus-batch"
+                )
+            _check_first_writer_wins(storage)
             if storage.create(JOB_FILE, _to_json(_claim_of(job, job_file))):
                 return False
         _check_same_job(job, read_claim(storage))
@@ -74,7 +76,7 @@ def claim_output(job: RenderJob, job_file: dict[str, Any]) -> bool:
 
 
 def restore_claim(job: RenderJob, job_file: dict[str, Any]) -> None:
-    """Write job.json of an output that this job holds and that lost it, so that the next run finds it resumable."""
+    """Write job.json again after it was removed while this job holds the output, so that the next run can resume."""
     Storage(job.output, job.storage).create(JOB_FILE, _to_json(_claim_of(job, job_file)))
 
 
@@ -108,7 +110,7 @@ def read_claim(storage: Storage) -> Claim:
     try:
         data = storage.read(JOB_FILE)
     except FileNotFoundError as error:
-        raise StorageError(f"{storage.url} has no {JOB_FILE}: it is no output of janus-batch") from error
+        raise StorageError(f"{storage.url} has no {JOB_FILE}: it is not an output of janus-batch") from error
     try:
         return Claim.model_validate_json(data, strict=True)
     except ValidationError as error:
@@ -116,6 +118,7 @@ def read_claim(storage: Storage) -> Claim:
 
 
 def mark_success(job: RenderJob, num_images: int, num_rejected: int) -> None:
+    """Write _SUCCESS, the mark of a finished output."""
     text = json.dumps({"num_images": num_images, "num_rejected": num_rejected, "finished_at": _now()}) + "\n"
     Storage(job.output, job.storage).write(SUCCESS_FILE, text.encode())
 
@@ -156,13 +159,13 @@ def _plain_error(name: str, data: bytes, error: ValidationError) -> InputError:
     return StorageError(f"{name} is damaged: {field}{': ' if field else ''}{fault['msg']}{value}")
 
 
-def _check_that_the_first_wins(storage: Storage) -> None:
+def _check_first_writer_wins(storage: Storage) -> None:
     """Raise StorageError for a store on which two attempts could overwrite each other, unless the job allows it."""
     if storage.can_create and not storage.keeps_the_first():
         raise StorageError(
-            f"{storage.url} does not refuse to create a file that is there (by If-None-Match on S3, by hard links "
-            "on local disks), so of two attempts at a shard the later could overwrite the first. Use a store that "
-            "does, or set storage.conditional_create: false, and see docs/output.md for what is weaker then"
+            f"{storage.url} does not refuse to create a file that exists (with If-None-Match on S3, with hard links "
+            "on local disks), so a late attempt at a shard could overwrite the first one. Use a store that refuses, "
+            "or set storage.conditional_create: false and read in docs/output.md which guarantees are lost"
         )
 
 

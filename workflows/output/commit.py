@@ -1,8 +1,8 @@
-"""Pictures and manifest of a shard into storage: images first, then the rejected rows, the manifest part last.
+"""The commit of a shard: its images first, then its rejected rows, and its manifest part last.
 
-A shard is committed when its manifest part exists. The part is created, never overwritten, and so are the images and
-the rejected rows, which the part names: the first attempt to commit wins and a late one changes nothing, even where it
-came to other bytes or rejected other images on another kind of GPU.
+A shard is committed once its manifest part exists. The part, and the images and rejected rows that it names, are
+created and never overwritten. So the first attempt to commit wins and a late one changes nothing, even if it rendered
+other bytes or rejected other images on another kind of GPU.
 """
 
 from __future__ import annotations
@@ -27,13 +27,18 @@ from workflows.plan import Shard
 from workflows.rows import RejectedRow, ShardRows
 from workflows.storage.store import Storage
 
-NUM_WRITERS = 8  # images of one batch that are encoded and uploaded at the same time
+NUM_WRITERS = 8  # threads that encode and upload the images of one batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WrittenBatch:
-    """The manifest rows of images whose files are in place, their bytes where the layout packs them later, and the
-    requests that turned out to be unrenderable."""
+    """A batch whose images are stored, or encoded where the layout packs them at the commit.
+
+    * `rows`: the manifest rows of the images.
+    * `packed`: bytes by location; empty for layout files.
+    * `rejected`: requests that the engine could not render, with the reasons.
+    * `num_bytes`: size of the encoded images and latents.
+    """
 
     rows: list[dict[str, Any]]
     packed: dict[str, bytes]
@@ -43,9 +48,9 @@ class WrittenBatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
-    """What one commit attempt came to; `is_first` is False where another attempt has committed the shard.
+    """The result of one attempt to commit. `is_first` is False if another attempt has committed the shard.
 
-    A retry that made no image commits nothing: what was rejected before stands.
+    A retry that rendered no image commits nothing, so that the rejected rows before it keep counting.
     """
 
     shard_id: str
@@ -57,11 +62,11 @@ class Receipt:
 def write_batch(
     job: RenderJob, shard_id: str, device: str, batch: Sequence[tuple[ImageRequest, RenderedImage | Rejection]]
 ) -> WrittenBatch:
-    """Encode a batch of answers and put the image files in place (layout files) or return their bytes (packed)."""
+    """Encode a batch of answers, and store the image files (layout files) or return their bytes (other layouts)."""
     storage = Storage(job.output, job.storage)
-    painted = [(request, answer) for request, answer in batch if isinstance(answer, RenderedImage)]
+    rendered = [(request, answer) for request, answer in batch if isinstance(answer, RenderedImage)]
     with ThreadPoolExecutor(NUM_WRITERS) as writers:
-        written = list(writers.map(lambda pair: _write_image(job, storage, shard_id, device, *pair), painted))
+        written = list(writers.map(lambda pair: _write_image(job, storage, shard_id, device, *pair), rendered))
     return WrittenBatch(
         rows=[row for row, _, _ in written],
         packed={name: data for _, files, _ in written for name, data in files.items()},
@@ -71,7 +76,10 @@ def write_batch(
 
 
 def commit_shard(job: RenderJob, rows: ShardRows, *written: WrittenBatch) -> Receipt:
-    """Write the shard's pack (webdataset, parquet), its rejected rows, and last its manifest part."""
+    """Write the shard's pack (webdataset, parquet), its rejected rows, and last its manifest part.
+
+    Raises AssertionError unless `written` has exactly one answer for each request of the shard.
+    """
     storage, shard = Storage(job.output, job.storage), rows.shard
     packed = {name: data for batch in written for name, data in batch.packed.items()}
     manifest = _manifest_table(rows, [row for batch in written for row in batch.rows])
@@ -94,20 +102,23 @@ def commit_shard(job: RenderJob, rows: ShardRows, *written: WrittenBatch) -> Rec
 def _write_image(
     job: RenderJob, storage: Storage, shard_id: str, device: str, request: ImageRequest, image: RenderedImage
 ) -> tuple[dict[str, Any], dict[str, bytes], int]:
-    """One image's manifest row, after its file is in place; the files where the layout packs them; their size."""
+    """One image's manifest row, its files by location if the layout packs them, and their size in bytes.
+
+    For layout files, its files are stored when this returns.
+    """
     data = encode_image(image.pixels, job.images.format, request, job.recipe)
     files = {location(job.images.layout, shard_id, request.image_id, EXTENSIONS[job.images.format]): data}
     if job.images.keep_latents and image.latents is not None:
         files[location(job.images.layout, shard_id, request.image_id, "npy")] = npy_bytes(image.latents)
-    is_packed, places = job.images.layout != "files", list(files)
+    is_packed, locations = job.images.layout != "files", list(files)
     if not is_packed:
-        places = [storage.put_alongside(file_name, file_data) for file_name, file_data in files.items()]
-    row = _manifest_row(job, device, request, image, places, data)
+        locations = [storage.put_alongside(file_name, file_data) for file_name, file_data in files.items()]
+    row = _manifest_row(job, device, request, image, locations, data)
     return row, files if is_packed else {}, sum(len(file) for file in files.values())
 
 
 def _manifest_row(
-    job: RenderJob, device: str, request: ImageRequest, image: RenderedImage, places: list[str], data: bytes
+    job: RenderJob, device: str, request: ImageRequest, image: RenderedImage, locations: list[str], data: bytes
 ) -> dict[str, Any]:
     recipe = job.recipe
     return {
@@ -129,27 +140,27 @@ def _manifest_row(
         "prompt_format": recipe.prompt_format,
         "dtype": recipe.dtype,
         "sampler": recipe.sampler,
-        "image": places[0],
+        "image": locations[0],
         "width": image.pixels.shape[1],
         "height": image.pixels.shape[0],
         "image_sha256": hashlib.sha256(data).hexdigest(),
         **picture_statistics(image.pixels),
         "codes": image.codes,
-        "latents": places[1] if len(places) > 1 else None,
+        "latents": locations[1] if len(locations) > 1 else None,
         "device": device,
         "created_at": datetime.now(UTC),
     }
 
 
 def _manifest_table(rows: ShardRows, image_rows: list[dict[str, Any]]) -> pa.Table:
-    """The manifest part: rows in the order of the requests, then the columns carried from the prompt file."""
+    """The manifest part: rows in the order of the requests; our columns, then those carried from the prompt file."""
     by_id = {row["image_id"]: row for row in image_rows}
     ordered = [by_id[request.image_id] for request in rows.requests if request.image_id in by_id]
     table = pa.Table.from_pylist(ordered, schema=MANIFEST_SCHEMA)
     source_rows = pa.array([rows.row_of[row["prompt_id"]] for row in ordered], pa.int64())
     carried = rows.carried.take(source_rows)
     for name in carried.column_names:
-        # A carried column that has the name of one of ours keeps its values under another name.
+        # A carried column with the name of one of ours gets the prefix `source_`.
         taken, free_name = {*table.column_names, *carried.column_names}, name
         while free_name in MANIFEST_SCHEMA.names or (free_name != name and free_name in taken):
             free_name = f"source_{free_name}"

@@ -1,4 +1,4 @@
-"""Pixels to the bytes of an image file that carries how it was made. Nothing is written here."""
+"""From pixels to the bytes of an image file, whose metadata says how it was made."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from actors.request import ImageRequest
 
 EXTENSIONS = {"png": "png", "webp": "webp", "jpeg": "jpg"}
 JPEG_QUALITY = 95
-MAX_JPEG_CHARACTERS = 16_000  # of the Exif comment: a JPEG has 64 KiB for all its Exif
-PNG_COMPRESS_LEVEL = 3  # four times as fast as the default 6, for files 9 % larger
+MAX_JPEG_CHARACTERS = 16_000  # in the Exif comment: a JPEG has 64 KiB for all its Exif data
+PNG_COMPRESS_LEVEL = 3  # four times as fast as the default of 6, with files 9 % larger
 
-# https://cv.iptc.org/newscodes/digitalsourcetype/ : made by a model from training data, no camera involved.
+# From https://cv.iptc.org/newscodes/digitalsourcetype/: rendered by a trained model, without a camera.
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 EXIF_USER_COMMENT = 0x9286
 EXIF_IFD = 0x8769
 
 
 def encode_image(pixels: np.ndarray, image_format: str, request: ImageRequest, recipe: Recipe) -> bytes:
-    """Encode uint8 pixels [height, width, 3] as png, webp (lossless) or jpeg; the same input gives the same bytes.
+    """Encode uint8 pixels [height, width, 3] as png, webp (lossless) or jpeg. The same input gives the same bytes.
 
-    A PNG carries the request in a `parameters` text chunk, the others in the Exif user comment; all carry the IPTC
-    digital source type in XMP.
+    The request is stored in a `parameters` text chunk (png) or in the Exif user comment, and the IPTC digital source
+    type in XMP.
     """
     image, buffer = Image.fromarray(pixels), io.BytesIO()
     parameters, xmp = describe(request, recipe, pixels.shape[1], pixels.shape[0]), _xmp()
@@ -45,7 +45,7 @@ def encode_image(pixels: np.ndarray, image_format: str, request: ImageRequest, r
 
 
 def describe(request: ImageRequest, recipe: Recipe, width: int, height: int) -> str:
-    """The request as image-generation tools write it: prompt, negative prompt, then one line of settings."""
+    """The request in the format of common image generation tools: prompt, negative prompt, one line of settings."""
     settings = {
         "Steps": request.num_inference_steps,
         "Temperature": request.temperature,

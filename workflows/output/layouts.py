@@ -1,6 +1,6 @@
-"""The three layouts of images in storage: a file each, a webdataset tar a shard, or a Parquet file a shard.
+"""The three layouts of images in storage: one file per image, or one webdataset tar or Parquet file per shard.
 
-Where an image stands is written in the manifest as a path relative to OUTPUT; a member of a pack follows a `#`.
+The manifest holds each image's location: a path relative to OUTPUT, followed by `#` and the member's name in a pack.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ LAYOUTS = ("files", "webdataset", "parquet")
 
 
 def location(layout: str, shard_id: str, image_id: str, extension: str) -> str:
-    """Where a file of an image stands, relative to OUTPUT."""
+    """The location of an image or of its latents, relative to OUTPUT."""
     if layout == "webdataset":
-        # webdataset takes what follows the first dot of a name for its extension.
+        # webdataset takes everything after the first dot of a name as the extension.
         return f"images/{shard_id}.tar#{_escape(image_id, '.')}.{extension}"
     if layout == "parquet":
         return f"images/{shard_id}.parquet#{image_id}.{extension}"
-    # `#` stands before the member of a pack, and object stores read versions out of what follows a `?`.
+    # `#` separates a pack from its member, and `?` starts the version of an object in some URLs.
     return f"images/{shard_id}/{_escape(image_id, '#?')}.{extension}"
 
 
 def _escape(image_id: str, characters: str) -> str:
-    """The id with these characters, and % itself, as %XX: different ids stay different."""
+    """The id with these characters, and % itself, written as %XX, so that different ids stay different."""
     return "".join(f"%{ord(c):02X}" if c in characters + "%" else c for c in image_id)
 
 
-def read_image(storage: Storage, place: str) -> bytes:
-    """The bytes of one image file. Raises FileNotFoundError (no such file) or KeyError (no such member of a pack)."""
-    file_name, _, member = place.partition("#")
+def read_image(storage: Storage, image: str) -> bytes:
+    """The bytes of one image, given its location. Raises FileNotFoundError, or KeyError for a missing member."""
+    file_name, _, member = image.partition("#")
     return read_pack(storage, file_name)[member] if member else storage.read(file_name)
 
 
 def read_pack(storage: Storage, file_name: str) -> dict[str, bytes]:
-    """All members of a tar or Parquet pack by name. Raises FileNotFoundError or DamagedFileError."""
+    """All members of a tar or Parquet pack, by name. Raises FileNotFoundError or DamagedFileError."""
     data = storage.read(file_name)
     with damage_errors(file_name):
         if file_name.endswith(".tar"):
@@ -55,24 +55,25 @@ def read_pack(storage: Storage, file_name: str) -> dict[str, bytes]:
 
 
 def write_pack(storage: Storage, layout: str, shard_id: str, packed: dict[str, bytes], manifest: pa.Table) -> pa.Table:
-    """Put a shard's packed files (by their locations) in place as one object; nothing to do for layout files.
+    """Store a shard's packed files, given by location, as one object. Does nothing for layout files.
 
-    Returns the manifest, whose rows name the object by the name it got (see `Storage.put_alongside`).
+    Returns the manifest with the locations under which the object was stored (see `Storage.put_alongside`).
     """
     if layout == "files":
         return manifest
-    members = {place.partition("#")[2]: data for place, data in packed.items()}
+    members = {location.partition("#")[2]: data for location, data in packed.items()}
     data = _tar_bytes(members, manifest) if layout == "webdataset" else _image_table_bytes(members, manifest)
-    wanted = f"images/{shard_id}.{'tar' if layout == 'webdataset' else 'parquet'}"
-    got = storage.put_alongside(wanted, data)
-    for name in ("image", "latents") if got != wanted else ():
-        renamed = pc.replace_substring(manifest[name], f"{wanted}#", f"{got}#", max_replacements=1)
-        manifest = manifest.set_column(manifest.schema.get_field_index(name), manifest.schema.field(name), renamed)
+    name = f"images/{shard_id}.{'tar' if layout == 'webdataset' else 'parquet'}"
+    stored = storage.put_alongside(name, data)
+    for column in ("image", "latents") if stored != name else ():
+        renamed = pc.replace_substring(manifest[column], f"{name}#", f"{stored}#", max_replacements=1)
+        position, field = manifest.schema.get_field_index(column), manifest.schema.field(column)
+        manifest = manifest.set_column(position, field, renamed)
     return manifest
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
-    """A Parquet file with a checksum for each page, by which a damaged one is found."""
+    """A Parquet file with a checksum for each page, so that damage is found when it is read."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     data: bytes = sink.getvalue().to_pybytes()
@@ -86,11 +87,12 @@ def npy_bytes(array: np.ndarray) -> bytes:
 
 
 def _tar_bytes(members: dict[str, bytes], manifest: pa.Table) -> bytes:
-    """Each image with its prompt as `.txt` beside it, in the manifest's order; no times, so the same bytes again."""
+    """A tar of each image, its latents and its prompt as `.txt`, in the manifest's order; without times, so that the
+    bytes depend on the members alone."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for row in manifest.select(["prompt", "image", "latents"]).to_pylist():
-            names = [place.partition("#")[2] for place in (row["image"], row["latents"]) if place]
+            names = [location.partition("#")[2] for location in (row["image"], row["latents"]) if location]
             for name in names:
                 _add_member(tar, name, members[name])
             _add_member(tar, names[0].rpartition(".")[0] + ".txt", row["prompt"].encode())
@@ -104,10 +106,13 @@ def _add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def _image_table_bytes(members: dict[str, bytes], manifest: pa.Table) -> bytes:
-    """The images as a table with the `image` struct (bytes, path) that Hugging Face `datasets` decodes."""
+    """The images as a table with the struct column `image` (bytes, path) that Hugging Face `datasets` decodes."""
 
-    def entry(place: str | None) -> dict[str, object] | None:
-        return None if place is None else {"bytes": members[place.partition("#")[2]], "path": place.partition("#")[2]}
+    def entry(location: str | None) -> dict[str, object] | None:
+        if location is None:
+            return None
+        name = location.partition("#")[2]
+        return {"bytes": members[name], "path": name}
 
     rows = [
         {**row, "image": entry(row["image"]), "latents": entry(row["latents"])}

@@ -1,7 +1,8 @@
-"""The parts of an output's manifest: a shard's own and those of its retries, and which rejected rows count.
+"""The manifest: its columns, the names and the reading of its parts, and which files of rejected rows count.
 
-Each part's metadata names the file of rejected rows that was written with it. Attempts that lost may have left others,
-and a retry leaves that of the part before it: only the file that a shard's last part names says what is rejected.
+A shard has one part, and one more for each retry of its rejected images. A part's metadata names the file of rejected
+rows that was written with it. Other files in `rejected/` come from attempts that lost, or from parts before a retry:
+only the file that a shard's last part names counts.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from workflows.plan import part_of_file, split_part_id
 from workflows.storage.damage import damage_errors
 from workflows.storage.store import Storage
 
-NUM_READERS = 16
+NUM_READERS = 16  # threads that read parts, rejected rows or images
 
 REJECTED_KEY = b"janus_batch.rejected"  # in a part's metadata: a name relative to OUTPUT, empty for none
 
-# How a sampling setting of each Python type is stored.
+# The type of the manifest's column for a sampling setting of each Python type. None is null.
 ARROW_TYPES = {
     bool: pa.bool_(),
     int: pa.int32(),
@@ -34,7 +35,7 @@ ARROW_TYPES = {
     tuple[float, float]: pa.list_(pa.float64()),
 }
 SETTINGS_FIELDS = [
-    pa.field(name, ARROW_TYPES[next(kind for kind in (*get_args(hint), hint) if kind in ARROW_TYPES)])
+    pa.field(name, ARROW_TYPES[next(kind for kind in (hint, *get_args(hint)) if kind in ARROW_TYPES)])
     for name, hint in get_type_hints(SamplingSettings).items()
 ]
 
@@ -84,34 +85,34 @@ REJECTED_SCHEMA = pa.schema(
 
 
 def settings_of_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The sampling settings that a manifest row was made with, as `SamplingSettings` holds them."""
+    """The sampling settings in a manifest row, as `SamplingSettings` holds them."""
     values = {name: row[name] for name in SAMPLING_SETTINGS}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def committed_parts(storage: Storage) -> list[str]:
-    """The ids of the committed parts, those of the shards and of their retries, from one listing."""
+    """The ids of the committed parts of shards and of their retries, from one listing."""
     return [name.removesuffix(".parquet") for name in storage.names("manifest") if name.endswith(".parquet")]
 
 
 def rejected_files(storage: Storage, parts: Iterable[str]) -> dict[str, str]:
-    """The file of rejected rows that counts, by shard id, of the shards that have one."""
+    """The file of rejected rows that counts, by shard id; shards without rejected rows are left out."""
     listed = {f"rejected/{name}" for name in storage.names("rejected")}
-    beside = {split_part_id(part)[0] for part in map(part_of_file, listed) if part}
-    last = {shard_id: part for shard_id, part in last_parts(parts).items() if shard_id in beside}
+    with_files = {split_part_id(part)[0] for part in map(part_of_file, listed) if part}
+    last = {shard_id: part for shard_id, part in last_parts(parts).items() if shard_id in with_files}
     with ThreadPoolExecutor(NUM_READERS) as readers:
         named = readers.map(lambda part: rejected_file(storage, part), last.values())
         return {shard_id: name for shard_id, name in zip(last, named, strict=True) if name in listed}
 
 
 def rejected_file(storage: Storage, part: str) -> str | None:
-    """The name of the rejected rows that were committed with a part, None if there are none."""
+    """The name of the file of rejected rows that was committed with a part, None if there is none."""
     metadata = read_footer(storage, manifest_name(part)).metadata or {}
     return metadata.get(REJECTED_KEY, b"").decode() or None
 
 
 def remove_superseded(storage: Storage) -> None:
-    """Remove the rejected rows that a later, committed retry of their shard stands for."""
+    """Remove files of rejected rows that a later, committed retry of their shard replaces."""
     parts = committed_parts(storage)
     last = set(last_parts(parts).values())
     for name in storage.names("rejected"):
@@ -129,7 +130,7 @@ def last_parts(parts: Iterable[str]) -> dict[str, str]:
 
 
 def parts_of_shards(parts: Iterable[str]) -> list[list[str]]:
-    """The parts of each shard, its own first and its retries in their order."""
+    """The parts of each shard: its own first, then its retries in order."""
     of_shard: dict[str, list[str]] = defaultdict(list)
     for part in sorted(parts, key=split_part_id):
         of_shard[split_part_id(part)[0]].append(part)
@@ -140,19 +141,24 @@ def manifest_name(part: str) -> str:
     return f"manifest/{part}.parquet"
 
 
+def count_rows(storage: Storage, part: str) -> int:
+    """The images in a part of the manifest, from its footer."""
+    return int(read_footer(storage, manifest_name(part)).num_rows)
+
+
 def read_footer(storage: Storage, name: str) -> pq.FileMetaData:
     with part_errors(storage, name), storage.fs.open(storage.path(name), "rb") as file:
         return pq.read_metadata(file)
 
 
 def read_table(storage: Storage, name: str, columns: list[str] | None = None) -> pa.Table:
-    """A part, or rejected rows. Raises FileNotFoundError or DamagedFileError; each page that is read is checked."""
+    """Read a part or a file of rejected rows, and check each page. Raises FileNotFoundError or DamagedFileError."""
     data = storage.read(name)
     with part_errors(storage, name):
         return pq.read_table(pa.BufferReader(data), columns=columns, page_checksum_verification=True)
 
 
 def part_errors(storage: Storage, name: str) -> AbstractContextManager[None]:
-    """Raise DamagedFileError for a part, or rejected rows, that cannot be read, and say what there is to do."""
-    remedy = f"; `janus-batch verify {storage.url} --repair` takes such shards back, for the next run to render again"
+    """Turn decoding errors of a part or a file of rejected rows into a DamagedFileError that says how to repair it."""
+    remedy = f"; `janus-batch verify {storage.url} --repair` takes such shards back, and the next run re-renders them"
     return damage_errors(f"{storage.url}/{name}", remedy)

@@ -1,5 +1,5 @@
-"""Cheap numbers about a picture, kept in its manifest row so that washed-out, over-saturated, blank or doubled
-pictures can be found by a query. Nothing here judges a picture."""
+"""Cheap statistics of an image's pixels, stored in its manifest row, so that a query finds blank, washed-out,
+over-saturated and duplicate images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-HASH_SIZE = 8  # the perceptual hash compares neighbours in a grid of 8 rows of 9 grey values
+HASH_SIZE = 8  # the perceptual hash compares neighbors in a grid of 8 rows of 9 gray values
 
 STATISTICS_FIELDS = (
     pa.field("mean_saturation", pa.float32(), nullable=False),
@@ -21,11 +21,11 @@ STATISTICS_FIELDS = (
 def picture_statistics(pixels: np.ndarray) -> dict[str, float | str]:
     """Statistics of uint8 pixels [height, width, 3].
 
-    `mean_saturation`: mean of (max - min) / max over the channels, 0 (grey) to 1; black counts as 0.
+    `mean_saturation`: mean of (max - min) / max over the channels, 0 (gray) to 1; black counts as 0.
     `contrast`: standard deviation of the luma (ITU-R BT.601) over 255, 0 (flat) to 0.5.
     `clipped_fraction`: share of the channel values that are 0 or 255.
     `entropy`: bits of the luma histogram, 0 (blank) to 8.
-    `perceptual_hash`: 64 bits as hex, the difference hash: bit = a cell is brighter than its right neighbour.
+    `perceptual_hash`: 64 bits as hex, the difference hash: a bit is 1 if a cell is brighter than its right neighbor.
     """
     image = Image.fromarray(pixels)
     luma = image.convert("L")
@@ -42,16 +42,17 @@ def picture_statistics(pixels: np.ndarray) -> dict[str, float | str]:
 
 
 def _standard_deviation(shares: np.ndarray) -> float:
-    """Of values 0 to 255 that have these shares."""
+    """The standard deviation of values 0 to 255 with these shares."""
     values = np.arange(256)
     return float(np.sqrt(shares @ (values - shares @ values) ** 2))
 
 
 def _entropy(shares: np.ndarray) -> float:
+    """The entropy of values with these shares, in bits."""
     shares = shares[shares > 0]
     return float(max(0.0, -np.sum(shares * np.log2(shares))))
 
 
 def _difference_hash(luma: Image.Image) -> str:
-    grey = np.asarray(luma.resize((HASH_SIZE + 1, HASH_SIZE), Image.Resampling.BOX)).astype(np.int16)
-    return np.packbits(grey[:, :-1] > grey[:, 1:]).tobytes().hex()
+    gray = np.asarray(luma.resize((HASH_SIZE + 1, HASH_SIZE), Image.Resampling.BOX)).astype(np.int16)
+    return np.packbits(gray[:, :-1] > gray[:, 1:]).tobytes().hex()

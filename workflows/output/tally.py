@@ -10,14 +10,7 @@ from typing import Any
 
 from actors.errors import InputError
 from workflows.output.claim import SUCCESS_FILE, Claim
-from workflows.output.manifest import (
-    NUM_READERS,
-    committed_parts,
-    manifest_name,
-    read_footer,
-    read_table,
-    rejected_files,
-)
+from workflows.output.manifest import NUM_READERS, committed_parts, count_rows, read_table, rejected_files
 from workflows.plan import Plan, make_plan, split_part_id
 from workflows.prompts import COLUMN_TYPES, find_prompt_files
 from workflows.storage.errors import storage_errors
@@ -26,7 +19,7 @@ from workflows.storage.store import Storage
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tally:
-    """Committed shards and images, and the images that were rejected with how often each reason was given."""
+    """The committed shards and images, and the rejected images by reason."""
 
     num_shards: int
     num_images: int
@@ -35,13 +28,13 @@ class Tally:
 
 
 def tally_output(output: str, storage_options: dict[str, Any]) -> Tally:
-    """Count from the footers of the manifest parts and the (few) rejected files of committed shards."""
+    """Count images from the footers of the manifest parts, and rejected images from the files that count."""
     with storage_errors(output):
         storage = Storage(output, storage_options)
         parts = committed_parts(storage)
         rejected_names = rejected_files(storage, parts).values()
         with ThreadPoolExecutor(NUM_READERS) as readers:
-            counts = readers.map(lambda part: count_rows(storage, manifest_name(part)), parts)
+            counts = readers.map(lambda part: count_rows(storage, part), parts)
             num_images = sum(counts)
             reasons: Counter[str] = Counter()
             for counted in readers.map(lambda name: _count_reasons(storage, name), rejected_names):
@@ -52,7 +45,7 @@ def tally_output(output: str, storage_options: dict[str, Any]) -> Tally:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Completion:
-    """How much of a job is done. `num_missing` is None where the prompts cannot be read, `unknown` says why."""
+    """How much of a job is missing. `num_missing` is None if the prompts cannot be read; `unknown` says why."""
 
     is_marked: bool
     num_missing: int | None
@@ -83,12 +76,8 @@ def plan_of(storage: Storage, claim: Claim, parts: Iterable[str]) -> Plan:
 
 
 def _count_reasons(storage: Storage, name: str) -> Counter[str]:
-    """Images by the reason they were rejected for."""
+    """The number of rejected images by reason, in one file."""
     reasons: Counter[str] = Counter()
     for row in read_table(storage, name, ["reason", "num_images"]).to_pylist():
         reasons[row["reason"]] += row["num_images"]
     return reasons
-
-
-def count_rows(storage: Storage, name: str) -> int:
-    return int(read_footer(storage, name).num_rows)

@@ -1,1 +1,1 @@
-"""Checking an output against its manifest, and repairing it."""
+"""Checks of an output against its manifest, repairs, and replay."""

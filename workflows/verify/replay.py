@@ -1,4 +1,4 @@
-"""Making an image again from its manifest row alone, in this process, and holding the bytes against the stored ones."""
+"""Replay: re-render images from their manifest rows alone, in this process, and compare the bytes with the files."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
 from workflows.output.encode import EXTENSIONS, encode_image
 from workflows.output.layouts import read_image
-from workflows.output.manifest import committed_parts, manifest_name, read_table, settings_of_row
-from workflows.output.tally import count_rows
+from workflows.output.manifest import committed_parts, count_rows, manifest_name, read_table, settings_of_row
 from workflows.rows import SETTING_COLUMNS
 from workflows.storage.store import Storage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Replay:
-    """One image made again: `same_bytes`, or how it differs."""
+    """One re-rendered image: `same_bytes`, or how it differs from its file."""
 
     image_id: str
     image: str
@@ -30,33 +29,33 @@ class Replay:
 
 
 def replay_images(storage: Storage, num_images: int, seed: int) -> Iterator[Replay]:
-    """Render `num_images` randomly picked images again and compare the files byte for byte.
+    """Re-render `num_images` randomly picked images and compare them with their files byte for byte.
 
-    Raises OtherWeightsError or CheckpointError when the model of a row is not to be had.
+    Raises OtherWeightsError or CheckpointError if the model of a row cannot be loaded.
     """
     rows = _pick_rows(storage, num_images, random.Random(seed))
     for recipe in dict.fromkeys(_recipe_of(row) for row in rows):
         chosen = {_request_of(row): row for row in rows if _recipe_of(row) == recipe}
-        for request, answer in _render_again(storage, recipe, list(chosen)):
+        for request, answer in _render(storage, recipe, list(chosen)):
             yield _compare(storage, chosen[request], request, answer, recipe)
 
 
 def _pick_rows(storage: Storage, num_images: int, chance: random.Random) -> list[dict[str, Any]]:
-    """Rows of the manifest, each as likely as any other."""
-    shards = committed_parts(storage)
-    counts = [count_rows(storage, manifest_name(shard)) for shard in shards]
+    """Rows of the manifest, picked at random with equal probability."""
+    parts = committed_parts(storage)
+    counts = [count_rows(storage, part) for part in parts]
     picked = chance.sample(range(sum(counts)), min(num_images, sum(counts)))
     rows, offset = [], 0
-    for shard, count in zip(shards, counts, strict=True):
+    for part, count in zip(parts, counts, strict=True):
         inside = sorted(position - offset for position in picked if offset <= position < offset + count)
         if inside:
-            rows += read_table(storage, manifest_name(shard)).take(inside).to_pylist()
+            rows += read_table(storage, manifest_name(part)).take(inside).to_pylist()
         offset += count
     return rows
 
 
 def _recipe_of(row: dict[str, Any]) -> Recipe:
-    """The recipe a manifest row was made with; what each row says itself (weight, seed, steps) is left out."""
+    """The recipe of a manifest row, without the values that only its request needs (weights, seed)."""
     return Recipe(
         family=row["family"],
         checkpoint=row["model"],
@@ -80,7 +79,7 @@ def _request_of(row: dict[str, Any]) -> ImageRequest:
     return ImageRequest(**{name: row[name] for name in names}, **settings_of_row(row))
 
 
-def _render_again(
+def _render(
     storage: Storage, recipe: Recipe, requests: list[ImageRequest]
 ) -> Iterator[tuple[ImageRequest, RenderedImage | Rejection]]:
     engine = open_engine(recipe, storage.options, allow_faults=True)
@@ -102,7 +101,7 @@ def _compare(
 def _difference(
     storage: Storage, row: dict[str, Any], request: ImageRequest, answer: RenderedImage | Rejection, recipe: Recipe
 ) -> str:
-    """How the image made now differs from the stored file; empty if it does not."""
+    """How the re-rendered image differs from the stored file; empty if it does not."""
     if isinstance(answer, Rejection):
         return f"it cannot be rendered now: {answer.reason}"
     extension = row["image"].rpartition(".")[2]

@@ -153,7 +153,9 @@ def test_a_folder_with_a_manifest_that_is_not_ours_is_left_alone(job: RenderJob)
     write_prompts(Path(job.output, "manifest/part-0.parquet"), {"x": [1]})
     before = bytes_of(job.output)
 
-    with pytest.raises(StorageError, match=r"/out holds a manifest and no job.json: it is no output of janus-batch"):
+    with pytest.raises(
+        StorageError, match=r"/out holds a manifest and no job.json: it is not an output of janus-batch"
+    ):
         claim_output(job, {})
     assert bytes_of(job.output) == before
 
@@ -259,7 +261,7 @@ def test_an_output_is_opened_with_the_storage_options_of_its_job(job: RenderJob)
 
 
 def test_a_folder_without_a_claim_is_no_output(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"/nothing has no job.json: it is no output of janus-batch"):
+    with pytest.raises(StorageError, match=r"/nothing has no job.json: it is not an output of janus-batch"):
         read_claim(Storage(f"{tmp_path}/nothing"))
 
 

@@ -118,7 +118,7 @@ def test_values_that_no_manifest_holds_are_damage(
 ) -> None:
     change(job, column, make)
 
-    with pytest.raises(DamagedFileError, match=r"is damaged: .*`janus-batch verify .*/out --repair`"):
+    with pytest.raises(DamagedFileError, match=r"is damaged .*`janus-batch verify .*/out --repair`"):
         write_report(Storage(job.output))
 
 
@@ -126,7 +126,7 @@ def test_values_that_no_manifest_holds_are_damage(
 def test_a_damaged_file_of_rejected_rows_is_named(job: RenderJob, column: str) -> None:
     change(job, column, lambda values: None, folder="rejected")
 
-    with pytest.raises(DamagedFileError, match=r"out/rejected/.*\.parquet cannot be read, it is damaged"):
+    with pytest.raises(DamagedFileError, match=r"out/rejected/.*\.parquet cannot be read: the file is damaged"):
         write_report(Storage(job.output))
 
 

@@ -306,5 +306,5 @@ def test_a_report_is_written_to_an_object_store(tmp_path: Path, s3_folder: str, 
 
 
 def test_a_folder_that_is_not_an_output_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"has no job.json: it is no output of janus-batch"):
+    with pytest.raises(StorageError, match=r"has no job.json: it is not an output of janus-batch"):
         write_report(Storage(str(tmp_path)))

@@ -137,7 +137,7 @@ def test_a_store_that_ignores_the_condition_is_found_out_before_anything_is_rend
     options = {**s3_server.storage_options, "default_fill_cache": False}  # a client of its own
     job = make_job(prompts, f"{s3_folder}/out", storage=options)
 
-    with pytest.raises(StorageError, match=r"does not refuse to create a file that is there .*conditional_create: f"):
+    with pytest.raises(StorageError, match=r"does not refuse to create a file that exists .*conditional_create: f"):
         claim_output(job, {})
     assert Storage(job.output, job.storage).walk("") == {}
 

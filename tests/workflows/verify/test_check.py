@@ -78,7 +78,9 @@ def test_an_image_that_was_changed_is_named(job: RenderJob) -> None:
     row, storage = manifest_of(job)[0], Storage(job.output)
     storage.write(row["image"], storage.read(row["image"]) + b"\0")
 
-    assert verify(job).faults == [f"{row['image']} is not the file its manifest row describes: its SHA-256 differs"]
+    assert verify(job).faults == [
+        f"{row['image']} is not the file that its manifest row describes: its SHA-256 differs"
+    ]
 
 
 def test_images_that_changed_places_are_named(job: RenderJob) -> None:
@@ -232,7 +234,7 @@ def test_rows_made_with_other_settings_than_the_outputs_are_named(job: RenderJob
 
     change_part(job, change)
     (fault,) = verify(job).faults
-    assert fault.endswith(f" was made with sampler other-9, the output is of {job.recipe.sampler}")
+    assert fault.endswith(f" was rendered with sampler other-9, job.json has {job.recipe.sampler}")
 
 
 def test_a_key_that_stands_in_two_shards_is_named(tmp_path: Path) -> None:
@@ -243,7 +245,7 @@ def test_a_key_that_stands_in_two_shards_is_named(tmp_path: Path) -> None:
 
     findings = verify(job)
 
-    assert findings.faults == ["prompt 'x', image 0, weight 5 stands in the manifest 2 times"]
+    assert findings.faults == ["prompt 'x', image 0, weight 5 is in the manifest 2 times"]
     assert not findings.is_whole
 
 
