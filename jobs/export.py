@@ -1,4 +1,4 @@
-"""`janus-batch export`: an output as a dataset or as the folder a benchmark reads, and what was written."""
+"""`janus-batch export`: write an output as a dataset or as a benchmark's folder, and print what it holds."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ def export(
     licence: str | None,
     allow_incomplete: bool,
 ) -> int:
-    """Export, and print the counts; what is wrong is raised."""
+    """Export an output and print the counts. Returns 0; errors are raised."""
     source, _ = open_output(output, endpoint_url)
     is_same_store = dest.partition("://")[0] == source.url.partition("://")[0]
-    place = Storage(absolute_location(dest), source.options if is_same_store else {}, is_first_contact=True)
+    destination = Storage(absolute_location(dest), source.options if is_same_store else {}, is_first_contact=True)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("shards", total=None)
         done = export_output(
             source,
-            place,
+            destination,
             layout,
-            licence=licence,
+            license_id=licence,
             allow_incomplete=allow_incomplete,
             on_shard=lambda number, of: bar.update(task, completed=number, total=of),
         )
-    _print_export(done, place, layout)
+    _print_export(done, destination, layout)
     return 0
 
 
@@ -46,8 +46,8 @@ def _print_export(done: Export, dest: Storage, layout: str) -> None:
     )
     click.echo(f"files      {written.num_files:,} and README.md, the dataset card")
     if done.num_shards_before:
-        click.echo(f"resumed    {done.num_shards_before:,} of {done.num_shards:,} shards were there")
+        click.echo(f"resumed    {done.num_shards_before:,} of {done.num_shards:,} shards were already exported")
     if written.num_left_out:
-        click.echo(f"left out   {written.num_left_out:,} images whose prompt lacks others of its grid")
+        click.echo(f"left out   {written.num_left_out:,} images, because other images of their grid are missing")
     if done.num_missing:
         click.echo(f"missing    {done.num_missing:,} images of prompts that are not rendered yet")
