@@ -18,6 +18,7 @@ from jobs.cli import cli
 MAX_BYTES = 8e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BUNDLED)
 def test_held_out_prompts_of_one_shape_are_drawn_at_the_working_weight(name: str) -> None:
     engine, recipe = load(CHECKPOINTS / name)
@@ -26,6 +27,7 @@ def test_held_out_prompts_of_one_shape_are_drawn_at_the_working_weight(name: str
     assert share_right(pictures, scenes) >= 0.85
 
 
+@pytest.mark.slow
 def test_guidance_helps_janus_shapes_with_two_shapes() -> None:
     engine, recipe = load(CHECKPOINTS / "janus-shapes")
     scenes = held_out_pairs(21, 24)
@@ -33,6 +35,7 @@ def test_guidance_helps_janus_shapes_with_two_shapes() -> None:
     assert share_right(guided, scenes) > share_right(unguided, scenes)
 
 
+@pytest.mark.slow
 def test_janusflow_shapes_draws_two_shapes_and_too_much_guidance_harms_them() -> None:
     engine, recipe = load(CHECKPOINTS / "janusflow-shapes")
     scenes = held_out_pairs(21, 24)

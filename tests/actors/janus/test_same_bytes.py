@@ -15,6 +15,8 @@ from actors.janus.sampler import CodeSampler
 from actors.request import ImageRequest, Rejection
 from tests.support.janus_engine import PROMPTS, decode, engine, mixed_requests, request, write_random_checkpoint
 
+pytestmark = pytest.mark.slow  # together they take more than a minute
+
 NUM_REQUESTS = 12
 # Wide enough that the work on one batch is shared among threads.
 WIDE = {"hidden_size": 256, "num_layers": 2, "num_heads": 8, "intermediate_size": 1392}

@@ -12,6 +12,8 @@ from actors.janusflow.engine import ROWS_PER_CALL
 from actors.request import ImageRequest
 from tests.support.flow_engine import PROMPTS, assert_same_bytes, engine, request
 
+pytestmark = pytest.mark.slow  # together they take more than a minute
+
 
 @pytest.fixture
 def num_threads_kept() -> Iterator[None]:
