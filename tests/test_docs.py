@@ -1,7 +1,8 @@
-"""README and docs: each command line is one the program takes, each job file is valid, each named file is there."""
+"""README and docs: every command, option, job file, key, file and module that they name is one that exists."""
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import textwrap
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 from jobs.cli import cli
-from jobs.job_file.spec import check_fields
+from jobs.job_file.spec import JobSpec, check_fields, section_of
 from tests.support.command import run
 
 ROOT = Path(__file__).parents[1]
@@ -22,11 +23,16 @@ HERE_DOCUMENT = re.compile(r"<<'EOF'\n(.*?)^EOF$", re.MULTILINE | re.DOTALL)
 
 # Programs that are not ours. What they are given is not checked beyond the files of this project that it names.
 OTHERS = {
-    *("apt-get", "aws", "base64", "bash", "cat", "docker", "kubectl", "mkdir", "mkdocs", "pip", "pytest", "ray"),
-    *("done", "export", "for", "sleep"),
+    *("apt-get", "aws", "base64", "bash", "cat", "docker", "git", "kubectl", "mkdir", "mkdocs", "pip", "pre-commit"),
+    *("pytest", "python3", "ray"),
+    *(".", "cd", "done", "export", "for", "sleep"),
 }
-FOLDERS = ("actors", "benchmarks", "deploy", "docs", "examples", "tests")
-FILE = re.compile(rf"(?<![\w/.-])(?:{'|'.join(FOLDERS)})/[\w./-]+\.(?:json|yaml|parquet|py|md)")
+FOLDERS = ("actors", "benchmarks", "deploy", "docs", "examples", "jobs", "tests", "workflows")
+_ENDING = r"(?:[\w-]+\.(?:json|yaml|parquet|png|py|md)|(?=`))"  # of a file, or of a folder in backticks
+FILE = re.compile(rf"(?<![\w/.-])(?:{'|'.join(FOLDERS)})(?:/[\w.-]+)*/{_ENDING}")
+INLINE_CODE = re.compile(r"`([^`\n]+)`")
+MODULE = re.compile(r"(?<![\w/.-])(?:actors|benchmarks|examples|jobs|tests|workflows)(?:\.\w+)+(?![\w/])")
+KEY = re.compile(r"(?<![\w/.-])(?:images|model|sampling|schedule|storage|workers)\.\w+")
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
@@ -75,6 +81,11 @@ JOB_FILES = [pytest.param(page, block, id=page) for page, block in blocks("yaml"
     for page, shell in blocks("sh")
     for block in HERE_DOCUMENT.findall(shell)
 ]
+SECTIONS = {name: section_of(field.annotation) for name, field in JobSpec.model_fields.items()}
+KEYS = {
+    *(f"{name}.{key}" for name, section in SECTIONS.items() if section for key in section.model_fields),
+    *("storage.conditional_create", "storage.endpoint_url"),
+}
 EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
 
 
@@ -109,10 +120,62 @@ def test_a_job_file_of_the_examples_is_valid(path: Path) -> None:
     check_fields(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_file_that_a_page_names_is_there(page: Path) -> None:
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+@each_page
+def test_every_file_and_folder_that_a_page_names_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert [name for name in FILE.findall(text) if not (ROOT / name).exists()] == []
+
+
+@each_page
+def test_every_module_that_a_page_names_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert [name for name in MODULE.findall(text) if not is_module(name)] == []
+
+
+def is_module(name: str) -> bool:
+    """Whether a dotted name is a module or package of this project, or a top-level name in one."""
+    path = ROOT.joinpath(*name.split("."))
+    if path.is_dir() or path.with_suffix(".py").is_file():
+        return True
+    source = path.parent.with_suffix(".py")
+    tree = ast.parse(source.read_text(encoding="utf-8")) if source.is_file() else ast.Module([], [])
+    return path.name in {getattr(node, "name", "") for node in tree.body}
+
+
+def test_a_module_that_does_not_exist_is_found() -> None:
+    assert [is_module(name) for name in ("jobs.cli", "jobs", "actors.noise.derive_seed")] == [True] * 3
+    assert [is_module(name) for name in ("jobs.clie", "actors.noise.nothing", "nothing.at.all")] == [False] * 3
+
+
+@each_page
+def test_every_key_of_a_job_file_that_a_page_names_exists(page: Path) -> None:
+    codes = INLINE_CODE.findall(page.read_text(encoding="utf-8"))
+    named = {key for code in codes for key in KEY.findall(code) if not key.endswith((".py", ".md"))}
+    assert sorted(named - KEYS) == []
+
+
+@each_page
+def test_every_option_of_ours_that_a_page_names_exists(page: Path) -> None:
+    codes = INLINE_CODE.findall(page.read_text(encoding="utf-8"))
+    ours = [code.split() for code in codes if code.startswith("janus-batch ")]
+    wrong = [
+        f"{verb}: {option}"
+        for _program, verb, *words in (words for words in ours if len(words) > 1)
+        for option in (None, *(word.partition("=")[0] for word in words if word.startswith("-")))
+        if option not in options_of(verb)
+    ]
+    assert wrong == []
+
+
+def options_of(verb: str) -> set[str | None]:
+    """The options of a verb, and None; nothing for a verb that does not exist."""
+    command = cli.get_command(click.Context(cli), verb)
+    if verb.startswith("-") or command is None:
+        return {None} if verb in ("VERB", "--help", "--version") else set()
+    return {None, "--help", *(option for parameter in command.params for option in parameter.opts)}
 
 
 @pytest.mark.slow
