@@ -12,30 +12,11 @@ import pytest
 
 from janus_batch import VERSION
 from tests.support.command import ROOT, write_job
+from tests.support.named_alike import NAMES, as_folders, as_modules, as_packages
 from tests.support.toy_job import make_job, manifest_of, write_prompts
 
-NAMES = ("actors", "workflows", "jobs")
-IN_THE_WAY = "raise RuntimeError('the user\\'s own file was imported')\n"
 # What pip writes for the entry point. Python puts its folder first on the search path, then PYTHONPATH.
 SCRIPT = "import sys\nfrom janus_batch import main\nif __name__ == '__main__':\n    sys.exit(main())\n"
-
-
-def as_modules(folder: Path, names: tuple[str, ...] = NAMES) -> None:
-    for name in names:
-        (folder / f"{name}.py").write_text(IN_THE_WAY)
-
-
-def as_packages(folder: Path, names: tuple[str, ...] = NAMES) -> None:
-    for name in names:
-        (folder / name).mkdir()
-        (folder / name / "__init__.py").write_text(IN_THE_WAY)
-
-
-def as_folders(folder: Path, names: tuple[str, ...] = NAMES) -> None:
-    """Without `__init__.py`; Python takes these for packages, too."""
-    for name in names:
-        (folder / name).mkdir()
-        (folder / name / "recipe.py").write_text(IN_THE_WAY)
 
 
 FORMS = (as_modules, as_packages, as_folders)

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 # shard and the halving of one that fails, the metrics, and the client of Ray's job server.
 RAY_FILES = (
     *(f"workflows/dispatch/{name}.py" for name in ("pool", "failures", "steps", "metrics")),
-    "jobs/submit.py",
+    "jobs/job_server.py",
 )
 
 

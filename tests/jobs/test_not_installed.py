@@ -11,6 +11,7 @@ import pytest
 
 from janus_batch import VERSION
 from tests.support.command import ROOT, finish, start, write_job
+from tests.support.named_alike import as_modules, as_packages
 from tests.support.not_installed import make_environment
 from tests.support.servers.ray_head import RayHead
 from tests.support.toy_job import make_job, manifest_of, write_prompts
@@ -57,3 +58,17 @@ def test_the_version_is_known(programs: Path, program: tuple[str, str]) -> None:
     answer = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
     assert (answer.returncode, answer.stdout) == (0, f"janus-batch, version {VERSION}\n"), answer.stderr
+
+
+def test_our_own_submit_renders_next_to_files_named_like_our_packages(head: RayHead, tmp_path: Path) -> None:
+    """The user's folder is the working directory of the driver and of every worker, and first on their search path."""
+    folder = tmp_path / "research"
+    write_prompts(folder / "prompts" / "prompts.parquet", {"prompt": ["a red square", "a blue circle"]})
+    as_modules(folder, ("workflows", "jobs"))
+    as_packages(folder, ("actors",))
+    job = write_job(tmp_path / "job.yaml", "prompts/*.parquet", tmp_path / "out", workers={"max": 1})
+
+    answer = finish(start("submit", job, "--working-dir", folder, "--address", head.url))
+
+    assert answer.returncode == 0, answer.stderr
+    assert len(manifest_of(make_job("", tmp_path / "out"))) == 2

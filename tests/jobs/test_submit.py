@@ -15,7 +15,9 @@ import pytest
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from actors.errors import JobFailure
-from jobs.submit import JobServerAwayError, Submission, SubmissionError, _stage, submit
+from jobs.job_server import JobServer, JobServerAwayError, SubmissionError
+from jobs.submit import Submission, submit
+from jobs.upload import stage
 from tests.support.command import ROOT, finish, press_ctrl_c, run, start, wait_until, write_job
 from tests.support.servers.ray_head import PROGRAMS, RayHead
 from tests.support.toy_job import make_job, manifest_of, write_prompts
@@ -155,24 +157,18 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_stop_it(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_job_whose_node_died_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_whose_node_died_is_not_waited_for_for_ever(tmp_path: Path) -> None:
     """The job server that is left goes on calling it RUNNING."""
-    monkeypatch.setattr("jobs.submit.SILENT_SECONDS", 3.0)
     job_file = toy_job_file(tmp_path, ["prompt toy:sleep=0.2"] * 400)
     node = RayHead(tmp_path / "head.out", num_cpus=2)
-
-    def kill() -> None:
-        wait_until(lambda: num_committed(tmp_path) >= 1)
-        node.kill_agent()
-
-    killer = threading.Thread(target=kill)
     try:
         node.start()
-        killer.start()
-        with pytest.raises(JobFailure, match="is called RUNNING, but its node answers no more"):
-            submit(str(job_file), [], Submission(), address=node.url)
+        answer = run("submit", job_file, "--address", node.url, "--no-wait")
+        wait_until(lambda: num_committed(tmp_path) >= 1)
+        node.kill_agent()
+        with pytest.raises(JobFailure, match="is called RUNNING, but its node no longer answers"):
+            JobServer(node.url, silent_seconds=3.0).follow(answer.stdout.strip())
     finally:
-        killer.join()
         node.stop()
 
 
@@ -199,7 +195,7 @@ def test_the_same_submission_id_is_followed_and_not_handed_in_again(
     answer = run(*named)
 
     assert answer.returncode == 0
-    assert "of-one-night was handed in before: following it" in answer.stderr
+    assert "of-one-night was submitted before: following it" in answer.stderr
     assert "done: 1 image, 0 rejected" in answer.stderr
     assert [job.submission_id for job in client.list_jobs()].count("of-one-night") == 1
 
@@ -223,7 +219,7 @@ def test_a_server_that_is_not_rays_is_refused(job_file: Path, tmp_path: Path) ->
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(SubmissionError, match=r"did not take the request: Version check returned 404"):
+        with pytest.raises(SubmissionError, match=r"refused the request: Version check returned 404"):
             submit(str(job_file), [], Submission(), address=f"http://127.0.0.1:{server.server_port}")
         server.shutdown()
 
@@ -262,9 +258,11 @@ def test_an_output_inside_the_uploaded_folder_is_refused(job_file: Path) -> None
     [
         (Submission(variables=["NOT_SET_HERE"]), "--env: NOT_SET_HERE is not set here"),
         (Submission(runtime_env_json="{"), "--runtime-env-json is not JSON: "),
-        (Submission(runtime_env_json="[]"), r"--runtime-env-json must be a JSON object, got \[\]"),
-        (Submission(runtime_env_json='{"working_dir": "."}'), "working_dir is given by --working-dir"),
-        (Submission(entrypoint_resources="[1]"), r"--entrypoint-resources must be a JSON object, got \[1\]"),
+        (Submission(runtime_env_json="[]"), r"--runtime-env-json must be a JSON object, got list"),
+        (Submission(runtime_env_json='{"working_dir": "."}'), "name the working_dir with --working-dir"),
+        (Submission(runtime_env_json='{"env_vars": [1]}'), "env_vars must be a JSON object, got list"),
+        (Submission(runtime_env_json='{"worker_process_setup_hook": "a.b"}'), "sets worker_process_setup_hook itself"),
+        (Submission(entrypoint_resources="[1]"), r"--entrypoint-resources must be a JSON object, got list"),
         (Submission(metadata=["team"]), r"--metadata takes key=value \(--metadata team=search\), got 'team'"),
         (Submission(metadata=["output=x"]), "--metadata: output is written by janus-batch itself; take another key"),
     ],
@@ -274,10 +272,10 @@ def test_an_environment_that_cannot_be_sent_is_refused(job_file: Path, submissio
         submit(str(job_file), [], submission, address="http://127.0.0.1:1")
 
 
-def test_a_folder_that_would_hide_the_program_is_refused(job_file: Path, head: RayHead, tmp_path: Path) -> None:
-    (tmp_path / "mine" / "jobs").mkdir(parents=True)
+def test_a_folder_that_is_none_or_in_the_way_is_refused(job_file: Path, head: RayHead, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "submitted-job").mkdir(parents=True)
 
-    with pytest.raises(SubmissionError, match="mine/jobs would stand before janus-batch's own package; rename it"):
+    with pytest.raises(SubmissionError, match=r"puts the job into .*mine/submitted-job; rename yours"):
         submit(str(job_file), [], Submission(working_dir=str(tmp_path / "mine")), address=head.url)
     with pytest.raises(SubmissionError, match=r"--working-dir: .*nowhere is no folder"):
         submit(str(job_file), [], Submission(working_dir=str(tmp_path / "nowhere")), address=head.url)
@@ -315,7 +313,7 @@ def test_a_head_that_asks_for_a_token_takes_jobs_with_it_and_refuses_others(
         node.stop()
     for refused in (wrong, none):
         assert refused.returncode == 2, refused.stderr
-        assert f"janus-batch: the job server at {node.url} did not take the request" in refused.stderr
+        assert f"janus-batch: the job server at {node.url} refused the request" in refused.stderr
         assert "Traceback" not in refused.stderr
 
 
@@ -326,12 +324,12 @@ def test_a_job_that_is_not_there_cannot_be_stopped(head: RayHead) -> None:
     assert "Job no-such-job does not exist" in answer.stderr
 
 
-def test_the_uploaded_folder_leaves_out_what_a_job_has_no_use_for(tmp_path: Path) -> None:
+def test_the_uploaded_folder_leaves_out_what_a_job_does_not_need(tmp_path: Path) -> None:
     job_file = write_job(tmp_path / "job.yaml", "prompts", "out")
     (tmp_path / "staged").mkdir()
-    _stage(tmp_path / "staged", ROOT, job_file)
+    stage(tmp_path / "staged", ROOT, job_file)
 
     names = {path.name for path in (tmp_path / "staged").iterdir()}
-    assert {"actors", "workflows", "jobs", "pyproject.toml", "submitted-job"} <= names
+    assert {"actors", "workflows", "jobs", "janus_batch.py", "pyproject.toml", "submitted-job"} <= names
     assert names.isdisjoint({".git", "tests", "renders", "benchmarks"})
     assert (tmp_path / "staged" / "submitted-job" / "job.yaml").read_bytes() == job_file.read_bytes()

@@ -1,0 +1,147 @@
+"""A client for the job server of a Ray cluster: submits jobs, follows their logs to their exit codes, stops them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from actors.errors import InputError, JobFailure
+from jobs.terminal.view import say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ray.job_submission import JobDetails, JobSubmissionClient
+
+POLL_SECONDS = 1.0
+SILENT_SECONDS = 60.0  # between two checks that the node of a job is still there
+ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+
+
+class SubmissionError(InputError):
+    """The job cannot be submitted: nothing to upload or too much, a variable that is not set, a wrong token."""
+
+
+class JobServerAwayError(JobFailure):
+    """No job server answers at the address, or it has trouble of its own. The job may still run, or be sent later."""
+
+
+class JobServer:
+    """The job server at an http(s) address. Raises SubmissionError and JobServerAwayError from every method."""
+
+    def __init__(self, address: str, *, silent_seconds: float = SILENT_SECONDS) -> None:
+        self.address, self._silent_seconds = address, silent_seconds
+        self._client = _connect(address)
+
+    def knows(self, submission_id: str) -> bool:
+        """Whether a job was submitted under this id."""
+        try:
+            with _submission_errors(self.address):
+                self._client.get_job_status(submission_id)
+        except SubmissionError as error:
+            if "does not exist" in str(error):
+                return False
+            raise
+        return True
+
+    def submit(self, submission_id: str, entrypoint: str, **options: Any) -> None:
+        """Upload the working directory and start the entrypoint; `options` are those of Ray's client."""
+        with _submission_errors(self.address):
+            self._client.submit_job(submission_id=submission_id, entrypoint=entrypoint, **options)
+
+    def stop(self, submission_id: str) -> str:
+        """Stop a job and wait for its end. Returns a sentence that says whether it was still running."""
+        with _submission_errors(self.address):
+            was_running = self._client.stop_job(submission_id)
+            details = self._wait_for_end(submission_id)
+        return f"{submission_id} {'is stopped' if was_running else 'had ended before'} ({details.status})"
+
+    def follow(self, submission_id: str) -> int:
+        """Show the job's log until it ends; returns its exit code. A Ctrl-C leaves the job running."""
+        stop_command = f"janus-batch submit --stop {submission_id} --address {self.address}"
+        try:
+            asyncio.run(self._show_log(submission_id))
+            return _exit_code(self._wait_for_end(submission_id))
+        except KeyboardInterrupt:
+            say(f"\nthe job keeps running on the cluster; to stop it: {stop_command}")
+            return 1
+        except OSError as error:  # of `requests`, too
+            raise JobFailure(f"{submission_id} is out of sight: {error}; to stop it: {stop_command}") from error
+
+    async def _show_log(self, submission_id: str) -> None:
+        import aiohttp
+
+        try:
+            async for lines in self._client.tail_job_logs(submission_id):
+                sys.stderr.write(lines)
+                sys.stderr.flush()
+        except (RuntimeError, aiohttp.ClientError) as error:
+            say(f"the log broke off ({error}); waiting for the job to end")
+
+    def _wait_for_end(self, submission_id: str) -> JobDetails:
+        """Wait until the job server says that the job has ended. Raises JobFailure if its node is gone."""
+        check_at = time.monotonic() + self._silent_seconds
+        while not (details := self._client.get_job_info(submission_id)).status.is_terminal():
+            time.sleep(POLL_SECONDS)
+            if time.monotonic() > check_at:
+                self._check_node(submission_id, details)
+                check_at = time.monotonic() + self._silent_seconds
+        return details
+
+    def _check_node(self, submission_id: str, details: JobDetails) -> None:
+        """Raise JobFailure if the job's node does not answer: the process that watches the job is gone with it."""
+        try:
+            self._client.get_job_logs(submission_id)
+        except RuntimeError as error:
+            raise JobFailure(f"{submission_id} is called {details.status}, but its node no longer answers") from error
+
+
+def _connect(address: str) -> JobSubmissionClient:
+    if not address.startswith(("http://", "https://")):
+        raise SubmissionError(
+            f"--address must be the http(s) address of Ray's job server, such as http://HEAD:8265, got {address}"
+        )
+    for variable in ADDRESS_VARIABLES:
+        os.environ.pop(variable, None)  # Ray's client would prefer them to the address it is given
+    from ray.job_submission import JobSubmissionClient
+
+    for handler in logging.getLogger("ray").handlers:
+        handler.setLevel(logging.WARNING)  # this program says itself what it uploads
+    with _submission_errors(address):
+        return JobSubmissionClient(address)
+
+
+@contextmanager
+def _submission_errors(address: str) -> Iterator[None]:
+    """One clear line for whatever fails between this machine and the job server."""
+    import requests
+    from ray.exceptions import AuthenticationError
+
+    try:
+        yield
+    except InputError:
+        raise
+    except (ConnectionError, requests.RequestException) as error:
+        raise JobServerAwayError(f"--address: no Ray job server answers at {address}: {error}") from error
+    except (AuthenticationError, RuntimeError, ValueError, TypeError) as error:
+        if "status code 413" in str(error):
+            raise SubmissionError(
+                "--working-dir: the folder is larger than the job server takes, 100 MiB zipped; name a smaller one, or "
+                "leave files out with a .gitignore, a .rayignore or --runtime-env-json '{\"excludes\": [...]}'"
+            ) from error
+        if "status code 5" in str(error):  # for example, the agent on its node is still starting
+            raise JobServerAwayError(f"the job server at {address} cannot take the request now: {error}") from error
+        raise SubmissionError(f"the job server at {address} refused the request: {error}") from error
+
+
+def _exit_code(details: JobDetails) -> int:
+    """The driver's own exit code; 1 if something kept it from having one of ours."""
+    if details.driver_exit_code in (0, 1, 2):
+        return details.driver_exit_code
+    say(f"the job ended as {details.status}: {details.message}")
+    return 1
