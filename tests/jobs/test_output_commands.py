@@ -1,4 +1,4 @@
-"""`janus-batch status`, `verify` and `retry-rejected`: what they say of an output, and their exit codes."""
+"""`janus-batch status`, `verify` and `retry-rejected`: what they print, and their exit codes."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from workflows.verify.check import Findings, verify_output
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """A job of ten prompts, two of which cannot be made."""
+    """A job of ten prompts, two of which cannot be rendered."""
     command = Command(tmp_path, monkeypatch, capsys)
-    prompts = ["", *(f"a picture of {n}" for n in range(8)), "toy:nan"]
+    prompts = ["", *(f"an image of {n}" for n in range(8)), "toy:nan"]
     write_prompts(tmp_path / "prompts.parquet", {"prompt": prompts})
     command.write(
         prompts=str(tmp_path / "prompts.parquet"),
@@ -58,7 +58,7 @@ def finish(job: RenderJob) -> None:
 # ---- status ----------------------------------------------------------------------------------------------------------
 
 
-def test_status_of_an_unfinished_output_says_what_is_left_and_fails(command: Command) -> None:
+def test_status_of_an_unfinished_output_says_what_remains_and_fails(command: Command) -> None:
     job = job_of(command)
     render_shard(job, next(plan_job(job).remaining_shards()))
 
@@ -93,7 +93,7 @@ def test_status_of_a_finished_output_succeeds(command: Command) -> None:
     }
 
 
-def test_status_says_why_an_output_with_nothing_left_is_not_finished(command: Command) -> None:
+def test_status_says_why_an_output_without_remaining_prompts_is_not_finished(command: Command) -> None:
     render(job := job_of(command))
 
     code, out, _ = command("status", job.output)
@@ -129,7 +129,7 @@ def test_status_needs_no_job_file_and_finds_the_store_by_its_address(
 
 
 @pytest.mark.parametrize("verb", ["status", "verify"])
-def test_a_folder_that_is_no_output_is_refused(command: Command, verb: str) -> None:
+def test_a_folder_that_is_not_an_output_is_refused(command: Command, verb: str) -> None:
     code, out, err = command(verb, str(command.folder / "nothing"))
 
     assert (code, out) == (2, "")
@@ -191,7 +191,7 @@ def test_verify_of_an_unfinished_output_fails(command: Command) -> None:
     assert "missing     6\n" in out
 
 
-def test_many_faults_are_counted_and_some_shown(command: Command) -> None:
+def test_many_faults_are_counted_and_the_first_are_shown(command: Command) -> None:
     write_prompts(command.folder / "prompts.parquet", {"prompt": [f"{n}" for n in range(50)]})
     finish(job := job_of(command))
     for row in manifest_of(job):
@@ -205,7 +205,7 @@ def test_many_faults_are_counted_and_some_shown(command: Command) -> None:
 
 
 def answers_to(job: RenderJob, rows: ShardRows) -> list[Answer]:
-    """What the toy engine paints of a shard."""
+    """The toy engine's answers to a shard."""
     return [answer for batch in Painter(ToyEngine(job.recipe)).paint(rows.requests) for answer in batch]
 
 
@@ -227,7 +227,7 @@ def flip(data: bytes) -> bytes:
         ("manifest", lambda data: data[:1000]),
     ],
 )
-def test_what_is_gone_or_damaged_is_taken_back_and_rendered_again_to_the_same_bytes(
+def test_shards_with_missing_or_damaged_files_are_taken_back_and_re_rendered_to_the_same_bytes(
     command: Command, folder: str, damage: Callable[[bytes], bytes] | None
 ) -> None:
     finish(job := job_of(command))
@@ -250,7 +250,7 @@ def test_what_is_gone_or_damaged_is_taken_back_and_rendered_again_to_the_same_by
     assert command("verify", job.output, "--clean")[0] == 0
 
 
-def test_a_shard_that_cannot_be_rendered_again_is_not_taken_back(command: Command) -> None:
+def test_a_shard_that_cannot_be_re_rendered_is_not_taken_back(command: Command) -> None:
     for name in "ab":
         write_prompts(command.folder / f"prompts/{name}.parquet", {"prompt": [name]})
     command.write(prompts=str(command.folder / "prompts"))
@@ -271,7 +271,7 @@ def test_a_shard_that_cannot_be_rendered_again_is_not_taken_back(command: Comman
 # ---- verify --clean --------------------------------------------------------------------------------------------------
 
 
-def test_clean_removes_what_no_manifest_row_names_and_nothing_else(command: Command) -> None:
+def test_clean_removes_orphans_and_nothing_else(command: Command) -> None:
     finish(job := job_of(command))
     before = bytes_of(job.output)
     shard_id = Path(Storage(job.output).names("manifest")[0]).stem
@@ -285,7 +285,7 @@ def test_clean_removes_what_no_manifest_row_names_and_nothing_else(command: Comm
     assert bytes_of(job.output) == before
 
 
-def test_clean_leaves_the_files_of_a_shard_that_is_committed_while_it_looks(
+def test_clean_keeps_the_files_of_a_shard_that_is_committed_during_the_check(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = job_of(command)
@@ -329,7 +329,7 @@ def test_clean_is_refused_while_a_run_holds_the_output_and_says_who(
 # ---- retry-rejected --------------------------------------------------------------------------------------------------
 
 
-def test_where_nothing_is_rejected_there_is_nothing_to_try_again(command: Command) -> None:
+def test_an_output_without_rejected_rows_has_nothing_to_retry(command: Command) -> None:
     write_prompts(command.folder / "prompts.parquet", {"prompt": ["a"]})
     render(job := job_of(command))
 

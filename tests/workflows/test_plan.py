@@ -81,7 +81,7 @@ def test_a_resume_with_any_shard_rows_covers_exactly_the_gaps(num_rows: int, run
     assert last.num_rows_committed == sum(shard.num_rows for shard in committed)
 
 
-def test_what_two_runs_with_other_sizes_committed_both_counts_once() -> None:
+def test_rows_in_two_overlapping_shards_count_once() -> None:
     file = prompt_file(num_rows=10)
     both = [Shard(file=file, start=start, stop=stop).id for start, stop in ((0, 4), (0, 6), (2, 5))]
 
@@ -91,7 +91,7 @@ def test_what_two_runs_with_other_sizes_committed_both_counts_once() -> None:
     assert ranges_of(plan) == [(file.name, 6, 10)]
 
 
-def test_a_file_that_is_added_adds_shards_and_changes_none() -> None:
+def test_an_added_file_adds_shards_and_changes_none() -> None:
     old, new = prompt_file("b.parquet"), prompt_file("a.parquet")
 
     before = {shard.id for shard in make_plan([old], [], 4).remaining_shards()}
@@ -101,18 +101,18 @@ def test_a_file_that_is_added_adds_shards_and_changes_none() -> None:
     assert len(after) == 2 * len(before)
 
 
-def test_a_file_that_is_taken_away_leaves_its_images_and_the_other_shards() -> None:
+def test_a_removed_file_leaves_its_images_and_the_other_shards() -> None:
     kept, gone = prompt_file("a.parquet"), prompt_file("b.parquet")
     committed = [shard.id for shard in make_plan([kept, gone], [], 10).remaining_shards()]
 
     assert ranges_of(make_plan([kept], committed, 10)) == []
 
 
-def test_what_is_not_a_shard_in_the_manifest_folder_is_passed_over() -> None:
+def test_other_files_in_the_manifest_folder_are_ignored() -> None:
     assert ranges_of(make_plan([prompt_file()], ["notes", "part-0", ""], 10)) == [("prompts.parquet", 0, 10)]
 
 
-def test_a_file_that_was_changed_is_refused_by_name() -> None:
+def test_a_changed_file_is_refused_by_name() -> None:
     old = prompt_file("part-7.parquet", version="00000001")
     committed = [Shard(file=old, start=0, stop=4).id]
 
@@ -120,7 +120,7 @@ def test_a_file_that_was_changed_is_refused_by_name() -> None:
         make_plan([prompt_file("part-7.parquet", version="00000002")], committed, 4)
 
 
-def test_a_changed_file_of_which_nothing_is_rendered_is_no_fault() -> None:
+def test_a_changed_file_without_rendered_rows_is_allowed() -> None:
     committed = [Shard(file=prompt_file("a.parquet"), start=0, stop=10).id]
 
     plan = make_plan([prompt_file("a.parquet"), prompt_file("b.parquet", version="ffffffff")], committed, 10)
@@ -153,7 +153,7 @@ def test_a_shard_id_is_readable_and_says_its_range() -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/"), min_size=1, max_size=60))
-def test_a_shard_id_of_any_file_name_is_a_plain_file_name_that_readers_do_not_pass_over(stem: str) -> None:
+def test_a_shard_id_is_a_plain_file_name_that_readers_do_not_skip(stem: str) -> None:
     shard = Shard(file=prompt_file(f"{stem}.parquet"), start=0, stop=10)
 
     assert set(shard.id) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
@@ -169,19 +169,19 @@ def test_a_manifest_part_of_a_file_with_an_odd_name_is_found_by_dataset_readers(
     assert ds.dataset(tmp_path).count_rows() == 1
 
 
-def test_files_of_one_name_in_two_folders_are_told_apart() -> None:
+def test_files_with_one_name_in_two_folders_are_told_apart() -> None:
     ids = {Shard(file=prompt_file(name), start=0, stop=1).id for name in ("a/p.parquet", "b/p.parquet", "p.parquet")}
 
     assert len(ids) == 3
 
 
-def test_more_than_a_billion_rows_in_a_file_are_found_again() -> None:
+def test_the_id_of_a_shard_beyond_a_billion_rows_can_be_read() -> None:
     file = prompt_file(num_rows=2 * 10**9)
     committed = [Shard(file=file, start=0, stop=10**9).id, Shard(file=file, start=10**9, stop=2 * 10**9 - 5).id]
 
     assert ranges_of(make_plan([file], committed, 10)) == [(file.name, 2 * 10**9 - 5, 2 * 10**9)]
 
 
-def test_the_range_of_anything_else_is_refused() -> None:
+def test_an_id_of_another_form_is_refused() -> None:
     with pytest.raises(ValueError, match=r"a shard id must end in -<hash>-<version>-<start>-<stop>, got 'part-0'"):
         row_range("part-0")

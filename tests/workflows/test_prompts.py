@@ -1,4 +1,4 @@
-"""Prompt files: which are found, what is refused before anything runs, and which rows a range has."""
+"""Prompt files: selection, refusals before anything runs, and reading ranges of rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def names(pattern: Path | str, **options) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two prompt files, one of them in a folder of its own, among what other writers leave behind."""
+    """Two prompt files, one of them in a subfolder, among markers and temporary files of other writers."""
     for name in ("b.parquet", "sub/a.parquet", "_tmp/c.parquet", ".hidden.parquet"):
         write_prompts(tmp_path / "prompts" / name, {"prompt": ["a red square"]})
     (tmp_path / "prompts/_SUCCESS").touch()
@@ -32,13 +32,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "prompts"
 
 
-def test_a_folder_means_its_parquet_files_at_any_depth_and_no_marks_of_other_writers(folder: Path) -> None:
+def test_a_folder_selects_its_parquet_files_at_any_depth_without_markers_of_other_writers(folder: Path) -> None:
     assert names(folder) == ["b.parquet", "sub/a.parquet"]
     assert names(f"{folder}/") == ["b.parquet", "sub/a.parquet"]
     assert names(f"file://{folder}") == ["b.parquet", "sub/a.parquet"]
 
 
-def test_a_glob_means_what_it_matches_and_hidden_files_only_where_it_says_so(folder: Path) -> None:
+def test_a_glob_selects_hidden_files_only_if_it_names_them(folder: Path) -> None:
     write_prompts(folder / "c.other", {"prompt": ["a"]})
 
     assert names(folder / "*.parquet") == ["b.parquet"]
@@ -49,7 +49,7 @@ def test_a_glob_means_what_it_matches_and_hidden_files_only_where_it_says_so(fol
     assert names(folder / ".h*.parquet") == [".hidden.parquet"]
 
 
-def test_a_file_means_itself_whatever_it_is_called(tmp_path: Path) -> None:
+def test_a_file_with_any_name_can_be_selected(tmp_path: Path) -> None:
     write_prompts(tmp_path / "prompts.pq", {"prompt": ["a", "b"]})
 
     (file,) = find_prompt_files(str(tmp_path / "prompts.pq"), {})
@@ -94,7 +94,7 @@ def test_a_column_of_another_type_is_refused(tmp_path: Path, column: str, values
 
 
 @pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())])
-def test_text_of_every_kind_is_taken(tmp_path: Path, kind: pa.DataType) -> None:
+def test_every_arrow_type_of_text_is_allowed(tmp_path: Path, kind: pa.DataType) -> None:
     path = write_prompts(tmp_path / "a.parquet", {"prompt": pa.array(["a", "b"]).cast(kind)})
 
     (file,) = find_prompt_files(path, {})
@@ -102,7 +102,7 @@ def test_text_of_every_kind_is_taken(tmp_path: Path, kind: pa.DataType) -> None:
     assert read_rows(file, 1, 2, {})["prompt"].to_pylist() == ["b"]
 
 
-def test_a_column_of_nulls_only_and_a_column_of_another_family_are_no_fault(tmp_path: Path) -> None:
+def test_a_column_of_nulls_and_a_column_of_another_family_are_allowed(tmp_path: Path) -> None:
     write_prompts(tmp_path / "a.parquet", {"prompt": ["a"], "seed": pa.nulls(1), "num_inference_steps": ["many"]})
 
     assert len(find_prompt_files(str(tmp_path), {}, ignored_columns=["num_inference_steps"])) == 1
@@ -176,14 +176,14 @@ def test_one_huge_row_group_is_decoded_once_in_a_process(tmp_path: Path, monkeyp
     assert decoded == [0]
 
 
-def test_the_rows_of_a_shard_travel_without_the_row_group_they_come_from(tmp_path: Path) -> None:
+def test_the_rows_of_a_shard_are_serialized_without_their_row_group(tmp_path: Path) -> None:
     path = write_prompts(tmp_path / "a.parquet", {"prompt": [f"{n:0100d}" for n in range(10_000)]})
     (file,) = find_prompt_files(path, {})
 
     assert len(pickle.dumps(read_rows(file, 5, 15, {}))) < 3000  # ten rows of 100 bytes; the row group has 1 MB
 
 
-def test_a_file_that_was_changed_after_the_plan_is_refused(tmp_path: Path) -> None:
+def test_a_file_changed_after_the_plan_is_refused(tmp_path: Path) -> None:
     path = write_prompts(tmp_path / "a.parquet", {"prompt": ["a red square"]})
     (planned,) = find_prompt_files(path, {})
     write_prompts(path, {"prompt": ["a blue square"]})
@@ -192,7 +192,7 @@ def test_a_file_that_was_changed_after_the_plan_is_refused(tmp_path: Path) -> No
         read_rows(planned, 0, 1, {})
 
 
-def test_the_version_changes_with_the_content_and_not_with_another_look(tmp_path: Path) -> None:
+def test_the_version_changes_with_the_content_only(tmp_path: Path) -> None:
     path = write_prompts(tmp_path / "a.parquet", {"prompt": ["a red square"]})
     versions = {find_prompt_files(place, {})[0].version for place in (path, str(tmp_path), f"{tmp_path}/*.parquet")}
     os.utime(path, ns=(0, 0))
@@ -236,7 +236,7 @@ def test_a_file_changed_on_s3_is_another_version(s3_server: S3Server, s3_folder:
         read_rows(planned, 0, 1, s3_server.storage_options)
 
 
-def test_a_bucket_or_folder_that_is_not_there_is_refused(s3_server: S3Server, s3_folder: str) -> None:
+def test_a_missing_bucket_or_folder_is_refused(s3_server: S3Server, s3_folder: str) -> None:
     with pytest.raises(StorageError, match=r"s3://no-such-bucket/prompts is not there$"):
         names("s3://no-such-bucket/prompts", **s3_server.storage_options)
     with pytest.raises(PromptsError, match=r"no Parquet files match s3://tests/"):
@@ -262,7 +262,7 @@ def test_an_endpoint_that_refuses_connections_is_refused(aws_environment: None) 
             names("s3://tests/prompts", endpoint_url=endpoint_url)
 
 
-def test_an_endpoint_that_never_answers_is_asked_twice_and_no_more(aws_environment: None) -> None:
+def test_an_endpoint_that_never_answers_is_tried_twice(aws_environment: None) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -290,18 +290,16 @@ def test_an_endpoint_that_never_answers_is_asked_twice_and_no_more(aws_environme
         ("s4://tests/prompts", {}, "s4://tests/prompts cannot be used: Protocol not known: s4"),
     ],
 )
-def test_an_address_that_means_nothing_is_refused(
-    aws_environment: None, url: str, options: dict[str, str], refusal: str
-) -> None:
+def test_an_invalid_address_is_refused(aws_environment: None, url: str, options: dict[str, str], refusal: str) -> None:
     with pytest.raises(StorageError, match=refusal):
         names(url, **options)
 
 
-def test_storage_options_belong_to_object_stores_and_leave_local_prompts_alone(folder: Path) -> None:
+def test_storage_options_do_not_apply_to_local_prompts(folder: Path) -> None:
     assert names(folder, endpoint_url="http://127.0.0.1:9") == ["b.parquet", "sub/a.parquet"]
 
 
-def test_options_with_sections_and_lists_are_no_hindrance_to_reading(s3_server: S3Server, s3_folder: str) -> None:
+def test_storage_options_may_have_sections_and_lists(s3_server: S3Server, s3_folder: str) -> None:
     put_prompts(s3_server, f"{s3_folder}/a.parquet")
     options = {"client_kwargs": dict(s3_server.storage_options), "config_kwargs": {"proxies": {}}}
 

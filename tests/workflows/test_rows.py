@@ -35,10 +35,10 @@ def reason(rejected: list[RejectedRow]) -> str:
     return row.reason
 
 
-# ---- whose value counts ----------------------------------------------------------------------------------------------
+# ---- the job's values and the row's ----------------------------------------------------------------------------------
 
 
-def test_the_jobs_values_hold_where_a_file_has_no_others(tmp_path: Path) -> None:
+def test_a_row_without_values_has_the_jobs_values(tmp_path: Path) -> None:
     requests, rejected = read(tmp_path, {"prompt": ["a red square"]}, cfg_weights=(7.0,), temperature=0.5)
 
     assert rejected == []
@@ -68,7 +68,7 @@ def test_the_jobs_values_hold_where_a_file_has_no_others(tmp_path: Path) -> None
         ("negative_prompt", ["  blurry ", " "], ["blurry", None]),
     ],
 )
-def test_a_rows_own_value_beats_the_jobs(
+def test_a_rows_own_value_replaces_the_jobs(
     tmp_path: Path, column: str, row_values: list[Any], expected: list[Any]
 ) -> None:
     requests, rejected = read(tmp_path, {"prompt": ["a", "b"], column: row_values})
@@ -77,7 +77,7 @@ def test_a_rows_own_value_beats_the_jobs(
     assert values(requests, column) == expected
 
 
-def test_a_rows_own_seed_beats_the_jobs(tmp_path: Path) -> None:
+def test_a_rows_own_seed_replaces_the_jobs(tmp_path: Path) -> None:
     columns = {"prompt": ["a", "b"], "id": ["apple", "apple2"], "seed": pa.array([7, None], pa.uint64())}
 
     requests, _ = read(tmp_path, columns, seed=0)
@@ -85,7 +85,7 @@ def test_a_rows_own_seed_beats_the_jobs(tmp_path: Path) -> None:
     assert values(requests, "seed")[0] == 13678765753517355735  # of row seed 7, see test_noise.py
 
 
-def test_seeds_of_the_whole_range_and_of_float_columns_are_taken(tmp_path: Path) -> None:
+def test_seeds_of_the_whole_range_and_of_float_columns_are_allowed(tmp_path: Path) -> None:
     big = {"prompt": ["a", "b"], "id": ["x", "y"], "seed": pa.array([0, 2**64 - 1], pa.uint64())}
     floats = {"prompt": ["a", "b"], "id": ["x", "y"], "seed": [3.0, None]}
     whole = {"prompt": ["a", "b"], "id": ["x", "y"], "seed": [3, None]}
@@ -104,7 +104,7 @@ def test_settings_of_another_family_are_none(tmp_path: Path) -> None:
 # ---- seeds and ids ---------------------------------------------------------------------------------------------------
 
 
-def test_seeds_and_ids_are_those_that_the_rule_says(tmp_path: Path) -> None:
+def test_seeds_and_ids_follow_the_rule(tmp_path: Path) -> None:
     requests, _ = read(tmp_path, {"prompt": ["a"], "id": ["apple"]}, images_per_prompt=2)
 
     # printf 'janus-batch seed 1\0000\0000\000apple' | sha256sum, the first 8 bytes little-endian; then \0001 for 1
@@ -112,7 +112,7 @@ def test_seeds_and_ids_are_those_that_the_rule_says(tmp_path: Path) -> None:
     assert values(requests, "image_id") == ["apple_0", "apple_1"]
 
 
-def test_in_a_sweep_every_image_is_made_at_every_weight_with_one_seed(tmp_path: Path) -> None:
+def test_a_sweep_renders_every_image_at_every_weight_with_one_seed(tmp_path: Path) -> None:
     requests, _ = read(tmp_path, {"prompt": ["a"], "id": ["x"]}, images_per_prompt=2, cfg_weights=(1.0, 2.5, 5.0))
     alone, _ = read(tmp_path, {"prompt": ["a"], "id": ["x"]}, images_per_prompt=2)
 
@@ -157,7 +157,7 @@ def test_whole_number_ids_are_text(tmp_path: Path) -> None:
     assert values(requests, "prompt_id") == ["12", "-3"]
 
 
-def test_rows_without_ids_are_called_after_their_file_and_row(tmp_path: Path) -> None:
+def test_rows_without_ids_are_named_after_their_file_and_row(tmp_path: Path) -> None:
     write_prompts(tmp_path / "prompts/sub/v1.2.parquet", {"prompt": ["a", "b"]})
     write_prompts(tmp_path / "prompts/sub/v1.3.parquet", {"prompt": ["a"]})
 
@@ -167,7 +167,7 @@ def test_rows_without_ids_are_called_after_their_file_and_row(tmp_path: Path) ->
     assert ids == ["sub~v1.2-000000000", "sub~v1.2-000000001", "sub~v1.3-000000000"]
 
 
-def test_rows_of_a_file_whose_name_is_no_id_are_called_after_its_shards(tmp_path: Path) -> None:
+def test_rows_of_a_file_whose_name_is_not_a_valid_id_are_named_after_its_shards(tmp_path: Path) -> None:
     write_prompts(tmp_path / "prompts" / ("long" * 30) / ("name" * 30) / "a.parquet", {"prompt": ["a", "b"]})
 
     (rows,) = rows_of(make_job(tmp_path / "prompts", tmp_path / "out"))
@@ -177,7 +177,7 @@ def test_rows_of_a_file_whose_name_is_no_id_are_called_after_its_shards(tmp_path
     ]
 
 
-# ---- rows that cannot be made ----------------------------------------------------------------------------------------
+# ---- invalid rows ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_rows_of_a_file_whose_name_is_no_id_are_called_after_its_shards(tmp_path
         ("id", "good", "id must be unique, an earlier row of this shard has 'good' too"),
     ],
 )
-def test_a_row_that_cannot_be_made_is_rejected_alone_and_with_its_reason(
+def test_an_invalid_row_is_rejected_alone_and_with_its_reason(
     tmp_path: Path, column: str, value: Any, expected: str
 ) -> None:
     good = {"prompt": "a", "id": "good", "cfg_weight": 2.0, "temperature": 1.0, "seed": 1}
@@ -247,7 +247,7 @@ def test_a_rejected_row_counts_every_image_it_asked_for(tmp_path: Path) -> None:
     assert [row.num_images for row in rejected] == [2, 6]
 
 
-def test_any_weight_goes_where_the_job_lifts_the_limits(tmp_path: Path) -> None:
+def test_any_weight_is_allowed_if_the_job_lifts_the_limits(tmp_path: Path) -> None:
     columns = {"prompt": ["a"] * 4, "cfg_weight": [0.0, -2.0, 25.0, float("inf")]}
 
     requests, rejected = read(tmp_path, columns, allow_any_cfg_weight=True)
@@ -256,7 +256,7 @@ def test_any_weight_goes_where_the_job_lifts_the_limits(tmp_path: Path) -> None:
     assert reason(rejected) == "cfg_weight must be a finite number, got inf"
 
 
-def test_an_id_that_a_rejected_row_had_is_free_for_the_next(tmp_path: Path) -> None:
+def test_the_id_of_a_rejected_row_is_free_for_a_later_one(tmp_path: Path) -> None:
     requests, rejected = read(tmp_path, {"prompt": ["", "b"], "id": ["x", "x"]})
 
     assert reason(rejected) == "prompt is empty"
@@ -296,7 +296,7 @@ def test_steps_are_a_whole_number_within_limits(tmp_path: Path, monkeypatch: pyt
         "\ufeffBOM",
     ],
 )
-def test_odd_text_reaches_the_engine_as_it_is(tmp_path: Path, prompt: str) -> None:
+def test_odd_text_reaches_the_engine_unchanged(tmp_path: Path, prompt: str) -> None:
     requests, rejected = read(tmp_path, {"prompt": [prompt], "id": ["ünï 🦊"]})
 
     assert rejected == []
@@ -305,7 +305,7 @@ def test_odd_text_reaches_the_engine_as_it_is(tmp_path: Path, prompt: str) -> No
 
 
 def invalid_utf8(*values: bytes) -> pa.Array:
-    """A text column whose bytes nobody checked, as a writer in C++ can make it."""
+    """A text column with unchecked bytes, as a writer in C++ can produce."""
     return pa.array(values, pa.binary()).view(pa.string())
 
 
@@ -319,7 +319,7 @@ def test_text_that_is_not_utf8_rejects_its_row_alone(tmp_path: Path, column: str
     assert len(requests) == 2
 
 
-def test_a_carried_column_with_text_that_is_not_utf8_can_be_read_again(tmp_path: Path) -> None:
+def test_a_carried_column_with_text_that_is_not_utf8_stays_readable(tmp_path: Path) -> None:
     columns = {"prompt": ["a", "b", "c"], "source": invalid_utf8(b"ok", b"caf\xe9", "é".encode())}
     path = write_prompts(tmp_path / "a.parquet", columns)
 
@@ -328,7 +328,7 @@ def test_a_carried_column_with_text_that_is_not_utf8_can_be_read_again(tmp_path:
     assert rows.carried["source"].to_pylist() == ["ok", "caf\ufffd", "é"]
 
 
-# ---- what travels ----------------------------------------------------------------------------------------------------
+# ---- carried columns -------------------------------------------------------------------------------------------------
 
 
 def test_columns_that_are_not_ours_are_carried_row_by_row(tmp_path: Path) -> None:
@@ -341,7 +341,7 @@ def test_columns_that_are_not_ours_are_carried_row_by_row(tmp_path: Path) -> Non
     assert rows.row_of == {"x": 0, "z": 2}
 
 
-def test_what_a_shard_is_made_of_can_be_sent_to_another_process(tmp_path: Path) -> None:
+def test_the_rows_of_a_shard_can_be_sent_to_another_process(tmp_path: Path) -> None:
     path = write_prompts(tmp_path / "a.parquet", {"prompt": ["a", ""], "n": [1, 2]})
     (rows,) = rows_of(make_job(path, tmp_path / "out"))
 

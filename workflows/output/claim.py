@@ -151,7 +151,7 @@ def _plain_error(name: str, data: bytes, error: ValidationError) -> InputError:
     if unknown:
         return OtherVersionError(
             f"{name} has {field} = {json.dumps(fault['input'])}, which version {VERSION} of janus-batch does not "
-            f"know; use the version that began this output ({json.loads(data).get('janus_batch', 'unknown')})"
+            f"know; use the version that started this output ({json.loads(data).get('janus_batch', 'unknown')})"
         )
     if fault["type"] == "missing":
         return StorageError(f"{name} is damaged: {field} is missing")
@@ -174,7 +174,7 @@ def _check_same_job(job: RenderJob, claim: Claim, ignore: tuple[str, ...] = ()) 
     for field in ours:
         if field not in ignore and theirs[field] != ours[field]:
             raise OtherJobError(
-                f"{job.output} was begun with {field} = {json.dumps(theirs[field])}, this job has "
+                f"{job.output} belongs to a job with {field} = {json.dumps(theirs[field])}, this job has "
                 f"{json.dumps(ours[field])}; finish it with the old value or render into another output folder"
             )
 

@@ -1,4 +1,4 @@
-"""The claim of an output: free, resumed, someone else's, damaged; and what of it is done."""
+"""The claim on an output: free, resumed, of another job or version, and damaged."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def changed(job: RenderJob, **changes: Any) -> RenderJob:
     return make_job(fields.pop("prompts", job.prompts), job.output, recipe=recipe(**changes), **fields)
 
 
-def test_a_free_output_is_claimed_before_anything_else_is_there(job: RenderJob) -> None:
+def test_a_free_output_is_claimed_before_any_other_file_exists(job: RenderJob) -> None:
     assert claim_output(job, {"prompts": "as the person wrote it"}) is False
 
     claim = json.loads(Path(job.output, "job.json").read_text())
@@ -54,7 +54,7 @@ def test_a_free_output_is_claimed_before_anything_else_is_there(job: RenderJob) 
     }
 
 
-def test_the_same_job_resumes_and_takes_the_mark_of_success_away_meanwhile(job: RenderJob) -> None:
+def test_the_same_job_resumes_and_removes_the_mark_of_success(job: RenderJob) -> None:
     claim_output(job, {})
     first = Path(job.output, "job.json").read_bytes()
     mark_success(job, 2, 0)
@@ -63,7 +63,7 @@ def test_the_same_job_resumes_and_takes_the_mark_of_success_away_meanwhile(job: 
     assert bytes_of(job.output) == {"job.json": first}
 
 
-def test_of_many_drivers_that_claim_at_once_each_goes_on_with_one_claim(job: RenderJob) -> None:
+def test_many_drivers_that_claim_at_once_share_one_claim(job: RenderJob) -> None:
     start = threading.Barrier(8)
 
     def claim(driver: int) -> bool:
@@ -86,7 +86,7 @@ def test_of_many_drivers_that_claim_at_once_each_goes_on_with_one_claim(job: Ren
         {"storage": {"endpoint_url": "http://elsewhere"}},
     ],
 )
-def test_what_decides_no_pixel_may_change_on_resume(job: RenderJob, changes: dict[str, Any]) -> None:
+def test_settings_that_decide_no_pixel_may_change_on_resume(job: RenderJob, changes: dict[str, Any]) -> None:
     claim_output(job, {})
 
     assert claim_output(changed(job, **changes), {}) is True
@@ -120,7 +120,9 @@ def test_another_job_is_refused_with_the_field_and_both_values(
     render(job)
     before = bytes_of(job.output)
 
-    with pytest.raises(OtherJobError, match=rf"/out was begun with {refusal}; finish it with the old value or render"):
+    with pytest.raises(
+        OtherJobError, match=rf"/out belongs to a job with {refusal}; finish it with the old value or render"
+    ):
         claim_output(changed(job, **changes), {})
     with pytest.raises(OtherJobError, match=refusal):
         check_claim(changed(job, **changes))
@@ -137,12 +139,12 @@ def test_an_output_of_a_later_version_with_a_setting_of_its_own_is_refused(job: 
 
     rule = rf"/out/job.json has {section}.sharpness = 3, which version \S+ of janus-batch does not know"
     for read in (lambda: claim_output(job, {}), lambda: check_claim(job), lambda: open_output(job.output, None)):
-        with pytest.raises(OtherVersionError, match=rf"{rule}; use the version that began this output \(9.1.0\)$"):
+        with pytest.raises(OtherVersionError, match=rf"{rule}; use the version that started this output \(9.1.0\)$"):
             read()
 
 
-def test_a_look_at_a_claim_can_leave_fields_out_and_changes_nothing(job: RenderJob) -> None:
-    check_claim(job)  # an output that is not begun is anybody's
+def test_check_claim_can_ignore_fields_and_writes_nothing(job: RenderJob) -> None:
+    check_claim(job)  # an output without job.json is free
     assert not Path(job.output).exists()
     claim_output(job, {})
 
@@ -246,7 +248,7 @@ def test_an_output_of_an_earlier_version_without_a_setting_has_its_default(job: 
     storage.write("job.json", json.dumps(claim).encode())
 
     assert claim_output(job, {}) is True
-    with pytest.raises(OtherJobError, match=r"begun with recipe.cfg_interval = null, this job has \[0.0, 0.5\]"):
+    with pytest.raises(OtherJobError, match=r"a job with recipe.cfg_interval = null, this job has \[0.0, 0.5\]"):
         claim_output(changed(job, cfg_interval=(0.0, 0.5)), {})
 
 
@@ -260,7 +262,7 @@ def test_an_output_is_opened_with_the_storage_options_of_its_job(job: RenderJob)
     assert storage.options == {"endpoint_url": "http://new", "anon": True}
 
 
-def test_a_folder_without_a_claim_is_no_output(tmp_path: Path) -> None:
+def test_a_folder_without_a_claim_is_not_an_output(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"/nothing has no job.json: it is not an output of janus-batch"):
         read_claim(Storage(f"{tmp_path}/nothing"))
 
@@ -273,7 +275,7 @@ def test_an_output_that_cannot_be_written_is_refused(job: RenderJob, tmp_path: P
         claim_output(make_job(job.prompts, output), {})
 
 
-def test_an_output_in_a_bucket_that_is_not_there_is_refused(job: RenderJob, s3_server: S3Server) -> None:
+def test_an_output_in_a_missing_bucket_is_refused(job: RenderJob, s3_server: S3Server) -> None:
     with pytest.raises(StorageError, match=r"s3://no-such-bucket/out is not there"):
         claim_output(make_job(job.prompts, "s3://no-such-bucket/out", storage=s3_server.storage_options), {})
 

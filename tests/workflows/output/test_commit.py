@@ -32,7 +32,7 @@ from workflows.verify.check import verify_output
 
 
 class OtherKindOfGpu(ToyEngine):
-    """The same pictures, but for a last bit: what another kind of GPU makes of the same request."""
+    """Renders the same images except for their last bits, as another kind of GPU does."""
 
     def render(self, requests: Sequence[ImageRequest]) -> list[RenderedImage | Rejection]:
         return [
@@ -45,7 +45,7 @@ class OtherKindOfGpu(ToyEngine):
 
 @pytest.fixture
 def job(tmp_path: Path) -> RenderJob:
-    """Four rows, of which one cannot be made at all and one by no engine."""
+    """Four rows, of which one is invalid and one cannot be rendered by the engine."""
     columns = {
         "prompt": ["a red square", None, "toy:nan", "a blue circle"],
         "id": ["red", "none", "nan", "blue"],
@@ -63,7 +63,7 @@ def all_missing(job: RenderJob) -> list[str]:
 
 
 def record_writes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of all files in the order they were put in place."""
+    """The names of all files, in the order in which they were written."""
     names: list[str] = []
     for method in ("write", "create"):
         real = getattr(Storage, method)
@@ -91,7 +91,7 @@ def test_images_come_first_and_the_manifest_part_last(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_after_a_stop_at_any_write_the_same_job_makes_the_same_output(
+def test_a_job_stopped_at_any_write_resumes_to_the_same_output(
     job: RenderJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
 ) -> None:
     job = dataclasses.replace(job, images=Images(layout=layout), shard_rows=2)
@@ -113,7 +113,7 @@ def test_after_a_stop_at_any_write_the_same_job_makes_the_same_output(
 
 
 def stop_after(patch: pytest.MonkeyPatch, num_writes: int) -> None:
-    """End the run before it puts the next file in place."""
+    """End the run before it writes the next file."""
     left = [num_writes]
     for method in ("write", "create"):
         real = getattr(Storage, method)
@@ -160,15 +160,15 @@ def test_a_late_attempt_changes_nothing(job: RenderJob, layout: str, engine: typ
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_of_two_attempts_at_once_the_first_to_commit_has_its_images(job: RenderJob, layout: str) -> None:
-    """A zombie actor wrote its pictures before, and commits after, the attempt that took its place."""
+def test_the_first_of_two_attempts_to_commit_keeps_its_images(job: RenderJob, layout: str) -> None:
+    """A late actor wrote its images before, and commits after, the attempt that replaced it."""
     job = dataclasses.replace(job, images=Images(layout=layout))
     (shard,), (rows,) = plan_job(job).remaining_shards(), rows_of(job)
-    painted = Painter(OtherKindOfGpu(job.recipe)).paint(rows.requests)
-    zombie = [write_batch(job, shard.id, "other kind of GPU", batch) for batch in painted]
+    batches = Painter(OtherKindOfGpu(job.recipe)).paint(rows.requests)
+    written = [write_batch(job, shard.id, "other kind of GPU", batch) for batch in batches]
 
     receipt = render_shard(job, shard)
-    late = commit_shard(job, rows, *zombie)
+    late = commit_shard(job, rows, *written)
 
     assert (receipt.is_first, late.is_first) == (True, False)
     assert {row["device"] for row in manifest_of(job)} == {"cpu"}
@@ -176,7 +176,7 @@ def test_of_two_attempts_at_once_the_first_to_commit_has_its_images(job: RenderJ
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_an_attempt_that_looked_before_the_other_committed_changes_nothing_either(
+def test_an_attempt_that_checked_before_the_other_committed_changes_nothing_either(
     job: RenderJob, monkeypatch: pytest.MonkeyPatch, layout: str
 ) -> None:
     job = dataclasses.replace(job, images=Images(layout=layout))
@@ -195,7 +195,7 @@ def test_an_attempt_that_looked_before_the_other_committed_changes_nothing_eithe
 
 
 @pytest.mark.parametrize("layout", ["webdataset", "parquet"])
-def test_a_pack_of_an_attempt_that_did_not_commit_is_left_beside(
+def test_the_pack_of_an_attempt_that_did_not_commit_stays_and_is_not_named(
     job: RenderJob, monkeypatch: pytest.MonkeyPatch, layout: str
 ) -> None:
     job = dataclasses.replace(job, images=Images(layout=layout, keep_latents=True))
@@ -213,7 +213,7 @@ def test_a_pack_of_an_attempt_that_did_not_commit_is_left_beside(
     assert findings.orphans == [lost]
 
 
-def test_one_attempt_of_many_wins_on_s3(s3_server: S3Server, s3_folder: str, tmp_path: Path) -> None:
+def test_one_of_many_attempts_wins_on_s3(s3_server: S3Server, s3_folder: str, tmp_path: Path) -> None:
     path = write_prompts(tmp_path / "prompts.parquet", {"prompt": ["a", "b"]})
     job = make_job(path, f"{s3_folder}/out", storage=s3_server.storage_options)
     (shard,) = plan_job(job).remaining_shards()
@@ -238,7 +238,7 @@ def test_a_shard_with_too_few_answers_is_not_committed(job: RenderJob) -> None:
     assert Storage(job.output).names("manifest") == []
 
 
-def test_a_shard_with_an_answer_twice_is_not_committed(job: RenderJob) -> None:
+def test_a_shard_with_a_duplicate_answer_is_not_committed(job: RenderJob) -> None:
     (rows,) = rows_of(job)
     batches = [write_batch(job, rows.shard.id, "cpu", b) for b in Painter(ToyEngine(job.recipe)).paint(rows.requests)]
 
@@ -246,7 +246,7 @@ def test_a_shard_with_an_answer_twice_is_not_committed(job: RenderJob) -> None:
         commit_shard(job, rows, *batches, *batches)
 
 
-def test_a_batch_says_what_it_wrote(job: RenderJob) -> None:
+def test_a_written_batch_counts_its_bytes_and_rows(job: RenderJob) -> None:
     (rows,) = rows_of(job)
     (batch,) = Painter(ToyEngine(job.recipe)).paint(rows.requests)
 

@@ -1,7 +1,7 @@
-"""The commit held against a store that delays, fails and repeats writes, and attempts that die or come late.
+"""The commit protocol on a store that delays, fails and repeats writes, with attempts that die or come late.
 
-Whatever hypothesis makes of it: a committed shard names only images that are there with the hash it states, answers
-each image once, and stays as it is; and a last attempt finishes what the others left.
+In every history that hypothesis generates, a committed shard names only images that exist with the hash it states,
+answers each image once, and never changes; and a last attempt completes the shard.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NUMBERS = itertools.count()
 
 
 class Device(ToyEngine):
-    """An engine on a GPU of some kind: other bytes on each, and other images that cannot be made."""
+    """An engine on one kind of GPU: each kind renders other bytes and rejects another image."""
 
     def __init__(self, job: RenderJob, number: int) -> None:
         super().__init__(job.recipe)
@@ -46,11 +46,11 @@ class Device(ToyEngine):
 
     def render(self, requests: Sequence[ImageRequest]) -> list[RenderedImage | Rejection]:
         answers = super().render(requests)
-        for place, answer in enumerate(answers):
-            if place == self.number:
-                answers[place] = Rejection(image_id=answer.image_id, reason=f"not on device {self.number}")
+        for index, answer in enumerate(answers):
+            if index == self.number:
+                answers[index] = Rejection(image_id=answer.image_id, reason=f"not on device {self.number}")
             elif isinstance(answer, RenderedImage):
-                answers[place] = dataclasses.replace(answer, pixels=answer.pixels ^ np.uint8(self.number))
+                answers[index] = dataclasses.replace(answer, pixels=answer.pixels ^ np.uint8(self.number))
         return answers
 
 
@@ -69,7 +69,7 @@ def _one_request_at_a_time() -> object:
 
 
 class _NoThreads:
-    """An executor that runs what it is given at once."""
+    """An executor that runs each task at once."""
 
     def __init__(self, _: int) -> None:
         self.map = map
@@ -82,9 +82,9 @@ class _NoThreads:
 
 
 def attempt(job: RenderJob, rows: ShardRows, number: int) -> None:
-    """Paint, write and commit a shard on the kind of device of this number."""
-    painted = Painter(Device(job, number), batch_size=8).paint(rows.requests)
-    written = [write_batch(job, rows.shard.id, f"device {number}", batch) for batch in painted]
+    """Render, write and commit a shard on the kind of device with this number."""
+    batches = Painter(Device(job, number), batch_size=8).paint(rows.requests)
+    written = [write_batch(job, rows.shard.id, f"device {number}", batch) for batch in batches]
     commit_shard(job, rows, *written)
 
 
@@ -97,7 +97,7 @@ STEPS = st.lists(
 @pytest.mark.parametrize("can_create", [True, False])
 @given(steps=STEPS)
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_committed_shard_is_whole_from_its_first_moment_on(
+def test_a_committed_shard_is_complete_from_the_start(
     prompts: str, layout: str, can_create: bool, steps: list[tuple[int, str]]
 ) -> None:
     name = f"world-{next(NUMBERS)}"
@@ -124,7 +124,7 @@ def test_a_committed_shard_is_whole_from_its_first_moment_on(
 
     attempt(job, rows, NUM_ATTEMPTS)  # a later run, if it is needed
     firsts |= check_committed(job, rows, shard)
-    assert len(firsts) == 1 or not can_create  # what was committed first stands
+    assert len(firsts) == 1 or not can_create  # the first commit stays
     assert verify_output(Storage(job.output, job.storage), plan_job(job), job.recipe).is_whole
 
 
@@ -134,20 +134,20 @@ def _do_later(world: World) -> None:
 
 
 def check_committed(job: RenderJob, rows: ShardRows, shard: Shard) -> set[bytes]:
-    """Hold a committed shard against its files; the hash of its part of the manifest, nothing if there is none."""
+    """Check a committed shard against its files. Returns the hash of its manifest part, None if there is none."""
     storage = Storage(job.output, job.storage)
     if not committed_parts(storage):
         return set()
     part = f"manifest/{shard.id}.parquet"
-    made = read_table(storage, part).to_pylist()
-    for row in made:
+    rendered = read_table(storage, part).to_pylist()
+    for row in rendered:
         assert hashlib.sha256(read_image(storage, row["image"])).hexdigest() == row["image_sha256"]
     rejected_name = rejected_file(storage, shard.id)
     rejected = read_table(storage, rejected_name).to_pylist()
-    images = [row["image_id"] for row in [*made, *rejected] if row["image_id"] is not None]
+    images = [row["image_id"] for row in [*rendered, *rejected] if row["image_id"] is not None]
     assert sorted(images) == sorted(request.image_id for request in rows.requests)
     assert [row["prompt_id"] for row in rejected if row["image_id"] is None] == ["none"]
-    (device,) = {row["device"] for row in made}
+    (device,) = {row["device"] for row in rendered}
     reasons = {row["reason"] for row in rejected} - {"prompt is null"}
     assert reasons <= {f"not on {device}"}  # of this attempt and of no other
     return {hashlib.sha256(storage.read(part)).digest()}

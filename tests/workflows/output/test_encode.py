@@ -1,4 +1,4 @@
-"""Image files: the pixels come back, and how they were made stands in the file where other programs look for it."""
+"""Image files: the pixels come back, and the settings are in the file where other programs look for them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def comment(data: bytes, image_format: str) -> str:
 
 
 @pytest.mark.parametrize("image_format", ["png", "webp"])
-def test_lossless_formats_give_the_pixels_back(image_format: str) -> None:
+def test_lossless_formats_keep_the_pixels(image_format: str) -> None:
     image = decode(encode_image(PIXELS, image_format, request(), recipe()))
 
     assert image.format == image_format.upper()
@@ -67,7 +67,7 @@ def test_jpeg_is_close() -> None:
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-def test_the_settings_stand_in_the_file(image_format: str) -> None:
+def test_the_file_holds_the_settings(image_format: str) -> None:
     data = encode_image(PIXELS, image_format, request(), recipe(checkpoint="deepseek-ai/Janus-Pro-1B"))
 
     assert comment(data, image_format) == (
@@ -78,7 +78,7 @@ def test_the_settings_stand_in_the_file(image_format: str) -> None:
     )
 
 
-def test_settings_that_an_image_has_not_are_left_out() -> None:
+def test_settings_that_are_none_are_left_out() -> None:
     steps = request(negative_prompt=None, temperature=None, num_inference_steps=30, cfg_weight=2.5)
 
     text = comment(encode_image(PIXELS, "png", steps, recipe(checkpoint="/models/flow/")), "png")
@@ -88,7 +88,7 @@ def test_settings_that_an_image_has_not_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-def test_the_digital_source_type_stands_in_xmp(image_format: str) -> None:
+def test_xmp_holds_the_digital_source_type(image_format: str) -> None:
     image = decode(encode_image(PIXELS, image_format, request(), recipe()))
     packet = image.info["XML:com.adobe.xmp"] if image_format == "png" else image.info["xmp"].decode()
 
@@ -101,7 +101,7 @@ def test_the_digital_source_type_stands_in_xmp(image_format: str) -> None:
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-def test_the_same_input_gives_the_same_bytes_and_another_prompt_others(image_format: str) -> None:
+def test_the_same_input_gives_the_same_bytes_and_another_prompt_gives_others(image_format: str) -> None:
     def encode(**changes) -> bytes:
         return encode_image(PIXELS.copy(), image_format, request(**changes), recipe())
 
@@ -120,7 +120,7 @@ def test_odd_prompts_are_kept(image_format: str, prompt: str) -> None:
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-def test_a_nul_which_a_text_chunk_cannot_hold_is_replaced(image_format: str) -> None:
+def test_nul_is_replaced_because_a_text_chunk_cannot_hold_it(image_format: str) -> None:
     data = encode_image(PIXELS, image_format, request(prompt="a\0b", negative_prompt="c\0d"), recipe())
 
     assert comment(data, image_format).startswith("a\ufffdb\nNegative prompt: c\ufffdd\n")
@@ -137,7 +137,7 @@ def test_a_prompt_of_any_length_can_be_stored(image_format: str, character: str)
     assert text.endswith("Sampler: toy-1") is (image_format != "jpeg")
 
 
-def test_a_png_is_one_that_other_readers_accept() -> None:
+def test_other_readers_accept_the_png() -> None:
     data = encode_image(PIXELS, "png", request(), recipe())
     position, chunks = 8, []
     while position < len(data):

@@ -1,4 +1,4 @@
-"""The layouts: every image is found where the manifest says, and packs are what their own readers expect."""
+"""The layouts: the manifest locates every image, and the readers of webdataset and Parquet packs accept them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IDS = ["plain", "v1.2.3", "v1%2E2", "hash#tag", "quest?ion", "50%", "ünï 🦊"
 
 
 def rendered(tmp_path: Path, layout: str, **changes):
-    columns = {"prompt": [f"a picture of {i}" for i in IDS], "id": IDS}
+    columns = {"prompt": [f"an image of {i}" for i in IDS], "id": IDS}
     job = make_job(
         write_prompts(tmp_path / "prompts.parquet", columns),
         tmp_path / "out",
@@ -59,7 +59,7 @@ def test_a_layout_holds_the_same_image_files_as_the_others(tmp_path: Path, layou
     assert [row["image_sha256"] for row in manifest_of(other)] == [row["image_sha256"] for row in manifest_of(files)]
 
 
-def test_layout_files_is_a_folder_a_shard(tmp_path: Path) -> None:
+def test_layout_files_has_one_folder_per_shard(tmp_path: Path) -> None:
     job = rendered(tmp_path, "files")
 
     for row in manifest_of(job):
@@ -82,10 +82,10 @@ def test_a_webdataset_pack_is_read_as_samples_by_webdatasets_naming_rule(tmp_pat
 
     assert len(samples) == len(IDS)
     assert all(set(sample) == {"png", "txt"} for sample in samples.values())
-    assert sorted(sample["txt"].decode() for sample in samples.values()) == sorted(f"a picture of {i}" for i in IDS)
+    assert sorted(sample["txt"].decode() for sample in samples.values()) == sorted(f"an image of {i}" for i in IDS)
 
 
-def test_the_members_of_a_webdataset_sample_stand_together_in_the_manifests_order(tmp_path: Path) -> None:
+def test_the_members_of_a_webdataset_sample_are_adjacent_and_in_the_manifests_order(tmp_path: Path) -> None:
     job = rendered(tmp_path, "webdataset")
     (first, *_) = sorted(Path(job.output, "images").glob("*.tar"))
 
@@ -106,13 +106,13 @@ def test_a_parquet_pack_is_a_table_with_the_image_struct_of_datasets(tmp_path: P
 
     assert table.schema.names == ["image_id", "prompt", "image", "latents"]
     assert table.schema.field("image").type == pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    assert table["prompt"].to_pylist() == [f"a picture of {i}" for i in IDS[:5]]
+    assert table["prompt"].to_pylist() == [f"an image of {i}" for i in IDS[:5]]
     assert table["image"][1].as_py()["path"] == "v1.2.3_0.png"
     assert table["latents"].null_count == 5
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_same_job_makes_the_same_bytes(tmp_path: Path, layout: str) -> None:
+def test_the_same_job_writes_the_same_bytes(tmp_path: Path, layout: str) -> None:
     first, second = (rendered(tmp_path / name, layout) for name in ("first", "second"))
 
     def images(job):
@@ -127,7 +127,7 @@ def test_the_same_job_makes_the_same_bytes(tmp_path: Path, layout: str) -> None:
 @given(
     st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/\\"), min_size=1), unique=True)
 )
-def test_different_ids_have_different_places(layout: str, ids: list[str]) -> None:
+def test_different_ids_have_different_locations(layout: str, ids: list[str]) -> None:
     assert len({location(layout, "shard-1", image_id, "png") for image_id in ids}) == len(ids)
 
 
@@ -141,7 +141,7 @@ def test_the_longest_id_fits_in_a_file_name(tmp_path: Path) -> None:
     assert (receipt.num_images, receipt.num_rejected) == (6, 0)
 
 
-def test_an_image_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_image_is_named(tmp_path: Path) -> None:
     storage = Storage(rendered(tmp_path, "webdataset").output)
     (pack, *_) = storage.names("images")
 
@@ -152,7 +152,7 @@ def test_an_image_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("layout", "ending"), [("webdataset", "tar"), ("parquet", "parquet")])
-def test_a_damaged_pack_is_refused_by_name(tmp_path: Path, layout: str, ending: str) -> None:
+def test_a_damaged_pack_is_named(tmp_path: Path, layout: str, ending: str) -> None:
     storage = Storage(rendered(tmp_path, layout).output)
     (pack, *_) = storage.names("images")
     storage.write(f"images/{pack}", b"\1" * 5000)

@@ -1,4 +1,4 @@
-"""The manifest and the rejected rows of a shard: their columns, what a row says, what is carried from the prompts."""
+"""The manifest and the rejected rows of a shard: columns, values, and columns carried from the prompts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class LatentEngine(ToyEngine):
 
 @pytest.fixture
 def job(tmp_path: Path) -> RenderJob:
-    """Four rows, of which one cannot be made at all and one by no engine."""
+    """Four rows, of which one is invalid and one cannot be rendered by the engine."""
     columns = {
         "prompt": ["a red square", None, "toy:nan", "a blue circle"],
         "id": ["red", "none", "nan", "blue"],
@@ -161,7 +161,7 @@ def test_a_manifest_row_says_how_its_image_was_made(tmp_path: Path) -> None:
     assert row["created_at"].tzinfo is not None
 
 
-def test_rows_stand_in_the_order_of_the_prompts_whatever_the_batches(tmp_path: Path) -> None:
+def test_rows_are_in_the_order_of_the_prompts_for_any_batches(tmp_path: Path) -> None:
     path = write_prompts(tmp_path / "prompts.parquet", {"prompt": [f"p{n}" for n in range(10)]})
     job = make_job(path, tmp_path / "out", shard_rows=10)
     (rows,) = rows_of(job)
@@ -189,7 +189,7 @@ def test_carried_columns_stay_with_their_rows(tmp_path: Path) -> None:
     assert carried == [("a", ["x"], 1.5, "k")] * 2 + [("d", ["y", "z"], None, "n")] * 2
 
 
-def test_a_carried_column_with_a_name_of_ours_keeps_its_values_under_another(tmp_path: Path) -> None:
+def test_a_carried_column_with_a_name_of_ours_is_renamed(tmp_path: Path) -> None:
     columns = {
         "image": ["theirs"],
         "source_image": ["theirs too"],
@@ -208,7 +208,7 @@ def test_a_carried_column_with_a_name_of_ours_keeps_its_values_under_another(tmp
     assert (row["source_image"], row["source_source_image"]) == ("theirs too", "and this")
 
 
-def test_latents_are_kept_where_the_job_asks_and_the_engine_has_them(tmp_path: Path) -> None:
+def test_latents_are_kept_if_the_job_asks_and_the_engine_has_them(tmp_path: Path) -> None:
     path = write_prompts(tmp_path / "prompts.parquet", {"prompt": ["a"], "id": ["x"]})
     for layout in LAYOUTS:
         job = make_job(path, tmp_path / layout, images=Images(layout=layout, keep_latents=True))
@@ -225,7 +225,7 @@ def test_latents_are_kept_where_the_job_asks_and_the_engine_has_them(tmp_path: P
 # ---- rejected rows ---------------------------------------------------------------------------------------------------
 
 
-def test_rejected_rows_stand_apart_with_their_reasons(job: RenderJob) -> None:
+def test_rejected_rows_are_stored_apart_with_their_reasons(job: RenderJob) -> None:
     (receipt,) = render(job)
 
     assert [row["prompt_id"] for row in manifest_of(job)] == ["red", "blue"]
@@ -280,7 +280,7 @@ def test_a_shard_of_rejected_rows_only_is_committed_too(tmp_path: Path, layout: 
     assert all_missing(job) == []
 
 
-def test_no_rejected_file_where_nothing_is_rejected(tmp_path: Path) -> None:
+def test_a_shard_without_rejected_rows_has_no_rejected_file(tmp_path: Path) -> None:
     job = make_job(write_prompts(tmp_path / "prompts.parquet", {"prompt": ["a"]}), tmp_path / "out")
     render(job)
 

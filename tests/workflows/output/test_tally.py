@@ -65,6 +65,6 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
         tally_output(job.output, {})
 
 
-def test_a_store_that_cannot_be_opened_is_named() -> None:
+def test_an_error_names_the_store_that_cannot_be_opened() -> None:
     with pytest.raises(StorageError, match=r"s4://bucket/out cannot be used: Protocol not known: s4"):
         tally_output("s4://bucket/out", {})

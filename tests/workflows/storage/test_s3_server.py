@@ -14,7 +14,7 @@ NUM_RACERS = 16
 NUM_ROUNDS = 5
 
 
-def test_one_of_many_racing_creators_wins_and_its_content_stands(s3_server: S3Server, s3_folder: str) -> None:
+def test_one_of_many_racing_creators_wins_and_its_content_stays(s3_server: S3Server, s3_folder: str) -> None:
     connections = {"config_kwargs": {"max_pool_connections": NUM_RACERS}}
     storage = Storage(s3_folder, {**s3_server.storage_options, **connections})
 

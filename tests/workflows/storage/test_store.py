@@ -1,4 +1,4 @@
-"""Storage: whole files or none, one winner of many creators, and errors that a person can read."""
+"""Storage: files are written whole or not at all, and one of many creators wins."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     return Storage(request.getfixturevalue("s3_folder"), server.storage_options)
 
 
-def test_what_is_written_is_read(storage: Storage) -> None:
+def test_a_written_file_is_read_back(storage: Storage) -> None:
     storage.write("images/shard/a.png", b"first")
     storage.write("images/shard/a.png", b"second")
 
@@ -38,19 +38,19 @@ def test_what_is_written_is_read(storage: Storage) -> None:
     assert not storage.exists("images/shard/b.png")
 
 
-def test_the_second_creator_loses_and_the_first_content_stands(storage: Storage) -> None:
+def test_the_second_creator_loses_and_the_first_content_stays(storage: Storage) -> None:
     assert storage.create("manifest/shard.parquet", b"first")
     assert not storage.create("manifest/shard.parquet", b"second")
     assert storage.read("manifest/shard.parquet") == b"first"
 
 
 def test_creating_the_same_bytes_again_is_a_success(storage: Storage) -> None:
-    """As for a PUT that succeeded, whose answer was lost, and that the client library sent again."""
+    """As when the answer to a successful PUT is lost and the client library repeats it."""
     assert storage.create("job.json", b"the same")
     assert storage.create("job.json", b"the same")
 
 
-def test_of_many_racing_creators_one_wins_and_its_content_stands(storage: Storage) -> None:
+def test_one_of_many_racing_creators_wins_and_its_content_stays(storage: Storage) -> None:
     for round_ in range(3):
         start = threading.Barrier(NUM_RACERS)
 
@@ -77,7 +77,7 @@ def test_a_file_put_alongside_another_leaves_it_as_it_was(storage: Storage) -> N
     assert storage.names("images/s") == ["a.16367aac.png", "a.png"]
 
 
-def test_what_is_too_large_for_one_put_is_kept_apart_by_its_hash(
+def test_a_file_too_large_for_one_put_gets_its_hash_in_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage_module, "MAX_CREATE_BYTES", 5)
@@ -88,7 +88,7 @@ def test_what_is_too_large_for_one_put_is_kept_apart_by_its_hash(
     assert bytes_of(tmp_path) == dict(zip(names, (b"first.", b"second"), strict=True))
 
 
-def test_names_are_those_of_the_files_right_below_a_folder(storage: Storage) -> None:
+def test_names_are_those_of_the_files_directly_in_a_folder(storage: Storage) -> None:
     for name in ("manifest/b.parquet", "manifest/a.parquet", "manifest/sub/c.parquet", "job.json"):
         storage.write(name, b"")
 
@@ -97,7 +97,7 @@ def test_names_are_those_of_the_files_right_below_a_folder(storage: Storage) -> 
     assert storage.names("nothing") == []
 
 
-def test_another_look_sees_what_another_process_has_written_since(storage: Storage) -> None:
+def test_a_listing_shows_the_files_that_another_process_wrote_since(storage: Storage) -> None:
     other = Storage(storage.url, {**storage.options, "use_listings_cache": True} if storage.options else {})
     storage.write("manifest/a.parquet", b"")
     assert storage.names("manifest") == ["a.parquet"]  # and the client keeps the listing
@@ -120,7 +120,7 @@ def test_a_walk_finds_files_at_any_depth_with_their_sizes(storage: Storage) -> N
     assert storage.walk("nothing") == {}
 
 
-def test_removing_a_file_that_is_not_there_is_no_fault(storage: Storage) -> None:
+def test_removing_a_missing_file_is_no_error(storage: Storage) -> None:
     storage.write("_SUCCESS", b"")
     storage.remove("_SUCCESS")
     storage.remove("_SUCCESS")
@@ -131,10 +131,10 @@ def test_removing_a_file_that_is_not_there_is_no_fault(storage: Storage) -> None
 @pytest.mark.parametrize(
     "name", ["ünï 🦊_0.png", "a b+c&d=e_0.png", "100%25_0.png", "~x_0.png", "[a]_0.png", "*_0.png"]
 )
-def test_odd_names_are_names(storage: Storage, name: str) -> None:
-    storage.write(f"images/s/{name}", b"picture")
+def test_files_can_have_odd_names(storage: Storage, name: str) -> None:
+    storage.write(f"images/s/{name}", b"image")
 
-    assert storage.read(f"images/s/{name}") == b"picture"
+    assert storage.read(f"images/s/{name}") == b"image"
     assert storage.names("images/s") == [name]
     assert not storage.create(f"images/s/{name}", b"other")
 
@@ -198,7 +198,7 @@ def test_a_reader_never_sees_a_part_of_a_file(tmp_path: Path) -> None:
 def test_a_large_file_is_created_in_one_put(
     s3_server: S3Server, s3_folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """s3fs splits what is larger than 100 MiB (here 10), and some stores ignore the condition on a split upload."""
+    """s3fs splits files of more than 100 MiB (here 10), and some stores ignore the condition on a multipart upload."""
     in_small_parts = functools.partialmethod(s3fs.S3FileSystem._pipe_file, chunksize=5 * 2**20)
     monkeypatch.setattr(s3fs.S3FileSystem, "_pipe_file", in_small_parts)
     storage = Storage(s3_folder, {**s3_server.storage_options, "default_fill_cache": False})  # a client of its own
@@ -209,8 +209,8 @@ def test_a_large_file_is_created_in_one_put(
     assert storage.read("images/s.tar") == b"1" * size
 
 
-def test_another_object_stores_create_has_one_winner_too() -> None:
-    """fsspec's own memory store stands for stores beside S3."""
+def test_create_on_another_object_store_has_one_winner_too() -> None:
+    """With fsspec's memory file system."""
     storage = Storage("memory://bucket/out")
 
     assert storage.create("a", b"first")

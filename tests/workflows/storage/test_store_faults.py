@@ -18,7 +18,7 @@ from workflows.job import Images, RenderJob
 from workflows.output.claim import claim_output
 from workflows.output.commit import commit_shard, write_batch
 from workflows.rows import read_shard
-from workflows.storage import retry as patience
+from workflows.storage import retry
 from workflows.storage.errors import StorageError
 from workflows.storage.retry import retry_storage
 from workflows.storage.store import Storage
@@ -29,7 +29,7 @@ NUM_ROWS = 16
 
 @pytest.fixture
 def proxy(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    monkeypatch.setattr(patience, "FIRST_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.05)
     with FaultyProxy(s3_server.port, slow_seconds=0.2).running() as proxy:
         yield proxy
 
@@ -63,7 +63,7 @@ def hashes_of(job: RenderJob) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("layout", "faults"), [("files", FAULTS), ("webdataset", FAULTS), ("files", ("lost answer",))])
-def test_a_store_that_fails_now_and_then_changes_no_byte(
+def test_transient_errors_of_a_store_change_no_byte(
     proxy: FaultyProxy, prompts: str, s3_folder: str, tmp_path: Path, layout: str, faults: tuple[str, ...]
 ) -> None:
     job = job_through(proxy, prompts, s3_folder, images=Images(layout=layout))
@@ -81,7 +81,7 @@ def test_a_store_that_fails_now_and_then_changes_no_byte(
     assert findings.orphans == []
 
 
-def test_a_put_whose_answer_is_lost_is_no_loss_of_the_race(proxy: FaultyProxy, s3_folder: str) -> None:
+def test_a_put_whose_answer_is_lost_still_wins(proxy: FaultyProxy, s3_folder: str) -> None:
     """The second try is refused by the first, which had been done; the bytes that are there say whose they are."""
     storage = Storage(s3_folder, {"endpoint_url": proxy.endpoint_url})
     answers = iter(["lost answer"])
@@ -92,9 +92,7 @@ def test_a_put_whose_answer_is_lost_is_no_loss_of_the_race(proxy: FaultyProxy, s
     assert proxy.faults == {"lost answer": 1}
 
 
-def test_a_store_that_is_busy_beyond_the_patience_fails_the_step(
-    proxy: FaultyProxy, prompts: str, s3_folder: str
-) -> None:
+def test_a_store_that_stays_busy_too_long_fails_the_step(proxy: FaultyProxy, prompts: str, s3_folder: str) -> None:
     job = job_through(proxy, prompts, s3_folder)
     claim_output(job, {})
     (rows, *_) = rows_of(job)
@@ -109,7 +107,7 @@ def test_a_store_that_is_busy_beyond_the_patience_fails_the_step(
 
 
 @pytest.mark.parametrize(("layout", "most_puts"), [("files", NUM_ROWS - 2 + 2 + 1), ("webdataset", 2 + 2 + 1)])
-def test_a_shard_asks_the_store_once_an_image_and_a_few_times_beside(
+def test_a_shard_sends_one_request_per_image_and_a_few_more(
     proxy: FaultyProxy, prompts: str, s3_folder: str, layout: str, most_puts: int
 ) -> None:
     """One PUT an image (or a pack), one a manifest part, one for the shard that has rejected rows."""
@@ -129,7 +127,7 @@ def test_a_shard_asks_the_store_once_an_image_and_a_few_times_beside(
 # ---- stores that cannot create ---------------------------------------------------------------------------------------
 
 
-def test_a_store_that_ignores_the_condition_is_found_out_before_anything_is_rendered(
+def test_a_store_that_ignores_the_condition_is_refused_before_anything_is_rendered(
     s3_server: S3Server, prompts: str, s3_folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As `rclone serve s3` does: every creator wins. The condition is taken off each PUT, the store is the real one."""

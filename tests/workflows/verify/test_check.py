@@ -29,7 +29,7 @@ PROMPTS = {
 
 @pytest.fixture
 def job(tmp_path: Path) -> RenderJob:
-    """An output of two shards: a sweep, a row with a weight of its own, a row and some images that cannot be made."""
+    """An output of two shards: a sweep, a row with a weight of its own, a rejected row and rejected images."""
     job = make_job(write_prompts(tmp_path / "prompts.parquet", PROMPTS), tmp_path / "out", recipe=SWEEP)
     render(job)
     return job
@@ -64,7 +64,7 @@ def test_a_whole_output_on_s3_has_no_fault(tmp_path: Path, s3_server: S3Server, 
     assert verify(job) == Findings(num_images=14, num_rejected=8)
 
 
-def test_an_image_that_is_gone_is_named(job: RenderJob) -> None:
+def test_a_missing_image_is_named(job: RenderJob) -> None:
     row = manifest_of(job)[5]
     Storage(job.output).remove(row["image"])
 
@@ -74,7 +74,7 @@ def test_an_image_that_is_gone_is_named(job: RenderJob) -> None:
     assert not findings.is_whole
 
 
-def test_an_image_that_was_changed_is_named(job: RenderJob) -> None:
+def test_a_changed_image_is_named(job: RenderJob) -> None:
     row, storage = manifest_of(job)[0], Storage(job.output)
     storage.write(row["image"], storage.read(row["image"]) + b"\0")
 
@@ -83,7 +83,7 @@ def test_an_image_that_was_changed_is_named(job: RenderJob) -> None:
     ]
 
 
-def test_images_that_changed_places_are_named(job: RenderJob) -> None:
+def test_swapped_images_are_named(job: RenderJob) -> None:
     first, second, *_ = manifest_of(job)
     storage = Storage(job.output)
     a, b = storage.read(first["image"]), storage.read(second["image"])
@@ -101,7 +101,7 @@ def packed(job: RenderJob, layout: str) -> tuple[RenderJob, str]:
 
 
 @pytest.mark.parametrize("layout", ["webdataset", "parquet"])
-def test_a_pack_that_is_gone_or_damaged_is_named(job: RenderJob, layout: str) -> None:
+def test_a_missing_or_damaged_pack_is_named(job: RenderJob, layout: str) -> None:
     job, pack = packed(job, layout)
     storage = Storage(job.output)
 
@@ -114,7 +114,7 @@ def test_a_pack_that_is_gone_or_damaged_is_named(job: RenderJob, layout: str) ->
 
 
 @pytest.mark.parametrize("layout", ["webdataset", "parquet"])
-def test_a_picture_changed_in_a_pack_is_named(job: RenderJob, layout: str) -> None:
+def test_a_changed_image_in_a_pack_is_named(job: RenderJob, layout: str) -> None:
     job, pack = packed(job, layout)
     storage, other = Storage(job.output), dataclasses.replace(job, output=f"{job.output}-other")
     render(dataclasses.replace(other, recipe=dataclasses.replace(SWEEP, seed=1)))
@@ -133,12 +133,12 @@ def test_a_missing_manifest_part_means_missing_images_and_orphans(job: RenderJob
     assert findings.num_missing == 4 * 4
     assert findings.num_images == 8
     assert not findings.is_whole
-    assert len(findings.orphans) == 6 + 1  # the pictures of rows a and d, and the part of rejected rows
+    assert len(findings.orphans) == 6 + 1  # the images of rows a and d, and the file of rejected rows
     assert findings.orphans[-1] == f"rejected/{first}"
 
 
 @pytest.mark.parametrize("folder", ["manifest", "rejected"])
-def test_a_part_that_is_damaged_is_named_and_the_others_are_checked(job: RenderJob, folder: str) -> None:
+def test_a_damaged_part_is_named_and_the_others_are_checked(job: RenderJob, folder: str) -> None:
     storage = Storage(job.output)
     first, second = storage.names("manifest")
     storage.write(f"{folder}/{first}", b"no parquet")
@@ -151,28 +151,28 @@ def test_a_part_that_is_damaged_is_named_and_the_others_are_checked(job: RenderJ
     assert findings.faults[1].endswith(" is missing")
 
 
-def test_a_bit_that_flips_in_a_page_of_a_part_is_found_or_changes_no_row(job: RenderJob) -> None:
-    """By the checksum of the page: a PNG has its SHA-256 in the manifest, and nothing holds one of the manifest."""
+def test_a_flipped_bit_in_a_page_is_found_or_changes_no_row(job: RenderJob) -> None:
+    """By the checksum of the page. No other file holds a hash of a manifest part."""
     storage, name = Storage(job.output), "manifest/" + Storage(job.output).names("manifest")[0]
     good, table = storage.read(name), read_table(storage, name)
     num_pages_bytes = len(good) - 8 - int.from_bytes(good[-8:-4], "little")  # before the footer
     num_found = 0
-    for place in range(4, num_pages_bytes, 7):
-        storage.write(name, good[:place] + bytes([good[place] ^ 1 << place % 8]) + good[place + 1 :])
+    for position in range(4, num_pages_bytes, 7):
+        storage.write(name, good[:position] + bytes([good[position] ^ 1 << position % 8]) + good[position + 1 :])
         try:
-            assert read_table(storage, name).equals(table)  # a header says some things that no reader needs
+            assert read_table(storage, name).equals(table)  # some bits of a page header are not read
         except DamagedFileError:
             num_found += 1
 
     assert num_found > num_pages_bytes / 7 / 2
-    storage.write(name, good[:place] + b"\0" * 4 + good[place + 4 :])
+    storage.write(name, good[:position] + b"\0" * 4 + good[position + 4 :])
     (fault,) = verify(job).faults
     assert fault.startswith(f"{job.output}/{name} cannot be read: the file is damaged (")
     assert f"`janus-batch verify {job.output} --repair`" in fault
 
 
 @pytest.mark.parametrize("new_name", [b"imagf_sha256", b"\xffmage_sha256"])
-def test_a_column_that_lost_its_name_is_named(job: RenderJob, new_name: bytes) -> None:
+def test_a_missing_column_is_named(job: RenderJob, new_name: bytes) -> None:
     storage, name = Storage(job.output), "manifest/" + Storage(job.output).names("manifest")[0]
     storage.write(name, storage.read(name).replace(b"image_sha256", new_name))
 
@@ -181,7 +181,7 @@ def test_a_column_that_lost_its_name_is_named(job: RenderJob, new_name: bytes) -
     assert fault.startswith(f"{job.output}/{name} cannot be read: the file is damaged (")
 
 
-def test_a_part_of_rejected_rows_that_is_gone_is_named(job: RenderJob) -> None:
+def test_a_missing_file_of_rejected_rows_is_named(job: RenderJob) -> None:
     storage = Storage(job.output)
     (part,) = storage.names("rejected")
     storage.remove(f"rejected/{part}")
@@ -197,7 +197,7 @@ def change_part(job: RenderJob, change: Callable) -> None:
     pq.write_table(change(pq.read_table(path)), path)
 
 
-def test_a_manifest_row_that_is_gone_is_found_by_the_count_of_its_prompt(job: RenderJob) -> None:
+def test_a_missing_manifest_row_is_found_by_the_count_of_its_prompt(job: RenderJob) -> None:
     change_part(job, lambda table: table.slice(1))
 
     findings = verify(job)
@@ -206,7 +206,7 @@ def test_a_manifest_row_that_is_gone_is_found_by_the_count_of_its_prompt(job: Re
     assert len(findings.orphans) == 1
 
 
-def test_a_weight_of_a_sweep_that_is_gone_is_found_by_the_count_of_its_prompt(tmp_path: Path) -> None:
+def test_a_missing_weight_of_a_sweep_is_found_by_the_count_of_its_prompt(tmp_path: Path) -> None:
     three_weights = recipe(cfg_weights=(1.0, 3.0, 5.0))
     job = make_job(
         write_prompts(tmp_path / "prompts.parquet", {"prompt": ["a"], "id": ["x"]}),
@@ -225,7 +225,7 @@ def test_a_row_with_a_weight_of_its_own_has_fewer_images_and_no_fault(job: Rende
     assert verify(job).faults == []
 
 
-def test_rows_made_with_other_settings_than_the_outputs_are_named(job: RenderJob) -> None:
+def test_rows_rendered_with_other_settings_are_named(job: RenderJob) -> None:
     other = pa.array(["other-9"])
 
     def change(table: pa.Table) -> pa.Table:
@@ -237,8 +237,8 @@ def test_rows_made_with_other_settings_than_the_outputs_are_named(job: RenderJob
     assert fault.endswith(f" was rendered with sampler other-9, job.json has {job.recipe.sampler}")
 
 
-def test_a_key_that_stands_in_two_shards_is_named(tmp_path: Path) -> None:
-    """An id that stands in two files, or far apart in one, is only seen when the whole manifest is."""
+def test_an_image_in_two_shards_is_named(tmp_path: Path) -> None:
+    """An id in two prompt files, or far apart in one, is only found by checking the whole manifest."""
     columns = {"prompt": ["a", "b", "c", "d", "e"], "id": ["x", "y", "z", "w", "x"]}
     job = make_job(write_prompts(tmp_path / "prompts.parquet", columns), tmp_path / "out")
     render(job)

@@ -1,4 +1,4 @@
-"""Replay: an image made again from its manifest row alone is the stored file, byte for byte, or it is reported."""
+"""Replay: an image re-rendered from its manifest row alone has the bytes of the stored file, or is reported."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def replay(job: RenderJob, num_images: int = 100, seed: int = 0):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("image_format", ["png", "webp", "jpeg"])
-def test_every_image_comes_out_as_the_same_bytes(tmp_path: Path, layout: str, image_format: str) -> None:
+def test_every_image_is_re_rendered_to_the_same_bytes(tmp_path: Path, layout: str, image_format: str) -> None:
     job = rendered(tmp_path, images=Images(layout=layout, format=image_format))
 
     replays = replay(job)
@@ -52,23 +52,23 @@ def test_every_image_comes_out_as_the_same_bytes(tmp_path: Path, layout: str, im
     assert {r.image for r in replays} == {row["image"] for row in manifest_of(job)}
 
 
-def test_images_on_s3_come_out_as_the_same_bytes(tmp_path: Path, s3_server: S3Server, s3_folder: str) -> None:
+def test_images_on_s3_are_re_rendered_to_the_same_bytes(tmp_path: Path, s3_server: S3Server, s3_folder: str) -> None:
     job = rendered(tmp_path, f"{s3_folder}/out", storage=s3_server.storage_options)
 
     assert [r.same_bytes for r in replay(job, 5)] == [True] * 5
 
 
-def test_as_many_images_are_picked_as_asked_for_and_the_seed_says_which(tmp_path: Path) -> None:
+def test_the_requested_number_of_images_is_picked_by_the_seed(tmp_path: Path) -> None:
     job = rendered(tmp_path)
 
-    first, again, other = (replay(job, 5, seed) for seed in (1, 1, 2))
+    first, same, other = (replay(job, 5, seed) for seed in (1, 1, 2))
 
     assert len({r.image_id for r in first}) == 5
-    assert first == again
+    assert first == same
     assert {r.image_id for r in first} != {r.image_id for r in other}
 
 
-def test_a_stored_image_that_was_changed_is_reported(tmp_path: Path) -> None:
+def test_a_changed_image_is_reported(tmp_path: Path) -> None:
     job = rendered(tmp_path)
     row, storage = manifest_of(job)[3], Storage(job.output)
     storage.write(row["image"], storage.read(row["image"])[:-20])
@@ -78,7 +78,7 @@ def test_a_stored_image_that_was_changed_is_reported(tmp_path: Path) -> None:
     assert [(r.image, r.difference) for r in different] == [(row["image"], "other bytes, the same codes")]
 
 
-def test_a_stored_image_that_is_gone_is_reported(tmp_path: Path) -> None:
+def test_a_missing_image_is_reported(tmp_path: Path) -> None:
     job = rendered(tmp_path)
     row = manifest_of(job)[3]
     Storage(job.output).remove(row["image"])
@@ -90,7 +90,7 @@ def test_a_stored_image_that_is_gone_is_reported(tmp_path: Path) -> None:
     ("column", "lie"),
     [("prompt", "b"), ("seed", 2), ("cfg_weight", 2.0), ("temperature", 2.0), ("negative_prompt", "no")],
 )
-def test_a_manifest_row_that_does_not_tell_the_truth_is_reported(tmp_path: Path, column: str, lie: object) -> None:
+def test_a_wrong_manifest_row_is_reported(tmp_path: Path, column: str, lie: object) -> None:
     job = rendered(tmp_path)
     part = min(Path(job.output, "manifest").iterdir())
     table = pq.read_table(part)
@@ -103,7 +103,7 @@ def test_a_manifest_row_that_does_not_tell_the_truth_is_reported(tmp_path: Path,
     assert [r.difference for r in different] == ["other bytes"]
 
 
-def test_an_engine_that_paints_otherwise_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_renders_other_bytes_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = rendered(tmp_path)
     real = ToyEngine._render_one
     monkeypatch.setattr(
@@ -115,14 +115,14 @@ def test_an_engine_that_paints_otherwise_is_noticed(tmp_path: Path, monkeypatch:
     assert {r.difference for r in replay(job)} == {"other bytes, the same codes"}
 
 
-def test_an_image_that_cannot_be_made_any_more_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_cannot_be_rendered_any_more_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = rendered(tmp_path)
     monkeypatch.setattr(ToyEngine, "refusal", functools.partialmethod(lambda self, request: "too long"))
 
     assert {r.difference for r in replay(job)} == {"it cannot be rendered now: too long"}
 
 
-def test_images_of_one_id_in_two_shards_are_told_apart(tmp_path: Path) -> None:
+def test_images_with_one_id_in_two_shards_are_told_apart(tmp_path: Path) -> None:
     columns = {"prompt": ["a", "b", "c", "d", "e"], "id": ["x", "y", "z", "w", "x"]}
     job = make_job(write_prompts(tmp_path / "prompts.parquet", columns), tmp_path / "out")
     render(job)
