@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, cast
 
 from actors.checkpoint.doctor import Finding, check_guidance, check_tokenizer
-from actors.checkpoint.open import fetch_checkpoint, open_checkpoint, weights_digest
+from actors.checkpoint.open import Checkpoint, fetch_checkpoint, open_models, weights_digest
 from actors.errors import CheckpointError, OtherWeightsError
 from actors.families import FAMILIES
 from actors.recipe import Recipe
@@ -16,9 +14,13 @@ from actors.request import ImageRequest, Rejection, RenderedImage
 
 
 class Engine(Protocol):
-    """What the actor needs of an engine. Each family's class has these and shares no base class."""
+    """What the actor needs of an engine. Each family's class has these and shares no base class.
 
-    device: str  # as written to the manifest: "cpu" or the GPU's name
+    An engine of a family with checkpoints also has `predict(prompt)`: the conditional and the unconditional prediction
+    that guidance begins with, two tensors of one shape, for `actors.checkpoint.doctor`.
+    """
+
+    device: str  # as the manifest has it: "cpu AVX2" or the GPU's name
     default_batch_size: int
 
     def refusal(self, request: ImageRequest) -> str | None:
@@ -28,46 +30,59 @@ class Engine(Protocol):
         """One answer per request, in order. An image's bytes do not depend on the other requests."""
 
 
-def load_engine(recipe: Recipe, folder: Path | None, vae_folder: Path | None) -> Engine:
-    """Build the recipe's engine from checkpoint folders that lie on this machine's disk (None for the toy engine).
-
-    The device is the first visible GPU, or the CPU. Raises CheckpointError with the reason.
-    """
-    module_name, class_name = FAMILIES[recipe.family].engine.split(":")
-    engine_class: Callable[..., Engine] = getattr(importlib.import_module(module_name), class_name)
-    if recipe.family == "toy":
-        return engine_class(recipe)
-    return engine_class(recipe, folder) if vae_folder is None else engine_class(recipe, folder, vae_folder)
-
-
 def open_engine(recipe: Recipe, storage_options: Mapping[str, Any], *, allow_faults: bool = False) -> Engine:
-    """The recipe's engine, loaded on this machine's GPU or CPU.
+    """Open the recipe's checkpoint and start its engine, see `start_engine`."""
+    checkpoint, vae = open_models(
+        recipe.checkpoint,
+        revision=recipe.revision,
+        prompt_format=recipe.prompt_format,
+        vae=recipe.vae,
+        vae_revision=recipe.vae_revision,
+        storage_options=storage_options,
+    )
+    return start_engine(recipe, checkpoint, vae, allow_faults=allow_faults)
 
-    Raises OtherWeightsError, or CheckpointError where the checkpoint's tokenizer or guidance is faulty (see
+
+def start_engine(
+    recipe: Recipe, checkpoint: Checkpoint, vae: Checkpoint | None, *, allow_faults: bool = False
+) -> Engine:
+    """The recipe's engine from opened models: fetch them, check their digests, examine them, load them.
+
+    Raises OtherWeightsError, or CheckpointError where the tokenizer or the guidance of the checkpoint is faulty (see
     `actors.checkpoint.doctor`) and faults are not allowed.
     """
-    if recipe.family == "toy":
-        return load_engine(recipe, None, None)
-    folder = fetch_checkpoint(recipe.checkpoint, recipe.revision, storage_options)
-    _check_weights(folder, recipe)
-    assert recipe.prompt_format is not None, "every family but toy has one"
+    if checkpoint.folder is None:
+        return load_engine(recipe)
+    models = [fetch_checkpoint(model) for model in (checkpoint, vae) if model is not None]
+    for model, expected in zip(models, (recipe.weights_sha256, recipe.vae_sha256), strict=False):
+        _check_digest(model, expected)
     if not allow_faults:
-        _refuse_faults(recipe, check_tokenizer(folder, recipe.prompt_format))
-    vae_folder = None
-    if recipe.vae is not None:
-        vae_folder = fetch_checkpoint(recipe.vae, recipe.vae_revision, storage_options)
-    engine = load_engine(recipe, folder, vae_folder)
+        _refuse_faults(recipe, check_tokenizer(models[0]))
+    engine = load_engine(recipe, *models)
     if not allow_faults:
         _refuse_faults(recipe, check_guidance(engine))
     return engine
 
 
-def _check_weights(folder: Path, recipe: Recipe) -> None:
-    digest = weights_digest(open_checkpoint(str(folder), prompt_format=recipe.prompt_format))
-    if digest != recipe.weights_sha256:
+def load_engine(recipe: Recipe, *models: Checkpoint) -> Engine:
+    """The recipe's engine on the first visible GPU, or on the CPU.
+
+    `models` are the fetched checkpoint and, if the family decodes with one, the fetched VAE; none for a family without
+    checkpoints. Raises CheckpointError.
+    """
+    if models and models[0].family != recipe.family:
+        raise CheckpointError(
+            f"{models[0].name} holds a {models[0].family} model, the job was begun with one of {recipe.family}"
+        )
+    engine_class = FAMILIES[recipe.family].load_engine_class()
+    return cast("Engine", engine_class(recipe, *models))
+
+
+def _check_digest(model: Checkpoint, expected: str | None) -> None:
+    digest = weights_digest(model)
+    if digest != expected:
         raise OtherWeightsError(
-            f"{recipe.checkpoint} holds other weights now: their SHA-256 is {digest}, the job was begun with "
-            f"{recipe.weights_sha256}"
+            f"{model.name} holds other weights now: their SHA-256 is {digest}, the job was begun with {expected}"
         )
 
 
@@ -75,6 +90,6 @@ def _refuse_faults(recipe: Recipe, findings: Iterable[Finding]) -> None:
     faults = [f"{finding.check}: {finding.detail}" for finding in findings if not finding.is_ok]
     if faults:
         raise CheckpointError(
-            f"{recipe.checkpoint} is faulty ({'; '.join(faults)}). `janus-batch doctor` says more; "
-            "model.allow_faults: true renders with it all the same"
+            f"{recipe.checkpoint} is faulty ({'; '.join(faults)}). `janus-batch doctor` shows every check; "
+            "model.allow_faults: true renders with it anyway"
         )

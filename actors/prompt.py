@@ -6,6 +6,8 @@ https://github.com/deepseek-ai/Janus: `generation_inference.py` and `demo/app_ja
 
 from __future__ import annotations
 
+import functools
+from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,62 +21,63 @@ BOS = "<\uff5cbegin\u2581of\u2581sentence\uff5c>"
 PAD = "<\uff5c\u2581pad\u2581\uff5c>"
 BEGIN_OF_IMAGE = "<begin_of_image>"
 
-# prompt format -> the two roles, and whether each must be one token of the vocabulary.
-_ROLES = {
+# Prompts whose ids are kept between `refusal` and `render`, more than an actor ever has waiting: 4 bytes a token.
+NUM_PROMPTS_KEPT = 2**15
+
+# Prompt format -> the role tags before the prompt and before the image, and whether each must be one token.
+PROMPT_FORMATS = {
     "janus": ("User", "Assistant", False),
     "janus-pro": ("<|User|>", "<|Assistant|>", True),
 }
 
 
 def role_tags(prompt_format: str) -> tuple[str, str]:
-    """What stands before the prompt and before the picture, in a prompt format."""
-    return _ROLES[prompt_format][:2]
+    """The tags before the prompt and before the image, in a prompt format."""
+    user, assistant, _ = PROMPT_FORMATS[prompt_format]
+    return user, assistant
 
 
 class PromptTokenizer:
     """A checkpoint's tokenizer with its prompt template; `folder` holds its tokenizer.json.
 
-    `prompt_format` is `janus` or `janus-pro` (see `actors.checkpoint.open`). Raises CheckpointError where
-    tokenizer.json cannot be read or a special token is not in its vocabulary.
+    `prompt_format` is a key of PROMPT_FORMATS (see `actors.checkpoint.open`). An engine asks for the ids of a prompt
+    twice, when it checks a request and when it renders it; the second time they come from memory. Raises
+    CheckpointError where tokenizer.json cannot be read or a special token is not in its vocabulary.
     """
 
-    def __init__(self, folder: Path, prompt_format: str) -> None:
-        if prompt_format not in _ROLES:
-            raise CheckpointError(f"prompt_format must be one of {', '.join(_ROLES)}, got {prompt_format!r}")
+    def __init__(self, folder: Path, prompt_format: str | None) -> None:
+        if prompt_format not in PROMPT_FORMATS:
+            raise CheckpointError(f"prompt_format must be one of {', '.join(PROMPT_FORMATS)}, got {prompt_format!r}")
         self._tokenizer = _read_tokenizer(Path(folder) / "tokenizer.json")
-        self._user, self._assistant, roles_are_tokens = _ROLES[prompt_format]
+        self._user, self._assistant, roles_are_tokens = PROMPT_FORMATS[prompt_format]
         self.bos_id = self._special_id(BOS)
         self.pad_id = self._special_id(PAD)
         self.begin_of_image_id = self._special_id(BEGIN_OF_IMAGE)
         if roles_are_tokens:
             self._special_id(self._user)
             self._special_id(self._assistant)
+        self._encode = functools.lru_cache(maxsize=NUM_PROMPTS_KEPT)(self._encode_text)
 
     def cond_ids(self, prompt: str) -> list[int]:
         """Janus: bos, the prompt in its template, begin-of-image. Raises ValueError for text that is not Unicode."""
-        text = f"{self._user}: {prompt.strip()}\n\n{self._assistant}:"
         _check_is_unicode(prompt)
-        # tokenizer.json may put bos in front by itself or not: asked for no special tokens, it never does.
-        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return [self.bos_id, *ids, self.begin_of_image_id]
+        return [self.bos_id, *self._encode(prompt), self.begin_of_image_id]
 
     def uncond_ids(self, num_tokens: int) -> list[int]:
-        """Janus: the unconditional row of a prompt of `num_tokens` ids: all but the first and the last are pads.
+        """Janus: the unconditional row for a prompt of `num_tokens` ids: pads between bos and begin-of-image.
 
-        The pads are attended to, so the row depends on the prompt's length.
+        The model attends to the pads, so the row depends on the prompt's length.
         """
         return [self.bos_id, *[self.pad_id] * (num_tokens - 2), self.begin_of_image_id]
 
     def flow_cond_ids(self, prompt: str) -> list[int]:
-        """JanusFlow: as Janus, less the last id, whose place the time embedding takes."""
+        """JanusFlow: like Janus without the last id, which the time embedding replaces."""
         return self.cond_ids(prompt)[:-1]
 
-    def flow_uncond_ids(self, num_tokens: int) -> list[int]:
-        """JanusFlow: the unconditional row beside `num_tokens` of `flow_cond_ids`: bos and pads.
-
-        The pads are masked and yet count as positions: what follows them stands at position `num_tokens` and on.
-        """
-        return [self.bos_id, *[self.pad_id] * (num_tokens - 1)]
+    def _encode_text(self, prompt: str) -> array[int]:
+        text = f"{self._user}: {prompt.strip()}\n\n{self._assistant}:"
+        # Without special tokens the tokenizer adds no bos of its own, which some tokenizer.json files ask for.
+        return array("I", self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def _special_id(self, token: str) -> int:
         token_id: int | None = self._tokenizer.token_to_id(token)

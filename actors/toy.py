@@ -24,8 +24,6 @@ class ToyEngine:
     `toy:cuda` fails as a broken GPU does and `toy:bug` as nothing else: faults for tests to aim at.
     """
 
-    family = "toy"
-    sampler = "toy-1"
     default_batch_size = 16
     device = "cpu"
 

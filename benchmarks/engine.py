@@ -29,10 +29,13 @@ import torch
 import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
+from actors.checkpoint.open import Checkpoint
 from actors.device import DTYPES, compute_dtype
 from actors.families import FAMILIES
 from actors.janus.engine import JanusEngine
+from actors.janus.network import tensor_shapes as janus_tensor_shapes
 from actors.janusflow.engine import JanusFlowEngine
+from actors.janusflow.network import tensor_shapes as flow_tensor_shapes
 from actors.llama.fp8 import FP8
 from actors.request import ImageRequest
 from benchmarks import random_models
@@ -77,34 +80,34 @@ def main() -> None:
 
 def cases(arguments: argparse.Namespace, dtype: str, device: torch.device, ceilings: Ceilings) -> Iterator[Case]:
     """Every model at every batch size; a model is dropped before the next is made."""
+    janus, flow = random_models.SMALL_JANUS, random_models.SMALL_FLOW
     if arguments.real:
-        configs = {name: random_models.real_config(name) for name in random_models.REAL}
-    else:
-        configs = random_models.SMALL_JANUS | random_models.SMALL_FLOW
-    for name, config in configs.items():
-        if arguments.models and not name.startswith(tuple(arguments.models)):
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            family = "janus" if "gen_vision_config" in config else "janusflow"
-            make = janus_cases if family == "janus" else flow_cases
-            if dtype in FAMILIES[family].dtypes:
-                yield from make(name, config, Path(folder), arguments, dtype, device, ceilings)
-                gc.collect()
-                torch.cuda.empty_cache()
+        janus, flow = (
+            {name: random_models.real_config(name) for name in names}
+            for names in (random_models.REAL_JANUS, random_models.REAL_FLOW)
+        )
+    for make, configs in ((janus_cases, janus), (flow_cases, flow)):
+        for name, config in configs.items():
+            if arguments.models and not name.startswith(tuple(arguments.models)):
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                checkpoint = random_models.write_checkpoint(Path(folder) / "model", config)
+                if dtype in FAMILIES[checkpoint.family].dtypes:
+                    yield from make(name, checkpoint, arguments, dtype, device, ceilings)
+                    gc.collect()
+                    torch.cuda.empty_cache()
 
 
 def janus_cases(
     name: str,
-    config: dict[str, Any],
-    folder: Path,
+    checkpoint: Checkpoint,
     arguments: argparse.Namespace,
     dtype: str,
     device: torch.device,
     ceilings: Ceilings,
 ) -> Iterator[Case]:
-    folder = random_models.write_folder(folder / "model", config)
-    weights = random_models.random_weights(config, DTYPES[dtype], device)
-    engine = JanusEngine(random_models.recipe("janus", dtype), folder, weights=dict(weights))
+    weights = random_models.random_weights(janus_tensor_shapes(checkpoint.shape), DTYPES[dtype], device)
+    engine = JanusEngine(random_models.recipe(checkpoint, dtype), checkpoint, weights=dict(weights))
     ids, tokenizer = engine.tokenizer.cond_ids(PROMPT), engine.tokenizer
     special_ids = {"bos": tokenizer.bos_id, "pad": tokenizer.pad_id, "begin_of_image": tokenizer.begin_of_image_id}
     loop = JanusLoop(engine.shape, weights, special_ids)
@@ -127,21 +130,18 @@ def janus_cases(
 
 def flow_cases(
     name: str,
-    config: dict[str, Any],
-    folder: Path,
+    checkpoint: Checkpoint,
     arguments: argparse.Namespace,
     dtype: str,
     device: torch.device,
     ceilings: Ceilings,
 ) -> Iterator[Case]:
-    recipe = random_models.recipe("janusflow", dtype)
-    vae_folder = random_models.write_vae(
-        folder / "vae", random_models.SDXL_WIDTHS if arguments.real else random_models.SMALL_WIDTHS
-    )
-    weights = random_models.random_weights(config, DTYPES[dtype], device)
-    engine = JanusFlowEngine(recipe, random_models.write_folder(folder / "model", config), vae_folder, weights=weights)
+    widths = random_models.SDXL_WIDTHS if arguments.real else random_models.SMALL_WIDTHS
+    vae = random_models.write_vae(checkpoint, widths)
+    weights = random_models.random_weights(flow_tensor_shapes(checkpoint.shape), DTYPES[dtype], device)
+    engine = JanusFlowEngine(random_models.recipe(checkpoint, dtype), checkpoint, vae, weights=weights)
     ids = engine.tokenizer.flow_cond_ids(PROMPT)
-    loop = FlowLoop(engine.network, engine.shape, vae_folder, engine.tokenizer.pad_id, DTYPES[dtype])
+    loop = FlowLoop(engine.network, engine.shape, vae.path, engine.tokenizer.pad_id, DTYPES[dtype])
     with FlopCounterMode(display=False) as counter:
         engine.vae.decode_call(engine.latent_noise([request(0, cfg_weight=2.0)]))
     for num_images in batch_sizes(arguments, engine):

@@ -17,8 +17,9 @@ import torch
 import transformers
 from transformers.cache_utils import DynamicCache
 
-from actors.checkpoint.shape import FlowShape, JanusShape
-from actors.checkpoint.weight_names import original_name
+from actors.janus.config import JanusShape
+from actors.janus.network import original_name
+from actors.janusflow.config import FlowShape
 from actors.janusflow.network import FlowNetwork
 from actors.layers import to_uint8
 

@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
-from actors.checkpoint.weight_names import expected_shapes
+from actors.checkpoint.open import Checkpoint, fetch_checkpoint, open_checkpoint, open_vae
+from actors.checkpoint.weights import Shapes
+from actors.families import FAMILIES
 from actors.recipe import Recipe
 
 DATA = Path(__file__).parents[1] / "tests" / "data"
-REAL = {  # the name in the table -> the file of its config
-    "Janus-Pro-1B": "Janus-Pro-1B",
-    "Janus-Pro-7B": "Janus-Pro-7B",
-    "JanusFlow-1.3B": "JanusFlow-1.3B",
-}
+REAL_JANUS, REAL_FLOW = ("Janus-Pro-1B", "Janus-Pro-7B"), ("JanusFlow-1.3B",)  # published configs in tests/data
 SDXL_WIDTHS = (128, 256, 512, 512)  # of the VAE, from the full resolution down
 SMALL_WIDTHS = (32, 64, 128, 128)
 
@@ -83,19 +82,20 @@ SMALL_FLOW = {
 
 
 def real_config(name: str) -> dict[str, Any]:
-    return json.loads(gzip.decompress((DATA / "real_shapes" / f"{REAL[name]}.json.gz").read_bytes()))["config"]
+    return json.loads(gzip.decompress((DATA / "real_shapes" / f"{name}.json.gz").read_bytes()))["config"]
 
 
-def write_folder(folder: Path, config: dict[str, Any]) -> Path:
-    """What an engine reads of a checkpoint beside its weights."""
+def write_checkpoint(folder: Path, config: dict[str, Any]) -> Checkpoint:
+    """A checkpoint of this config.json whose weight file holds no tensors."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
     shutil.copyfile(DATA / "janus-tiny" / "tokenizer.json", folder / "tokenizer.json")
-    return folder
+    save_file({}, folder / "model.safetensors")
+    return fetch_checkpoint(open_checkpoint(str(folder)))
 
 
-def write_vae(folder: Path, widths: tuple[int, ...]) -> Path:
-    """A random AutoencoderKL of the SDXL VAE's architecture."""
+def write_vae(checkpoint: Checkpoint, widths: tuple[int, ...]) -> Checkpoint:
+    """A random AutoencoderKL of the SDXL VAE's architecture, in the checkpoint's folder."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     model = AutoencoderKL(
@@ -107,18 +107,18 @@ def write_vae(folder: Path, widths: tuple[int, ...]) -> Path:
         norm_num_groups=min(32, widths[0]),
         scaling_factor=0.13025,
     )
-    model.save_pretrained(folder)
-    return folder
+    model.save_pretrained(checkpoint.path / "vae")
+    return fetch_checkpoint(open_vae(None, checkpoint))
 
 
-def random_weights(config: dict[str, Any], dtype: torch.dtype, device: torch.device) -> dict[str, torch.Tensor]:
-    """Every tensor that generation needs: normalizations around 1, matrices that keep the scale of what they multiply.
+def random_weights(shapes: Shapes, dtype: torch.dtype, device: torch.device) -> dict[str, torch.Tensor]:
+    """Random tensors: normalizations around 1, matrices that keep the scale of their input.
 
     The matrix of the generation head is larger, so that codes are neither certain nor all alike.
     """
     chance = torch.Generator(device).manual_seed(0)
     weights = {}
-    for name, size in expected_shapes(config).items():
+    for name, size in shapes.items():
         noise = torch.randn(size, generator=chance, device=device)
         scale = 1 / 8 if len(size) == 1 else torch.Size(size[1:]).numel() ** -0.5
         scale *= 4 if name == "gen_head.vision_head.weight" else 1
@@ -127,22 +127,22 @@ def random_weights(config: dict[str, Any], dtype: torch.dtype, device: torch.dev
     return weights
 
 
-def recipe(family: str, dtype: str) -> Recipe:
-    is_flow = family == "janusflow"
+def recipe(checkpoint: Checkpoint, dtype: str) -> Recipe:
+    """The family's default settings."""
+    family = FAMILIES[checkpoint.family]
     return Recipe(
-        family=family,
-        checkpoint="random",
+        family=checkpoint.family,
+        checkpoint=checkpoint.name,
         revision=None,
         weights_sha256="",
-        prompt_format="janus" if is_flow else "janus-pro",
-        vae="random" if is_flow else None,
+        prompt_format=checkpoint.prompt_format,
+        vae="random" if family.decodes_with_vae else None,
         vae_revision=None,
         vae_sha256=None,
         dtype=dtype,
         sampler="",
-        cfg_weights=(2.0,) if is_flow else (5.0,),
-        temperature=None if is_flow else 1.0,
-        num_inference_steps=30 if is_flow else None,
+        cfg_weights=(family.default_cfg_weight,),
         images_per_prompt=1,
         seed=0,
+        **family.settings,
     )

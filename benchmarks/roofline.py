@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from actors.checkpoint.shape import FlowShape, JanusShape, LlamaShape
+from actors.janus.config import JanusShape
 from actors.janus.decoder import VQDecoder
+from actors.janusflow.config import FlowShape
 from actors.janusflow.network import FlowNetwork
+from actors.llama.config import LlamaShape
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

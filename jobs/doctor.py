@@ -1,19 +1,19 @@
-"""`janus-batch doctor`: look a checkpoint over, from its files to whether its guidance does anything."""
+"""`janus-batch doctor`: examine a checkpoint, from its files to the effect of its guidance."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import click
 
+from actors.checkpoint.doctor import Finding, check_guidance, check_tokenizer
 from actors.checkpoint.open import Checkpoint, fetch_checkpoint, open_checkpoint, open_vae
 from actors.engines import Engine, load_engine
 from actors.errors import CheckpointError
 from actors.families import FAMILIES
 from actors.recipe import Recipe
-from jobs.job_file.resolve import settled_model
+from jobs.job_file.resolve import absolute_model_name
 from jobs.terminal.text import counted
 
 
@@ -24,51 +24,54 @@ def doctor(
     storage = {"endpoint_url": endpoint_url} if endpoint_url else {}
     num_faults = 0
     try:
-        for check, is_ok, detail in _checks(settled_model(name), revision, vae, prompt_format, storage):
-            num_faults += not is_ok
-            click.echo(
-                f"{click.style('ok   ', fg='green') if is_ok else click.style('FAULT', fg='red')}  {check:<22} {detail}"
-            )
+        for finding in _findings(absolute_model_name(name), revision, vae, prompt_format, storage):
+            num_faults += not finding.is_ok
+            _print(finding)
     except CheckpointError as error:
         num_faults += 1
-        click.echo(f"{click.style('FAULT', fg='red')}  {'loading':<22} {error}")
+        _print(Finding(check="loading", is_ok=False, detail=str(error)))
     click.echo("no fault found" if not num_faults else f"{counted(num_faults, 'fault')} found")
     return 1 if num_faults else 0
 
 
-def _checks(
+def _findings(
     name: str, revision: str | None, vae: str | None, prompt_format: str | None, storage: dict[str, Any]
-) -> Iterator[tuple[str, bool, str]]:
-    """(check, is it as it should be, what was seen), cheapest first."""
-    from actors.checkpoint.doctor import check_guidance, check_tokenizer
-
+) -> Iterator[Finding]:
+    """The cheapest checks first."""
     checkpoint = open_checkpoint(name, revision=revision, storage_options=storage, prompt_format=prompt_format)
-    if checkpoint.family == "toy":
-        yield "family", True, "toy: there is nothing to look at"
+    if checkpoint.folder is None:
+        yield Finding(check="family", is_ok=True, detail=f"{checkpoint.family}: it has no checkpoint to examine")
         return
-    num_bytes = sum(file.size for file in checkpoint.files)
-    yield (
-        "family",
-        True,
-        f"{checkpoint.family}, {checkpoint.layout} layout" + f" @ {checkpoint.revision}" * bool(checkpoint.revision),
+    yield from _look_at(checkpoint)
+    models = [fetch_checkpoint(checkpoint)]
+    yield from check_tokenizer(models[0])
+    if FAMILIES[checkpoint.family].decodes_with_vae:
+        models.append(fetch_checkpoint(open_vae(vae, checkpoint, storage_options=storage)))
+        yield Finding(check="vae", is_ok=True, detail=models[1].name)
+    engine = _load(*models)
+    yield Finding(
+        check="weights", is_ok=True, detail="every tensor that generation needs is there, in the shape of config.json"
     )
-    yield "files", True, f"{len(checkpoint.files)} files, {num_bytes:,} bytes; {', '.join(checkpoint.weight_files)}"
-    folder = fetch_checkpoint(name, checkpoint.revision, storage)
-    assert checkpoint.prompt_format is not None, "every family but toy has one"
-    for finding in check_tokenizer(folder, checkpoint.prompt_format):
-        yield finding.check, finding.is_ok, finding.detail
-    vae_checkpoint = None
-    if checkpoint.family == "janusflow":
-        vae_checkpoint = open_vae(vae, checkpoint, storage_options=storage)
-        yield "vae", True, vae_checkpoint.name
-    engine = _load(checkpoint, folder, vae_checkpoint, storage)
-    yield "weights", True, "every tensor that generation needs is there, in the shape that config.json says"
-    for finding in check_guidance(engine):
-        yield finding.check, finding.is_ok, finding.detail
+    yield from check_guidance(engine)
 
 
-def _load(checkpoint: Checkpoint, folder: Path, vae: Checkpoint | None, storage: dict[str, Any]) -> Engine:
-    """The engine in float32, which every device takes; no recipe is pinned here, so the weights are not hashed."""
+def _print(finding: Finding) -> None:
+    verdict = click.style("ok   ", fg="green") if finding.is_ok else click.style("FAULT", fg="red")
+    click.echo(f"{verdict}  {finding.check:<22} {finding.detail}")
+
+
+def _look_at(checkpoint: Checkpoint) -> Iterator[Finding]:
+    family = f"{checkpoint.family}, {checkpoint.layout} layout"
+    commit = f" @ {checkpoint.revision}" if checkpoint.revision else ""
+    yield Finding(check="family", is_ok=True, detail=family + commit)
+    num_bytes = sum(file.size for file in checkpoint.files)
+    names = ", ".join(checkpoint.weight_files)
+    yield Finding(check="files", is_ok=True, detail=f"{len(checkpoint.files)} files, {num_bytes:,} bytes; {names}")
+
+
+def _load(checkpoint: Checkpoint, vae: Checkpoint | None = None) -> Engine:
+    """The engine in float32, which every device has."""
+    family = FAMILIES[checkpoint.family]
     recipe = Recipe(
         family=checkpoint.family,
         checkpoint=checkpoint.name,
@@ -79,12 +82,9 @@ def _load(checkpoint: Checkpoint, folder: Path, vae: Checkpoint | None, storage:
         vae_revision=vae.revision if vae else None,
         vae_sha256=None,
         dtype="float32",
-        sampler=FAMILIES[checkpoint.family].sampler,
-        cfg_weights=(FAMILIES[checkpoint.family].default_cfg_weight,),
-        temperature=None,
-        num_inference_steps=None,
+        sampler=family.sampler,
+        cfg_weights=(family.default_cfg_weight,),
         images_per_prompt=1,
         seed=0,
     )
-    vae_folder = fetch_checkpoint(vae.name, vae.revision, storage) if vae else None
-    return load_engine(recipe, folder, vae_folder)
+    return load_engine(recipe, *([checkpoint] if vae is None else [checkpoint, vae]))

@@ -8,17 +8,15 @@ from typing import Any
 
 import click
 
-from actors.checkpoint.config import read_shape
-from actors.checkpoint.open import open_checkpoint
-from jobs.job_file.resolve import ignored_columns, remarks, resolve
+from actors.families import ROOFLINE
+from jobs.job_file.resolve import Models, ignored_columns, open_models_of, remarks, resolve
 from jobs.job_file.spec import JobSpec
 from jobs.render import plan_remaining
-from workflows.estimate import IMAGE_SIZE, Estimate, Speed, estimate
+from workflows.estimate import Estimate, Speed, estimate, known_speed
 from workflows.job import RenderJob
 from workflows.output.claim import check_claim
 from workflows.plan import Plan
 from workflows.prompts import find_prompt_files
-from workflows.rates import ROOFLINE, known_rate
 
 
 def plan(
@@ -34,19 +32,20 @@ def plan(
     The speed is `images_per_second` of one actor if it is given, else measured here, else looked up.
     """
     num_gpus = _num_gpus() if measure else 0
-    job = resolve(spec, num_gpus=num_gpus, with_digest=measure)
+    models = open_models_of(spec)
+    job = resolve(spec, num_gpus=num_gpus, with_digest=measure, models=models)
     ignored = ignored_columns(job.recipe.family)
     files = find_prompt_files(job.prompts, job.storage, ignored_columns=ignored)
     check_claim(job, ignore=("recipe.weights_sha256", "recipe.vae_sha256", "recipe.dtype"))
     remaining = plan_remaining(job, files)
-    speed, image_size, bytes_an_image = _speed(job, remaining, measure=measure)
+    speed, bytes_an_image = _speed(job, remaining, models, measure=measure)
     if images_per_second is not None:
         speed = Speed(images_per_second=images_per_second, source="given by --images-per-second")
     cost = estimate(
         job,
         remaining,
         speed,
-        image_size=image_size,
+        image_size=models[0].image_size,
         bytes_an_image=bytes_an_image,
         gpu_hour_price=gpu_hour_price,
     )
@@ -63,28 +62,23 @@ def _num_gpus() -> int:
     return pool.count_gpus(None)
 
 
-def _speed(job: RenderJob, plan: Plan, *, measure: bool) -> tuple[Speed | None, int, float | None]:
-    """The speed, the pictures' size each way, and the bytes of an image if they were measured."""
+def _speed(job: RenderJob, plan: Plan, models: Models, *, measure: bool) -> tuple[Speed | None, float | None]:
+    """The speed of an actor, and the bytes of an image if they were measured."""
     if measure:
-        from workflows.measure import measure as measure_here  # loads torch
+        from actors.engines import start_engine
+        from workflows.measure import measure as measure_engine
 
-        found = measure_here(job, plan)
+        engine = start_engine(job.recipe, *models, allow_faults=job.allow_faults)  # loads torch
+        found = measure_engine(engine, job, plan)
         source = f"measured here: {found.device}, batches of {found.batch_size}, the median of {found.num_batches}"
-        speed = Speed(images_per_second=found.images_per_second, source=source)
-        return speed, IMAGE_SIZE, found.bytes_an_image
-    if job.recipe.family == "toy":
-        from actors.toy import SIZE
-
-        return None, SIZE, None
-    config = open_checkpoint(job.recipe.checkpoint, revision=job.recipe.revision, storage_options=job.storage).config
-    image_size = read_shape(dict(config)).image_size
-    rate = known_rate(config, job.recipe, job.workers.batch_size)
-    if rate is None:
-        return None, image_size, None
-    batch = f", batches of {rate.batch}" if rate.batch else ""
-    source = f"{rate.model} on one {rate.device}{batch}: {rate.source}"
-    is_limit = rate.source.startswith(ROOFLINE)
-    return Speed(images_per_second=rate.images_per_second, source=source, is_limit=is_limit), image_size, None
+        return Speed(images_per_second=found.images_per_second, source=source), found.bytes_an_image
+    known = known_speed(models[0], job.recipe, job.workers.batch_size)
+    if known is None:
+        return None, None
+    batch = f", batches of {known.batch}" if known.batch else ""
+    source = f"{known.model} on one {known.device}{batch}: {known.source}"
+    is_limit = known.source.startswith(ROOFLINE)
+    return Speed(images_per_second=known.images_per_second, source=source, is_limit=is_limit), None
 
 
 def _facts(job: RenderJob, plan: Plan) -> dict[str, Any]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
+from actors.checkpoint.open import Checkpoint
+from actors.families import FAMILIES, KnownSpeed
+from actors.recipe import Recipe
 from workflows.job import RenderJob
 from workflows.plan import Plan
 
 # Measured: eight crops of 384 x 384 from two photographs, written by `encode`; they lay within 30 % of the mean.
 BYTES_A_PIXEL = {"png": 1.72, "webp": 1.25, "jpeg": 0.59}
 PHOTOGRAPHS = "the mean of eight crops of photographs; flat pictures take less"
-IMAGE_SIZE = 384
-LATENT_BYTES = 4 * (IMAGE_SIZE // 8) ** 2 * 4  # float32 [4, 48, 48]
 # job.json, _SUCCESS and report.html.
 REQUESTS_A_JOB = 3
 
@@ -47,7 +49,7 @@ def estimate(
     plan: Plan,
     speed: Speed | None,
     *,
-    image_size: int = IMAGE_SIZE,
+    image_size: int,
     bytes_an_image: float | None = None,
     gpu_hour_price: float | None = None,
 ) -> Estimate:
@@ -56,7 +58,7 @@ def estimate(
     actor_hours = num_images / speed.images_per_second / 3600 if speed else None
     gpu_hours = actor_hours * job.workers.gpus_per_actor if actor_hours is not None else None
     guess = BYTES_A_PIXEL[job.images.format] * image_size**2
-    latents = LATENT_BYTES if job.images.keep_latents else 0
+    latents = 4 * (image_size // 8) ** 2 * 4 if job.images.keep_latents else 0  # float32 [4, size / 8, size / 8]
     return Estimate(
         num_images=num_images,
         actor_hours=actor_hours,
@@ -66,6 +68,31 @@ def estimate(
         bytes_source=PHOTOGRAPHS if bytes_an_image is None else "the mean of the images measured",
         num_writes=_num_writes(job, plan, num_images),
     )
+
+
+def known_speed(checkpoint: Checkpoint, recipe: Recipe, batch_size: int | None) -> KnownSpeed | None:
+    """The speed of this model for the batch size nearest below `batch_size` (None: the largest); None if unknown.
+
+    A speed of a family that takes steps holds for the default number of them and is scaled to the recipe's.
+    """
+    family = FAMILIES[recipe.family]
+    if not family.known_speeds:
+        return None
+    llama = checkpoint.shape.llama
+    sizes = (llama.hidden_size, llama.num_layers)
+    fitting = [speed for speed in family.known_speeds if (speed.hidden_size, speed.num_layers) == sizes]
+    if not fitting:
+        return None
+    at_most = [speed for speed in fitting if batch_size is None or speed.batch is None or speed.batch <= batch_size]
+    best = max(at_most or fitting[:1], key=lambda speed: speed.images_per_second)
+    if recipe.num_inference_steps is None:
+        return best
+    default_steps = int(family.settings["num_inference_steps"])
+    if recipe.num_inference_steps == default_steps:
+        return best
+    scaled = best.images_per_second * default_steps / recipe.num_inference_steps
+    source = f"{best.source}, scaled from {default_steps} to {recipe.num_inference_steps} steps"
+    return dataclasses.replace(best, images_per_second=scaled, source=source)
 
 
 def _num_writes(job: RenderJob, plan: Plan, num_images: int) -> int:

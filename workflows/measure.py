@@ -1,4 +1,4 @@
-"""How fast this machine renders a job's first images with its real engine, and how large their files are."""
+"""How fast an engine renders a job's first images on this machine, and how large their files are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from actors.batcher import Painter
-from actors.engines import open_engine
+from actors.engines import Engine
 from actors.errors import InputError
 from actors.request import RenderedImage
 from workflows.job import RenderJob
@@ -33,11 +33,10 @@ class Measurement:
     num_batches: int
 
 
-def measure(job: RenderJob, plan: Plan) -> Measurement:
-    """Render whole batches of the first shard's requests, again and again the same if the shard has too few."""
+def measure(engine: Engine, job: RenderJob, plan: Plan) -> Measurement:
+    """Render whole batches of the first shard's requests, repeating them if the shard has too few."""
     shard = next(plan.remaining_shards(), None)
     requests = [] if shard is None else read_shard(job, shard).requests
-    engine = open_engine(job.recipe, job.storage, allow_faults=job.allow_faults)
     requests = [request for request in requests if engine.refusal(request) is None]
     if not requests:
         raise NothingToMeasureError("--measure: there is no row left that can be rendered")

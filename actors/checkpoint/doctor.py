@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.checkpoint.open import Checkpoint
 from actors.prompt import BEGIN_OF_IMAGE, BOS, PAD, PromptTokenizer, role_tags
 
 PROBE_PROMPT = "a photo of a red apple on a wooden table"
@@ -30,8 +31,9 @@ class Finding:
     detail: str
 
 
-def check_tokenizer(folder: Path, prompt_format: str) -> Iterator[Finding]:
-    """The special tokens that prompts are built from, and whether the tokenizer's other files agree on them."""
+def check_tokenizer(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """The special tokens of a fetched checkpoint's prompts, and whether all files about the tokenizer agree on them."""
+    folder, prompt_format = checkpoint.path, checkpoint.prompt_format
     tokenizer = PromptTokenizer(folder, prompt_format)
     names_of = _names_by_id(folder)
     for name, token_id in (

@@ -40,6 +40,9 @@ class Folder(Protocol):
     def fetch(self, file_names: Sequence[str]) -> Path:
         """A folder on this machine's disk that holds these files."""
 
+    def subfolder(self, name: str) -> Folder:
+        """A folder inside this one. It may not exist."""
+
 
 def find_folder(name: str, *, revision: str | None, storage_options: Mapping[str, Any] | None) -> Folder:
     """The folder a user's name for a model means.
@@ -97,6 +100,9 @@ class LocalFolder:
 
     def fetch(self, file_names: Sequence[str]) -> Path:
         return self.path
+
+    def subfolder(self, name: str) -> LocalFolder:
+        return LocalFolder(self.path / name, f"{self.name.rstrip('/')}/{name}", self.revision)
 
 
 @functools.lru_cache(maxsize=256)

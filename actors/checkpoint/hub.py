@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,8 @@ from actors.errors import CheckpointError, CheckpointUnreachable, NoSuchFolder
 def open_hub_folder(repository: str, revision: str | None, subfolder: str) -> Folder:
     """The repository's folder (`subfolder` "" is its top) at the commit that `revision` names now.
 
-    Where the hub cannot be reached, or is not to be (`HF_HUB_OFFLINE`), what its cache on this machine holds of that
-    revision. Raises CheckpointError.
+    Where the hub cannot be reached, or must not be (`HF_HUB_OFFLINE`), the snapshot of that revision in its cache on
+    this machine. Raises CheckpointError.
     """
     from huggingface_hub import HfApi
 
@@ -27,43 +28,51 @@ def open_hub_folder(repository: str, revision: str | None, subfolder: str) -> Fo
         if cached is None:
             raise
         return cached
-    prefix = f"{subfolder}/" if subfolder else ""
-    files = {}
-    for sibling in info.siblings or []:
-        name = sibling.rfilename.removeprefix(prefix)
-        if sibling.rfilename.startswith(prefix) and "/" not in name:
-            sha256 = sibling.lfs.sha256 if sibling.lfs else None
-            files[name] = StoredFile(name=name, size=sibling.size or 0, sha256=sha256)
+    files = {
+        sibling.rfilename: StoredFile(
+            name=sibling.rfilename.rsplit("/", 1)[-1],
+            size=sibling.size or 0,
+            sha256=sibling.lfs.sha256 if sibling.lfs else None,
+        )
+        for sibling in info.siblings or []
+    }
     assert info.sha is not None, "the hub names the commit of a model that it describes"
-    return HubFolder(repository, info.sha, prefix, files)
+    return HubFolder(repository, info.sha, subfolder, files)
 
 
 class HubFolder:
-    """A listing at one commit; `prefix` is "" or ends with a slash."""
+    """A folder at one commit. `all_files` lists the whole repository by path, so that subfolders need no request."""
 
-    def __init__(self, repository: str, revision: str, prefix: str, files: dict[str, StoredFile]) -> None:
-        self.name, self.revision = f"{repository}/{prefix}".rstrip("/"), revision
-        self._repository, self._prefix, self._files = repository, prefix, files
+    def __init__(self, repository: str, revision: str, subfolder: str, all_files: dict[str, StoredFile]) -> None:
+        self.name, self.revision = f"{repository}/{subfolder}".rstrip("/"), revision
+        self._repository, self._subfolder, self._all_files = repository, subfolder, all_files
+        self._prefix = f"{subfolder}/" if subfolder else ""
 
     def files(self) -> dict[str, StoredFile]:
-        return self._files
+        return {file.name: file for path, file in self._all_files.items() if path == f"{self._prefix}{file.name}"}
 
     def read(self, file_name: str) -> bytes:
-        return self._download(file_name).read_bytes()
-
-    def sha256(self, file_name: str) -> str:
-        """Reached only for a file that is not stored with Git LFS, whose hash the hub therefore does not say."""
-        return LocalFolder(self.fetch([file_name]), self.name).sha256(file_name)
-
-    def fetch(self, file_names: Sequence[str]) -> Path:
-        return [self._download(name) for name in file_names][-1].parent
-
-    def _download(self, file_name: str) -> Path:
-        """Into the hub's own cache, where all files of a commit lie in one folder; no request where it is there."""
         from huggingface_hub import hf_hub_download
 
         with _explained(self._repository, self.revision):
-            return Path(hf_hub_download(self._repository, f"{self._prefix}{file_name}", revision=self.revision))
+            path = hf_hub_download(self._repository, f"{self._prefix}{file_name}", revision=self.revision)
+        return Path(path).read_bytes()
+
+    def sha256(self, file_name: str) -> str:
+        """Of a file that is not stored with Git LFS: the hub does not list its hash."""
+        return LocalFolder(self.fetch([file_name]), self.name).sha256(file_name)
+
+    def fetch(self, file_names: Sequence[str]) -> Path:
+        """Download into the hub's own cache, which has one folder per commit. Cached files need no request."""
+        from huggingface_hub import snapshot_download
+
+        patterns = [glob.escape(f"{self._prefix}{name}") for name in file_names]
+        with _explained(self._repository, self.revision):
+            snapshot = snapshot_download(self._repository, revision=self.revision, allow_patterns=patterns)
+        return Path(snapshot) / self._subfolder
+
+    def subfolder(self, name: str) -> HubFolder:
+        return HubFolder(self._repository, self.revision, f"{self._prefix}{name}", self._all_files)
 
 
 def _cached_folder(repository: str, revision: str | None, subfolder: str) -> LocalFolder | None:

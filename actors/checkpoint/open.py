@@ -1,43 +1,73 @@
-"""What a checkpoint is, before any of its weights are read: family, layout, files, digest. No torch."""
+"""What a checkpoint is, before any of its weights are read: family, layout, shape, files, digest. No torch.
+
+A checkpoint is opened once per process: its record carries its folder, its parsed config.json and its shape.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from actors.checkpoint.config import identify, read_shape
 from actors.checkpoint.files import TEXT_MODEL_STEMS, VAE_STEMS, StoredFile, find_weight_files, read_json
-from actors.checkpoint.folder import Folder, find_folder
-from actors.checkpoint.shape import FlowShape
-from actors.checkpoint.vae_config import check_vae_config, is_vae_config
+from actors.checkpoint.folder import Folder, LocalFolder, find_folder
 from actors.errors import CheckpointError, NoSuchFolder
-
-PROMPT_FORMATS = ("janus", "janus-pro")
-_DEFAULT_VAE = "stabilityai/sdxl-vae"
+from actors.families import FAMILIES, Identity, Shape
+from actors.prompt import PROMPT_FORMATS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
-    """A checkpoint as its config.json and its listing describe it.
+    """An opened checkpoint.
 
-    `name` is what the user wrote and `revision` the commit it resolved to (None unless it is a hub id). `family` is
-    janus, janusflow, toy or vae; `layout` original, transformers or diffusers (None for toy). `prompt_format` is janus
-    or janus-pro (None for toy and vae). `files` are all the files a render reads, `weight_files` the names of those
-    that hold weights, sorted. `context_length` counts the text model's positions (None for toy and vae).
+    `name` is what the user wrote and `revision` the commit it resolved to (None unless it is a hub id). `family` is a
+    key of FAMILIES, or `vae`; `layout` is original, transformers or diffusers. `files` are all the files that a render
+    reads, `weight_files` the sorted names of those with weights. `shape` is None for a VAE. A family without
+    checkpoints (toy) has its name and `family` and nothing else.
     """
 
     name: str
-    revision: str | None
+    revision: str | None = None
     family: str
-    layout: str | None
-    prompt_format: str | None
-    config: Mapping[str, Any]
-    files: tuple[StoredFile, ...]
-    weight_files: tuple[str, ...]
-    context_length: int | None
+    layout: str | None = None
+    prompt_format: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    shape: Any = None
+    files: tuple[StoredFile, ...] = ()
+    weight_files: tuple[str, ...] = ()
+    folder: Folder | None = field(default=None, compare=False)
+
+    @property
+    def path(self) -> Path:
+        """Where the folder is on this machine's disk, see `fetch_checkpoint`."""
+        assert isinstance(self.folder, LocalFolder), f"{self.name} is not fetched"
+        return self.folder.path
+
+    @property
+    def image_size(self) -> int:
+        """Pixels per side of the images it renders."""
+        size: int | None = FAMILIES[self.family].image_size if self.shape is None else self.shape.image_size
+        assert size is not None, f"the family {self.family} has neither a shape nor an image size"
+        return size
+
+
+def open_models(
+    name: str,
+    *,
+    revision: str | None = None,
+    prompt_format: str | None = None,
+    vae: str | None = None,
+    vae_revision: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> tuple[Checkpoint, Checkpoint | None]:
+    """Open a checkpoint and, if its family decodes with one, the VAE. Raises CheckpointError."""
+    checkpoint = open_checkpoint(name, revision=revision, prompt_format=prompt_format, storage_options=storage_options)
+    if not FAMILIES[checkpoint.family].decodes_with_vae:
+        return checkpoint, None
+    return checkpoint, open_vae(vae, checkpoint, revision=vae_revision, storage_options=storage_options)
 
 
 def open_checkpoint(
@@ -49,37 +79,36 @@ def open_checkpoint(
 ) -> Checkpoint:
     """Find a checkpoint and say what it is, from its config.json and its listing alone.
 
-    `name` is `toy`, a bundled name, a local folder, a URL of a folder that fsspec opens with `storage_options`, or a
-    hub id, whose `revision` is pinned to a commit. Family and layout follow from the content of config.json.
+    `name` is the name of a family without checkpoints (`toy`), a bundled name, a local folder, a URL that fsspec opens
+    with `storage_options`, or a hub id, whose `revision` is pinned to a commit. The content of config.json decides the
+    family, the layout and the shape.
 
-    `prompt_format` is the pair of role tags the model was trained with; the wrong pair makes worse pictures and no
-    error. Where it is not given: JanusFlow means janus; the transformers layout means janus-pro (no Janus-1.3B is
-    published in it); the original layout means janus-pro, except for Janus-1.3B. Its config.json does not name it: it
-    is known by its hub id, or by marks that no Janus-Pro config.json has: a text model that asks for an
-    `_attn_implementation`, or a `transformers_version` of 4.38.2 without `architectures` (Janus-Pro: 4.33.1). A model
-    trained further from Janus-1.3B and saved again has lost these marks: give its format.
+    `prompt_format` is the pair of role tags that the model was trained with; the wrong pair gives worse images and no
+    error. The default is what `identify` of the family's config.py recognizes, else the family's own default. Give it
+    for a fine-tuned Janus-1.3B, which cannot be told from Janus-Pro.
 
-    Raises CheckpointError for anything that cannot be rendered with: no such folder, no model in it, another family,
-    missing files, a setting the engines do not implement.
+    Raises CheckpointError for anything that cannot be rendered with: no such folder, no model in it, a model of another
+    kind, missing files, a setting that the engines do not implement.
     """
     if prompt_format not in (None, *PROMPT_FORMATS):
         raise CheckpointError(f"prompt_format must be one of {', '.join(PROMPT_FORMATS)}, got {prompt_format!r}")
-    if name == "toy":
-        return _toy()
+    if is_family_without_checkpoint(name):
+        return Checkpoint(name=name, family=name)
     folder = find_folder(name, revision=revision, storage_options=storage_options)
     config = read_json(folder, "config.json")
-    family, layout = identify(config) or _refuse(name, config)
+    family, identity = _identify(name, config, hub_id=folder.name if folder.revision else None)
     index, weight_files = find_weight_files(folder, TEXT_MODEL_STEMS)
     return Checkpoint(
         name=name,
         revision=folder.revision,
         family=family,
-        layout=layout,
-        prompt_format=prompt_format or _prompt_format(folder, family, layout, config),
+        layout=identity.layout,
+        prompt_format=prompt_format or identity.prompt_format or FAMILIES[family].default_prompt_format,
         config=config,
+        shape=read_shape(family, config),
         files=_stored(folder, ["config.json", "tokenizer.json", index, *weight_files, *_settings_files(folder)]),
         weight_files=weight_files,
-        context_length=read_shape(config).llama.context_length,
+        folder=folder,
     )
 
 
@@ -90,65 +119,81 @@ def open_vae(
     revision: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
-    """Find the autoencoder that turns a JanusFlow checkpoint's latents into pixels: a diffusers AutoencoderKL folder.
+    """Find the autoencoder that turns a checkpoint's latents into pixels.
 
-    `name` is given as a checkpoint's is; None means the folder `vae` inside the checkpoint, and the name that stands
-    in the answer then leads there. Raises CheckpointError where there is no autoencoder, or where it decodes other
-    latents than the checkpoint makes.
+    `name` is written like a checkpoint's; None means the folder `vae` inside the checkpoint. Raises CheckpointError
+    where there is no autoencoder, or where it does not decode the latents that the checkpoint makes.
     """
-    flow = read_shape(dict(checkpoint.config))
-    if not isinstance(flow, FlowShape):
-        raise CheckpointError(f"model.vae belongs to JanusFlow; {checkpoint.name} ({checkpoint.family}) has its own")
-    folder = _vae_folder(name, checkpoint, revision, storage_options)
+    family = FAMILIES[checkpoint.family]
+    if not family.decodes_with_vae:
+        raise CheckpointError(f"{checkpoint.name} ({checkpoint.family}) decodes without a VAE; got model.vae {name!r}")
+    inside = f"{checkpoint.name.rstrip('/')}/vae"
+    if name is None or (name, revision or checkpoint.revision) == (inside, checkpoint.revision):
+        folder = _folder_inside(checkpoint)
+    else:
+        folder = find_folder(name, revision=revision, storage_options=storage_options)
     config = read_json(folder, "config.json")
-    check_vae_config(config, folder.name, flow)
+    family.load_config().check_vae(config, folder.name, checkpoint.shape)
     index, weight_files = find_weight_files(folder, VAE_STEMS)
     return Checkpoint(
         name=folder.name,
         revision=folder.revision,
         family="vae",
         layout="diffusers",
-        prompt_format=None,
         config=config,
         files=_stored(folder, ["config.json", index, *weight_files]),
         weight_files=weight_files,
-        context_length=None,
+        folder=folder,
     )
 
 
-def weights_digest(checkpoint: Checkpoint, storage_options: Mapping[str, Any] | None = None) -> str:
+def weights_digest(checkpoint: Checkpoint) -> str:
     """One SHA-256 for all weight files, as hex: what `sha256sum FILES | sha256sum` prints in the model's folder.
 
-    That is the hash of a line `<hash of the file>  <name>` for each file, sorted by name. The hub says the files'
-    hashes; a local file is read once per process, a file at a URL on every call.
+    That is the hash of one line `<hash of the file>  <name>` per file, sorted by name. The hub lists the files' hashes;
+    a local file is hashed once per process, a file at a URL once per machine.
     """
-    if not checkpoint.weight_files:
-        return hashlib.sha256().hexdigest()
+    lines = []
     known = {file.name: file.sha256 for file in checkpoint.files}
-    folder = find_folder(checkpoint.name, revision=checkpoint.revision, storage_options=storage_options)
-    lines = [f"{known[name] or folder.sha256(name)}  {name}\n" for name in sorted(checkpoint.weight_files)]
+    for name in sorted(checkpoint.weight_files):
+        assert checkpoint.folder is not None
+        lines.append(f"{known[name] or checkpoint.folder.sha256(name)}  {name}\n")
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def fetch_checkpoint(name: str, revision: str | None = None, storage_options: Mapping[str, Any] | None = None) -> Path:
-    """A folder on this machine's disk with every file a render reads; what is elsewhere is downloaded once.
+def fetch_checkpoint(checkpoint: Checkpoint) -> Checkpoint:
+    """The same checkpoint with every file that a render reads on this machine's disk, downloaded if necessary.
 
-    Works for checkpoints and for autoencoders alike, with the `name` and `revision` that `open_checkpoint` or
-    `open_vae` answered. Raises CheckpointError; its kind CheckpointUnreachable may pass.
+    Its digest is that of the local files. Raises CheckpointError; for the kind CheckpointUnreachable a retry may help.
     """
-    folder = find_folder(name, revision=revision, storage_options=storage_options)
-    config = read_json(folder, "config.json")
-    is_vae = is_vae_config(config)
-    index, weight_files = find_weight_files(folder, VAE_STEMS if is_vae else TEXT_MODEL_STEMS)
-    names = ["config.json", index, *weight_files]
-    if not is_vae:
-        names += ["tokenizer.json", *_settings_files(folder)]
-    files = _stored(folder, names)
-    return folder.fetch([file.name for file in files])
+    assert checkpoint.folder is not None
+    path = checkpoint.folder.fetch([file.name for file in checkpoint.files])
+    folder = LocalFolder(path, checkpoint.folder.name, checkpoint.revision)
+    files = tuple(dataclasses.replace(file, sha256=None) for file in checkpoint.files)
+    return dataclasses.replace(checkpoint, folder=folder, files=files)
+
+
+def read_shape(family: str, config: Mapping[str, Any]) -> Shape:
+    """The shape of a config.json of this family. Raises CheckpointError."""
+    return FAMILIES[family].load_config().read_shape(config)
+
+
+def is_family_without_checkpoint(name: str) -> bool:
+    return name in FAMILIES and FAMILIES[name].config is None
+
+
+def _identify(name: str, config: Mapping[str, Any], *, hub_id: str | None) -> tuple[str, Identity]:
+    families = {key: family for key, family in FAMILIES.items() if family.config is not None}
+    for key, family in families.items():
+        if identity := family.load_config().identify(config, hub_id):
+            return key, identity
+    kind = config.get("model_type") or config.get("_class_name")
+    allowed = "; ".join(family.checkpoints for family in families.values())
+    raise CheckpointError(f"{name} is a model of type {kind!r}, not one of those that can be rendered: {allowed}")
 
 
 def _settings_files(folder: Folder) -> list[str]:
-    """Files about the tokenizer that no render needs and that `actors.checkpoint.doctor` looks at."""
+    """Files about the tokenizer that no render needs and that `actors.checkpoint.doctor` examines."""
     present = folder.files()
     return [name for name in ("tokenizer_config.json", "special_tokens_map.json") if name in present]
 
@@ -161,56 +206,15 @@ def _stored(folder: Folder, names: list[str | None]) -> tuple[StoredFile, ...]:
     return tuple(files[name] for name in names if name)
 
 
-def _prompt_format(folder: Folder, family: str, layout: str, config: Mapping[str, Any]) -> str:
-    """The role tags a checkpoint was trained with, by the rule that `open_checkpoint` states."""
-    if family == "janusflow":
-        return "janus"
-    if layout == "transformers":
-        return "janus-pro"
-    is_hub_id = folder.revision is not None
-    is_janus_1_3b = (
-        (is_hub_id and folder.name.endswith("/Janus-1.3B"))
-        or "_attn_implementation" in config["language_config"]
-        or (config.get("transformers_version") == "4.38.2" and "architectures" not in config)
-    )
-    return "janus" if is_janus_1_3b else "janus-pro"
-
-
-def _refuse(name: str, config: Mapping[str, Any]) -> tuple[str, str]:
-    kind = config.get("model_type") or config.get("_class_name")
-    without = " without an image generator" if kind == "multi_modality" else ""
-    raise CheckpointError(
-        f"{name} is a model of type {kind!r}{without}; allowed are Janus, Janus-Pro and JanusFlow (multi_modality), "
-        "and Janus-Pro in the transformers layout (janus)"
-    )
-
-
-def _vae_folder(
-    name: str | None, checkpoint: Checkpoint, revision: str | None, storage_options: Mapping[str, Any] | None
-) -> Folder:
-    if name is not None:
-        return find_folder(name, revision=revision, storage_options=storage_options)
-    inside = f"{checkpoint.name.rstrip('/')}/vae"
+def _folder_inside(checkpoint: Checkpoint) -> Folder:
+    assert checkpoint.folder is not None
+    folder = checkpoint.folder.subfolder("vae")
     try:
-        folder = find_folder(inside, revision=checkpoint.revision, storage_options=storage_options)
         if "config.json" in folder.files():
             return folder
     except NoSuchFolder:
         pass
     raise CheckpointError(
-        f"{checkpoint.name} has no vae folder inside, so model.vae must name an autoencoder, such as {_DEFAULT_VAE}"
-    )
-
-
-def _toy() -> Checkpoint:
-    return Checkpoint(
-        name="toy",
-        revision=None,
-        family="toy",
-        layout=None,
-        prompt_format=None,
-        config={},
-        files=(),
-        weight_files=(),
-        context_length=None,
+        f"{checkpoint.name} has no vae folder inside, so model.vae must name an autoencoder, such as "
+        f"{FAMILIES[checkpoint.family].suggested_vae}"
     )

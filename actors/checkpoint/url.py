@@ -32,6 +32,7 @@ class UrlFolder:
             # Of the job's storage options, this one is for its output and not for fsspec.
             options = {key: value for key, value in storage_options.items() if key != "conditional_create"}
             self._filesystem, self._root = fsspec.core.url_to_fs(self.name, **options)
+        self._options = storage_options
 
     def files(self) -> dict[str, StoredFile]:
         return {name: StoredFile(name=name, size=entry["size"]) for name, entry in self._listing.items()}
@@ -69,6 +70,9 @@ class UrlFolder:
             if not target.is_dir():
                 self._download(file_names, target.with_name(f"{target.name}.{host}.partial"), target)
         return target
+
+    def subfolder(self, name: str) -> UrlFolder:
+        return UrlFolder(f"{self.name}/{name}", self._options)
 
     def _download(self, file_names: Sequence[str], partial: Path, target: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)  # what a killed process left

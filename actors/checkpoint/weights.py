@@ -1,65 +1,71 @@
-"""Reads from a checkpoint folder the tensors that generation needs, and accounts for every other one in its files."""
+"""Reads the tensors that generation needs from a fetched checkpoint, and accounts for all others in its files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
+from torch import nn
 
-from actors.checkpoint.config import identify
-from actors.checkpoint.files import TEXT_MODEL_STEMS, find_weight_files, read_json
-from actors.checkpoint.folder import LocalFolder
-from actors.checkpoint.tensors import open_tensor_file
-from actors.checkpoint.weight_names import Shapes, expected_shapes, original_name, what_is_not_needed
+from actors.checkpoint.open import Checkpoint
+from actors.checkpoint.tensors import TensorFile, open_tensor_file
 from actors.errors import CheckpointError
 
 _MAX_NAMES_SHOWN = 8
 
+Shapes = dict[str, tuple[int, ...]]
+
 
 def load_weights(
-    folder: Path, family: str, *, dtype: torch.dtype, device: str | torch.device
+    checkpoint: Checkpoint,
+    expected: Shapes,
+    *,
+    not_needed: Mapping[str, str],
+    rename: Callable[[str], str] = str,
+    dtype: torch.dtype,
+    device: str | torch.device,
 ) -> dict[str, torch.Tensor]:
-    """Every tensor that generation needs, under its original-layout name, in `dtype` on `device`.
+    """Every expected tensor, in `dtype` on `device`.
 
-    Reads both layouts and both formats (.safetensors, .bin), whole or in shards, and only these tensors. Each is a
-    copy in memory of its own, so that its alignment, on which a library's choice of kernel may depend, does not follow
-    from its place in the file.
+    Reads both formats (.safetensors, .bin), whole or in shards, and only these tensors. `rename` turns the name of a
+    stored tensor into its name in `expected`. `not_needed` has the prefixes of the tensors that stay on disk (and what
+    each is, for readers). Every tensor is a copy in memory of its own: its alignment, which may decide a library's
+    choice of kernel, does not depend on its position in the file.
 
-    Raises CheckpointError where the folder is not of this family, a file is damaged, a tensor is missing or of another
-    shape than config.json says, or a tensor is there that is neither needed nor named in `weight_names.NOT_NEEDED`.
+    Raises CheckpointError where a file is damaged, an expected tensor is missing or has another shape, or a tensor is
+    neither expected nor in `not_needed`.
     """
-    source = LocalFolder(Path(folder), str(folder))
-    config = read_json(source, "config.json")
-    found, layout = identify(config) or (None, None)
-    if found != family:
-        raise CheckpointError(f"{folder} was to be loaded as {family}, but its config.json describes {found}")
-    expected = expected_shapes(config)
-    _, file_names = find_weight_files(source, TEXT_MODEL_STEMS)
-    files = [open_tensor_file(Path(folder) / file_name) for file_name in file_names]
-
-    where = {}  # original-layout name -> (file, name in that file)
-    for file in files:
+    found: dict[str, tuple[TensorFile, str]] = {}  # expected name -> (file, name in that file)
+    for file in (open_tensor_file(checkpoint.path / name) for name in checkpoint.weight_files):
         for stored_name in file.shapes:
-            name = original_name(stored_name) if layout == "transformers" else stored_name
-            if name in where:
+            name = rename(stored_name)
+            if name in found:
                 raise CheckpointError(
-                    f"{stored_name} stands twice in {folder}: in {where[name][0].path} and {file.path}"
+                    f"{stored_name} is twice in {checkpoint.path}: in {found[name][0].path} and {file.path}"
                 )
-            where[name] = file, stored_name
-    _check_all_is_accounted_for(folder, expected, {name: file.shapes[key] for name, (file, key) in where.items()})
-    return {name: where[name][0].read(where[name][1]).to(device, dtype, copy=True) for name in expected}
+            found[name] = file, stored_name
+    shapes = {name: file.shapes[stored_name] for name, (file, stored_name) in found.items()}
+    _check_all_is_accounted_for(checkpoint, expected, shapes, not_needed)
+    tensors = ((name, *found[name]) for name in expected)
+    return {name: file.read(stored_name).to(device, dtype, copy=True) for name, file, stored_name in tensors}
 
 
-def _check_all_is_accounted_for(folder: Path, expected: Shapes, found: Shapes) -> None:
-    """Raise CheckpointError unless `found` is `expected` and things named as not needed."""
+def shapes_of(module: nn.Module) -> Shapes:
+    """The names and shapes of a module's tensors; the module may be on the meta device."""
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+def _check_all_is_accounted_for(
+    checkpoint: Checkpoint, expected: Shapes, found: Shapes, not_needed: Mapping[str, str]
+) -> None:
+    folder = checkpoint.path
     missing = expected.keys() - found.keys()
     if missing:
         raise CheckpointError(f"{folder} lacks {_count(missing)} that its config.json asks for: {_some(missing)}")
-    unexpected = [name for name in found if name not in expected and what_is_not_needed(name) is None]
+    unexpected = [name for name in found if name not in expected and not name.startswith(tuple(not_needed))]
     if unexpected:
         raise CheckpointError(
-            f"{folder} holds {_count(unexpected)} that no Janus model has: {_some(unexpected)}; "
+            f"{folder} holds {_count(unexpected)} that no {checkpoint.family} model has: {_some(unexpected)}; "
             "an adapter must be merged into the weights, and quantized weights cannot be read"
         )
     for name, shape in expected.items():

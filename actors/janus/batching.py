@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from actors.checkpoint.shape import LlamaShape
 from actors.janus.decode_loop import Choose, DecodeLoop
 from actors.janus.network import CodeModel
 from actors.janus.sampler import CodeSampler
+from actors.llama.config import LlamaShape
 from actors.llama.linear import MIN_ROWS
 from actors.llama.model import num_slots
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from actors.checkpoint.shape import NUM_RES_BLOCKS, VQShape
+from actors.janus.config import NUM_RES_BLOCKS, VQShape
 from actors.layers import Conv1, silu_
 
 _PREFIX = "gen_vision_model."

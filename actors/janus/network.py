@@ -1,13 +1,57 @@
-"""The parts of a Janus model that generation runs through."""
+"""The parts of a Janus model that generation runs through, and the names of their tensors in a checkpoint.
+
+Names are those of the original layout; `original_name` turns a transformers-layout name into its original one. Every
+tensor has the same shape and order in both layouts.
+
+Shapes: R rows, L layers, K key/value heads, T tokens, D channels of a head, C hidden channels, V codebook entries.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
+from actors.checkpoint.open import Checkpoint
+from actors.checkpoint.weights import Shapes, load_weights, shapes_of
+from actors.janus.config import JanusShape
+from actors.janus.decoder import VQDecoder
+from actors.llama.config import LlamaShape
 from actors.llama.linear import Mlp
 from actors.llama.model import Llama
+
+# Tensors of a checkpoint that generation leaves on disk, by the prefix of their original-layout name.
+NOT_NEEDED = {
+    "vision_model.": "SigLIP tower that reads images",
+    "aligner.": "projection of the SigLIP tower's output",
+    "gen_vision_model.encoder.": "VQ encoder",
+    "gen_vision_model.quant_conv.": "VQ encoder's last layer",
+    "gen_vision_model.quantize.codebook_used": "training statistics of the codebook",
+    "language_model.lm_head.": "head that predicts text",
+}
+
+# transformers layout -> original layout; the first match wins. Both layouts number the decoder's levels from the
+# lowest resolution up.
+_RENAMES = [
+    (r"^lm_head\.", r"language_model.lm_head."),
+    (r"^model\.language_model\.", r"language_model.model."),
+    (r"^model\.(vision_model|aligner)\.", r"\1."),
+    (r"^model\.generation_embeddings\.", r"gen_embed."),
+    (r"^model\.generation_aligner\.fc1\.", r"gen_aligner.layers.0."),
+    (r"^model\.generation_aligner\.hidden_layers\.0\.", r"gen_aligner.layers.2."),
+    (r"^model\.generation_head\.proj_out\.", r"gen_head.output_mlp_projector."),
+    (r"^model\.generation_head\.vision_head\.", r"gen_head.vision_head."),
+    (r"^model\.vqmodel\.encoder\.", r"gen_vision_model.encoder."),
+    (r"^model\.vqmodel\.decoder\.mid\.block_1\.", r"gen_vision_model.decoder.mid.0."),
+    (r"^model\.vqmodel\.decoder\.mid\.attn_1\.", r"gen_vision_model.decoder.mid.1."),
+    (r"^model\.vqmodel\.decoder\.mid\.block_2\.", r"gen_vision_model.decoder.mid.2."),
+    (r"^model\.vqmodel\.decoder\.up\.(\d+)\.block\.", r"gen_vision_model.decoder.conv_blocks.\1.res."),
+    (r"^model\.vqmodel\.decoder\.up\.(\d+)\.", r"gen_vision_model.decoder.conv_blocks.\1."),
+    (r"^model\.vqmodel\.", r"gen_vision_model."),
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -29,3 +73,75 @@ class CodeModel:
     llama: Llama
     head: Mlp  # [R, C] -> [R, V]
     code_embedding_VC: torch.Tensor
+
+
+def build_code_model(weights: MutableMapping[str, torch.Tensor], shape: JanusShape, *, is_fp8: bool) -> CodeModel:
+    """The code model from a checkpoint's tensors, which are taken out of `weights`."""
+    llama = Llama(weights, shape.llama, is_fp8=is_fp8)
+    head = Mlp(weights, "gen_head.output_mlp_projector", "gen_head.vision_head")
+    aligner = Mlp(weights, "gen_aligner.layers.0", "gen_aligner.layers.2")
+    # The model's input for a code is a function of the code alone: a table replaces an MLP per step.
+    return CodeModel(llama=llama, head=head, code_embedding_VC=aligner(weights.pop("gen_embed.weight")))
+
+
+def read_weights(checkpoint: Checkpoint, *, dtype: torch.dtype, device: str | torch.device) -> dict[str, torch.Tensor]:
+    """The tensors that generation needs of a fetched checkpoint, by original-layout name. Raises CheckpointError."""
+    rename = original_name if checkpoint.layout == "transformers" else str
+    expected = tensor_shapes(checkpoint.shape)
+    return load_weights(checkpoint, expected, not_needed=NOT_NEEDED, rename=rename, dtype=dtype, device=device)
+
+
+def original_name(name: str) -> str:
+    """The original-layout name of a transformers-layout tensor; a name of neither layout comes back unchanged."""
+    for pattern, replacement in _RENAMES:
+        renamed, num_matches = re.subn(pattern, replacement, name)
+        if num_matches:
+            return renamed
+    return name
+
+
+def tensor_shapes(shape: JanusShape) -> Shapes:
+    """The original-layout name and the shape of every tensor that generation needs."""
+    with torch.device("meta"):
+        return shapes_of(_Tensors(shape))
+
+
+class _Tensors(nn.Module):
+    """The layout of a checkpoint as modules. They only name tensors: a CodeModel computes with packed ones."""
+
+    def __init__(self, shape: JanusShape) -> None:
+        super().__init__()
+        hidden, vq = shape.llama.hidden_size, shape.vq
+        self.language_model = nn.ModuleDict({"model": _text_model(shape.llama)})
+        self.gen_embed = nn.Embedding(vq.codebook_size, vq.code_dim)
+        layers = nn.Sequential(nn.Linear(vq.code_dim, hidden), nn.GELU(), nn.Linear(hidden, hidden))
+        self.gen_aligner = nn.ModuleDict({"layers": layers})
+        self.gen_head = nn.ModuleDict(
+            {
+                "output_mlp_projector": nn.Linear(hidden, shape.head_size),
+                "vision_head": nn.Linear(shape.head_size, vq.codebook_size),
+            }
+        )
+        self.gen_vision_model = VQDecoder(vq)
+
+
+def _text_model(llama: LlamaShape) -> nn.Module:
+    layers = nn.ModuleList(_text_layer(llama) for _ in range(llama.num_layers))
+    embedding = nn.Embedding(llama.vocab_size, llama.hidden_size)
+    return nn.ModuleDict({"embed_tokens": embedding, "layers": layers, "norm": nn.RMSNorm(llama.hidden_size)})
+
+
+def _text_layer(llama: LlamaShape) -> nn.Module:
+    hidden, ffn = llama.hidden_size, llama.intermediate_size
+    q_size, kv_size = llama.num_heads * llama.head_dim, llama.num_kv_heads * llama.head_dim
+    sizes = {
+        "self_attn": {"q_proj": (hidden, q_size), "k_proj": (hidden, kv_size), "v_proj": (hidden, kv_size)},
+        "mlp": {"gate_proj": (hidden, ffn), "up_proj": (hidden, ffn), "down_proj": (ffn, hidden)},
+    }
+    sizes["self_attn"]["o_proj"] = (q_size, hidden)
+    parts: dict[str, nn.Module] = {
+        part: nn.ModuleDict({name: nn.Linear(*size, bias=False) for name, size in matrices.items()})
+        for part, matrices in sizes.items()
+    }
+    norms = {name: nn.RMSNorm(hidden) for name in ("input_layernorm", "post_attention_layernorm")}
+    return nn.ModuleDict(parts | norms)

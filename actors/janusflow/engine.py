@@ -14,32 +14,26 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from actors.checkpoint.config import read_shape
-from actors.checkpoint.weights import load_weights
+from actors.checkpoint.open import Checkpoint
 from actors.device import find_device, to_compute_dtype
 from actors.errors import InputError
 from actors.guidance import guide, is_guided, is_inside
+from actors.janusflow.batching import IMAGES_PER_BATCH, call_in_parts
 from actors.janusflow.decoder import VAE, check_vae_dtype
-from actors.janusflow.network import TIME_SCALE, PromptState, load_flow_network
-from actors.janusflow.sampler import SOLVERS, TimeGrid, Velocity, even_grid, solve
+from actors.janusflow.network import PromptState, build_network, read_weights
+from actors.janusflow.sampler import SOLVERS, Velocity, demo_grid, even_grid, solve
 from actors.noise import normal_noise
 from actors.prompt import PromptTokenizer
 from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
 
 # B images, R rows of the network (an image has one, or two while it is guided), C x H x W latents.
-
-ROWS_PER_CALL = 16  # at most: a few rows of hundreds of tokens fill any device
-CPU_BATCH_SIZE = 4
-GPU_BATCH_SIZE = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -51,20 +45,17 @@ class ImagePrompts:
 
 
 class JanusFlowEngine:
-    """Renders requests with one JanusFlow checkpoint and its VAE, both in folders on this machine's disk.
+    """Renders requests with one fetched JanusFlow checkpoint and its VAE.
 
-    `latent_size` overrides the checkpoint's own (48 for the published one). `weights` are its tensors where somebody
-    has them already. Raises CheckpointError, and InputError for settings that exclude each other.
+    `latent_size` overrides the checkpoint's own (48 for the published one). `weights` are its tensors if the caller
+    already has them. Raises CheckpointError, and InputError for settings that exclude each other.
     """
-
-    family = "janusflow"
-    sampler = "janusflow-2"
 
     def __init__(
         self,
         recipe: Recipe,
-        folder: Path,
-        vae_folder: Path,
+        checkpoint: Checkpoint,
+        vae: Checkpoint,
         *,
         latent_size: int | None = None,
         weights: dict[str, torch.Tensor] | None = None,
@@ -77,16 +68,15 @@ class JanusFlowEngine:
         self.time_grid = demo_grid if recipe.match_reference_demo else even_grid
         self.cfg_interval = recipe.cfg_interval
         self.torch_device, self.device = find_device()
-        is_gpu = self.torch_device.type == "cuda"
-        self.default_batch_size = GPU_BATCH_SIZE if is_gpu else CPU_BATCH_SIZE
-        self.fixed_rows = ROWS_PER_CALL if is_gpu else None
-        self.shape = read_shape(json.loads((Path(folder) / "config.json").read_text("utf-8")))
+        self.default_batch_size = IMAGES_PER_BATCH[self.torch_device.type]
+        self.fills_up_calls = self.torch_device.type == "cuda"
+        self.shape = checkpoint.shape
         self.latent_size = latent_size or self.shape.latent_size
-        self.tokenizer = PromptTokenizer(folder, recipe.prompt_format)
+        self.tokenizer = PromptTokenizer(checkpoint.path, checkpoint.prompt_format)
         if weights is None:
-            weights = load_weights(folder, "janusflow", dtype=dtype, device=self.torch_device)
-        self.network = load_flow_network(to_compute_dtype(weights), self.shape, self.latent_size)
-        self.vae = VAE(vae_folder, dtype=dtype, device=self.torch_device)
+            weights = read_weights(checkpoint, dtype=dtype, device=self.torch_device)
+        self.network = build_network(to_compute_dtype(weights), self.shape, self.latent_size)
+        self.vae = VAE(vae.path, dtype=dtype, device=self.torch_device)
         self.bos_state = self.network.read_prompt([self.tokenizer.bos_id])
 
     def refusal(self, request: ImageRequest) -> str | None:
@@ -193,26 +183,13 @@ class JanusFlowEngine:
         return velocity
 
     def network_velocity(self, z_RCHW: torch.Tensor, t_R: torch.Tensor, states: Sequence[PromptState]) -> torch.Tensor:
-        """The network's velocity of any number of rows, in calls of at most ROWS_PER_CALL."""
-        parts = []
-        for start in range(0, len(states), ROWS_PER_CALL):
-            rows = list(range(start, min(start + ROWS_PER_CALL, len(states))))
-            num_rows = len(rows)
-            if self.fixed_rows:
-                rows += rows[:1] * (self.fixed_rows - num_rows)
-            parts.append(self.network(z_RCHW[rows], t_R[rows], [states[row] for row in rows])[:num_rows])
-        return torch.cat(parts)
+        """The network's velocity of any number of rows."""
+
+        def velocity(rows: list[int]) -> torch.Tensor:
+            return self.network(z_RCHW[rows], t_R[rows], [states[row] for row in rows])
+
+        return call_in_parts(velocity, len(states), is_filled_up=self.fills_up_calls)
 
     def _uncond_state(self, cond: PromptState) -> PromptState:
         """The reference's unconditional row beside `cond`, see `embed_prompts`."""
         return dataclasses.replace(self.bos_state, next_position=cond.next_position)
-
-
-def demo_grid(num_steps: int) -> TimeGrid:
-    """The reference demo's time grid: time and step length rounded to bfloat16 (1/30 becomes 0.033447)."""
-
-    def rounded(number: float) -> float:
-        return torch.tensor(number).bfloat16().item()
-
-    times = tuple(rounded(i / num_steps * TIME_SCALE) / TIME_SCALE for i in range(num_steps))
-    return TimeGrid(times=times, dt=rounded(1 / num_steps))

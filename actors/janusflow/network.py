@@ -16,16 +16,26 @@ from transformers import AttentionInterface, LlamaConfig, LlamaModel
 from transformers.cache_utils import DynamicCache
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
 
-from actors.checkpoint.shape import FlowShape, LlamaShape
+from actors.checkpoint.open import Checkpoint
+from actors.checkpoint.weights import Shapes, load_weights, shapes_of
+from actors.janusflow.config import TIME_SCALE, FlowShape
 from actors.janusflow.uvit import PATCH_SIZE, UViTDecoder, UViTEncoder
 from actors.layers import SiLU
+from actors.llama.config import LlamaShape
 
 # B rows, C latent channels, H x W latent positions or patches, D hidden channels, N heads, K key/value heads,
 # E channels of a head, P tokens of a prompt, Q tokens of a row in one step (the time's and the image's), T = P + Q.
 
 ATTENTION = "janusflow_own_prompt"  # the name `attend` goes by among transformers' attention functions
-TIME_SCALE = 1000.0  # the network counts the time from 0 to this
 PROMPT_MULTIPLE = 64  # prompts are read in a multiple of this many tokens
+
+# Tensors of a checkpoint that generation leaves on disk, by the prefix of their name.
+NOT_NEEDED = {
+    "vision_und_enc_model.": "SigLIP tower that reads images",
+    "vision_und_enc_aligner.": "projection of the SigLIP tower's output",
+    "beg_of_und_embed": "mark before an image that the model reads",
+    "language_model.lm_head.": "head that predicts text",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -42,10 +52,9 @@ class PromptState:
     next_position: int
 
 
-def load_flow_network(weights: Mapping[str, torch.Tensor], shape: FlowShape, latent_size: int) -> FlowNetwork:
-    """The network with a checkpoint's tensors (see `load_weights`), which are taken as they are and not copied."""
-    with torch.device("meta"):
-        network = FlowNetwork(shape, latent_size)
+def build_network(weights: Mapping[str, torch.Tensor], shape: FlowShape, latent_size: int) -> FlowNetwork:
+    """The network with a checkpoint's tensors (see `read_weights`), which are taken as they are and not copied."""
+    network = _on_meta_device(shape, latent_size)
     network.load_state_dict(weights, strict=True, assign=True)
     llama, device = network.language_model.model, network.vision_gen_enc_aligner.weight.device
     llama.rotary_emb = LlamaRotaryEmbedding(llama.config).to(device)
@@ -54,6 +63,22 @@ def load_flow_network(weights: Mapping[str, torch.Tensor], shape: FlowShape, lat
     for uvit in (network.vision_gen_enc_model, network.vision_gen_dec_model):
         uvit.to(memory_format=torch.channels_last)
     return network.eval().requires_grad_(False)
+
+
+def read_weights(checkpoint: Checkpoint, *, dtype: torch.dtype, device: str | torch.device) -> dict[str, torch.Tensor]:
+    """The tensors that generation needs of a fetched checkpoint, by name. Raises CheckpointError."""
+    expected = tensor_shapes(checkpoint.shape)
+    return load_weights(checkpoint, expected, not_needed=NOT_NEEDED, dtype=dtype, device=device)
+
+
+def tensor_shapes(shape: FlowShape) -> Shapes:
+    """The name and the shape of every tensor that generation needs."""
+    return shapes_of(_on_meta_device(shape, shape.latent_size))
+
+
+def _on_meta_device(shape: FlowShape, latent_size: int) -> FlowNetwork:
+    with torch.device("meta"):
+        return FlowNetwork(shape, latent_size)
 
 
 class FlowNetwork(nn.Module):

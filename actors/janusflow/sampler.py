@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from actors.janusflow.config import TIME_SCALE
+
 # z_B... has one row per batch entry and any shape behind it; t_B and dt_B are float64, on the CPU.
 Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Step = Callable[[Velocity, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -26,6 +28,16 @@ class TimeGrid:
 def even_grid(num_steps: int) -> TimeGrid:
     """`num_steps` equal steps from 0 to 1."""
     return TimeGrid(times=tuple(i / num_steps for i in range(num_steps)), dt=1 / num_steps)
+
+
+def demo_grid(num_steps: int) -> TimeGrid:
+    """The reference demo's time grid: time and step length rounded to bfloat16 (1/30 becomes 0.033447)."""
+
+    def rounded(number: float) -> float:
+        return torch.tensor(number).bfloat16().item()
+
+    times = tuple(rounded(i / num_steps * TIME_SCALE) / TIME_SCALE for i in range(num_steps))
+    return TimeGrid(times=times, dt=rounded(1 / num_steps))
 
 
 def solve(

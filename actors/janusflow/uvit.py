@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from actors.checkpoint.shape import FlowShape
+from actors.janusflow.config import FlowShape
 from actors.layers import VectorLinear, silu
 
 # B rows, C channels, H x W positions, D the language model's hidden size. Maps are [B, C, H, W] with the channels last

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from actors.checkpoint.shape import LlamaShape
 from actors.llama.attention import BagAttention, ProductAttention, attend
+from actors.llama.config import LlamaShape
 from actors.llama.fp8 import Fp8GatedLinear, Fp8Linear
 from actors.llama.linear import GatedLinear, Linear
 

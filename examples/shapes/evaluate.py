@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from actors.checkpoint.open import open_checkpoint, open_vae
+from actors.checkpoint.open import fetch_checkpoint, open_models
 from actors.engines import Engine, load_engine
 from actors.families import FAMILIES
 from actors.noise import derive_seed
@@ -51,9 +51,7 @@ def main() -> None:
 
 def load(folder: Path) -> tuple[Engine, Recipe]:
     """The engine of a checkpoint folder, in float32, and the recipe it was loaded with."""
-    checkpoint = open_checkpoint(str(folder))
-    is_flow = checkpoint.family == "janusflow"
-    vae = open_vae(None, checkpoint) if is_flow else None
+    checkpoint, vae = open_models(str(folder))
     family = FAMILIES[checkpoint.family]
     recipe = Recipe(
         family=checkpoint.family,
@@ -67,13 +65,11 @@ def load(folder: Path) -> tuple[Engine, Recipe]:
         dtype="float32",
         sampler=family.sampler,
         cfg_weights=(family.default_cfg_weight,),
-        temperature=family.settings.get("temperature"),
-        num_inference_steps=family.settings.get("num_inference_steps"),
         images_per_prompt=1,
         seed=0,
-        solver=family.settings.get("solver"),
+        **family.settings,
     )
-    return load_engine(recipe, folder, Path(vae.name) if vae else None), recipe
+    return load_engine(recipe, *(fetch_checkpoint(model) for model in (checkpoint, vae) if model)), recipe
 
 
 def render(

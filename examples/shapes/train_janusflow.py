@@ -19,7 +19,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaModel
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from actors.checkpoint.config import read_shape
+from actors.janusflow.config import read_shape
 from actors.janusflow.uvit import UViTDecoder, UViTEncoder
 from actors.prompt import PromptTokenizer
 from examples.shapes.folder import build_tokenizer, save_folder, vision_tower, vocab_size
@@ -144,7 +144,7 @@ def example_batches(
         ids = prompts.flow_cond_ids(describe(forget_words(scenes[index], rng)))
         mask = [1] * len(ids)
         if rng.random() < UNCONDITIONAL:
-            ids, mask = prompts.flow_uncond_ids(len(ids)), [1] + [0] * (len(ids) - 1)
+            ids, mask = [prompts.bos_id] + [prompts.pad_id] * (len(ids) - 1), [1] + [0] * (len(ids) - 1)
         waiting[len(ids)].append((ids, mask, index))
         if len(waiting[len(ids)]) == BATCH:
             rows, masks, chosen = zip(*waiting.pop(len(ids)), strict=True)

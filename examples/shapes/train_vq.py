@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from actors.checkpoint.shape import VQShape
+from actors.janus.config import VQShape
 from actors.janus.decoder import Decoder
 from examples.shapes.images import busy_crops, draw_batch, image_batches, reconstruction_loss, share_right
 from examples.shapes.schedule import (

@@ -1,4 +1,4 @@
-"""From the job file to the resolved job: defaults filled in, the checkpoint found and pinned, settings checked."""
+"""From the job file to the resolved job: fills in defaults, opens and pins the checkpoint, checks the settings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from typing import Any
 
 from actors.checkpoint.folder import BUNDLED
-from actors.checkpoint.open import Checkpoint, open_checkpoint, open_vae, weights_digest
+from actors.checkpoint.open import Checkpoint, is_family_without_checkpoint, open_models, weights_digest
 from actors.families import FAMILIES
 from actors.guidance import check_cfg_weight
 from actors.recipe import SAMPLING_SETTINGS, Recipe, SamplingSettings, sampling_settings
@@ -19,28 +19,42 @@ from workflows.storage.store import absolute_location
 FAMILY_KEYS = tuple(name for name in SAMPLING_SETTINGS if any(name in facts.settings for facts in FAMILIES.values()))
 
 
-def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True) -> RenderJob:
-    """Everything a render needs, settled once: what stands in `job.json` afterwards.
+Models = tuple[Checkpoint, Checkpoint | None]  # the opened checkpoint and, if its family decodes with one, the VAE
 
-    `num_gpus` of the cluster decides where the job file leaves it open. Without `with_digest` the weights are not
-    read, for a plan. Raises JobFileError, CheckpointError or StorageError.
+
+def open_models_of(spec: JobSpec) -> Models:
+    """Open the models that the job file names. Raises CheckpointError."""
+    model = spec.model
+    return open_models(
+        model.checkpoint,
+        revision=model.revision,
+        prompt_format=model.prompt_format,
+        vae=model.vae,
+        vae_revision=model.vae_revision,
+        storage_options=spec.storage,
+    )
+
+
+def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True, models: Models | None = None) -> RenderJob:
+    """Everything that a render needs, as `job.json` records it.
+
+    `num_gpus`, the GPUs of the cluster, decides what the job file leaves open. Without `with_digest` no weights are
+    read, for a plan. `models` are those of the job file if the caller has opened them. Raises JobFileError,
+    CheckpointError or StorageError.
     """
     model, storage = spec.model, spec.storage
-    checkpoint = open_checkpoint(
-        model.checkpoint, revision=model.revision, storage_options=storage, prompt_format=model.prompt_format
-    )
+    checkpoint, vae = models or open_models_of(spec)
     _check_family_settings(spec, checkpoint.family)
-    vae = _find_vae(spec, checkpoint)
     gpus = spec.workers.gpus_per_actor if spec.workers.gpus_per_actor is not None else min(num_gpus, 1)
     recipe = Recipe(
         family=checkpoint.family,
-        checkpoint=settled_model(model.checkpoint),
+        checkpoint=absolute_model_name(model.checkpoint),
         revision=checkpoint.revision,
-        weights_sha256=weights_digest(checkpoint, storage) if with_digest else "",
+        weights_sha256=weights_digest(checkpoint) if with_digest else "",
         prompt_format=checkpoint.prompt_format,
-        vae=settled_model(vae.name) if vae else None,
+        vae=absolute_model_name(vae.name) if vae else None,
         vae_revision=vae.revision if vae else None,
-        vae_sha256=weights_digest(vae, storage) if vae and with_digest else None,
+        vae_sha256=weights_digest(vae) if vae and with_digest else None,
         dtype=model.dtype or ("bfloat16" if gpus else "float32"),
         sampler=FAMILIES[checkpoint.family].sampler,
         **_sampling_fields(spec, checkpoint.family),
@@ -73,17 +87,16 @@ def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True) -> Render
 
 
 def remarks(job: RenderJob) -> list[str]:
-    """What a person may not have meant, one line each; nothing here stops the job."""
-    lines = []
+    """Settings that may be a mistake, one line each; none of them stops the job."""
     default = FAMILIES[job.recipe.family].default_cfg_weight
-    for family, facts in FAMILIES.items():
-        is_others = family not in (job.recipe.family, "toy") and facts.default_cfg_weight != default
-        if is_others and job.recipe.cfg_weights == (facts.default_cfg_weight,):
-            lines.append(
-                f"cfg_weight {facts.default_cfg_weight:g} is the default of {family}; the default of "
-                f"{job.recipe.family} is {default:g}"
-            )
-    return lines
+    return [
+        f"cfg_weight {facts.default_cfg_weight:g} is the default of {family}; the default of {job.recipe.family} is "
+        f"{default:g}"
+        for family, facts in FAMILIES.items()
+        if not is_family_without_checkpoint(family)
+        and facts.default_cfg_weight != default
+        and job.recipe.cfg_weights == (facts.default_cfg_weight,)
+    ]
 
 
 def ignored_columns(family: str) -> list[str]:
@@ -93,40 +106,34 @@ def ignored_columns(family: str) -> list[str]:
 
 def _check_family_settings(spec: JobSpec, family: str) -> None:
     """Refuse a setting of another family by name, with the settings this one takes."""
-    takes = FAMILIES[family].settings
+    facts = FAMILIES[family]
+    takes = facts.settings
     for key in FAMILY_KEYS:
         value = getattr(spec.sampling, key)
         if key not in takes and value not in (None, False):
             raise JobFileError(
-                f"sampling.{key}: {family} does not take it, got {value!r}; beside cfg_weight, cfg_interval, "
+                f"sampling.{key}: {family} does not take it, got {value!r}; in addition to cfg_weight, cfg_interval, "
                 f"images_per_prompt and seed it takes {', '.join(takes)}"
             )
-    dtypes = FAMILIES[family].dtypes
-    if spec.model.dtype not in (None, *dtypes):
-        raise JobFileError(f"model.dtype: {family} runs in {' or '.join(dtypes)}, got {spec.model.dtype}")
-    if spec.model.vae is not None and family != "janusflow":
-        raise JobFileError(f"model.vae: only janusflow decodes with a VAE, the checkpoint is of family {family}")
-    if spec.images.keep_latents and family != "janusflow":
-        raise JobFileError(f"images.keep_latents: only janusflow has latents, the checkpoint is of family {family}")
-
-
-def _find_vae(spec: JobSpec, checkpoint: Checkpoint) -> Checkpoint | None:
-    if checkpoint.family != "janusflow":
-        return None
-    return open_vae(spec.model.vae, checkpoint, revision=spec.model.vae_revision, storage_options=spec.storage)
+    if spec.model.dtype not in (None, *facts.dtypes):
+        raise JobFileError(f"model.dtype: {family} runs in {' or '.join(facts.dtypes)}, got {spec.model.dtype}")
+    if spec.model.vae is not None and not facts.decodes_with_vae:
+        raise JobFileError(f"model.vae: {family} decodes without a VAE, got {spec.model.vae!r}")
+    if spec.images.keep_latents and facts.keeps != "latents":
+        raise JobFileError(f"images.keep_latents: images of {family} have {facts.keeps} and no latents")
 
 
 def _sampling_fields(spec: JobSpec, family: str) -> dict[str, Any]:
     """The recipe's sampling settings: the job's where it has them, the family's defaults where not."""
     sampling, facts = spec.sampling, FAMILIES[family]
-    wished = facts.default_cfg_weight if sampling.cfg_weight is None else sampling.cfg_weight
-    weights = tuple(float(weight) for weight in (wished if isinstance(wished, list) else [wished]))
+    written = facts.default_cfg_weight if sampling.cfg_weight is None else sampling.cfg_weight
+    weights = tuple(float(weight) for weight in (written if isinstance(written, list) else [written]))
     for weight in weights:
         try:
             check_cfg_weight(weight, allow_any=sampling.allow_any_cfg_weight)
         except ValueError as error:
             raise JobFileError(f"sampling.cfg_weight: {error}") from error
-    settings = sampling_settings(SamplingSettings()) | facts.settings
+    settings = sampling_settings(SamplingSettings()) | dict(facts.settings)
     for name in SAMPLING_SETTINGS:
         value = getattr(sampling, name)
         if value is not None:
@@ -141,14 +148,15 @@ def _sampling_fields(spec: JobSpec, family: str) -> dict[str, Any]:
 
 
 def _check_output(prompts: str, output: str) -> None:
-    """Refuse an output among the prompts: a resume would take its manifest for prompts."""
+    """Refuse an output inside the prompts: a resume would read its manifest as prompts."""
     is_inside = f"{output}/".startswith(f"{prompts}/")
     if is_inside or ("**" in prompts and fnmatch(f"{output}/manifest/part.parquet", prompts)):
-        raise JobFileError(f"output: must not lie among the prompts ({prompts}), got {output}")
+        raise JobFileError(f"output: must not be inside the prompts ({prompts}), got {output}")
 
 
-def settled_model(name: str) -> str:
-    """The same for a model: a local folder by its full path; bundled names, hub ids and URLs as they are."""
-    if "://" in name or name.removesuffix("/vae") in ("toy", *BUNDLED) or not os.path.exists(os.path.expanduser(name)):
+def absolute_model_name(name: str) -> str:
+    """A local folder by its full path; bundled names, hub ids, URLs and families without checkpoints unchanged."""
+    is_a_name = "://" in name or name.removesuffix("/vae") in BUNDLED or is_family_without_checkpoint(name)
+    if is_a_name or not os.path.exists(os.path.expanduser(name)):
         return name
     return os.path.abspath(os.path.expanduser(name))

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from actors.engines import load_engine
-from actors.families import FAMILIES
 from actors.request import ImageRequest, Rejection
 from actors.toy import ToyEngine
 from tests.support.toy_job import recipe
@@ -26,12 +25,11 @@ def request(prompt: str = "a red square", **changes) -> ImageRequest:
 
 @pytest.fixture
 def engine() -> ToyEngine:
-    return load_engine(recipe(), None, None)
+    return load_engine(recipe())
 
 
 def test_the_table_of_engines_leads_to_it(engine: ToyEngine) -> None:
     assert isinstance(engine, ToyEngine)
-    assert FAMILIES["toy"].sampler == engine.sampler
 
 
 def test_an_image_is_a_function_of_its_request_alone(engine: ToyEngine) -> None:

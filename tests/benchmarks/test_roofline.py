@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 
-from actors.checkpoint.config import read_shape
 from benchmarks.roofline import Ceilings, flow_limit, janus_limit, uvit_flops, vq_flops
+from tests.support.checkpoints import DATA, fetched
 
-DATA = Path(__file__).parents[1] / "data"
 ARITHMETIC_ONLY = Ceilings(bytes_per_s=float("inf"), flops_per_s=1.0)
 BYTES_ONLY = Ceilings(bytes_per_s=1.0, flops_per_s=float("inf"))
 
 
 def shape_of(name: str):
-    return read_shape(json.loads((DATA / name / "config.json").read_text("utf-8")))
+    return fetched(DATA / name).shape
 
 
 # janus-tiny: 2 layers of 64 channels, 4 heads, 176 hidden channels; a head of 64 channels and 64 codes; 36 codes.

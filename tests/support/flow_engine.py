@@ -13,16 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from actors.checkpoint.config import read_shape
-from actors.checkpoint.weights import load_weights
 from actors.janusflow.engine import JanusFlowEngine
-from actors.janusflow.network import FlowNetwork, load_flow_network
+from actors.janusflow.network import FlowNetwork, build_network, read_weights
 from actors.recipe import Recipe
 from actors.request import ImageRequest, RenderedImage
+from tests.support.checkpoints import DATA, FLOW, fetched, fetched_vae
 
-DATA = Path(__file__).parents[1] / "data"
 GOLDENS = DATA / "goldens"
-TINY = DATA / "janusflow-tiny"
+TINY = FLOW
 PROMPTS = json.loads((GOLDENS / "flow_prompts.json").read_text("utf-8"))["prompts"]
 
 
@@ -49,12 +47,15 @@ def engine(folder: Path = TINY, *, latent_size: int | None = None, **settings: A
         "images_per_prompt": 1,
         "seed": 0,
     }
-    return JanusFlowEngine(Recipe(**fields | settings), folder, TINY / "vae", latent_size=latent_size)
+    recipe = Recipe(**fields | settings)
+    checkpoint = fetched(folder, recipe.prompt_format)
+    return JanusFlowEngine(recipe, checkpoint, fetched_vae(checkpoint), latent_size=latent_size)
 
 
 def tiny_network(dtype: torch.dtype = torch.float32) -> FlowNetwork:
-    shape = read_shape(json.loads((TINY / "config.json").read_text("utf-8")))
-    return load_flow_network(load_weights(TINY, "janusflow", dtype=dtype, device="cpu"), shape, shape.latent_size)
+    checkpoint = fetched(TINY)
+    weights = read_weights(checkpoint, dtype=dtype, device="cpu")
+    return build_network(weights, checkpoint.shape, checkpoint.shape.latent_size)
 
 
 def request(prompt: str = "a red cube", **fields: Any) -> ImageRequest:

@@ -45,6 +45,8 @@ class HubServer:
         for name, folder in self.repositories.items():
             if path == f"api/models/{name}" or path.startswith(f"api/models/{name}/revision/"):
                 return self._info(name, folder, path.partition("/revision/")[2])
+            if path == f"api/models/{name}/tree/{COMMIT}":
+                return self._tree(folder)
             if path.startswith(f"{name}/resolve/{COMMIT}/"):
                 return self._file(folder / path.partition(f"/{COMMIT}/")[2])
         return 404, {"X-Error-Code": "RepoNotFound"}, b""
@@ -60,6 +62,16 @@ class HubServer:
             siblings.append(entry)
         body = {"id": name, "modelId": name, "sha": COMMIT, "siblings": siblings, "tags": [], "downloads": 0}
         return 200, {"Content-Type": "application/json"}, json.dumps(body).encode()
+
+    def _tree(self, folder: Path) -> tuple[int, dict[str, str], bytes]:
+        entries = []
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            size, oid = path.stat().st_size, _sha256(path)
+            entry = {"type": "file", "path": path.relative_to(folder).as_posix(), "size": size, "oid": oid[:40]}
+            if path.suffix in (".safetensors", ".bin"):
+                entry["lfs"] = {"oid": oid, "size": size, "pointerSize": 134}
+            entries.append(entry)
+        return 200, {"Content-Type": "application/json"}, json.dumps(entries).encode()
 
     def _file(self, path: Path) -> tuple[int, dict[str, str], bytes]:
         if not path.is_file():

@@ -16,15 +16,15 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from actors.checkpoint.weight_names import expected_shapes
+from actors.janus.config import read_shape
 from actors.janus.decode_loop import Choose
 from actors.janus.engine import JanusEngine
+from actors.janus.network import tensor_shapes
 from actors.recipe import Recipe
 from actors.request import ImageRequest
+from tests.support.checkpoints import DATA, TINY, fetched
 
-DATA = Path(__file__).parents[1] / "data"
 GOLDENS = DATA / "goldens"
-TINY = DATA / "janus-tiny"
 PROMPTS = [entry["prompt"] for entry in json.loads((GOLDENS / "janus_prompts.json").read_text("utf-8"))["prompts"]]
 
 
@@ -46,7 +46,8 @@ def engine(folder: Path = TINY, *, grid_size: int | None = None, **settings: Any
         "images_per_prompt": 1,
         "seed": 0,
     }
-    return JanusEngine(Recipe(**fields | settings), folder, grid_size=grid_size)
+    recipe = Recipe(**fields | settings)
+    return JanusEngine(recipe, fetched(folder, recipe.prompt_format), grid_size=grid_size)
 
 
 def request(prompt: str, **fields: Any) -> ImageRequest:
@@ -64,7 +65,7 @@ def request(prompt: str, **fields: Any) -> ImageRequest:
 @torch.inference_mode()
 def decode(janus: JanusEngine, requests: list[ImageRequest], choose: Choose) -> torch.Tensor:
     """The images' codes [B, N] on the CPU, chosen by `choose` there."""
-    states = janus.prefill(janus.embed_prompts(requests))
+    states = janus.prefill([janus.tokenize(request) for request in requests])
 
     def choose_here(step: torch.Tensor, logits_BV: torch.Tensor) -> torch.Tensor:
         codes_B = choose(step.cpu(), logits_BV[: len(requests)].cpu())
@@ -106,7 +107,7 @@ def write_random_checkpoint(
     config["gen_aligner_config"]["params"]["n_embed"] = hidden_size
     config["gen_head_config"]["params"] |= {"n_embed": hidden_size, "image_token_embed": hidden_size}
     chance = torch.Generator().manual_seed(0)
-    weights = {name: _random(size, chance) for name, size in expected_shapes(config).items()}
+    weights = {name: _random(size, chance) for name, size in tensor_shapes(read_shape(config)).items()}
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
     shutil.copyfile(TINY / "tokenizer.json", folder / "tokenizer.json")
     save_file(weights, folder / "model.safetensors")

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from actors.checkpoint.shape import LlamaShape
+from actors.llama.config import LlamaShape
 from actors.llama.model import Llama
 
 

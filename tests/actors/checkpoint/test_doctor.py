@@ -15,8 +15,7 @@ from actors.engines import open_engine
 from actors.errors import CheckpointError, OtherWeightsError
 from actors.prompt import PAD
 from actors.recipe import Recipe
-
-DATA = Path(__file__).parents[2] / "data"
+from tests.support.checkpoints import DATA, fetched
 
 
 @pytest.fixture
@@ -58,14 +57,14 @@ def faults(findings) -> dict[str, Finding]:
 
 @pytest.mark.parametrize(("name", "prompt_format"), [("janus-tiny", "janus-pro"), ("janusflow-tiny", "janus")])
 def test_a_sound_tokenizer_has_no_faults(name: str, prompt_format: str) -> None:
-    findings = list(check_tokenizer(DATA / name, prompt_format))
+    findings = list(check_tokenizer(fetched(DATA / name, prompt_format)))
     assert len(findings) == 6
     assert not faults(findings)
 
 
 def test_a_tokenizer_config_that_calls_another_token_the_pad_is_found(checkpoint: Path) -> None:
     edit(checkpoint / "tokenizer_config.json", lambda fields: fields.update(pad_token="<｜end▁of▁sentence｜>"))
-    found = faults(check_tokenizer(checkpoint, "janus-pro"))
+    found = faults(check_tokenizer(fetched(checkpoint, "janus-pro")))
     assert list(found) == ["pad settings"]
     assert "tokenizer_config.json calls '<｜end▁of▁sentence｜>' the pad token" in found["pad settings"].detail
 
@@ -73,13 +72,13 @@ def test_a_tokenizer_config_that_calls_another_token_the_pad_is_found(checkpoint
 def test_a_tokenizer_config_that_gives_the_pad_another_id_is_found(checkpoint: Path) -> None:
     tokens = {"302": {"content": "<begin_of_image>"}, "303": {"content": PAD}}
     edit(checkpoint / "tokenizer_config.json", lambda fields: fields.update(added_tokens_decoder=tokens))
-    found = faults(check_tokenizer(checkpoint, "janus-pro"))
+    found = faults(check_tokenizer(fetched(checkpoint, "janus-pro")))
     assert "gives id 303 to" in found["pad settings"].detail
 
 
 def test_a_vocabulary_in_which_the_pad_is_a_word_is_found(checkpoint: Path) -> None:
     edit(checkpoint / "tokenizer.json", lambda fields: fields["model"]["vocab"].update({PAD: 259}))
-    found = faults(check_tokenizer(checkpoint, "janus-pro"))
+    found = faults(check_tokenizer(fetched(checkpoint, "janus-pro")))
     assert f"token {PAD}" in found
     assert "which is also the id of" in found[f"token {PAD}"].detail
 

@@ -24,7 +24,9 @@ from actors.checkpoint.open import fetch_checkpoint, open_checkpoint, open_vae, 
 from actors.errors import CheckpointError
 
 def tell(checkpoint):
-    return {**dataclasses.asdict(checkpoint), "digest": weights_digest(checkpoint)}
+    names = ("name", "revision", "family", "layout", "prompt_format")
+    files = [dataclasses.asdict(file) for file in checkpoint.files]
+    return {name: getattr(checkpoint, name) for name in names} | {"files": files, "digest": weights_digest(checkpoint)}
 
 name, revision, fetch = json.loads(sys.argv[1])
 answer = {}
@@ -34,9 +36,9 @@ try:
     if checkpoint.family == "janusflow":
         vae = open_vae(None, checkpoint)
         answer["vae"] = tell(vae)
-        answer["vae_folder"] = str(fetch_checkpoint(vae.name, vae.revision))
+        answer["vae_folder"] = str(fetch_checkpoint(vae).path)
     if fetch:
-        answer["folder"] = str(fetch_checkpoint(name, checkpoint.revision))
+        answer["folder"] = str(fetch_checkpoint(checkpoint).path)
 except CheckpointError as error:
     answer = {"error": str(error), "kind": type(error).__name__}
 print(json.dumps(answer))
@@ -129,7 +131,7 @@ def test_a_hub_id_of_janus_1_3b_means_its_role_tags(hub: HubServer, tmp_path: Pa
         ("org/tiny", None, (403, "GatedRepo"), "CheckpointError", "org/tiny is gated: accept its terms"),
         ("org/tiny", None, (403, ""), "CheckpointError", "refuses to show org/tiny to this machine's HF_TOKEN"),
         ("org/tiny", None, (500, ""), "CheckpointUnreachable", "the hub answered 500"),
-        ("org/llama", None, None, "CheckpointError", "org/llama is a model of type 'llama'; allowed are Janus"),
+        ("org/llama", None, None, "CheckpointError", "org/llama is a model of type 'llama', not one of those"),
         ("org/ti--ny", None, None, "CheckpointError", "'org/ti--ny' is not a valid hub id"),
     ],
 )

@@ -45,8 +45,8 @@ class SlowFileSystem(LocalFileSystem):
         super().get_file(path, target, **kwargs)
 
 fsspec.register_implementation("slow", SlowFileSystem)
-from actors.checkpoint.open import fetch_checkpoint
-print(fetch_checkpoint(sys.argv[1]))
+from actors.checkpoint.open import fetch_checkpoint, open_checkpoint
+print(fetch_checkpoint(open_checkpoint(sys.argv[1])).path)
 """
 
 
@@ -75,32 +75,37 @@ def upload(folder: Path, url: str, **storage_options: object) -> fsspec.Abstract
     return filesystem
 
 
+def fetch(url: str) -> Path:
+    """The folder that a process which opens the URL now loads from."""
+    return fetch_checkpoint(open_checkpoint(url)).path
+
+
 def test_a_url_is_described_as_the_same_folder_on_disk_is(url: str, cache: Path) -> None:
     remote, local = open_checkpoint(url + "/"), open_checkpoint(str(TINY))
-    for field in ("revision", "family", "layout", "prompt_format", "config", "files", "weight_files", "context_length"):
+    for field in ("revision", "family", "layout", "prompt_format", "config", "files", "weight_files", "shape"):
         assert getattr(remote, field) == getattr(local, field)
     assert weights_digest(remote) == weights_digest(local)
 
 
 def test_only_the_files_a_render_reads_are_downloaded(url: str, cache: Path) -> None:
-    folder = fetch_checkpoint(url)
+    folder = fetch(url)
     assert folder.is_relative_to(cache)
     assert sorted(path.name for path in folder.iterdir()) == NEEDED
     assert all((folder / name).read_bytes() == (TINY / name).read_bytes() for name in os.listdir(folder))
 
 
 def test_a_second_fetch_downloads_nothing(url: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = fetch_checkpoint(url)
+    first = fetch(url)
     monkeypatch.setattr("fsspec.AbstractFileSystem.get_file", None)
-    assert fetch_checkpoint(url) == first
+    assert fetch(url) == first
 
 
 def test_weights_changed_in_place_are_another_model(url: str, cache: Path) -> None:
-    first, digest = fetch_checkpoint(url), weights_digest(open_checkpoint(url))
+    first, digest = fetch(url), weights_digest(open_checkpoint(url))
     weights = bytearray((TINY / "model.safetensors").read_bytes())
     weights[-1] ^= 1  # the same size
     fsspec.filesystem("memory").pipe_file(f"{url}/model.safetensors", bytes(weights))
-    second = fetch_checkpoint(url)
+    second = fetch(url)
     assert (first / "model.safetensors").read_bytes() != (second / "model.safetensors").read_bytes() == bytes(weights)
     assert weights_digest(open_checkpoint(url)) != digest
 
@@ -132,10 +137,10 @@ def test_two_processes_that_fetch_at_once_download_once(cache: Path, tmp_path: P
 
 
 def test_what_a_killed_download_left_is_not_taken_for_a_model(url: str, cache: Path) -> None:
-    folder = fetch_checkpoint(url)
+    folder = fetch(url)
     folder.rename(next(iter(folder.parent.glob("*.lock"))).with_suffix(".partial"))
     next(iter(folder.parent.glob("*.partial"))).joinpath("model.safetensors").write_bytes(b"half")
-    assert (fetch_checkpoint(url) / "model.safetensors").read_bytes() == (TINY / "model.safetensors").read_bytes()
+    assert (fetch(url) / "model.safetensors").read_bytes() == (TINY / "model.safetensors").read_bytes()
     assert not list(folder.parent.glob("*.partial"))
 
 
@@ -147,8 +152,8 @@ def test_a_file_that_comes_cut_short_is_not_kept(url: str, cache: Path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr("fsspec.AbstractFileSystem.get_file", cut)
         with pytest.raises(CheckpointUnreachable, match=message):
-            fetch_checkpoint(url)
-    assert (fetch_checkpoint(url) / "config.json").stat().st_size == 1747
+            fetch(url)
+    assert (fetch(url) / "config.json").stat().st_size == 1747
 
 
 def test_the_autoencoder_inside_a_url_is_found_and_fetched_alone(cache: Path) -> None:
@@ -156,14 +161,14 @@ def test_the_autoencoder_inside_a_url_is_found_and_fetched_alone(cache: Path) ->
     upload(FLOW, url)
     vae = open_vae(None, open_checkpoint(url))
     assert vae.name == f"{url}/vae"
-    folder = fetch_checkpoint(vae.name, vae.revision)
+    folder = fetch_checkpoint(vae).path
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "diffusion_pytorch_model.safetensors"]
     assert weights_digest(vae) == weights_digest(open_vae(None, open_checkpoint(str(FLOW))))
 
 
 def test_a_file_url_is_read_where_it_lies(cache: Path) -> None:
     assert open_checkpoint(f"file://{TINY}").weight_files == ("model.safetensors",)
-    assert fetch_checkpoint(f"file://{TINY}") == TINY
+    assert fetch(f"file://{TINY}") == TINY
     assert not cache.exists()
 
 
@@ -175,8 +180,8 @@ def test_a_checkpoint_on_s3_is_described_hashed_and_fetched(s3_folder: str, s3_s
     checkpoint = open_checkpoint(f"{s3_folder}/tiny", storage_options=options)
     digest = hashlib.sha256((TINY / "model.safetensors").read_bytes()).hexdigest()
     expected = hashlib.sha256(f"{digest}  model.safetensors\n".encode()).hexdigest()
-    assert weights_digest(checkpoint, options) == expected
-    folder = fetch_checkpoint(checkpoint.name, None, options)
+    assert weights_digest(checkpoint) == expected
+    folder = fetch_checkpoint(checkpoint).path
     assert json.loads((folder / "config.json").read_text()) == checkpoint.config
     assert (folder / "model.safetensors").read_bytes() == (TINY / "model.safetensors").read_bytes()
 

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from actors.checkpoint.config import read_shape
-from actors.checkpoint.weights import load_weights
 from actors.janus.decoder import VQDecoder, load_vq_decoder
+from actors.janus.network import read_weights
 from actors.layers import to_uint8
+from tests.support.checkpoints import DATA, TINY, fetched
 from tests.support.dtypes import DTYPES, needs_bfloat16
 
-DATA = Path(__file__).parents[2] / "data"
-TINY = DATA / "janus-tiny"
 NUM_CODES = 64  # entries of the tiny codebook
 
 
 def decoder(dtype: torch.dtype = torch.float32) -> VQDecoder:
-    shape = read_shape(json.loads((TINY / "config.json").read_text("utf-8")))
-    return load_vq_decoder(load_weights(TINY, "janus", dtype=dtype, device="cpu"), shape.vq)
+    checkpoint = fetched(TINY)
+    return load_vq_decoder(read_weights(checkpoint, dtype=dtype, device="cpu"), checkpoint.shape.vq)
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +115,8 @@ def test_a_pictures_bits_do_not_depend_on_the_other_its_place_or_the_threads(
 
 
 def test_the_decoder_takes_its_tensors_and_no_others() -> None:
-    weights = load_weights(TINY, "janus", dtype=torch.float32, device="cpu")
-    shape = read_shape(json.loads((TINY / "config.json").read_text("utf-8")))
+    checkpoint = fetched(TINY)
+    weights, shape = read_weights(checkpoint, dtype=torch.float32, device="cpu"), checkpoint.shape
     load_vq_decoder(weights, shape.vq)
     assert "gen_embed.weight" in weights
     assert not any(name.startswith("gen_vision_model.") for name in weights)

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from actors.checkpoint.weights import load_weights
 from actors.janus.engine import JanusEngine
+from actors.janus.network import read_weights
 from actors.janus.sampler import sample_codes
 from actors.request import Rejection
 from tests.actors.checkpoint.test_weights import transformers_config, transformers_name
-from tests.support.janus_engine import GOLDENS, PROMPTS, TINY, decode, engine, request
+from tests.support.checkpoints import TINY, fetched
+from tests.support.janus_engine import GOLDENS, PROMPTS, decode, engine, request
 
 WEIGHTS = ("1", "5", "7.5")
 
@@ -119,7 +120,7 @@ def test_transformers_own_generate_gives_the_same_codes_and_pictures(janus: Janu
     config = transformers.JanusConfig(**copy.deepcopy(transformers_config()), tie_word_embeddings=False)
     config.vision_config.num_image_tokens = 36
     theirs = transformers.JanusForConditionalGeneration(config).float().eval()
-    weights = load_weights(TINY, "janus", dtype=torch.float32, device="cpu")
+    weights = read_weights(fetched(TINY), dtype=torch.float32, device="cpu")
     theirs.load_state_dict({transformers_name(name): weights[name] for name in weights}, strict=False)
     theirs.generation_config.bos_token_id = janus.tokenizer.bos_id
     theirs.generation_config.pad_token_id = janus.tokenizer.pad_id
@@ -147,8 +148,8 @@ def test_what_the_model_is_told_of_each_code_is_the_references(janus: JanusEngin
 def test_seeds_decide_images_and_weight_1_takes_no_unconditional_row(janus: JanusEngine) -> None:
     first, again, other = janus.render([request(PROMPTS[0], temperature=1.0, seed=seed) for seed in (1, 1, 2)])
     assert first.codes.tolist() == again.codes.tolist() != other.codes.tolist()
-    assert len(janus.embed_prompts([request(PROMPTS[0], cfg_weight=1.0)])) == 1
-    assert len(janus.embed_prompts([request(PROMPTS[0], cfg_weight=2.0)])) == 2
+    assert janus.tokenize(request(PROMPTS[0], cfg_weight=1.0)).num_rows == 1
+    assert janus.tokenize(request(PROMPTS[0], cfg_weight=2.0)).num_rows == 2
 
 
 def test_a_negative_prompt_stands_in_place_of_the_unconditional_one(janus: JanusEngine) -> None:
@@ -179,7 +180,7 @@ def test_outside_its_interval_guidance_does_nothing() -> None:
 
 def test_a_prompt_beyond_the_context_is_refused_with_both_numbers(janus: JanusEngine) -> None:
     refusal = janus.refusal(request("word " * 2000))
-    assert refusal.startswith("prompt must have at most 988 tokens beside the image's 36, got ")
+    assert refusal.startswith("prompt must have at most 988 tokens, to leave room for the image's 36, got ")
     assert janus.refusal(request(PROMPTS[0], negative_prompt="word " * 2000)).startswith("negative_prompt must have")
     assert janus.refusal(request("a lone surrogate \ud800")).startswith("a prompt must be valid Unicode")
     assert janus.refusal(request(PROMPTS[0])) is None
@@ -204,4 +205,4 @@ def test_nan_in_one_codebook_entry_rejects_the_images_that_use_it_and_no_other()
         janus.vq.quantize.embedding.weight[code] = torch.nan
     image, rejection = janus.render([request(PROMPTS[0]), request(PROMPTS[1])])
     assert image.pixels.tobytes() == good.pixels.tobytes()
-    assert rejection == Rejection(image_id="image", reason="the picture decoder's numbers became NaN or infinite")
+    assert rejection == Rejection(image_id="image", reason="the image decoder's numbers became NaN or infinite")

@@ -14,16 +14,17 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from actors.checkpoint.config import read_shape
-from actors.checkpoint.weight_names import expected_shapes
+from actors.janus.config import read_shape as read_janus_shape
 from actors.janus.decode_loop import DecodeLoop
-from actors.janus.network import CodeModel, PromptState
+from actors.janus.network import CodeModel, PromptState, build_code_model
+from actors.janus.network import tensor_shapes as janus_tensor_shapes
 from actors.janus.sampler import CodeSampler
-from actors.janusflow.network import load_flow_network
+from actors.janusflow.config import read_shape as read_flow_shape
+from actors.janusflow.network import build_network
+from actors.janusflow.network import tensor_shapes as flow_tensor_shapes
 from actors.llama import fp8
 from actors.llama.attention import ProductAttention
-from actors.llama.linear import Mlp
-from actors.llama.model import Llama, num_slots
+from actors.llama.model import num_slots
 from benchmarks.random_models import flow_config, janus_config
 from tests.support.janus_engine import request
 
@@ -49,18 +50,15 @@ def inference(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def empty_weights(config: dict[str, Any], dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    return {name: torch.empty(size, dtype=dtype, device=DEVICE) for name, size in expected_shapes(config).items()}
+def empty_weights(shapes: dict[str, tuple[int, ...]], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    return {name: torch.empty(size, dtype=dtype, device=DEVICE) for name, size in shapes.items()}
 
 
 def janus_model(*, dtype: torch.dtype = torch.bfloat16, num_kv_heads: int = 4, is_fp8: bool = False) -> CodeModel:
     config = janus_config(num_layers=2, hidden_size=256, grid_size=GRID_SIZE, vq_widths=[1])
     config["language_config"]["num_key_value_heads"] = num_kv_heads
-    weights = empty_weights(config, dtype)
-    llama = Llama(weights, read_shape(config).llama, is_fp8=is_fp8)
-    head = Mlp(weights, "gen_head.output_mlp_projector", "gen_head.vision_head")
-    aligner = Mlp(weights, "gen_aligner.layers.0", "gen_aligner.layers.2")
-    return CodeModel(llama=llama, head=head, code_embedding_VC=aligner(weights.pop("gen_embed.weight")))
+    shape = read_janus_shape(config)
+    return build_code_model(empty_weights(janus_tensor_shapes(shape), dtype), shape, is_fp8=is_fp8)
 
 
 def loaded_loop(model: CodeModel) -> DecodeLoop:
@@ -97,8 +95,8 @@ def test_the_decode_loop_stays_on_its_device_and_asks_for_no_number(settings: di
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_step_of_the_flow_stays_on_its_device_and_asks_for_no_number(dtype: torch.dtype) -> None:
     config = flow_config(num_layers=2, hidden_size=256, channels=64, latent_size=24)
-    shape = read_shape(config)
-    network = load_flow_network(empty_weights(config, dtype), shape, shape.latent_size)
+    shape = read_flow_shape(config)
+    network = build_network(empty_weights(flow_tensor_shapes(shape), dtype), shape, shape.latent_size)
     prompts = [network.read_prompt(range(num_tokens)) for num_tokens in PROMPT_LENGTHS]
     z_RCHW = torch.empty(2, 4, 24, 24)  # the solver's state comes from the CPU
 

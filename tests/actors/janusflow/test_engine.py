@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from actors.errors import InputError
-from actors.janusflow.engine import JanusFlowEngine, demo_grid
-from actors.janusflow.sampler import even_grid
+from actors.janusflow.engine import JanusFlowEngine
+from actors.janusflow.sampler import demo_grid, even_grid
 from actors.noise import normal_noise
 from actors.request import ImageRequest, Rejection, RenderedImage
 from tests.support.flow_engine import PROMPTS, TINY, assert_same_bytes, engine, golden, request

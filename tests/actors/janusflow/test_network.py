@@ -9,8 +9,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaModel
 
-from actors.checkpoint.shape import FlowShape, LlamaShape
-from actors.janusflow.network import FlowNetwork, load_flow_network
+from actors.janusflow.config import FlowShape, read_shape
+from actors.janusflow.network import NOT_NEEDED, FlowNetwork, build_network, tensor_shapes
+from actors.llama.config import LlamaShape
+from tests.support.checkpoints import published
 from tests.support.flow_engine import PROMPTS, golden, tiny_network
 
 # A tolerance for float32 sums in another order.
@@ -148,4 +150,23 @@ def _random_network(num_kv_heads: int) -> FlowNetwork:
         shapes = {name: tensor.shape for name, tensor in FlowNetwork(shape, 8).state_dict().items()}
     generator = torch.Generator().manual_seed(3)
     weights = {name: torch.randn(size, generator=generator) / 4 for name, size in shapes.items()}
-    return load_flow_network(weights, shape, 8)
+    return build_network(weights, shape, 8)
+
+
+# Counted by hand from the architecture. A text model: embedding, norm, 9 tensors a layer. The image side: 4 of the time
+# embedding, 2 of the input convolution, 4 blocks of 11, 2 + 3 of the aligners, 1 + 3 around the decoder.
+NUM_TENSORS = (2 + 9 * 24) + (4 + 2 + 4 * 11 + 2 + 3 + 1 + 3)
+
+
+def test_every_needed_tensor_is_in_the_published_checkpoint_in_its_shape() -> None:
+    config, state_dict = published("JanusFlow-1.3B")
+    expected = tensor_shapes(read_shape(config))
+    assert len(expected) == NUM_TENSORS
+    assert {name: state_dict.get(name) for name in expected} == expected
+
+
+def test_every_other_tensor_is_listed_as_not_needed() -> None:
+    config, state_dict = published("JanusFlow-1.3B")
+    expected, left = tensor_shapes(read_shape(config)), tuple(NOT_NEEDED)
+    assert [name for name in state_dict if name not in expected and not name.startswith(left)] == []
+    assert [name for name in expected if name.startswith(left)] == []

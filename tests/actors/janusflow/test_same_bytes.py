@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from actors.janusflow.engine import ROWS_PER_CALL
+from actors.janusflow.batching import ROWS_PER_CALL
 from actors.request import ImageRequest
 from tests.support.flow_engine import PROMPTS, assert_same_bytes, engine, request
 
@@ -67,7 +67,7 @@ def test_an_image_has_the_same_bytes_in_any_batch_and_with_any_number_of_threads
 def test_calls_that_are_filled_up_change_nothing() -> None:
     """What a GPU needs, where bits depend on the number of rows: tried here, where they do not."""
     flow, filling = engine(), engine()
-    filling.fixed_rows = ROWS_PER_CALL
+    filling.fills_up_calls = True
     num_rows = []
     filling.network.register_forward_pre_hook(lambda module, args: num_rows.append(len(args[0])))
     requests = mixed_requests()

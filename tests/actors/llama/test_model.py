@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from actors.checkpoint.config import read_shape
-from actors.checkpoint.weights import load_weights
+from actors.janus.network import read_weights
 from actors.llama.attention import BagAttention, ProductAttention
 from actors.llama.model import SEGMENT, Llama, num_slots
+from tests.support.checkpoints import DATA, TINY, fetched
 from tests.support.dtypes import DTYPES
 from tests.support.random_llama import llama_shape, random_llama, random_weights
 
-DATA = Path(__file__).parents[2] / "data"
-TINY = DATA / "janus-tiny"
 SHAPES = {
     "as many key heads as query heads": llama_shape(),
     "groups of four query heads": llama_shape(num_heads=8, num_kv_heads=2, head_dim=8),
@@ -44,8 +40,8 @@ def random_ids(num: int, seed: int = 0) -> torch.Tensor:
 
 def test_hidden_states_of_a_prompt_are_the_references() -> None:
     golden = np.load(DATA / "goldens" / "janus_parts.npz")
-    shape = read_shape(json.loads((TINY / "config.json").read_text("utf-8")))
-    llama = Llama(load_weights(TINY, "janus", dtype=torch.float32, device="cpu"), shape.llama)
+    checkpoint = fetched(TINY)
+    llama = Llama(read_weights(checkpoint, dtype=torch.float32, device="cpu"), checkpoint.shape.llama)
 
     for ids, expected in zip(golden["prefill_ids"], golden["prefill_last_hidden_state"], strict=True):
         hidden_TC, _ = llama.prefill(llama.embedding_VC[torch.tensor(ids)])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from actors.errors import CheckpointError
-from actors.families import FAMILIES
+from actors.families import FAMILIES, Family
 from jobs.job_file.resolve import ignored_columns, remarks, resolve
 from jobs.job_file.spec import JobFileError, check_fields
 from workflows.job import Images, RenderJob, Workers
@@ -132,8 +132,8 @@ def test_a_setting_of_another_family_is_refused_with_those_of_this_one(key: str,
         job_of(model={"checkpoint": JANUS}, sampling={key: value})
 
     assert str(refused.value) == (
-        f"sampling.{key}: janus does not take it, got {value!r}; beside cfg_weight, cfg_interval, images_per_prompt "
-        "and seed it takes temperature"
+        f"sampling.{key}: janus does not take it, got {value!r}; in addition to cfg_weight, cfg_interval, "
+        "images_per_prompt and seed it takes temperature"
     )
 
 
@@ -144,9 +144,9 @@ def test_fp8_belongs_to_janus() -> None:
 
 
 def test_a_vae_and_latents_belong_to_janusflow() -> None:
-    with pytest.raises(JobFileError, match=r"model\.vae: only janusflow decodes with a VAE, .* of family janus"):
+    with pytest.raises(JobFileError, match=r"model\.vae: janus decodes without a VAE, got 'stabilityai/sdxl-vae'"):
         job_of(model={"checkpoint": JANUS, "vae": "stabilityai/sdxl-vae"})
-    with pytest.raises(JobFileError, match=r"images\.keep_latents: only janusflow has latents, .* of family toy"):
+    with pytest.raises(JobFileError, match=r"images\.keep_latents: images of toy have codes and no latents"):
         job_of(images={"keep_latents": True})
 
 
@@ -163,7 +163,7 @@ def test_a_checkpoint_that_is_none_is_refused(tmp_path: Path) -> None:
 def test_the_default_weight_of_another_family_is_remarked_on(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in FAMILIES if name != "toy"]:
         monkeypatch.delitem(FAMILIES, name)
-    other = type(FAMILIES["toy"])(engine="", sampler="", default_cfg_weight=2.0, settings={})
+    other = Family(engine="", config="other.config", sampler="", default_cfg_weight=2.0, settings={})
     monkeypatch.setitem(FAMILIES, "other", other)
 
     assert remarks(job_of(sampling={"cfg_weight": 2})) == [
@@ -233,7 +233,7 @@ def test_a_model_is_a_folder_only_where_there_is_one(tmp_path: Path, monkeypatch
 )
 def test_an_output_among_the_prompts_is_refused(prompts: str, output: str) -> None:
     """A resume would render its own manifest: it has a column `prompt`."""
-    with pytest.raises(JobFileError, match=r"output: must not lie among the prompts \(.*data.*\), got .*data"):
+    with pytest.raises(JobFileError, match=r"output: must not be inside the prompts \(.*data.*\), got .*data"):
         job_of(prompts=prompts, output=output)
 
 

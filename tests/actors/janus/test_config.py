@@ -1,31 +1,21 @@
-"""The shapes read from published and small configs, and the settings that would be got wrong."""
+"""The shapes of published and small Janus configs, and the settings that are refused."""
 
 from __future__ import annotations
 
-import copy
-import gzip
-import json
-from pathlib import Path
-
 import pytest
 
-from actors.checkpoint.config import read_shape
-from actors.checkpoint.shape import FlowShape, JanusShape, LlamaShape, VQShape
 from actors.errors import CheckpointError
-
-DATA = Path(__file__).parents[2] / "data"
+from actors.janus.config import JanusShape, VQShape, identify, read_shape
+from actors.llama.config import LlamaShape
+from tests.support.checkpoints import TINY, changed, fetched, published
 
 VQ16 = VQShape(
     codebook_size=16384, code_dim=8, channels=128, channel_multipliers=(1, 1, 2, 2, 4), z_channels=256, grid_size=24
 )
 
 
-def published(model: str) -> dict:
-    return json.loads(gzip.decompress((DATA / "real_shapes" / f"{model}.json.gz").read_bytes()))["config"]
-
-
-def tiny(folder: str) -> dict:
-    return json.loads((DATA / folder / "config.json").read_text())
+def config_of(model: str) -> dict:
+    return published(model)[0]
 
 
 def transformers_config() -> dict:
@@ -37,17 +27,6 @@ def transformers_config() -> dict:
     vq |= {"projection_dim": 2048, "image_token_embed_dim": 2048}
     vision = {"model_type": "janus_vision_model", "image_size": 384}
     return {"model_type": "janus", "text_config": text, "vq_config": vq, "vision_config": vision}
-
-
-def changed(config: dict, path: str, value: object) -> dict:
-    """A copy with the setting at a dotted path replaced."""
-    config = copy.deepcopy(config)
-    section = config
-    *parents, key = path.split(".")
-    for parent in parents:
-        section = section[parent]
-    section[key] = value
-    return config
 
 
 @pytest.mark.parametrize("model", ["Janus-1.3B", "Janus-Pro-1B"])
@@ -64,8 +43,7 @@ def test_the_small_published_models(model: str) -> None:
         rope_theta=10000.0,
         context_length=16384,
     )
-    assert read_shape(published(model)) == JanusShape(llama=llama, vq=VQ16, head_size=2048)
-    assert read_shape(published("JanusFlow-1.3B")).llama == llama
+    assert read_shape(config_of(model)) == JanusShape(llama=llama, vq=VQ16, head_size=2048)
 
 
 def test_janus_pro_7b_means_the_defaults_of_llama_config() -> None:
@@ -81,33 +59,27 @@ def test_janus_pro_7b_means_the_defaults_of_llama_config() -> None:
         rope_theta=10000.0,
         context_length=16384,
     )
-    assert read_shape(published("Janus-Pro-7B")) == JanusShape(llama=llama, vq=VQ16, head_size=4096)
+    assert read_shape(config_of("Janus-Pro-7B")) == JanusShape(llama=llama, vq=VQ16, head_size=4096)
 
 
 def test_both_layouts_of_a_model_mean_the_same_shape() -> None:
-    assert read_shape(transformers_config()) == read_shape(published("Janus-Pro-1B"))
+    assert read_shape(transformers_config()) == read_shape(config_of("Janus-Pro-1B"))
 
 
-def test_all_of_janus_makes_384_pixels() -> None:
+def test_all_published_models_render_384_pixels() -> None:
     for model in ("Janus-1.3B", "Janus-Pro-1B", "Janus-Pro-7B"):
-        assert read_shape(published(model)).vq.image_size == 384
-        assert read_shape(published(model)).vq.num_codes == 576
-    flow = read_shape(published("JanusFlow-1.3B"))
-    assert (flow.image_size, flow.latent_size, flow.num_image_tokens) == (384, 48, 576)
+        shape = read_shape(config_of(model))
+        assert (shape.image_size, shape.vq.num_codes) == (384, 576)
 
 
-def test_the_small_checkpoints_say_their_own_sizes() -> None:
-    vq = read_shape(tiny("janus-tiny")).vq
+def test_a_small_checkpoint_says_its_own_sizes() -> None:
+    vq = fetched(TINY).shape.vq
     assert (vq.codebook_size, vq.channels, vq.channel_multipliers, vq.z_channels) == (64, 32, (1, 2, 1, 1, 1), 24)
     assert (vq.grid_size, vq.num_codes, vq.image_size) == (6, 36, 96)
-    flow = read_shape(tiny("janusflow-tiny"))
-    assert isinstance(flow, FlowShape)
-    assert (flow.latent_channels, flow.latent_size, flow.num_image_tokens, flow.image_size) == (4, 12, 36, 96)
-    assert (flow.encoder_channels, flow.decoder_channels, flow.norm_eps) == (32, 32, 1e-6)
 
 
 def test_grouped_queries_and_another_rope_base_are_read() -> None:
-    config = changed(published("Janus-Pro-1B"), "language_config.num_key_value_heads", 4)
+    config = changed(config_of("Janus-Pro-1B"), "language_config.num_key_value_heads", 4)
     config = changed(config, "language_config.rope_theta", 500000)
     llama = read_shape(config).llama
     assert (llama.num_heads, llama.num_kv_heads, llama.rope_theta) == (16, 4, 500000.0)
@@ -149,9 +121,9 @@ YARN = {"rope_type": "yarn", "factor": 2.0}
         ("vision_config.params.image_size", 100, "100 pixels is not a multiple of 16 pixels per code"),
     ],
 )
-def test_a_janus_setting_that_would_be_got_wrong_is_refused(path: str, value: object, message: str) -> None:
+def test_a_janus_setting_that_the_engine_does_not_implement_is_refused(path: str, value: object, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
-        read_shape(changed(published("Janus-1.3B"), path, value))
+        read_shape(changed(config_of("Janus-1.3B"), path, value))
 
 
 @pytest.mark.parametrize(
@@ -165,29 +137,19 @@ def test_a_janus_setting_that_would_be_got_wrong_is_refused(path: str, value: ob
         ("text_config.rope_scaling", LINEAR, "text_config.rope_scaling must be None"),
     ],
 )
-def test_a_transformers_setting_that_would_be_got_wrong_is_refused(path: str, value: object, message: str) -> None:
+def test_a_transformers_setting_that_the_engine_does_not_implement_is_refused(
+    path: str, value: object, message: str
+) -> None:
     with pytest.raises(CheckpointError, match=message):
         read_shape(changed(transformers_config(), path, value))
 
 
-@pytest.mark.parametrize(
-    ("path", "value", "message"),
-    [
-        ("vision_gen_enc_config.params.kernel_size", 7, "kernel_size must be 2, .* got 7"),
-        ("vision_gen_enc_config.params.hidden_size", 1024, "params.hidden_size must be 2048, .* got 1024"),
-        ("vision_gen_enc_config.params.block_out_channels", [768, 768], r"must hold one number, got \[768, 768\]"),
-        ("vision_gen_dec_config.params.upsamples", 2, "vision_gen_dec_config.params.upsamples must be 1, .* got 2"),
-        ("vision_gen_dec_config.params.use_bias", False, "use_bias must be True, .* got False"),
-        ("vision_gen_dec_config.params.out_channels", 16, "out_channels must be 4, .* got 16"),
-        ("vision_gen_dec_config.params.norm_eps", 1e-5, "norm_eps must be 1e-06, .* got 1e-05"),
-    ],
-)
-def test_a_janusflow_setting_that_would_be_got_wrong_is_refused(path: str, value: object, message: str) -> None:
-    with pytest.raises(CheckpointError, match=message):
-        read_shape(changed(published("JanusFlow-1.3B"), path, value))
-
-
 def test_settings_that_change_no_number_are_accepted() -> None:
-    config = published("Janus-1.3B")
+    config = config_of("Janus-1.3B")
     assert config["language_config"]["_attn_implementation"] == "flash_attention_2"
     assert read_shape(changed(config, "language_config.tie_word_embeddings", True)) == read_shape(config)
+
+
+def test_a_config_of_another_family_is_not_identified() -> None:
+    assert identify(config_of("JanusFlow-1.3B"), None) is None
+    assert identify({"model_type": "llama"}, None) is None

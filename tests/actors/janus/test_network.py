@@ -2,67 +2,51 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-from pathlib import Path
-
 import pytest
 
-from actors.checkpoint.weight_names import expected_shapes, original_name, what_is_not_needed
+from actors.janus.config import read_shape
+from actors.janus.network import NOT_NEEDED, original_name, tensor_shapes
+from tests.support.checkpoints import published
 
-REAL_SHAPES = Path(__file__).parents[2] / "data" / "real_shapes"
-
-# Counted by hand from the architecture. A text model: embedding, norm, 9 tensors a layer. Janus's image side:
-# embedding, 2 x 2 aligner, 2 x 2 head, codebook, 2 post-quant; in the decoder 2 + 2 at its ends and 2 at its norm, 17
-# residual blocks of 8 (2 more in each of the 2 that change width), 4 attentions of 10, 4 upsamplings of 2.
+# Counted by hand from the architecture. A text model: embedding, norm, 9 tensors a layer. The image side: embedding,
+# 2 x 2 aligner, 2 x 2 head, codebook, 2 post-quant; in the decoder 2 + 2 at its ends and 2 at its norm, 17 residual
+# blocks of 8 (2 more in each of the 2 that change width), 4 attentions of 10, 4 upsamplings of 2.
 NUM_LLAMA = {24: 2 + 9 * 24, 30: 2 + 9 * 30}
-NUM_JANUS_IMAGE_SIDE = 1 + 4 + 4 + 1 + 2 + (6 + 17 * 8 + 2 * 2 + 4 * 10 + 4 * 2)
-# JanusFlow: 4 time embedding, 2 in, 4 blocks of 11, 2 + 3 aligners, 1 + 3 around the decoder.
-NUM_FLOW_IMAGE_SIDE = 4 + 2 + 4 * 11 + 2 + 3 + 1 + 3
-
+NUM_IMAGE_SIDE = 1 + 4 + 4 + 1 + 2 + (6 + 17 * 8 + 2 * 2 + 4 * 10 + 4 * 2)
 MODELS = {
-    "Janus-1.3B": NUM_LLAMA[24] + NUM_JANUS_IMAGE_SIDE,
-    "Janus-Pro-1B": NUM_LLAMA[24] + NUM_JANUS_IMAGE_SIDE,
-    "Janus-Pro-7B": NUM_LLAMA[30] + NUM_JANUS_IMAGE_SIDE,
-    "JanusFlow-1.3B": NUM_LLAMA[24] + NUM_FLOW_IMAGE_SIDE,
+    "Janus-1.3B": NUM_LLAMA[24] + NUM_IMAGE_SIDE,
+    "Janus-Pro-1B": NUM_LLAMA[24] + NUM_IMAGE_SIDE,
+    "Janus-Pro-7B": NUM_LLAMA[30] + NUM_IMAGE_SIDE,
 }
 
 
-def published(model: str) -> tuple[dict, dict[str, tuple[int, ...]]]:
-    """config.json and the shape of every tensor in the weight files."""
-    record = json.loads(gzip.decompress((REAL_SHAPES / f"{model}.json.gz").read_bytes()))
-    return record["config"], {name: tuple(shape) for name, shape in record["state_dict"].items()}
+def is_not_needed(name: str) -> bool:
+    return name.startswith(tuple(NOT_NEEDED))
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_needed_tensor_is_in_the_published_checkpoint_in_its_shape(model: str) -> None:
     config, state_dict = published(model)
-    expected = expected_shapes(config)
+    expected = tensor_shapes(read_shape(config))
     assert len(expected) == MODELS[model]
     assert {name: state_dict.get(name) for name in expected} == expected
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_every_other_tensor_is_named_as_not_needed(model: str) -> None:
+def test_every_other_tensor_is_listed_as_not_needed(model: str) -> None:
     config, state_dict = published(model)
-    expected = expected_shapes(config)
-    assert [name for name in state_dict if name not in expected and what_is_not_needed(name) is None] == []
-    assert [name for name in expected if what_is_not_needed(name) is not None] == []
+    expected = tensor_shapes(read_shape(config))
+    assert [name for name in state_dict if name not in expected and not is_not_needed(name)] == []
+    assert [name for name in expected if is_not_needed(name)] == []
 
 
-def test_what_is_left_on_disk_is_what_generation_does_not_compute_with() -> None:
-    config, state_dict = published("Janus-Pro-1B")
-    left = {what_is_not_needed(name) for name in state_dict.keys() - expected_shapes(config).keys()}
-    assert left == {
-        "SigLIP tower that reads images",
-        "projection of what the SigLIP tower read",
-        "VQ encoder",
-        "VQ encoder's last layer",
-        "training statistics of the codebook",
-        "head that predicts text",
-    }
-    assert what_is_not_needed("vision_model.vision_tower.attn_pool.latent") == "SigLIP tower that reads images"
-    assert what_is_not_needed("language_model.model.layers.0.self_attn.q_proj.lora_A.weight") is None
+def test_every_prefix_that_is_not_needed_is_in_a_published_checkpoint() -> None:
+    _, state_dict = published("Janus-Pro-1B")
+    assert [prefix for prefix in NOT_NEEDED if not any(name.startswith(prefix) for name in state_dict)] == []
+
+
+def test_an_adapter_is_not_among_the_tensors_left_on_disk() -> None:
+    assert not is_not_needed("language_model.model.layers.0.self_attn.q_proj.lora_A.weight")
 
 
 @pytest.mark.parametrize(
