@@ -1,10 +1,10 @@
-"""What the guidance weight does, measured: adherence, diversity and colour of held-out prompts at a sweep of weights.
+"""Measures the effect of the guidance weight: adherence, diversity and color on held-out prompts, over several weights.
 
     python -m benchmarks.cfg_curve janus-shapes janusflow-shapes --plot docs/images/cfg-curve.png
 
-Each model renders one sweep through the ordinary job path (`janus-batch render`); the judge of `examples/shapes` says
-which pictures are right. `--wrong-pad` renders the first model once more with a tokenizer in which another token stands
-where the pad should: the accident that `janus-batch doctor` is there to notice.
+Each model renders one sweep as an ordinary job (`janus-batch render`), and the judge of `examples/shapes` decides which
+images are right. `--wrong-pad` also renders the first model with a tokenizer that gives the pad's name to another
+token, a fault that `janus-batch doctor` detects.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from jobs.job_file.spec import check_fields
 from jobs.render import render
 
 WEIGHTS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0)
-SEED_OF_SCENES = 11  # other held-out scenes than the training programs report on
+SEED_OF_SCENES = 11  # other held-out scenes than the training scripts report on
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Point:
-    """A model at one weight: shares of right pictures, and means over its pictures."""
+    """A model at one weight: shares of right images, and means over its images."""
 
     model: str
     cfg_weight: float
     single: float
     pair: float
-    diversity: float  # root mean square difference of two pictures of one prompt, 0 to 1
+    diversity: float  # root mean square difference of two images of a prompt, 0 to 1
     saturation: float
     contrast: float
     clipped: float
@@ -76,17 +76,17 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+", help="bundled checkpoints")
     parser.add_argument(
-        "--prompts", type=int, default=50, help="of one shape, and as many of two (default: %(default)s)"
+        "--prompts", type=int, default=50, help="prompts with one shape, and as many with two (default: %(default)s)"
     )
-    parser.add_argument("--images", type=int, default=4, help="of each prompt at each weight (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=4, help="images per prompt and weight (default: %(default)s)")
     parser.add_argument("--weights", type=float, nargs="+", default=WEIGHTS)
-    parser.add_argument("--wrong-pad", action="store_true", help="the first model again, with a wrong pad token")
-    parser.add_argument("--plot", type=Path, help="write the curves to this picture (needs matplotlib)")
+    parser.add_argument("--wrong-pad", action="store_true", help="also render the first model with a wrong pad token")
+    parser.add_argument("--plot", type=Path, help="write the curves to this image file (needs matplotlib)")
     return parser.parse_args()
 
 
 def held_out_scenes(num: int) -> dict[str, Scene]:
-    """As many scenes of one shape as of two, by the ids of their prompts."""
+    """`num` scenes with one shape and `num` with two, by prompt id."""
     scenes = {f"single-{i:03d}": s for i, s in enumerate(held_out_singles(SEED_OF_SCENES, num))}
     return scenes | {f"pair-{i:03d}": s for i, s in enumerate(held_out_pairs(SEED_OF_SCENES, num))}
 
@@ -94,7 +94,7 @@ def held_out_scenes(num: int) -> dict[str, Scene]:
 def _measure(
     label: str, checkpoint: str, scenes: dict[str, Scene], arguments: argparse.Namespace, folder: Path
 ) -> list[Point]:
-    """Render the sweep and judge every picture of it."""
+    """Render the sweep and judge its images."""
     output = folder / f"renders-{label.replace(' ', '-').replace(',', '')}"
     rows, pixels = render_scenes({"checkpoint": checkpoint}, scenes, arguments.weights, arguments.images, output)
     return [point_of(label, weight, rows, pixels, scenes) for weight in arguments.weights]
@@ -103,7 +103,7 @@ def _measure(
 def render_scenes(
     model: dict[str, Any], scenes: dict[str, Scene], weights: Sequence[float], num_images: int, output: Path
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """The manifest and the pictures of a job of `num_images` of each scene at each weight."""
+    """The manifest rows and the images of a job with `num_images` per scene and weight."""
     prompts = output.with_name("prompts.parquet")
     pq.write_table(pa.table({"id": list(scenes), "prompt": [describe(scene) for scene in scenes.values()]}), prompts)
     spec = {
@@ -114,10 +114,10 @@ def render_scenes(
         "images": {"layout": "parquet"},
     }
     render(check_fields(spec), address=None)
-    return pyarrow.dataset.dataset(output / "manifest").to_table().to_pylist(), _read_pictures(output)
+    return pyarrow.dataset.dataset(output / "manifest").to_table().to_pylist(), _read_images(output)
 
 
-def _read_pictures(output: Path) -> dict[str, np.ndarray]:
+def _read_images(output: Path) -> dict[str, np.ndarray]:
     table = pyarrow.dataset.dataset(output / "images").to_table(columns=["image_id", "image"])
     return {
         row["image_id"]: np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB"))
@@ -128,17 +128,17 @@ def _read_pictures(output: Path) -> dict[str, np.ndarray]:
 def point_of(
     label: str, weight: float, rows: Sequence[dict[str, Any]], pixels: dict[str, np.ndarray], scenes: dict[str, Scene]
 ) -> Point:
-    """The pictures of one weight, judged."""
+    """The judged images of one weight."""
     rows = [row for row in rows if row["cfg_weight"] == weight]
     right: dict[str, list[bool]] = defaultdict(list)
-    pictures: dict[str, list[np.ndarray]] = defaultdict(list)
+    images: dict[str, list[np.ndarray]] = defaultdict(list)
     for row in rows:
-        picture = pixels[row["image_id"]]
-        right[row["prompt_id"].split("-")[0]].append(not faults(picture, scenes[row["prompt_id"]]))
-        pictures[row["prompt_id"]].append(picture / 255)
+        image = pixels[row["image_id"]]
+        right[row["prompt_id"].split("-")[0]].append(not faults(image, scenes[row["prompt_id"]]))
+        images[row["prompt_id"]].append(image / 255)
     distances = [
         np.sqrt(np.mean((one - other) ** 2))
-        for same_prompt in pictures.values()
+        for same_prompt in images.values()
         for one, other in itertools.combinations(same_prompt, 2)
     ]
     return Point(
@@ -155,13 +155,13 @@ def point_of(
 
 
 def break_pad(folder: Path, broken: Path) -> Path:
-    """A copy of a checkpoint whose tokenizer.json has the pad and another token in each other's place."""
+    """A copy of a checkpoint whose tokenizer.json swaps the pad with another token."""
     shutil.copytree(folder, broken)
     path = broken / "tokenizer.json"
     text = path.read_text(encoding="utf-8")
     added = [token["content"] for token in json.loads(text)["added_tokens"]]
     other = next(name for name in added if name == "<image_placeholder>")
-    # names are swapped everywhere they stand, so that the file stays a tokenizer that loads
+    # swapped everywhere in the file, so that the tokenizer still loads
     path.write_text(text.replace(PAD, "\0").replace(other, PAD).replace("\0", other), encoding="utf-8")
     return broken
 
@@ -170,7 +170,7 @@ def _print_table(points: Sequence[Point], arguments: argparse.Namespace) -> None
     import torch
 
     print(f"\n{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, float32 on CPU")
-    print(f"{arguments.prompts} held-out prompts of each kind, {arguments.images} images of each at every weight\n")
+    print(f"{arguments.prompts} held-out prompts of each kind, {arguments.images} images of each at each weight\n")
     print("| model | cfg_weight | one shape right | two shapes right | diversity | saturation | contrast | clipped |")
     print("|---|---|---|---|---|---|---|---|")
     for p in points:
@@ -201,7 +201,7 @@ def _plot(points: Sequence[Point], path: Path) -> None:
             weights, [p.saturation for p in mine], marker="s", ls="--", color=color, label=f"{model}: saturation"
         )
     for axis, title in zip(
-        axes, ("right pictures, %", "difference between seeds", "contrast and saturation"), strict=True
+        axes, ("right images, %", "difference between seeds", "contrast and saturation"), strict=True
     ):
         axis.set(title=title, xlabel="cfg_weight")
         axis.grid(alpha=0.3)

@@ -1,11 +1,10 @@
-"""What a number format does to a Janus model's codes and pictures: held-out prompts in each, with the same seeds.
+"""Measures the effect of the dtype on a Janus model's codes and images, on held-out prompts with the same seeds.
 
     python -m benchmarks.dtypes [janus-shapes] [--prompts N] [--images N]
 
-`same` is the share of images all of whose codes are those of float32, `until` the number of codes before the first that
-differs, in the middle image. The judge of `examples/shapes` says which pictures are right; the other columns are means
-of the manifest's statistics. On a CPU without bfloat16 instructions, and for fp8, the rounded numbers are computed with
-in float32.
+`same` is the share of images with exactly the codes of float32. `until` is the median number of codes before the first
+difference. The judge of `examples/shapes` decides which images are right; the other columns are means of the manifest's
+statistics. fp8, and bfloat16 on a CPU without bfloat16 instructions, computes in float32 with the rounded numbers.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", nargs="?", default="janus-shapes", help="(default: %(default)s)")
     parser.add_argument("--prompts", type=int, default=100, help="of one shape, and of two (default: %(default)s)")
-    parser.add_argument("--images", type=int, default=2, help="of each prompt (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=2, help="images per prompt (default: %(default)s)")
     arguments = parser.parse_args()
     scenes = held_out_scenes(arguments.prompts)
     lines = [
@@ -61,7 +60,7 @@ def codes_of(rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
 
 
 def compare(codes: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> tuple[float, float]:
-    """The share of images with the same codes, and the codes before the first other one, median."""
+    """The share of images with the same codes, and the median number of codes before the first difference."""
     until = [int(np.logical_and.accumulate(codes[name] == others[name]).sum()) for name in codes]
     return float(np.mean([number == len(next(iter(codes.values()))) for number in until])), float(np.median(until))
 

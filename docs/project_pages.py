@@ -1,6 +1,7 @@
-"""A hook of MkDocs: README, CONTRIBUTING and CHANGELOG become pages, links to other files of the project their paths.
+"""A MkDocs hook that turns README, CONTRIBUTING and CHANGELOG into pages.
 
-A link to a file that does not exist stays as it is, and `mkdocs build --strict` refuses it.
+Links to other files of the project become their paths. A link to a file that does not exist stays as it is, and
+`mkdocs build --strict` refuses it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-LINK = re.compile(r"\[([^\]]+)\]\(([^)#:]+)(#[^)]*)?\)")  # one to a file, not to a URL or a heading of the same page
+LINK = re.compile(r"\[([^\]]+)\]\(([^)#:]+)(#[^)]*)?\)")  # to a file, not to a URL or to a heading of the same page
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -31,7 +32,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _link(link: re.Match[str], folder: str) -> str:
-    """The link as the site has it; `folder` is where its page lies in the project."""
+    """The link as it is on the site; `folder` is the folder of its page in the project."""
     text, target, heading = link[1], posixpath.normpath(posixpath.join(folder, link[2])), link[3] or ""
     if target in PAGES:
         return f"[{text}]({PAGES[target]}{heading})"
