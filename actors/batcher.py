@@ -1,10 +1,10 @@
-"""The actor: one process, one loaded engine, batches filled from every shard it holds. Ray-free.
+"""Dynamic batching: renders the requests of several concurrent calls with one engine, in shared batches.
 
-Several threads may be inside `paint` at once, one per shard. Whichever of them finds the engine idle renders the next
-batch for all of them, so the tail of one shard and the head of the next share a batch.
+Several threads can be inside `Batcher.render` at once, one per shard. Whichever thread finds the engine idle renders
+the next batch for all of them, so the tail of one shard and the head of the next share a batch.
 
-When memory runs out, the batch is halved for good and its images are rendered again: an image's bytes do not depend on
-the batch.
+When memory runs out, the batch size is halved for good and the batch is rendered again in smaller pieces. This changes
+no image: an image's bytes do not depend on its batch.
 """
 
 from __future__ import annotations
@@ -18,15 +18,23 @@ from dataclasses import dataclass
 
 from actors.engines import Engine
 from actors.errors import EngineFailedError
-from actors.out_of_memory import is_out_of_memory
 from actors.request import ImageRequest, Rejection, RenderedImage
 
 Answer = tuple[ImageRequest, RenderedImage | Rejection]
 
+# Out-of-memory errors whose class says nothing: torch's CPU allocator, cuBLAS, cuDNN, the CUDA runtime, the kernel.
+OUT_OF_MEMORY_PHRASES = (
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDA error: out of memory",
+    "Cannot allocate memory",
+)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchReport:
-    """A batch that was rendered: its images, how many there might have been, and how many wait for the next."""
+    """Facts about a rendered batch; `num_waiting` images are queued for the next one."""
 
     num_images: int
     batch_size: int
@@ -35,7 +43,7 @@ class BatchReport:
 
 
 class _Ticket:
-    """One `paint` call: how many of its images are still to come, and those that are finished and not yet yielded."""
+    """The state of one `render` call: how many of its images are pending, and the answers not yet yielded."""
 
     def __init__(self) -> None:
         self.num_pending = 0
@@ -43,8 +51,11 @@ class _Ticket:
         self.finished: list[Answer] = []
 
 
-class Painter:
-    """Renders requests with one engine, `batch_size` at a time, in the order they were handed in."""
+class Batcher:
+    """Renders requests with one engine, in order, `batch_size` at a time (default: the engine's own batch size).
+
+    `on_batch` is called after every rendered batch.
+    """
 
     def __init__(
         self,
@@ -53,20 +64,23 @@ class Painter:
         on_batch: Callable[[BatchReport], None] = lambda report: None,
     ) -> None:
         self.engine = engine
-        self._on_batch = on_batch
         self.batch_size = batch_size or engine.default_batch_size
+        self._on_batch = on_batch
         self._waiting: deque[tuple[_Ticket, ImageRequest]] = deque()
         self._state = threading.Condition()
         self._engine_is_busy = False
 
-    def paint(self, requests: Sequence[ImageRequest]) -> Iterator[list[Answer]]:
-        """Yield each request with its answer as they are made, in lists; every request is answered exactly once."""
+    def render(self, requests: Sequence[ImageRequest]) -> Iterator[list[Answer]]:
+        """Yield lists of (request, answer) as images finish; every request is answered exactly once.
+
+        Raises EngineFailedError if the engine raises while this thread renders.
+        """
         ticket = self._queue(requests)
         try:
             while ticket.num_pending or ticket.finished:
                 batch = self._wait_for_turn(ticket)
                 if batch:
-                    self._render(ticket, batch)
+                    self._render_batch(ticket, batch)
                 with self._state:
                     finished, ticket.finished = ticket.finished, []
                 if finished:
@@ -75,7 +89,7 @@ class Painter:
             self._withdraw(ticket)
 
     def _queue(self, requests: Sequence[ImageRequest]) -> _Ticket:
-        """Refuse at once what the engine can never render, and queue the rest."""
+        """Reject the requests that the engine can never render, and queue the others."""
         ticket = _Ticket()
         renderable = []
         for request in requests:
@@ -91,7 +105,7 @@ class Painter:
         return ticket
 
     def _wait_for_turn(self, ticket: _Ticket) -> list[tuple[_Ticket, ImageRequest]]:
-        """Block until this ticket has results (returns nothing) or the engine is idle (returns the batch to render)."""
+        """Block until the ticket has answers (returns an empty list) or the engine is idle (returns the next batch)."""
         with self._state:
             self._state.wait_for(lambda: ticket.finished or (not self._engine_is_busy and self._waiting))
             if ticket.finished:
@@ -99,11 +113,11 @@ class Painter:
             self._engine_is_busy = True
             return [self._waiting.popleft() for _ in range(min(self.batch_size, len(self._waiting)))]
 
-    def _render(self, renderer: _Ticket, batch: list[tuple[_Ticket, ImageRequest]]) -> None:
-        """Render one batch and hand each answer to the ticket it belongs to.
+    def _render_batch(self, renderer: _Ticket, batch: list[tuple[_Ticket, ImageRequest]]) -> None:
+        """Render one batch and hand each answer to the ticket that it belongs to.
 
-        If the engine raises, the call whose thread rendered fails, and what the batch held of other calls goes back to
-        the front of the queue for them to find. If memory runs out, all of it goes back and no call fails.
+        If the engine raises, only the call of the rendering thread fails; the requests of other calls return to the
+        front of the queue. If memory runs out, the whole batch returns to the queue and no call fails.
         """
         answers: list[RenderedImage | Rejection] | None = None
         is_too_big = False
@@ -112,7 +126,7 @@ class Painter:
             is_too_big = answers is None
         finally:
             if is_too_big:
-                gc.collect()  # what the failed call still holds, before the next is tried
+                gc.collect()  # frees what the failed call still holds before the next attempt
             with self._state:
                 if is_too_big:
                     self.batch_size = min(self.batch_size, len(batch) // 2)
@@ -126,7 +140,7 @@ class Painter:
                 self._state.notify_all()
 
     def _ask_engine(self, requests: list[ImageRequest]) -> list[RenderedImage | Rejection] | None:
-        """The engine's answers; None if memory ran out and fewer images may go through."""
+        """The engine's answers; None if memory ran out and a smaller batch can be tried."""
         start = time.monotonic()
         try:
             answers = self.engine.render(requests)
@@ -148,8 +162,15 @@ class Painter:
         return answers
 
     def _withdraw(self, ticket: _Ticket) -> None:
-        """Forget what a closed or failed call still had waiting."""
+        """Drop the queued requests of a call that was closed or has failed."""
         with self._state:
             ticket.is_closed = True
             self._waiting = deque(entry for entry in self._waiting if entry[0] is not ticket)
             self._state.notify_all()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the error means that memory ran out, on the GPU or on the host. Does not import torch."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError | OSError) and any(phrase in str(error) for phrase in OUT_OF_MEMORY_PHRASES)

@@ -7,7 +7,7 @@
 of prompts and seeds; neither includes the start of Ray or the loading of the model: every rate is taken from the end
 of the first batch to the end of the last one's files. The rounds take the three in turn; the medians are shown.
 
-Over several actors the toy engine paints, with a pause in each image, so that an actor takes time and no processor.
+With several actors the toy engine renders; it sleeps for each image, so an actor takes time but no processor.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from actors.batcher import Painter
+from actors.batcher import Batcher
 from actors.engines import open_engine
 from actors.recipe import Recipe
 from actors.request import ImageRequest
@@ -116,9 +116,9 @@ def compare_actors(numbers: Sequence[int]) -> None:
 
 def engine_alone(folder: Path) -> float:
     job = read_job(folder)
-    painter = Painter(open_engine(job.recipe, {}), BATCH_SIZE)
+    batcher = Batcher(open_engine(job.recipe, {}), BATCH_SIZE)
     times = []
-    for batch in painter.paint(requests_of(job)):
+    for batch in batcher.render(requests_of(job)):
         times += [time.time()] * len(batch)
     return rate_after_first(times)
 
@@ -142,7 +142,7 @@ def ray_data(folder: Path) -> float:
     pq.write_table(pa.Table.from_pylist(rows), folder / "ids.parquet")
     (folder / "output" / "images").mkdir(parents=True)
     made = ray.data.read_parquet(str(folder / "ids.parquet")).map_batches(
-        RayDataPainter,
+        RayDataEngine,
         fn_constructor_args=(str(folder),),
         batch_size=BATCH_SIZE,
         compute=ray.data.ActorPoolStrategy(size=1),
@@ -152,7 +152,7 @@ def ray_data(folder: Path) -> float:
     return rate_of_files(folder, BATCH_SIZE)
 
 
-class RayDataPainter:
+class RayDataEngine:
     """Renders a batch of rows, writes its PNG files and answers with its rows of a manifest."""
 
     def __init__(self, folder: str) -> None:

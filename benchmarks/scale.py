@@ -25,19 +25,17 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
-from unittest import mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.batcher import Painter
+from actors.batcher import Batcher
 from actors.toy import ToyEngine
 from benchmarks.planning import memory_of, provenance, timed
 from jobs.job_file.resolve import resolve
 from jobs.job_file.spec import JobSpec
-from workflows.dispatch.pool import SHARDS_IN_FLIGHT, EngineCard
+from workflows.dispatch.actor import Actor, EngineCard
 from workflows.dispatch.progress import Progress
-from workflows.dispatch.steps import Worker
 from workflows.job import RenderJob
 from workflows.output import commit
 from workflows.output.claim import claim_output
@@ -90,8 +88,7 @@ def print_simulation(num_actors: int, num_shards: int) -> None:
 
 def simulate(sizes: str) -> dict[str, float]:
     """Render a plan with simulated actors: seconds of planning and resuming, of the driver a shard, idle share, MiB."""
-    from workflows.dispatch import loop as dispatch
-    from workflows.dispatch import watch
+    from workflows.dispatch.loop import Dispatch, Limits
 
     num_actors, num_shards = map(int, sizes.split())
     files = synthetic_files(num_shards)
@@ -99,19 +96,13 @@ def simulate(sizes: str) -> dict[str, float]:
     committed = [shard.id for number, shard in enumerate(plan.remaining_shards()) if number % 2]
     resuming = timed(partial(count_remaining, files, committed))[1]
     del committed
-    clock, cluster = JumpingClock(), SimulatedCluster(num_actors, num_shards)
+    clock = JumpingClock()
+    cluster, progress = SimulatedCluster(clock, num_actors, num_shards), Progress(clock=clock.now)
     job = toy_job("prompts", "output", num_actors)
-    progress = Progress()
-    with (
-        mock.patch.object(dispatch, "pool", cluster),
-        mock.patch.object(watch, "pool", cluster),
-        mock.patch.object(dispatch, "ShardPath", cluster.path),
-        mock.patch.object(time, "monotonic", clock.now),
-    ):
-        started_at = time.process_time()
-        with asyncio.Runner(loop_factory=clock.loop) as runner:
-            runner.run(dispatch._Dispatch(job, plan, progress).run())
-        driver = time.process_time() - started_at
+    started_at = time.process_time()
+    with asyncio.Runner(loop_factory=clock.loop) as runner:
+        runner.run(Dispatch(job, plan, cluster, progress, Limits()).run())
+    driver = time.process_time() - started_at
     if progress.num_shards != num_shards:
         raise AssertionError(f"{progress.num_shards} of {num_shards} shards were rendered")
     return {
@@ -160,12 +151,11 @@ class JumpingClock:
 
 
 class SimulatedCluster:
-    """In place of `workflows.dispatch.pool`: actors that take their time by the event loop's clock."""
+    """In place of `workflows.dispatch.cluster.Cluster`: actors that take their time by the event loop's clock."""
 
-    SHARDS_IN_FLIGHT = SHARDS_IN_FLIGHT
-
-    def __init__(self, num_actors: int, num_shards: int) -> None:
-        self._num_actors, self._num_shards, self._num_painted = num_actors, num_shards, 0
+    def __init__(self, clock: JumpingClock, num_actors: int, num_shards: int) -> None:
+        self.clock = clock
+        self._num_actors, self._num_shards, self._num_rendered = num_actors, num_shards, 0
         self._chance = random.Random(0)
         self._memory = 0.0
         self.busy_seconds = self.loaded_at = 0.0
@@ -173,13 +163,20 @@ class SimulatedCluster:
     def pool_size(self, job: RenderJob, num_shards: int) -> int:
         return self._num_actors
 
-    def cpus_of_actor(self, job: RenderJob, num_painters: int) -> float:
+    def cpus_per_actor(self, job: RenderJob, num_actors: int) -> float:
         return 1.0
 
-    def start_painter(self, *arguments: object) -> SimulatedActor:
-        return SimulatedActor()
+    def start_actor(self, *arguments: object) -> asyncio.Lock:
+        """The handle of an actor that renders one shard at a time."""
+        return asyncio.Lock()
 
-    def end_painter(self, actor: SimulatedActor) -> None: ...
+    async def wait_until_started(self, handle: asyncio.Lock) -> None: ...
+
+    async def load(self, handle: asyncio.Lock) -> EngineCard:
+        await asyncio.sleep(LOAD_SECONDS)
+        return EngineCard(device="simulated", batch_size=128, node="node", pid=0)
+
+    def end_actor(self, handle: asyncio.Lock) -> None: ...
 
     def num_lacking_room(self, job: RenderJob, num_cpus: float) -> int:
         return 0
@@ -190,70 +187,50 @@ class SimulatedCluster:
     def is_node_alive(self, node: str) -> bool:
         return True
 
-    def path(self, job: RenderJob, progress: Progress, watchdog: object) -> SimulatedPath:
-        return SimulatedPath(self, progress)
-
-    def take(self, seconds: float) -> None:
-        self.busy_seconds += seconds
-        self._num_painted += 1
-        if self._num_painted == self._num_shards // 10:
-            self._memory = memory_of("VmRSS")
+    def steps(self, job: RenderJob, progress: Progress, listening: object) -> SimulatedSteps:
+        return SimulatedSteps(self, progress)
 
     def seconds_of_shard(self) -> float:
         return SHARD_SECONDS * self._chance.uniform(1 - SPREAD, 1 + SPREAD)
+
+    def shard_is_rendered(self, seconds: float) -> None:
+        self.busy_seconds += seconds
+        self._num_rendered += 1
+        if self._num_rendered == self._num_shards // 10:
+            self._memory = memory_of("VmRSS")
 
     @property
     def added_memory(self) -> float:
         return memory_of("VmRSS") - self._memory
 
 
-class Remote:
-    """A remote method that takes `seconds`, as a coroutine."""
-
-    def __init__(self, seconds: float, answer: object = None) -> None:
-        self._seconds, self._answer = seconds, answer
-
-    async def remote(self) -> object:
-        await asyncio.sleep(self._seconds)
-        return self._answer
-
-
-class SimulatedActor:
-    """One place to render at a time."""
-
-    def __init__(self) -> None:
-        self.engine = asyncio.Lock()
-        self.__ray_ready__ = Remote(0)
-        self.load = Remote(LOAD_SECONDS, EngineCard(device="simulated", batch_size=128, node="node", pid=0))
-
-
-class SimulatedPath:
-    """In place of `workflows.dispatch.steps.ShardPath`: the same steps, each with its time."""
+class SimulatedSteps:
+    """In place of `workflows.dispatch.steps.ShardSteps`: the same steps, each with its time."""
 
     def __init__(self, cluster: SimulatedCluster, progress: Progress) -> None:
-        self._cluster, self._progress, self.num_made = cluster, progress, 0
+        self._cluster, self._progress, self.num_rendered = cluster, progress, 0
 
     async def read(self, shard: Shard) -> Shard:
         await asyncio.sleep(READ_SECONDS)
         return shard
 
-    async def paint(self, worker: Worker, shard: Shard, rows: Shard) -> Shard:
-        async with worker.actor.engine:
-            self._cluster.loaded_at = self._cluster.loaded_at or time.monotonic()
+    async def render(self, actor: Actor, read: Shard) -> Shard:
+        async with actor.handle:
+            self._cluster.loaded_at = self._cluster.loaded_at or self._cluster.clock.now()
             seconds = self._cluster.seconds_of_shard()
             await asyncio.sleep(seconds)
-            self._cluster.take(seconds)
-        worker.num_images += SHARD_ROWS
-        self.num_made += SHARD_ROWS
-        self._progress.images_are_written(worker.place, SHARD_ROWS)
-        return shard
+            self._cluster.shard_is_rendered(seconds)
+        actor.num_images += SHARD_ROWS
+        self.num_rendered += SHARD_ROWS
+        self._progress.images_are_written(actor.slot, SHARD_ROWS)
+        return read
 
-    async def commit(self, rows: Shard, painted: Iterable[Shard]) -> commit.Receipt:
+    async def commit(self, read: Shard, rendered: Iterable[Shard]) -> commit.Receipt:
         await asyncio.sleep(COMMIT_SECONDS)
-        return commit.Receipt(shard_id=rows.id, num_images=rows.num_rows, num_rejected=0, is_first=True)
+        return commit.Receipt(shard_id=read.id, num_images=read.num_rows, num_rejected=0, is_first=True)
 
-    def uncount(self, worker: Worker, num_images: int) -> None:
-        self._progress.images_are_written(worker.place, -num_images)
+    def uncount(self, actor: Actor, num_images: int) -> None:
+        self._progress.images_are_written(actor.slot, -num_images)
 
 
 # ---- Ray -------------------------------------------------------------------------------------------------------------
@@ -273,14 +250,15 @@ def print_ray(num_few: int, num_many: int) -> None:
 
 def ray_run(num_shards: str) -> dict[str, float]:
     """Seconds, and seconds of the driver's processor time, for a toy job of this many shards on two actors."""
+    from workflows.dispatch.cluster import Cluster
     from workflows.dispatch.loop import render_shards
-    from workflows.dispatch.pool import start_ray
 
     with tempfile.TemporaryDirectory(prefix="janus-batch-scale-") as folder:
         job, plan = toy_plan(folder, f"{folder}/output", int(num_shards), shard_rows=1)
-        start_ray("local")
+        cluster = Cluster("local")
+        cluster.start()
         started_at, cpu_before = time.monotonic(), time.process_time()
-        render_shards(job, plan, Progress())
+        render_shards(job, plan, cluster, Progress())
         driver = time.process_time() - cpu_before
         return {"driver": driver, "seconds": time.monotonic() - started_at, "peak": memory_of("VmHWM")}
 
@@ -316,7 +294,7 @@ def s3_requests(layout: str) -> Counter[str]:
         client.meta.events.register("before-send.s3", partial(count_request, requests))
         for shard in plan.remaining_shards():
             rows = read_shard(job, shard)
-            batches = Painter(ToyEngine(job.recipe)).paint(rows.requests)
+            batches = Batcher(ToyEngine(job.recipe)).render(rows.requests)
             commit.commit_shard(job, rows, *(commit.write_batch(job, shard.id, "cpu", batch) for batch in batches))
     server.stop()
     return requests

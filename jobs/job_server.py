@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from actors.errors import InputError, JobFailure
-from jobs.terminal.view import say
+from jobs.terminal.text import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,14 +9,13 @@ from typing import Any
 import click
 
 from actors.families import ROOFLINE
-from jobs.job_file.resolve import Models, ignored_columns, open_models_of, remarks, resolve
+from jobs.job_file.resolve import Models, open_models_of, remarks, resolve
 from jobs.job_file.spec import JobSpec
-from jobs.render import plan_remaining
 from workflows.estimate import Estimate, Speed, estimate, known_speed
 from workflows.job import RenderJob
 from workflows.output.claim import check_claim
+from workflows.output.remaining import find_job_prompts, plan_job
 from workflows.plan import Plan
-from workflows.prompts import find_prompt_files
 
 
 def plan(
@@ -34,10 +33,9 @@ def plan(
     num_gpus = _num_gpus() if measure else 0
     models = open_models_of(spec)
     job = resolve(spec, num_gpus=num_gpus, with_digest=measure, models=models)
-    ignored = ignored_columns(job.recipe.family)
-    files = find_prompt_files(job.prompts, job.storage, ignored_columns=ignored)
+    files = find_job_prompts(job)
     check_claim(job, ignore=("recipe.weights_sha256", "recipe.vae_sha256", "recipe.dtype"))
-    remaining = plan_remaining(job, files)
+    remaining = plan_job(job, files)
     speed, bytes_an_image = _speed(job, remaining, models, measure=measure)
     if images_per_second is not None:
         speed = Speed(images_per_second=images_per_second, source="given by --images-per-second")
@@ -57,9 +55,9 @@ def plan(
 
 
 def _num_gpus() -> int:
-    from workflows.dispatch import pool
+    from workflows.dispatch.cluster import Cluster  # loads ray
 
-    return pool.count_gpus(None)
+    return Cluster().num_gpus()
 
 
 def _speed(job: RenderJob, plan: Plan, models: Models, *, measure: bool) -> tuple[Speed | None, float | None]:

@@ -20,7 +20,7 @@ import click
 
 from jobs.job_file.spec import JobSpec, dated, read_job_file, scheduled_time
 from jobs.job_server import JobServer, SubmissionError
-from jobs.terminal.view import say
+from jobs.terminal.text import say
 from jobs.upload import default_working_dir, entrypoint, stage
 
 if TYPE_CHECKING:

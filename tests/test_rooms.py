@@ -14,10 +14,10 @@ from tests.support.rooms import HEAVY, Project
 
 ROOT = Path(__file__).parents[1]
 
-# The files that know of Ray: the pool of actors and what its errors mean, the loop that feeds it with the path of one
-# shard and the halving of one that fails, the metrics, and the client of Ray's job server.
+# The files that know Ray: the cluster and its actors, Ray's errors, the path of one shard, the metrics, and the client
+# of Ray's job server.
 RAY_FILES = (
-    *(f"workflows/dispatch/{name}.py" for name in ("pool", "failures", "steps", "metrics")),
+    *(f"workflows/dispatch/{name}.py" for name in ("actor", "cluster", "failures", "steps", "metrics")),
     "jobs/job_server.py",
 )
 
@@ -76,9 +76,9 @@ def test_no_checkpoint_runs_code(project: Project) -> None:
             "jobs/a.py:2 imports torch",
         ),
         (
-            lambda project: project.imports_outside("ray", ("workflows/dispatch/pool.py",)),
-            {"workflows/dispatch/pool.py": "import ray", "workflows/pool2.py": "import ray.exceptions"},
-            "workflows/pool2.py:1 imports ray.exceptions",
+            lambda project: project.imports_outside("ray", ("workflows/dispatch/cluster.py",)),
+            {"workflows/dispatch/cluster.py": "import ray", "workflows/cluster2.py": "import ray.exceptions"},
+            "workflows/cluster2.py:1 imports ray.exceptions",
         ),
         (
             lambda project: project.heavy_at_import_time(("jobs",)),

@@ -6,7 +6,7 @@ import statistics
 import time
 from dataclasses import dataclass
 
-from actors.batcher import Painter
+from actors.batcher import Batcher
 from actors.engines import Engine
 from actors.errors import InputError
 from actors.request import RenderedImage
@@ -40,7 +40,7 @@ def measure(engine: Engine, job: RenderJob, plan: Plan) -> Measurement:
     requests = [request for request in requests if engine.refusal(request) is None]
     if not requests:
         raise NothingToMeasureError("--measure: there is no row left that can be rendered")
-    batch_size = Painter(engine, job.workers.batch_size).batch_size
+    batch_size = Batcher(engine, job.workers.batch_size).batch_size
     batch = [requests[index % len(requests)] for index in range(batch_size)]
     answers, seconds = engine.render(batch), []
     for _ in range(NUM_TIMED):

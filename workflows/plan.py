@@ -75,6 +75,14 @@ class Plan:
         """Committed rows of the files as they are now. A row in two overlapping shards counts once."""
         return self.num_rows - sum(stop - start for file in self.files for start, stop in self._gaps(file))
 
+    def num_images(self, images_per_row: int) -> int:
+        """Images that the prompt files ask for at most: a row with its own weight is not swept."""
+        return self.num_rows * images_per_row
+
+    def num_images_committed(self, images_per_row: int) -> int:
+        """Images that the committed rows ask for at most."""
+        return self.num_rows_committed * images_per_row
+
     @property
     def num_rows_remaining(self) -> int:
         return self.num_rows - self.num_rows_committed
@@ -105,6 +113,13 @@ class RetryPlan:
     """The shards with rejected images to retry. The dispatch loop reads it like a `Plan`."""
 
     shards: tuple[Shard, ...]
+
+    def num_images(self, images_per_row: int) -> int:
+        """The rejected images, which this plan retries."""
+        return sum(shard.num_images(images_per_row) for shard in self.shards)
+
+    def num_images_committed(self, images_per_row: int) -> int:
+        return 0
 
     @property
     def num_shards_remaining(self) -> int:

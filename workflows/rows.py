@@ -71,6 +71,11 @@ def read_shard(job: RenderJob, shard: Shard) -> ShardRows:
     return ShardRows(shard=shard, requests=requests, rejected=rejected, carried=carried, row_of=row_of)
 
 
+def ignored_columns(family: str) -> list[str]:
+    """Setting columns of a prompt file that this family does not read; another family's job may share the file."""
+    return [name for name in SETTING_COLUMNS if name not in FAMILIES[family].settings]
+
+
 class _Row:
     """One row of the table. Values are read one by one, so that broken text (not UTF-8) rejects this row only."""
 

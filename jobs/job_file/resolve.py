@@ -99,11 +99,6 @@ def remarks(job: RenderJob) -> list[str]:
     ]
 
 
-def ignored_columns(family: str) -> list[str]:
-    """Setting columns of a prompt file that this family does not read; another family's job may share the file."""
-    return [key for key in ("temperature", "num_inference_steps") if key not in FAMILIES[family].settings]
-
-
 def _check_family_settings(spec: JobSpec, family: str) -> None:
     """Refuse a setting of another family by name, with the settings this one takes."""
     facts = FAMILIES[family]

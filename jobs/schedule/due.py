@@ -9,7 +9,7 @@ from itertools import takewhile
 from jobs.job_file.cron import last_due, times_after
 from jobs.schedule.scheduled_job import ScheduledJob
 from jobs.schedule.state import RunStatus, State
-from jobs.terminal.view import say
+from jobs.terminal.text import say
 
 ON_TIME = timedelta(seconds=60)  # a run that is noticed later than this was missed
 MAX_RECORDED = 2000  # runs of one schedule at once; catch_up is at most 1,000

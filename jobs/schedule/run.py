@@ -21,7 +21,7 @@ from jobs.schedule.due import next_due, record_due, record_last_due
 from jobs.schedule.runner import Runner
 from jobs.schedule.scheduled_job import ScheduledJob, ScheduleError, read_scheduled_jobs
 from jobs.schedule.state import State
-from jobs.terminal.view import say
+from jobs.terminal.text import say
 
 POLL_SECONDS = 0.2
 

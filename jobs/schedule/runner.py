@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from jobs.schedule.scheduled_job import ScheduledJob
 from jobs.schedule.state import Run, State
-from jobs.terminal.view import say
+from jobs.terminal.text import say
 
 RETRY_SECONDS = 60.0  # before the second try of an incomplete run; doubled for each further try
 STOP_SECONDS = 150.0  # for a render to stop: it finishes the shards in flight

@@ -1,26 +1,26 @@
-"""The progress of a job and its end for programs: one JSON object a line on standard output, nothing else there."""
+"""The facts about a job for programs: one JSON object per line on standard output, and nothing else there."""
 
 from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from workflows.dispatch.progress import Place, Progress
+from workflows.dispatch.progress import Progress, Slot
+from workflows.run import Result
 
 
 def print_json(facts: dict[str, Any]) -> None:
-    """One line, at once."""
+    """Print one line, unbuffered."""
     sys.stdout.write(json.dumps(facts, ensure_ascii=False, allow_nan=False) + "\n")
     sys.stdout.flush()
 
 
 @contextmanager
 def failure_as_json(job: str, output: str) -> Iterator[None]:
-    """A job that ends without its sums says so on its last line, and why; the error is passed on."""
+    """If the block raises, print the reason as the last line; the error is passed on."""
     try:
         yield
     except BaseException as error:
@@ -30,11 +30,11 @@ def failure_as_json(job: str, output: str) -> Iterator[None]:
 
 
 def progress_facts(progress: Progress) -> dict[str, Any]:
-    """The numbers of this moment. `images_per_second` is of the last minutes, `eta_seconds` null where not known."""
+    """The current counts. `images_per_second` is over the last minutes; `eta_seconds` is null while it is unknown."""
     eta = progress.eta_seconds
     return {
         "job": progress.name,
-        "seconds": round(time.monotonic() - progress.started_at, 1),
+        "seconds": round(progress.seconds, 1),
         "num_images_total": progress.num_images_total,
         "num_images_before": progress.num_images_before,
         "num_images": progress.num_images,
@@ -43,22 +43,41 @@ def progress_facts(progress: Progress) -> dict[str, Any]:
         "num_shards": progress.num_shards,
         "num_shards_total": progress.num_shards_total,
         "num_retries": progress.num_retries,
-        "num_actors_lost": progress.num_painters_lost,
+        "num_actors_lost": progress.num_actors_lost,
         "last_trouble": progress.last_trouble or None,
         "images_per_second": round(progress.images_per_second_now, 4),
         "eta_seconds": None if eta is None else round(eta, 1),
-        "actors": [_place_facts(place) for place in list(progress.places)],
+        "actors": [_slot_facts(slot) for slot in list(progress.slots)],
     }
 
 
-def _place_facts(place: Place) -> dict[str, Any]:
+def result_facts(result: Result) -> dict[str, Any]:
+    """What the output holds now, and what this run added to it."""
     return {
-        "place": place.number,
-        "state": place.state,
-        "device": place.device or None,
-        "node": place.node or None,
-        "num_images": place.num_images,
-        "images_per_second": round(place.images_per_second, 4),
-        "num_losses": place.num_losses,
-        "trouble": place.trouble or None,
+        "job": result.job.name,
+        "output": result.job.output,
+        "num_images": result.tally.num_images,
+        "num_rejected": result.tally.num_rejected,
+        "num_shards": result.tally.num_shards,
+        "seconds": round(result.seconds, 1),
+        "this_run": {
+            "num_images": result.progress.num_images,
+            "num_bytes": result.progress.num_bytes,
+            "num_retries": result.progress.num_retries,
+            "num_actors_lost": result.progress.num_actors_lost,
+            "images_per_second": round(result.progress.images_per_second, 4),
+        },
+    }
+
+
+def _slot_facts(slot: Slot) -> dict[str, Any]:
+    return {
+        "slot": slot.number,
+        "state": slot.state,
+        "device": slot.device or None,
+        "node": slot.node or None,
+        "num_images": slot.num_images,
+        "images_per_second": round(slot.images_per_second, 4),
+        "num_failures": slot.num_failures,
+        "trouble": slot.trouble or None,
     }

@@ -1,4 +1,4 @@
-"""The live view of a job in a terminal: a bar, the numbers, and the state of each actor, in the room there is."""
+"""The live view of a job in a terminal: a bar, the counts, and a row for each slot as far as there is room."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from jobs.terminal.text import counted
-from workflows.dispatch.progress import Place, Progress
+from jobs.terminal.text import clock_text, counted
+from workflows.dispatch.progress import Progress, Slot
 
 STYLES = {
-    "painting": "green",
+    "rendering": "green",
     "idle": "cyan",
     "loading": "yellow",
     "starting": "yellow",
@@ -22,33 +22,24 @@ STYLES = {
     "lost": "bold red",
     "ended": "dim",
 }
-FIRST_SHOWN = ("lost", "starting", "loading", "idle", "painting")  # where there is no room for all
+FIRST_SHOWN = ("lost", "starting", "loading", "idle", "rendering")  # if not all slots fit
 WIDE, WIDEST_BAR = 72, 60
-OTHER_LINES = 8  # of the view, and what stood above it
+OTHER_LINES = 8  # of the view, and lines already printed above it
 
 
 def live_view(progress: Progress, width: int, height: int) -> Group:
-    """What is drawn for this moment, no wider or higher than the terminal."""
-    places = list(progress.places)
-    shown = _choose(places, max(3, height - OTHER_LINES))
-    parts: list[RenderableType] = [_bar(progress, width), _numbers(progress)]
+    """The view at this moment, no wider or higher than the terminal."""
+    slots = list(progress.slots)
+    shown = _choose(slots, max(3, height - OTHER_LINES))
+    parts: list[RenderableType] = [_bar(progress, width), _counts(progress)]
     if shown:
         parts.append(_table(shown, width))
-    if rest := _rest(places, shown):
+    if rest := _rest(slots, shown):
         parts.append(_line(rest, "dim"))
     if progress.last_trouble_at is not None:
         moment = time.strftime("%H:%M:%S", time.localtime(progress.last_trouble_at))
         parts.append(_line(f"last trouble {moment}  {progress.last_trouble}", "red"))
     return Group(*parts)
-
-
-def clock_text(seconds: float | None) -> str:
-    """`h:mm:ss` or `mm:ss`."""
-    if seconds is None:
-        return "--:--"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes:02d}:{rest:02d}"
 
 
 def _bar(progress: Progress, width: int) -> Table:
@@ -61,53 +52,54 @@ def _bar(progress: Progress, width: int) -> Table:
     return row
 
 
-def _numbers(progress: Progress) -> Text:
-    """Parts that a narrow terminal wraps between, not within."""
+def _counts(progress: Progress) -> Text:
+    """Several counts; a narrow terminal wraps between them, not within one."""
     parts = []
-    if progress.painting_since is not None:
+    if progress.rendering_since is not None:
         parts.append(f"{progress.images_per_second_now:.2f} images/s")
         parts.append(f"ETA {clock_text(progress.eta_seconds)}")
-    parts.append(f"{clock_text(time.monotonic() - progress.started_at)} so far")
+    parts.append(f"{clock_text(progress.seconds)} so far")
     parts.append(f"{progress.num_rejected:,} rejected")
     parts.append(counted(progress.num_retries, "retry", "retries"))
-    if progress.num_painters_lost:
-        parts.append(counted(progress.num_painters_lost, "actor lost", "actors lost"))
+    if progress.num_actors_lost:
+        parts.append(counted(progress.num_actors_lost, "actor lost", "actors lost"))
     return Text(" · ".join(part.replace(" ", "\u00a0") for part in parts))
 
 
-def _choose(places: list[Place], num_rows: int) -> list[Place]:
-    """The actors to show a row of: those that are not well first, those that wait for room or are done last."""
-    told = [place for place in places if place.state in FIRST_SHOWN]
-    first = sorted(told, key=lambda place: FIRST_SHOWN.index(place.state))[:num_rows]
-    return sorted(first, key=lambda place: place.number)
+def _choose(slots: list[Slot], num_rows: int) -> list[Slot]:
+    """The slots to show a row of, those in trouble first; never those that wait for room or have ended."""
+    listed = [slot for slot in slots if slot.state in FIRST_SHOWN]
+    first = sorted(listed, key=lambda slot: FIRST_SHOWN.index(slot.state))[:num_rows]
+    return sorted(first, key=lambda slot: slot.number)
 
 
-def _rest(places: list[Place], shown: list[Place]) -> str:
-    """`and 3 waiting for room on the cluster, 50 painting`."""
-    numbers = {place.number for place in shown}
-    counts = Counter(place.state for place in places if place.number not in numbers)
+def _rest(slots: list[Slot], shown: list[Slot]) -> str:
+    """`and 3 waiting for room on the cluster, 50 rendering`."""
+    numbers = {slot.number for slot in shown}
+    counts = Counter(slot.state for slot in slots if slot.number not in numbers)
     words = {"waiting": "waiting for room on the cluster", "ended": "done"}
-    told = ", ".join(f"{num} {words.get(state, state)}" for state, num in counts.items())
-    return told and (f"and {told}" if shown else told)
+    rest = ", ".join(f"{num} {words.get(state, state)}" for state, num in counts.items())
+    return rest and (f"and {rest}" if shown else rest)
 
 
-def _table(places: list[Place], width: int) -> Table:
+def _table(slots: list[Slot], width: int) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
     is_wide = width >= WIDE
-    for place in places:
-        facts = [Text(f"{place.number:>3}", style="dim"), Text(f"{place.state:<8}", style=STYLES[place.state])]
-        rate = f"{place.images_per_second:.2f}/s" if place.state in ("painting", "idle") else ""
-        facts += [Text(f"{rate:>9}"), Text(f"{place.num_images:>7,} images" if is_wide else f"{place.num_images:>6,}")]
+    for slot in slots:
+        cells = [Text(f"{slot.number:>3}", style="dim"), Text(f"{slot.state:<9}", style=STYLES[slot.state])]
+        throughput = f"{slot.images_per_second:.2f}/s" if slot.state in ("rendering", "idle") else ""
+        images = f"{slot.num_images:>7,} images" if is_wide else f"{slot.num_images:>6,}"
+        cells += [Text(f"{throughput:>9}"), Text(images)]
         if is_wide:
-            about = place.trouble if place.state == "lost" else _device_text(place)
-            facts.append(Text(about, no_wrap=True, overflow="ellipsis"))
-        table.add_row(*facts)
+            about = slot.trouble if slot.state == "lost" else _device_text(slot)
+            cells.append(Text(about, no_wrap=True, overflow="ellipsis"))
+        table.add_row(*cells)
     return table
 
 
-def _device_text(place: Place) -> str:
-    losses = f", replaced {place.num_losses}x" if place.num_losses else ""
-    return f"{place.device} on {place.node[:8]}{losses}" if place.device else losses.removeprefix(", ")
+def _device_text(slot: Slot) -> str:
+    replaced = f", replaced {slot.num_failures}x" if slot.num_failures else ""
+    return f"{slot.device} on {slot.node[:8]}{replaced}" if slot.device else replaced.removeprefix(", ")
 
 
 def _line(text: str, style: str) -> Text:

@@ -1,8 +1,24 @@
-"""A number of things in words."""
+"""Words for people: counts, and lines of the job's log."""
 
 from __future__ import annotations
+
+import sys
+
+
+def say(line: str) -> None:
+    """Print a line of the job's log, on standard error: standard output stays free for programs."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def counted(number: int, one: str, many: str = "") -> str:
     """`1 shard`, `1,204 shards`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def clock_text(seconds: float | None) -> str:
+    """`h:mm:ss` or `mm:ss`."""
+    if seconds is None:
+        return "--:--"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes:02d}:{rest:02d}"

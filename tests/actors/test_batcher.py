@@ -1,4 +1,4 @@
-"""The painter: every request answered once, batches filled from several calls, and failures that harm no neighbour."""
+"""The batcher answers every request once, fills batches from several calls, and isolates failures."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from actors.batcher import Answer, Painter
+from actors.batcher import Answer, Batcher, is_out_of_memory
 from actors.errors import EngineFailedError
 from actors.request import ImageRequest, Rejection, RenderedImage
 
-SECONDS = 20  # no test waits this long unless it hangs
+SECONDS = 20  # a test that waits this long hangs
+PETABYTE = 2**50
 
 
 class RecordingEngine:
-    """Paints an image's seed, notes its batches, and does what the test asks before each."""
+    """Renders an image of the seed, records its batches, and calls `before` ahead of each."""
 
     device = "cpu"
     default_batch_size = 4
@@ -49,7 +50,7 @@ class RecordingEngine:
 
 
 def requests_of(name: str, num: int, **prompts: str) -> list[ImageRequest]:
-    """`num` requests; `prompts` gives those of some: `_2="nan"`."""
+    """`num` requests with the prompt "a"; `_2="nan"` gives the request with index 2 another prompt."""
     return [
         ImageRequest(
             image_id=f"{name}{n}",
@@ -63,39 +64,39 @@ def requests_of(name: str, num: int, **prompts: str) -> list[ImageRequest]:
     ]
 
 
-def paint(painter: Painter, requests: Sequence[ImageRequest]) -> list[Answer]:
-    return [answer for batch in painter.paint(requests) for answer in batch]
+def render(batcher: Batcher, requests: Sequence[ImageRequest]) -> list[Answer]:
+    return [answer for batch in batcher.render(requests) for answer in batch]
 
 
 def ids(answers: Sequence[Answer]) -> list[str]:
     return [request.image_id for request, _ in answers]
 
 
-def test_one_call_gets_its_answers_in_order_and_in_batches() -> None:
+def test_a_call_gets_its_answers_in_order_and_in_batches() -> None:
     engine = RecordingEngine()
     requests = requests_of("a", 10)
 
-    batches = list(Painter(engine).paint(requests))
+    batches = list(Batcher(engine).render(requests))
 
     assert [len(batch) for batch in batches] == [4, 4, 2]
     assert [request for batch in batches for request, _ in batch] == requests
     assert [answer.pixels[0, 0, 0] for batch in batches for _, answer in batch] == list(range(10))
 
 
-def test_the_batch_size_of_the_job_beats_the_engines() -> None:
+def test_the_batch_size_of_the_job_overrides_that_of_the_engine() -> None:
     engine = RecordingEngine()
-    paint(Painter(engine, batch_size=7), requests_of("a", 10))
+    render(Batcher(engine, batch_size=7), requests_of("a", 10))
 
     assert [len(batch) for batch in engine.batches] == [7, 3]
 
 
 def test_no_requests_get_no_answers() -> None:
-    assert list(Painter(RecordingEngine()).paint([])) == []
+    assert list(Batcher(RecordingEngine()).render([])) == []
 
 
-def test_what_the_engine_refuses_is_answered_at_once_and_never_rendered() -> None:
+def test_a_request_that_the_engine_refuses_is_rejected_at_once_and_never_rendered() -> None:
     engine = RecordingEngine()
-    batches = Painter(engine).paint(requests_of("a", 4, _1="refuse", _2="refuse"))
+    batches = Batcher(engine).render(requests_of("a", 4, _1="refuse", _2="refuse"))
 
     first = next(batches)
 
@@ -104,15 +105,15 @@ def test_what_the_engine_refuses_is_answered_at_once_and_never_rendered() -> Non
     assert ids([answer for batch in batches for answer in batch]) == ["a0", "a3"]
 
 
-def test_requests_that_are_all_refused_need_no_engine() -> None:
+def test_a_call_with_only_refused_requests_does_not_use_the_engine() -> None:
     engine = RecordingEngine()
 
-    assert ids(paint(Painter(engine), requests_of("a", 2, _0="refuse", _1="refuse"))) == ["a0", "a1"]
+    assert ids(render(Batcher(engine), requests_of("a", 2, _0="refuse", _1="refuse"))) == ["a0", "a1"]
     assert engine.batches == []
 
 
-def test_an_image_that_cannot_be_made_is_an_answer_like_others() -> None:
-    answers = paint(Painter(RecordingEngine()), requests_of("a", 3, _1="nan"))
+def test_a_rejected_image_is_an_answer_like_any_other() -> None:
+    answers = render(Batcher(RecordingEngine()), requests_of("a", 3, _1="nan"))
 
     assert [type(answer).__name__ for _, answer in answers] == ["RenderedImage", "Rejection", "RenderedImage"]
 
@@ -121,13 +122,13 @@ def test_an_image_that_cannot_be_made_is_an_answer_like_others() -> None:
 
 
 @pytest.mark.timeout(60)
-def test_many_threads_get_each_their_own_answers() -> None:
+def test_each_of_many_threads_gets_its_own_answers() -> None:
     engine = RecordingEngine()
-    painter = Painter(engine, batch_size=5)
+    batcher = Batcher(engine, batch_size=5)
     calls = [requests_of(f"call{n}-", 1 + n % 13) for n in range(60)]
 
     with ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(lambda requests: paint(painter, requests), calls))
+        answers = list(threads.map(lambda requests: render(batcher, requests), calls))
 
     assert [ids(each) for each in answers] == [[request.image_id for request in requests] for requests in calls]
     rendered = [image_id for batch in engine.batches for image_id in batch]
@@ -135,7 +136,7 @@ def test_many_threads_get_each_their_own_answers() -> None:
 
 
 class Gate:
-    """Holds an engine in its first batch until the test has queued what it wants."""
+    """Keeps an engine in its first batch until the test opens the gate."""
 
     def __init__(self) -> None:
         self.is_rendering, self._may_go_on = threading.Event(), threading.Event()
@@ -149,15 +150,15 @@ class Gate:
 
 
 def queue_behind(
-    painter: Painter, gate: Gate, threads: ThreadPoolExecutor, *calls: Sequence[ImageRequest]
+    batcher: Batcher, gate: Gate, threads: ThreadPoolExecutor, *calls: Sequence[ImageRequest]
 ) -> list[Any]:
-    """Start the calls one after the other, the first being in the engine; returns their futures."""
+    """Start the calls one after the other while the first is in the engine; returns their futures."""
     futures = []
     for number, requests in enumerate(calls):
-        futures.append(threads.submit(paint, painter, requests))
+        futures.append(threads.submit(render, batcher, requests))
         assert gate.is_rendering.wait(SECONDS)
-        num_queued = sum(len(call) for call in calls[: number + 1]) - min(painter.batch_size, len(calls[0]))
-        while len(painter._waiting) < num_queued:
+        num_queued = sum(len(call) for call in calls[: number + 1]) - min(batcher.batch_size, len(calls[0]))
+        while len(batcher._waiting) < num_queued:
             threading.Event().wait(0.001)
     return futures
 
@@ -165,11 +166,11 @@ def queue_behind(
 def test_a_batch_is_filled_from_several_calls() -> None:
     gate = Gate()
     engine = RecordingEngine(gate)
-    painter = Painter(engine, batch_size=4)
+    batcher = Batcher(engine, batch_size=4)
 
     with ThreadPoolExecutor(3) as threads:
         calls = [requests_of("a", 5), requests_of("b", 2), requests_of("c", 3)]
-        futures = queue_behind(painter, gate, threads, *calls)
+        futures = queue_behind(batcher, gate, threads, *calls)
         gate.open()
         answers = [ids(future.result(SECONDS)) for future in futures]
 
@@ -189,17 +190,17 @@ def fail_on(*poison: str) -> Callable[[list[str]], None]:
 
 
 def test_a_failing_engine_fails_the_call_and_the_next_call_is_rendered() -> None:
-    painter = Painter(RecordingEngine(fail_on("a1")), batch_size=4)
+    batcher = Batcher(RecordingEngine(fail_on("a1")), batch_size=4)
 
     with pytest.raises(RuntimeError, match=r"the engine failed on"):
-        paint(painter, requests_of("a", 3))
+        render(batcher, requests_of("a", 3))
 
-    assert ids(paint(painter, requests_of("b", 6))) == [f"b{n}" for n in range(6)]
-    assert painter.engine.batches == [["a0", "a1", "a2"], ["b0", "b1", "b2", "b3"], ["b4", "b5"]]
+    assert ids(render(batcher, requests_of("b", 6))) == [f"b{n}" for n in range(6)]
+    assert batcher.engine.batches == [["a0", "a1", "a2"], ["b0", "b1", "b2", "b3"], ["b4", "b5"]]
 
 
-def test_what_came_before_a_failure_was_answered() -> None:
-    batches = Painter(RecordingEngine(fail_on("a5")), batch_size=4).paint(requests_of("a", 8))
+def test_batches_before_a_failure_are_answered() -> None:
+    batches = Batcher(RecordingEngine(fail_on("a5")), batch_size=4).render(requests_of("a", 8))
 
     assert ids(next(batches)) == ["a0", "a1", "a2", "a3"]
     with pytest.raises(RuntimeError, match=r"the engine failed on"):
@@ -207,41 +208,41 @@ def test_what_came_before_a_failure_was_answered() -> None:
 
 
 @pytest.mark.timeout(60)
-def test_calls_that_a_neighbours_request_failed_are_rendered_when_they_are_painted_again() -> None:
+def test_calls_that_share_a_batch_with_a_failing_request_succeed_when_they_are_retried() -> None:
     gate = Gate()
     engine = RecordingEngine(lambda batch: (gate(batch), fail_on("bad2")(batch)))
-    painter = Painter(engine, batch_size=4)
+    batcher = Batcher(engine, batch_size=4)
     calls = {name: requests_of(name, 5) for name in ("first", "bad", "good", "fine")}
 
     with ThreadPoolExecutor(4) as threads:
-        futures = {name: threads.submit(paint, painter, requests) for name, requests in calls.items()}
+        futures = {name: threads.submit(render, batcher, requests) for name, requests in calls.items()}
         assert gate.is_rendering.wait(SECONDS)
         gate.open()
         failed = {name for name, future in futures.items() if future.exception(SECONDS) is not None}
 
     assert "bad" in failed
-    assert not painter._waiting
+    assert not batcher._waiting
     for name in calls.keys() - {"bad"}:
-        assert ids(paint(painter, calls[name])) == [f"{name}{n}" for n in range(5)]
+        assert ids(render(batcher, calls[name])) == [f"{name}{n}" for n in range(5)]
 
 
-def test_a_call_whose_thread_met_the_failure_leaves_the_rest_of_the_batch_to_the_others(
+def test_a_failing_call_returns_the_requests_of_other_calls_to_the_queue(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """And takes its own along at once: another thread may look before the failed call has come to its end."""
+    """And removes its own at once: another thread can take the next batch before the failed call has returned."""
     gate = Gate()
     engine = RecordingEngine(lambda batch: (gate(batch), fail_on("a4")(batch)))
-    painter = Painter(engine, batch_size=4)
+    batcher = Batcher(engine, batch_size=4)
 
     with ThreadPoolExecutor(1) as threads:
-        (call,) = queue_behind(painter, gate, threads, requests_of("a", 5))
-        ticket = painter._queue(requests_of("b", 2))  # another call, whose thread is not at work yet
-        monkeypatch.setattr(painter, "_withdraw", lambda ticket: None)
+        (call,) = queue_behind(batcher, gate, threads, requests_of("a", 5))
+        ticket = batcher._queue(requests_of("b", 2))  # another call, whose thread does not run yet
+        monkeypatch.setattr(batcher, "_withdraw", lambda ticket: None)
         gate.open()
         with pytest.raises(RuntimeError, match=r"the engine failed on"):
             call.result(SECONDS)
 
-    assert [request.image_id for _, request in painter._waiting] == ["b0", "b1"]
+    assert [request.image_id for _, request in batcher._waiting] == ["b0", "b1"]
     assert ticket.num_pending == 2
 
 
@@ -253,18 +254,21 @@ def test_a_call_whose_thread_met_the_failure_leaves_the_rest_of_the_batch_to_the
         (lambda made: made[::-1], r"answered \['a1', 'a0'\]"),
     ],
 )
-def test_an_engine_that_answers_something_else_is_a_bug_and_no_hang(
-    monkeypatch: pytest.MonkeyPatch, answers: Callable, message: str
-) -> None:
-    engine = RecordingEngine()
-    real = engine.render
-    monkeypatch.setattr(engine, "render", lambda requests: answers(real(requests)))
-    painter = Painter(engine)
+def test_an_engine_that_answers_other_requests_is_a_bug_and_does_not_hang(answers: Callable, message: str) -> None:
+    class OtherAnswers(RecordingEngine):
+        is_faulty = True
+
+        def render(self, requests: Sequence[ImageRequest]) -> list[RenderedImage | Rejection]:
+            made = super().render(requests)
+            return answers(made) if self.is_faulty else made
+
+    engine = OtherAnswers()
+    batcher = Batcher(engine)
 
     with pytest.raises(AssertionError, match=message):
-        paint(painter, requests_of("a", 2))
-    monkeypatch.undo()
-    assert ids(paint(painter, requests_of("a", 2))) == ["a0", "a1"]
+        render(batcher, requests_of("a", 2))
+    engine.is_faulty = False
+    assert ids(render(batcher, requests_of("a", 2))) == ["a0", "a1"]
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------------
@@ -279,27 +283,27 @@ def run_out_above(num_images: int, error: type[Exception]) -> Callable[[list[str
 
 
 @pytest.mark.parametrize("error", [MemoryError, torch.OutOfMemoryError])
-def test_a_batch_that_memory_has_no_room_for_is_halved_and_every_image_is_made(error: type[Exception]) -> None:
+def test_a_batch_that_does_not_fit_in_memory_is_halved_and_every_image_is_rendered(error: type[Exception]) -> None:
     engine = RecordingEngine(run_out_above(3, error))
-    painter = Painter(engine, batch_size=16)
+    batcher = Batcher(engine, batch_size=16)
     requests = requests_of("a", 20)
 
-    answers = paint(painter, requests)
+    answers = render(batcher, requests)
 
     assert [request for request, _ in answers] == requests
     assert [answer.pixels[0, 0, 0] for _, answer in answers] == list(range(20))
     assert [len(batch) for batch in engine.batches] == [16, 8, 4, *[2] * 10]
-    assert painter.batch_size == 2
+    assert batcher.batch_size == 2
 
 
-def test_memory_that_runs_out_in_a_batch_of_several_calls_fails_none_of_them() -> None:
+def test_running_out_of_memory_in_a_shared_batch_fails_no_call() -> None:
     gate = Gate()
     engine = RecordingEngine(lambda batch: (gate(batch), run_out_above(2, MemoryError)(batch)))
-    painter = Painter(engine, batch_size=4)
+    batcher = Batcher(engine, batch_size=4)
 
     with ThreadPoolExecutor(2) as threads:
         calls = [requests_of("a", 5), requests_of("b", 3)]
-        futures = queue_behind(painter, gate, threads, *calls)
+        futures = queue_behind(batcher, gate, threads, *calls)
         gate.open()
         answers = [ids(future.result(SECONDS)) for future in futures]
 
@@ -308,52 +312,79 @@ def test_memory_that_runs_out_in_a_batch_of_several_calls_fails_none_of_them() -
     assert [len(batch) for batch in engine.batches[1:]] == [2] * 4
 
 
-def test_an_image_that_memory_has_no_room_for_even_alone_fails_its_call() -> None:
-    painter = Painter(RecordingEngine(run_out_above(0, MemoryError)), batch_size=4)
+def test_a_single_image_that_does_not_fit_in_memory_fails_its_call() -> None:
+    batcher = Batcher(RecordingEngine(run_out_above(0, MemoryError)), batch_size=4)
 
     with pytest.raises(EngineFailedError, match="MemoryError: no memory for so many"):
-        paint(painter, requests_of("a", 4))
+        render(batcher, requests_of("a", 4))
 
-    assert [len(batch) for batch in painter.engine.batches] == [4, 2, 1]
+    assert [len(batch) for batch in batcher.engine.batches] == [4, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "allocate", [lambda: torch.empty(PETABYTE, dtype=torch.uint8), lambda: np.empty(PETABYTE, np.uint8)]
+)
+def test_an_allocation_that_fails_on_the_host_is_out_of_memory(allocate: Callable[[], object]) -> None:
+    with pytest.raises((RuntimeError, MemoryError)) as failure:
+        allocate()
+
+    assert is_out_of_memory(failure.value)
+
+
+def test_an_allocation_that_fails_on_a_gpu_is_out_of_memory() -> None:
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"))
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        ValueError("can't allocate memory for this prompt"),
+        OSError(28, "No space left on device"),
+    ],
+)
+def test_another_error_is_not_out_of_memory(error: Exception) -> None:
+    assert not is_out_of_memory(error)
 
 
 # ---- calls that end early --------------------------------------------------------------------------------------------
 
 
-def test_a_call_that_is_closed_early_takes_its_requests_with_it() -> None:
+def test_a_call_that_is_closed_early_removes_its_requests() -> None:
     engine = RecordingEngine()
-    painter = Painter(engine, batch_size=2)
-    batches = painter.paint(requests_of("a", 6))
+    batcher = Batcher(engine, batch_size=2)
+    batches = batcher.render(requests_of("a", 6))
     next(batches)
 
     batches.close()
-    paint(painter, requests_of("b", 3))
+    render(batcher, requests_of("b", 3))
 
     assert engine.batches == [["a0", "a1"], ["b0", "b1"], ["b2"]]
 
 
-def test_a_call_that_is_closed_while_another_renders_its_request_leaves_nothing_behind() -> None:
+def test_a_call_that_is_closed_while_another_renders_its_request_leaves_nothing_in_the_queue() -> None:
     gate = Gate()
     engine = RecordingEngine(lambda batch: (gate(batch), fail_on("b0")(batch)))
-    painter = Painter(engine, batch_size=4)
-    closed = painter._queue(requests_of("b", 1))
+    batcher = Batcher(engine, batch_size=4)
+    closed = batcher._queue(requests_of("b", 1))
 
     with ThreadPoolExecutor(1) as threads:
-        call = threads.submit(paint, painter, requests_of("a", 2))
+        call = threads.submit(render, batcher, requests_of("a", 2))
         assert gate.is_rendering.wait(SECONDS)
-        painter._withdraw(closed)
+        batcher._withdraw(closed)
         gate.open()
         with pytest.raises(RuntimeError, match=r"the engine failed on"):
             call.result(SECONDS)
 
-    assert not painter._waiting
-    assert ids(paint(painter, requests_of("a", 2))) == ["a0", "a1"]
+    assert not batcher._waiting
+    assert ids(render(batcher, requests_of("a", 2))) == ["a0", "a1"]
 
 
-def test_a_slow_reader_holds_up_nobody() -> None:
-    painter = Painter(RecordingEngine(), batch_size=2)
-    slow = painter.paint(requests_of("slow", 6))
+def test_a_slow_reader_does_not_delay_other_calls() -> None:
+    batcher = Batcher(RecordingEngine(), batch_size=2)
+    slow = batcher.render(requests_of("slow", 6))
     first = next(slow)
 
-    assert ids(paint(painter, requests_of("quick", 3))) == ["quick0", "quick1", "quick2"]
+    assert ids(render(batcher, requests_of("quick", 3))) == ["quick0", "quick1", "quick2"]
     assert ids([*first, *(answer for batch in slow for answer in batch)]) == [f"slow{n}" for n in range(6)]

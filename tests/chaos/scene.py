@@ -16,7 +16,7 @@ from tests.support.servers.s3 import S3Server
 NUM_NODES = 3
 
 # The kernel keeps 15 characters of a process name.
-ACTOR, ANY_TASK = "ray::PainterAct", ("ray::_write_bat", "ray::_read_shar", "ray::_commit_sh", "ray::IDLE")
+ACTOR, ANY_TASK = "ray::EngineActo", ("ray::_write_bat", "ray::_read_shar", "ray::_commit_sh", "ray::IDLE")
 
 
 class Scene:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from actors.batcher import Answer, Painter
+from actors.batcher import Answer, Batcher
 from actors.toy import ToyEngine
 from jobs.job_file.resolve import resolve
 from jobs.job_file.spec import read_job_file
@@ -206,7 +206,7 @@ def test_many_faults_are_counted_and_the_first_are_shown(command: Command) -> No
 
 def answers_to(job: RenderJob, rows: ShardRows) -> list[Answer]:
     """The toy engine's answers to a shard."""
-    return [answer for batch in Painter(ToyEngine(job.recipe)).paint(rows.requests) for answer in batch]
+    return [answer for batch in Batcher(ToyEngine(job.recipe)).render(rows.requests) for answer in batch]
 
 
 # ---- verify --repair -------------------------------------------------------------------------------------------------
@@ -336,4 +336,4 @@ def test_an_output_without_rejected_rows_has_nothing_to_retry(command: Command) 
     code, _, err = command("retry-rejected", job.output)
 
     assert code == 0
-    assert err == "job: no image is rejected, nothing to do\n"
+    assert err == "job: no rejected images, nothing to retry\n"

@@ -1,4 +1,4 @@
-"""`janus-batch render` as a person runs it: its words and exit codes, and what an end in the middle leaves behind."""
+"""`janus-batch render` as a user runs it: messages, exit codes, and the output that an interrupted run leaves."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 import ray
 
-from jobs.job_file.spec import JobFileError, read_job_file
+from jobs.job_file.spec import read_job_file
 from jobs.render import render
 from jobs.terminal.text import counted
 from tests.support import toy_job
 from tests.support.command import JANUS_BATCH, finish, press_ctrl_c, processes_of, run, start, wait_until, write_job
 from tests.support.toy_job import make_job, manifest_of, write_prompts
+from workflows.dispatch.cluster import ClusterError
 from workflows.storage import lease
 from workflows.storage.store import Storage
 
@@ -113,7 +114,7 @@ def test_a_ray_that_dies_under_a_run_is_told_in_one_line(tmp_path: Path, job_fil
     ended = finish(driver)
 
     assert ended.returncode == 1
-    assert "janus-batch: Ray ended on the driver's own machine" in ended.stderr
+    assert "janus-batch: Ray died on the driver's own machine" in ended.stderr
     assert "the same command goes on where this one stopped\n" in ended.stderr
     assert "Traceback" not in ended.stderr
 
@@ -188,9 +189,7 @@ def test_a_driver_that_is_told_to_end_finishes_what_is_in_flight_and_says_how_to
 
     assert answer.returncode == 1
     num_shards = num_committed(tmp_path)
-    assert (
-        f"janus-batch: told to end (SIGTERM): {num_shards} of 12 shards were committed in this run\n" in answer.stderr
-    )
+    assert f"janus-batch: received SIGTERM: this run committed {num_shards} of 12 shards\n" in answer.stderr
     assert answer.stderr.endswith("the same command goes on where this one stopped\n")
     assert 1 <= num_shards < 12
     # Nothing in flight was thrown away: every picture that was written belongs to a committed shard.
@@ -256,7 +255,7 @@ def test_gpus_that_this_machine_does_not_have_are_not_waited_for(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     spec = read_job_file(str(job_file), ["workers.gpus_per_actor=1"])
-    with pytest.raises(JobFileError, match=r"workers.gpus_per_actor: this machine has 0 GPUs, got 1; 0 renders"):
+    with pytest.raises(ClusterError, match=r"workers.gpus_per_actor: this machine has 0 GPUs, got 1; 0 renders"):
         render(spec, address=None)
 
 
@@ -268,7 +267,7 @@ def test_an_output_that_is_held_is_refused_and_a_run_that_waits_begins_when_it_i
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.2)
     monkeypatch.setattr(lease, "POLL_SECONDS", 0.1)
     with lease.hold_output(Storage(str(tmp_path / "out")), "nightly"):
-        with pytest.raises(lease.OutputInUseError, match=r"out is being rendered by nightly on .* --ignore-lease"):
+        with pytest.raises(lease.OutputInUseError, match=r"out is being rendered by nightly on .*--ignore-lease"):
             render(read_job_file(str(job_file), []), address=address)
         waiting = start("render", job_file, "--address", address, "--wait-for-output")
         wait_until(lambda: "waiting: " in waiting.stderr.readline(), waiting)

@@ -1,25 +1,42 @@
-"""Actors whose engine fails as real ones do, in ways that the toy engine's words do not cover."""
+"""Actors whose engine fails in ways that the toy engine's words do not cover, and that record their render calls."""
 
 from __future__ import annotations
 
 import os
+import pickle
 import time
+import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from actors.batcher import Answer, Painter
+from actors.batcher import Answer
 from actors.request import ImageRequest, Rejection, RenderedImage
 from actors.toy import ToyEngine
-from workflows.dispatch.pool import EngineCard, PainterActor
-from workflows.rows import ShardRows
+from workflows.dispatch.actor import EngineActor
+from workflows.job import RenderJob
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Call:
+    """A finished call of `FaultyActor.render`: its process, its argument, and when it ran by the monotonic clock."""
+
+    pid: int
+    argument: Sequence[ImageRequest]
+    start: float
+    end: float
 
 
 class FaultyEngine(ToyEngine):
-    """Obeys `fault:WORD` in a prompt, and notes beside the output which process rendered which images.
+    """Obeys `fault:WORD` in a prompt.
 
-    `stall` renders for an hour. `stall-once` does so in the first process that meets it, `exit-once` ends that process.
+    `stall` renders for an hour. `stall-once` does so in the first process that meets it; `exit-once` ends that process.
     `memory=N` has no memory for batches of more than N images.
     """
+
+    def __init__(self, job: RenderJob) -> None:
+        super().__init__(job.recipe)
+        self._marks = marks_of(job)
 
     def render(self, requests: Sequence[ImageRequest]) -> list[RenderedImage | Rejection]:
         for request in requests:
@@ -38,26 +55,56 @@ class FaultyEngine(ToyEngine):
             os._exit(1)
 
     def _is_first(self, request: ImageRequest) -> bool:
-        mark = Path(os.environ["FAULTS_FOLDER"]) / request.image_id
         try:
-            mark.touch(exist_ok=False)
+            (self._marks / request.image_id).touch(exist_ok=False)
         except FileExistsError:
             return False
         return True
 
 
-class FaultyActor(PainterActor):
-    """An actor with such an engine, in place of the real one; `fault:bug` is a mistake in the actor itself."""
+class FaultyActor(EngineActor):
+    """An actor with a FaultyEngine. `fault:bug` in a prompt is a bug of the actor itself."""
 
-    marks = "/tmp"
+    def open_engine(self) -> ToyEngine:
+        folder = marks_of(self.job)
+        folder.mkdir(exist_ok=True)
+        (folder / f"{time.monotonic():.6f}.{os.getpid()}.pid").touch()
+        return FaultyEngine(self.job)
 
-    def load(self) -> EngineCard:
-        os.environ["FAULTS_FOLDER"] = self.marks
-        card = super().load()
-        self._painter = Painter(FaultyEngine(self._job.recipe), self._batch_size, on_batch=self._report)
-        return card
-
-    def paint(self, rows: ShardRows, start: int = 0, stop: int | None = None) -> Iterator[list[Answer]]:
-        if any("fault:bug" in request.prompt for request in rows.requests):
+    def render(self, requests: Sequence[ImageRequest]) -> Iterator[list[Answer]]:
+        if any("fault:bug" in request.prompt for request in requests):
             raise TypeError("a bug of ours")
-        yield from super().paint(rows, start, stop)
+        start = time.monotonic()
+        yield from super().render(requests)
+        call = Call(pid=os.getpid(), argument=requests, start=start, end=time.monotonic())
+        (marks_of(self.job) / f"{uuid.uuid4().hex}.call").write_bytes(pickle.dumps(call))
+
+
+class BrokenEngine(ToyEngine):
+    """Ends its process over every batch."""
+
+    def render(self, requests: Sequence[ImageRequest]) -> list[RenderedImage | Rejection]:
+        os._exit(1)
+
+
+class BrokenActor(EngineActor):
+    """An actor with a BrokenEngine."""
+
+    def open_engine(self) -> ToyEngine:
+        return BrokenEngine(self.job.recipe)
+
+
+def marks_of(job: RenderJob) -> Path:
+    """The folder, next to the job's local output, in which these actors leave their marks."""
+    return Path(f"{job.output}-marks")
+
+
+def pids_of(job: RenderJob) -> list[int]:
+    """The processes of the job's faulty actors, in the order in which they loaded their engines."""
+    names = sorted(path.stem for path in marks_of(job).glob("*.pid"))
+    return [int(name.rsplit(".", 1)[1]) for name in names]
+
+
+def calls_of(job: RenderJob) -> list[Call]:
+    """The finished render calls of the job's faulty actors."""
+    return [pickle.loads(path.read_bytes()) for path in marks_of(job).glob("*.call")]

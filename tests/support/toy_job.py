@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.batcher import Painter
+from actors.batcher import Batcher
 from actors.recipe import Recipe
 from actors.toy import ToyEngine
 from workflows.job import RenderJob
@@ -76,10 +76,10 @@ def render(job: RenderJob) -> list[Receipt]:
 
 
 def render_shard(job: RenderJob, shard: Shard, engine: Any = None) -> Receipt:
-    """The path of one shard: read its rows, paint them, write each batch, commit."""
+    """The path of one shard: read its rows, render them, write each batch, commit."""
     rows = read_shard(job, shard)
-    painter = Painter(engine or ToyEngine(job.recipe), batch_size=3)
-    written = [write_batch(job, shard.id, "cpu", batch) for batch in painter.paint(rows.requests)]
+    batcher = Batcher(engine or ToyEngine(job.recipe), batch_size=3)
+    written = [write_batch(job, shard.id, "cpu", batch) for batch in batcher.render(rows.requests)]
     return commit_shard(job, rows, *written)
 
 

@@ -1,4 +1,4 @@
-"""Rendering again what was rejected: every image once, the shard's own part untouched, the same ids and seeds."""
+"""Retries of rejected rows: every image once, the same ids and seeds, and the shard's own part is untouched."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.batcher import Painter
+from actors.batcher import Batcher
 from actors.request import ImageRequest, Rejection, RenderedImage
 from actors.toy import ToyEngine
 from tests.support.toy_job import bytes_of, make_job, manifest_of, plan_job, recipe, render, write_prompts
@@ -22,35 +22,35 @@ from workflows.plan import RetryPlan, Shard
 from workflows.prompts import PromptsError, find_prompt_files
 from workflows.report.rejections import collect_rejections
 from workflows.report.write import gather_facts
-from workflows.retry_rejected import plan_retries, read_again
+from workflows.retry_rejected import plan_retries, read_rejected
 from workflows.storage.store import Storage
 from workflows.verify.check import Findings, verify_output
 
 PROMPTS = {"prompt": ["a", "toy:nan b", None, "toy:nan toy:more d", "e", "f"], "id": list("abcdef")}
 
 
-class Mended(ToyEngine):
-    """The toy engine once its software is mended: it makes what it rejected, but for prompts that say `toy:more`."""
+class Fixed(ToyEngine):
+    """The toy engine after a fix: it renders the images that it rejected, except of prompts with `toy:more`."""
 
     def render(self, requests: Sequence[ImageRequest]) -> list[RenderedImage | Rejection]:
         asked = [r if "toy:more" in r.prompt else dataclasses.replace(r, prompt=r.prompt[8:]) for r in requests]
         return super().render(asked)
 
 
-class HalfMended(Mended):
-    """Makes the first `num_mended` images of a prompt, and rejects the others as before."""
+class HalfFixed(Fixed):
+    """Renders the first `num_fixed` images of a prompt, and rejects the others as before."""
 
-    num_mended = 1
+    num_fixed = 1
 
     def render(self, requests: Sequence[ImageRequest]) -> list[RenderedImage | Rejection]:
-        unmended = ToyEngine.render(self, requests)
-        pairs = zip(requests, super().render(requests), unmended, strict=True)
-        return [mended if request.image_index < self.num_mended else before for request, mended, before in pairs]
+        unfixed = ToyEngine.render(self, requests)
+        pairs = zip(requests, super().render(requests), unfixed, strict=True)
+        return [fixed if request.image_index < self.num_fixed else before for request, fixed, before in pairs]
 
 
 @pytest.fixture(params=LAYOUTS)
 def job(tmp_path: Path, request: pytest.FixtureRequest) -> RenderJob:
-    """A finished output of two shards, in the first of which three rows of two images each are rejected."""
+    """A finished output of two shards; three rows of the first are rejected, with two images each."""
     path = write_prompts(tmp_path / "prompts.parquet", PROMPTS)
     two_each = recipe(images_per_prompt=2)
     job = make_job(path, tmp_path / "out", recipe=two_each, images=Images(layout=request.param))
@@ -60,20 +60,20 @@ def job(tmp_path: Path, request: pytest.FixtureRequest) -> RenderJob:
 
 def retries_of(job: RenderJob) -> RetryPlan:
     storage = Storage(job.output)
-    return plan_retries(storage, find_prompt_files(job.prompts, {}), committed_parts(storage))
+    return plan_retries(storage, find_prompt_files(job.prompts, {}))[0]
 
 
-def test_a_retry_asks_for_the_images_that_were_rejected_and_for_no_more(job: RenderJob) -> None:
+def test_a_retry_requests_the_rejected_images_and_no_others(job: RenderJob) -> None:
     assert sum(shard.num_images(job.recipe.images_per_row) for shard in retries_of(job).shards) == 6
 
 
 def retry_shard(job: RenderJob, shard: Shard, engine: ToyEngine) -> Receipt:
-    rows = read_again(job, shard)
-    written = [write_batch(job, shard.id, "cpu", batch) for batch in Painter(engine).paint(rows.requests)]
+    rows = read_rejected(job, shard)
+    written = [write_batch(job, shard.id, "cpu", batch) for batch in Batcher(engine).render(rows.requests)]
     return commit_shard(job, rows, *written)
 
 
-def retry(job: RenderJob, engine: type[ToyEngine] = Mended) -> list[Receipt]:
+def retry(job: RenderJob, engine: type[ToyEngine] = Fixed) -> list[Receipt]:
     receipts = [retry_shard(job, shard, engine(job.recipe)) for shard in retries_of(job).remaining_shards()]
     remove_superseded(Storage(job.output))
     return receipts
@@ -83,7 +83,7 @@ def verify(job: RenderJob) -> Findings:
     return verify_output(Storage(job.output), plan_job(job), job.recipe)
 
 
-def test_what_can_be_made_now_is_and_every_row_is_counted_once(job: RenderJob) -> None:
+def test_a_retry_renders_what_it_can_and_every_row_is_counted_once(job: RenderJob) -> None:
     before = bytes_of(job.output)
     assert verify(job) == Findings(num_images=6, num_rejected=6)
 
@@ -102,11 +102,11 @@ def test_what_can_be_made_now_is_and_every_row_is_counted_once(job: RenderJob) -
     assert plan_job(job).num_shards_remaining == 0
 
 
-def test_a_prompt_with_images_of_a_retry_is_counted_once_in_the_report(job: RenderJob) -> None:
+def test_the_report_counts_a_prompt_with_images_of_a_retry_once(job: RenderJob) -> None:
     storage = Storage(job.output)
     assert gather_facts(storage).survey.num_prompts == 3
 
-    retry(job, HalfMended)
+    retry(job, HalfFixed)
     assert gather_facts(storage).survey.num_prompts == 4  # b has its first image
     retry(job)
 
@@ -125,7 +125,7 @@ def test_the_images_have_the_ids_and_seeds_they_would_have_had(job: RenderJob, t
     assert {row["image_id"]: row["seed"] for row in manifest_of(job)} == wanted
 
 
-def test_a_retry_in_vain_changes_nothing_and_can_be_repeated(job: RenderJob) -> None:
+def test_a_retry_without_success_changes_nothing_and_can_be_repeated(job: RenderJob) -> None:
     before = bytes_of(job.output)
 
     (receipt,) = retry(job, ToyEngine)
@@ -134,7 +134,7 @@ def test_a_retry_in_vain_changes_nothing_and_can_be_repeated(job: RenderJob) -> 
     assert bytes_of(job.output) == before
 
 
-def test_a_retry_goes_on_from_the_one_before(job: RenderJob) -> None:
+def test_a_retry_continues_from_the_one_before(job: RenderJob) -> None:
     retry(job)
     before = bytes_of(job.output)
 
@@ -143,17 +143,17 @@ def test_a_retry_goes_on_from_the_one_before(job: RenderJob) -> None:
     assert bytes_of(job.output) == before
 
     (shard,) = retries_of(job).remaining_shards()
-    assert {request.prompt_id for request in read_again(job, shard).requests} == {"d"}
-    assert {row.prompt_id for row in read_again(job, shard).rejected} == {"c"}
+    assert {request.prompt_id for request in read_rejected(job, shard).requests} == {"d"}
+    assert {row.prompt_id for row in read_rejected(job, shard).rejected} == {"c"}
 
 
-def test_of_two_retries_at_once_the_first_wins(job: RenderJob) -> None:
+def test_the_first_of_two_concurrent_retries_wins(job: RenderJob) -> None:
     (shard,) = retries_of(job).remaining_shards()
-    late = read_again(job, shard)
+    late = read_rejected(job, shard)
 
     retry(job)
     before = bytes_of(job.output)
-    written = [write_batch(job, shard.id, "late", batch) for batch in Painter(Mended(job.recipe)).paint(late.requests)]
+    written = [write_batch(job, shard.id, "late", batch) for batch in Batcher(Fixed(job.recipe)).render(late.requests)]
     receipt = commit_shard(job, late, *written)
 
     assert not receipt.is_first
@@ -164,17 +164,17 @@ def test_of_two_retries_at_once_the_first_wins(job: RenderJob) -> None:
 def test_a_prompt_file_that_was_changed_meanwhile_is_refused_by_name(job: RenderJob, tmp_path: Path) -> None:
     (shard,) = retries_of(job).remaining_shards()
     write_prompts(tmp_path / "prompts.parquet", {**PROMPTS, "prompt": ["other"] * 6})
-    prompts._open_footer.cache_clear()  # another process has read nothing of the file yet
+    prompts._open_footer.cache_clear()  # as in another process, which has not read the file yet
     prompts._read_row_group.cache_clear()
 
     with pytest.raises(PromptsError, match=r"prompts.parquet was changed after this job was planned"):
-        read_again(job, shard)
+        read_rejected(job, shard)
 
 
 def test_a_killed_retry_leaves_orphans_and_the_next_one_finishes(job: RenderJob) -> None:
     (shard,) = retries_of(job).remaining_shards()
-    rows = read_again(job, shard)
-    for batch in Painter(Mended(job.recipe)).paint(rows.requests):
+    rows = read_rejected(job, shard)
+    for batch in Batcher(Fixed(job.recipe)).render(rows.requests):
         write_batch(job, shard.id, "cpu", batch)
     assert verify(job).num_rejected == 6
 

@@ -16,7 +16,7 @@ from actors.request import ImageRequest
 from tests.support.toy_job import make_job, recipe, rows_of, write_prompts
 from workflows.plan import Shard
 from workflows.prompts import find_prompt_files
-from workflows.rows import RejectedRow, read_shard
+from workflows.rows import RejectedRow, ignored_columns, read_shard
 
 
 def read(tmp_path: Path, columns: dict[str, Any], *, shard_rows: int = 100, **changes: Any):
@@ -261,6 +261,11 @@ def test_the_id_of_a_rejected_row_is_free_for_a_later_one(tmp_path: Path) -> Non
 
     assert reason(rejected) == "prompt is empty"
     assert values(requests, "prompt") == ["b"]
+
+
+def test_the_columns_of_other_families_are_ignored_by_name() -> None:
+    assert ignored_columns("toy") == ["num_inference_steps"]
+    assert ignored_columns("janus") == ["num_inference_steps"]
 
 
 def test_steps_are_a_whole_number_within_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

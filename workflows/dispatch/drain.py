@@ -1,4 +1,4 @@
-"""A request to end in an orderly way: take nothing new, finish what is in flight within a grace time. Knows no Ray."""
+"""An orderly end on SIGTERM: take no new shards and finish those in flight within a grace period. Ray-free."""
 
 from __future__ import annotations
 
@@ -14,51 +14,51 @@ from actors.errors import JobFailure
 
 
 class DrainedError(JobFailure):
-    """The job was told to end and did, with shards left."""
+    """The job was told to end and did so before all shards were committed."""
 
 
 class Drain:
-    """Whether the driver was asked to end; the first SIGTERM asks, a second one ends it as a Ctrl-C does."""
+    """Whether the driver was told to end. The first SIGTERM drains it; a second one acts like Ctrl-C."""
 
     def __init__(self, grace_seconds: float) -> None:
         self.grace_seconds = grace_seconds
-        self._asked = asyncio.Event()
+        self._requested = asyncio.Event()
 
     @property
-    def is_asked(self) -> bool:
-        return self._asked.is_set()
+    def is_requested(self) -> bool:
+        return self._requested.is_set()
 
-    def ask(self) -> None:
-        self._asked.set()
+    def request(self) -> None:
+        self._requested.set()
 
     @contextmanager
     def on_sigterm(self) -> Iterator[None]:
-        """Take SIGTERM for a request while the block runs. Signals belong to the main thread; elsewhere: nothing."""
+        """Drain on SIGTERM while the block runs. Signals belong to the main thread; in others this does nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
 
-        def take(number: int, frame: FrameType | None) -> None:
+        def handle(number: int, frame: FrameType | None) -> None:
             signal.signal(signal.SIGTERM, before)
-            loop.call_soon_threadsafe(self.ask)
+            loop.call_soon_threadsafe(self.request)
 
-        signal.signal(signal.SIGTERM, take)
+        signal.signal(signal.SIGTERM, handle)
         try:
             yield
         finally:
             signal.signal(signal.SIGTERM, before)
 
     async def wait_for(self, work: Coroutine[Any, Any, None], close: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Wait for the work; once asked to end, `close` what feeds it and wait for what is left of the grace time."""
-        working, asked = asyncio.ensure_future(work), asyncio.ensure_future(self._asked.wait())
+        """Wait for the work. On a request, `close` its supply and wait for the rest within the grace period."""
+        working, requested = asyncio.ensure_future(work), asyncio.ensure_future(self._requested.wait())
         try:
-            await asyncio.wait((working, asked), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((working, requested), return_when=asyncio.FIRST_COMPLETED)
             if not working.done():
                 await close()
                 await asyncio.wait((working,), timeout=self.grace_seconds)
             if working.done():
                 await working
         finally:
-            for waiting in (working, asked):
+            for waiting in (working, requested):
                 waiting.cancel()

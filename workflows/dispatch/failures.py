@@ -1,19 +1,19 @@
-"""Which errors of Ray are losses that pass, who is to blame for them, and what people read of them."""
+"""Which of Ray's errors pass with a retry, what an actor failed over, and the one line that people read about it."""
 
 from __future__ import annotations
 
 from ray import exceptions as ray_errors
 
 from actors.errors import EngineFailedError, InputError, JobFailure
-from workflows.dispatch.pool import DeviceLostError
+from workflows.dispatch.actor import DeviceLostError
 from workflows.storage.errors import is_transient
 
 MAX_REASON_CHARACTERS = 300
 
-# Losses of a process or node: the same work elsewhere gives the same bytes. Anything else an actor raises is a bug.
-LOSSES_OF_ACTORS = (ray_errors.RayActorError, DeviceLostError)
-LOSSES = (
-    *LOSSES_OF_ACTORS,
+# Failures of a process or a node: the same work elsewhere gives the same bytes. Any other error of an actor is a bug.
+ACTOR_FAILURES = (ray_errors.RayActorError, DeviceLostError)
+SYSTEM_FAILURES = (
+    *ACTOR_FAILURES,
     ray_errors.WorkerCrashedError,
     ray_errors.NodeDiedError,
     ray_errors.ObjectLostError,
@@ -24,11 +24,11 @@ LOSSES = (
 
 
 class DriverNodeLostError(JobFailure):
-    """The Ray node that the driver works through is gone, and all that it was told with it."""
+    """The Ray node that the driver is connected to is gone, and all state of the run with it."""
 
 
-class PaintingFailedError(RuntimeError):
-    """An actor or its engine failed over what it was asked to paint: `cause` says how. The rows may be to blame."""
+class RenderFailedError(RuntimeError):
+    """An actor or its engine failed while it rendered. `cause` is the error; the rows may be to blame."""
 
     def __init__(self, cause: BaseException) -> None:
         super().__init__(str(cause))
@@ -40,7 +40,7 @@ class PaintingFailedError(RuntimeError):
 
     @property
     def is_out_of_memory(self) -> bool:
-        """Ray ended the actor because the machine's memory ran out."""
+        """Whether Ray killed the actor because the machine ran out of memory."""
         return isinstance(self.cause, ray_errors.OutOfMemoryError)
 
     @property
@@ -49,21 +49,22 @@ class PaintingFailedError(RuntimeError):
 
 
 def is_failure_of_actor(error: BaseException) -> bool:
-    """Whether an actor was lost or its engine failed; no task of ours raises these by itself."""
-    return isinstance(cause_of(error), (*LOSSES_OF_ACTORS, EngineFailedError))
+    """Whether an actor was lost or its engine failed. The driver's own tasks raise neither error themselves."""
+    return isinstance(cause_of(error), (*ACTOR_FAILURES, EngineFailedError))
 
 
-def may_pass(error: BaseException) -> bool:
-    """Whether trying again can help: a lost process or node, or storage that is away for a while."""
-    return isinstance(cause_of(error), LOSSES) or is_transient(cause_of(error))
+def is_system_failure(error: BaseException) -> bool:
+    """Whether a process, a node or an object of Ray was lost."""
+    return isinstance(cause_of(error), SYSTEM_FAILURES)
 
 
-def is_loss(error: BaseException) -> bool:
-    return isinstance(cause_of(error), LOSSES)
+def can_be_retried(error: BaseException) -> bool:
+    """Whether a retry can succeed: after a system failure, or when storage did not answer."""
+    return is_system_failure(error) or is_transient(cause_of(error))
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """What a remote function raised, out of Ray's wrapping; a task handed another's error wraps it again."""
+    """The error that a remote function raised. Ray wraps it, once more for every task that it is passed to."""
     while isinstance(error, ray_errors.RayTaskError) and error.cause is not None:
         error = error.cause
     return error
@@ -73,19 +74,19 @@ def reason_of(error: BaseException) -> str:
     """One line for people."""
     cause = cause_of(error)
     lines = str(cause).splitlines() or [""]
-    if isinstance(cause, EngineFailedError):  # its text begins with the kind of what the engine raised
+    if isinstance(cause, EngineFailedError):  # its text begins with the class of the engine's error
         return lines[0][:MAX_REASON_CHARACTERS]
     if not isinstance(cause, ray_errors.ActorDiedError):
         return f"{type(cause).__name__}: {lines[0]}"[:MAX_REASON_CHARACTERS]
-    # A headline, indented facts (ids, addresses), then what happened; of a SYSTEM_ERROR Ray can only guess the causes.
-    what_happened = next((line for line in lines[1:] if not line.startswith("\t")), lines[0])
-    return what_happened.partition(" Worker exit type: SYSTEM_ERROR")[0][:MAX_REASON_CHARACTERS]
+    # A headline, indented facts (ids, addresses), then the event; for a SYSTEM_ERROR Ray adds a list of guesses.
+    event = next((line for line in lines[1:] if not line.startswith("\t")), lines[0])
+    return event.partition(" Worker exit type: SYSTEM_ERROR")[0][:MAX_REASON_CHARACTERS]
 
 
 def first_of(group: BaseException) -> BaseException:
-    """The first real error of a task group: what the others were cancelled for. A bug keeps its remote traceback."""
+    """The first error of a task group, for which the other tasks were cancelled. A bug keeps its remote traceback."""
     while isinstance(group, BaseExceptionGroup):
         group = group.exceptions[0]
     if isinstance(cause_of(group), ray_errors.LocalRayletDiedError):
-        return DriverNodeLostError("Ray ended on the driver's own machine (its raylet died); its log has the reason")
+        return DriverNodeLostError("Ray died on the driver's own machine (its raylet exited); see the raylet's log")
     return cause_of(group) if isinstance(cause_of(group), InputError | JobFailure) else group

@@ -1,98 +1,96 @@
-"""Shards that ended actors again and again, rendered alone and by halves until the rows to blame are known."""
+"""Shards that failed actors again and again are rendered alone and bisected until the rows at fault are found."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from workflows.dispatch import failures as losses
-from workflows.dispatch import pool
-from workflows.dispatch.bisection import Halving, NotTheRowsError, RowRange
-from workflows.dispatch.failures import PaintingFailedError, reason_of
-from workflows.dispatch.steps import Painted, RowsRef, ShardPath, Worker
+from workflows.dispatch.actor import Actor
+from workflows.dispatch.bisection import Bisection, BisectionLimits, NotTheRowsError, RowRange
+from workflows.dispatch.cluster import Cluster
+from workflows.dispatch.failures import RenderFailedError, is_system_failure, reason_of
+from workflows.dispatch.steps import ReadShard, Rendered, ShardSteps
 from workflows.output import commit
 from workflows.plan import Shard
 
-NUM_WITNESS_ROWS = 4  # rendered by a new actor before a row may be blamed for its end
+NUM_WITNESS_ROWS = 4  # rendered by a new actor before its failure may be blamed on a row
 
 
 class Isolation:
-    """What is known of the shards being halved. It outlives the actors that render them."""
+    """The bisections of a run. They outlive the actors that render for them."""
 
-    def __init__(self, path: ShardPath) -> None:
-        self._path = path
-        self._halvings: dict[str, Halving] = {}
-        self._good: Shard | None = None  # a shard of this run whose rows were rendered
+    def __init__(self, cluster: Cluster, steps: ShardSteps, limits: BisectionLimits) -> None:
+        self._cluster, self._steps, self._limits = cluster, steps, limits
+        self._bisections: dict[str, Bisection] = {}
+        self._good: Shard | None = None  # a shard of this run that gave images
 
-    def may_take(self, shard: Shard, worker: Worker, others: Iterable[Worker]) -> bool:
-        """A row that failed by itself is tried on another node next, if there is one."""
-        halving = self._halvings.get(shard.id)
-        if halving is None or not halving.is_at_a_row or worker.card.node != halving.last_failed_on:
+    def may_take(self, shard: Shard, actor: Actor, actors: Iterable[Actor]) -> bool:
+        """A row that failed by itself goes to another node next, if there is one."""
+        bisection = self._bisections.get(shard.id)
+        if bisection is None or not bisection.is_at_a_row or actor.card.node != bisection.last_failed_on:
             return True
-        return all(other.card.node == worker.card.node for other in others)
+        return all(other.card.node == actor.card.node for other in actors)
 
     def finished(self, shard: Shard, receipt: commit.Receipt) -> None:
-        """The shard is committed; its rows may be witnesses for others."""
-        self._halvings.pop(shard.id, None)
+        """The shard is committed; its rows can serve as witnesses for other shards."""
+        self._bisections.pop(shard.id, None)
         if receipt.num_images:
             self._good = shard
 
-    async def render(self, worker: Worker, shard: Shard) -> commit.Receipt:
-        """Render what is left of the shard with an actor that has nothing else, and commit it.
+    async def render(self, actor: Actor, shard: Shard) -> commit.Receipt:
+        """Render the remaining ranges of the shard with an actor that holds no other shard, and commit it.
 
-        Raises PaintingFailedError when the actor fails over a range: a fresh one goes on. Raises NotTheRowsError when
-        no end can be found.
+        Raises RenderFailedError when the actor fails over a range: another actor continues. Raises NotTheRowsError
+        when the bisection gives up.
         """
-        halving = self._halvings.setdefault(shard.id, Halving(shard.num_rows))
-        rows = await self._path.read(shard)
-        while (row_range := halving.next_range) is not None:
-            await self._prove(worker, shard, rows, halving)
-            painted = await self._paint(worker, shard, rows, halving, row_range)
-            halving.passed(row_range, painted, has_images=painted.num_images > 0)
+        bisection = self._bisections.setdefault(shard.id, Bisection(shard.num_rows, self._limits))
+        read = await self._steps.read(shard)
+        while (rows := bisection.next_range) is not None:
+            await self._prove(actor, read, bisection)
+            rendered = await self._render_range(actor, read, bisection, rows)
+            bisection.passed(rows, rendered, has_images=rendered.num_images > 0)
         try:
-            return await self._path.commit(rows, halving.rendered, halving.condemned)
+            return await self._steps.commit(read, bisection.rendered, bisection.rejected)
         except Exception as error:
-            if losses.is_loss(error):  # perhaps of what was painted
-                self._path.uncount(worker, sum(painted.num_images for painted in halving.rendered))
-                halving.forget_rendered()
+            if is_system_failure(error):  # it may have taken rendered images along
+                self._steps.uncount(actor, sum(rendered.num_images for rendered in bisection.rendered))
+                bisection.forget_rendered()
             raise
 
-    async def _prove(self, worker: Worker, shard: Shard, rows: RowsRef, halving: Halving) -> None:
-        """Let a fresh actor render rows that are known to be good: its failure then is no row's fault. Where the shard
-        has one row to render and the run no other, a plain prompt stands in for them.
+    async def _prove(self, actor: Actor, read: ReadShard, bisection: Bisection) -> None:
+        """Let a new actor render rows known to be good: if it fails over them, no row is at fault.
+
+        A plain prompt takes their place if the shard has one row to render and the run has no other images.
         """
-        if worker.num_images:
+        if actor.num_images:
             return
         try:
-            if (good := halving.good_range) is not None:
-                witness, witness_rows = shard, rows
+            if (good := bisection.good_range) is not None:
+                witness = read
             elif self._good is not None:
-                witness, witness_rows = self._good, await self._path.read(self._good)
-                good = RowRange(start=0, stop=witness.num_rows)
+                witness, good = await self._steps.read(self._good), RowRange(start=0, stop=self._good.num_rows)
             else:
-                await self._path.paint_plain(worker, rows)
+                await self._steps.render_plain(actor, read)
                 return
             few = RowRange(start=good.start, stop=min(good.stop, good.start + NUM_WITNESS_ROWS))
-            painted = await self._path.paint(worker, witness, witness_rows, few)
-        except PaintingFailedError:
-            halving.witness_failed()
+            rendered = await self._steps.render(actor, witness, few)
+        except RenderFailedError:
+            bisection.witness_failed()
             raise
-        self._path.uncount(worker, painted.num_images)
+        self._steps.uncount(actor, rendered.num_images)
 
-    async def _paint(
-        self, worker: Worker, shard: Shard, rows: RowsRef, halving: Halving, row_range: RowRange
-    ) -> Painted:
-        """Paint a range; its failure is noted, unless the node or the driver's own decision ended the actor."""
-        is_proven = worker.num_images > 0
+    async def _render_range(self, actor: Actor, read: ReadShard, bisection: Bisection, rows: RowRange) -> Rendered:
+        """Render a range. A failure is recorded, unless the node was lost or Ray preempted the actor."""
+        is_proven = actor.num_images > 0
         try:
-            return await self._path.paint(worker, shard, rows, row_range)
-        except PaintingFailedError as error:
-            if error.is_preempted or not pool.is_node_alive(worker.card.node):
+            return await self._steps.render(actor, read, rows)
+        except RenderFailedError as error:
+            if error.is_preempted or not self._cluster.is_node_alive(actor.card.node):
                 raise
-            reason = worker.loss or reason_of(error.cause)
+            reason = actor.failure or reason_of(error.cause)
             try:
-                halving.failed(row_range, reason, is_proven=is_proven, where=worker.card.node)
+                bisection.failed(rows, reason, is_proven=is_proven, where=actor.card.node)
             except NotTheRowsError as given_up:
-                if not error.is_actor_lost and not self._path.num_made:
-                    raise (error.__cause__ or error) from None  # it fails over every row: with its traceback
+                if not error.is_actor_lost and not self._steps.num_rendered:
+                    raise (error.__cause__ or error) from None  # every row fails: show the engine's traceback
                 raise NotTheRowsError(f"{given_up}; the last failure: {reason}") from error
             raise

@@ -84,7 +84,7 @@ class ProgressMetrics:
             if number > self._reported[name]:  # it falls where an attempt failed, and a counter may not
                 count(name, job, number - self._reported[name])
                 self._reported[name] = number
-        show("janus_batch_actors", job, self._progress.num_painters)
+        show("janus_batch_actors", job, self._progress.num_actors)
         show("janus_batch_images_left", job, max(0, self._progress.num_images_total - self._progress.num_done))
 
     def _counts(self) -> dict[str, int]:
@@ -95,7 +95,7 @@ class ProgressMetrics:
             "janus_batch_rejected": progress.num_rejected,
             "janus_batch_shards": progress.num_shards,
             "janus_batch_retries": progress.num_retries,
-            "janus_batch_actors_lost": progress.num_painters_lost,
+            "janus_batch_actors_lost": progress.num_actors_lost,
         }
 
 

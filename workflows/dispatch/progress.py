@@ -1,77 +1,101 @@
-"""The numbers of a running job that people and programs look at. How they are shown is the business of `jobs`."""
+"""The counters of a running job, for people and programs to look at; `jobs` decides how they are shown."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from workflows.dispatch.rate import Rate
+WINDOW_SECONDS = 300.0  # of the current throughput: several batches of the slowest model
 
-State = Literal["starting", "waiting", "loading", "painting", "idle", "lost", "ended"]
+State = Literal["starting", "waiting", "loading", "rendering", "idle", "lost", "ended"]
+
+
+class Throughput:
+    """Images per second over the last minutes, so that it follows the pool's size. One thread adds, others read."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._since = clock, clock()
+        self._counts: deque[tuple[float, int]] = deque()  # (moment, images)
+
+    def add(self, count: int) -> None:
+        """Count images now; a negative number takes back images that a failed attempt had counted."""
+        now = self._clock()
+        self._counts.append((now, count))
+        while self._counts[0][0] < now - WINDOW_SECONDS:
+            self._counts.popleft()
+
+    @property
+    def per_second(self) -> float:
+        """Over the last `WINDOW_SECONDS`, or since the start if that is shorter."""
+        now = self._clock()
+        counted = sum(count for moment, count in list(self._counts) if moment >= now - WINDOW_SECONDS)
+        return max(0, counted) / max(min(WINDOW_SECONDS, now - self._since), 1e-9)
 
 
 @dataclass(kw_only=True, slots=True)
-class Place:
-    """One place in the pool: an actor and, when it is lost, the one that replaces it.
+class Slot:
+    """One slot of the pool: an actor and, if it is lost, the actor that replaces it.
 
-    It is starting (Ray was asked for a process), waiting for room on the cluster, loading its model, painting, idle (no
-    shard to paint), lost (and not replaced yet) or ended.
+    A slot is starting (Ray was asked for a process), waiting for room on the cluster, loading its model, rendering,
+    idle (it has no shard), lost (and not replaced yet) or ended.
     """
 
     number: int
+    clock: Callable[[], float]
     state: State = "starting"
     device: str = ""
     node: str = ""
     num_images: int = 0
-    num_losses: int = 0
+    num_failures: int = 0
     trouble: str = ""
-    rate: Rate | None = None
+    throughput: Throughput | None = None
     _num_held: int = 0
 
     @property
     def images_per_second(self) -> float:
-        """Of the last minutes."""
-        return self.rate.per_second if self.rate else 0.0
+        """Over the last minutes."""
+        return self.throughput.per_second if self.throughput else 0.0
+
+    def is_requested(self) -> None:
+        self.state = "starting"
 
     def is_started(self) -> None:
         self.state = "loading"
 
     def is_ready(self, device: str, node: str) -> None:
         self.state, self.device, self.node = "idle", device, node
-        self.rate = Rate()
+        self.throughput = Throughput(self.clock)
 
     @contextmanager
     def holds_shard(self) -> Iterator[None]:
-        """It paints while it holds a shard, or several."""
+        """The slot is rendering as long as at least one such block is open."""
         self._num_held += 1
-        self.state = "painting"
+        self.state = "rendering"
         try:
             yield
         finally:
             self._num_held -= 1
-            if self.state == "painting" and not self._num_held:
+            if self.state == "rendering" and not self._num_held:
                 self.state = "idle"
 
     def is_lost(self, reason: str) -> None:
-        self.state, self.trouble, self.rate = "lost", reason, None
-        self.num_losses += 1
-
-    def is_asked_for(self) -> None:
-        self.state = "starting"
+        self.state, self.trouble, self.throughput = "lost", reason, None
+        self.num_failures += 1
 
     def is_ended(self) -> None:
-        self.state, self.rate = "ended", None
+        self.state, self.throughput = "ended", None
 
 
 @dataclass(kw_only=True, slots=True)
 class Progress:
-    """Counts of this run (not of earlier runs into the same output, apart from `num_images_before`).
+    """Counts of this run; images of earlier runs into the same output are in `num_images_before` only.
 
-    `num_images_total` is what the prompt rows ask for at most: a row with a weight of its own in a sweep asks for
-    fewer images, and the count is mended as its shard is committed.
+    `num_images_total` is an upper limit: in a sweep, a row with its own weight asks for fewer images. The total is
+    corrected when the row's shard is committed.
     """
 
     name: str = ""
@@ -85,43 +109,47 @@ class Progress:
     num_retries: int = 0
     last_trouble: str = ""
     last_trouble_at: float | None = None  # seconds since 1970
-    places: list[Place] = field(default_factory=list)
-    started_at: float = field(default_factory=time.monotonic)
-    painting_since: float | None = None
-    _rate: Rate | None = None
+    slots: list[Slot] = field(default_factory=list)
+    clock: Callable[[], float] = time.monotonic
+    started_at: float = field(init=False)
+    rendering_since: float | None = None
+    _throughput: Throughput | None = None
 
-    # ---- what the driver says -----------------------------------------------------------------------------------
+    def __post_init__(self) -> None:
+        self.started_at = self.clock()
 
-    def add_place(self) -> Place:
-        self.places.append(Place(number=len(self.places) + 1))
-        return self.places[-1]
+    # ---- written by the driver -----------------------------------------------------------------------------------
 
-    def room_is_lacking(self, num_painters: int) -> None:
-        """Of the places whose actor is asked for, the last so many wait for room; the others only start."""
-        asked = [place for place in self.places if place.state in ("starting", "waiting")]
-        for i, place in enumerate(asked):
-            place.state = "waiting" if i >= len(asked) - num_painters else "starting"
+    def add_slot(self) -> Slot:
+        self.slots.append(Slot(number=len(self.slots) + 1, clock=self.clock))
+        return self.slots[-1]
 
-    def painter_is_ready(self, place: Place, device: str, node: str) -> None:
-        place.is_ready(device, node)
-        if self.painting_since is None:
-            self.painting_since, self._rate = time.monotonic(), Rate()
+    def room_is_lacking(self, num_actors: int) -> None:
+        """The last `num_actors` of the slots that have no process yet wait for room; the others are starting."""
+        requested = [slot for slot in self.slots if slot.state in ("starting", "waiting")]
+        for i, slot in enumerate(requested):
+            slot.state = "waiting" if i >= len(requested) - num_actors else "starting"
 
-    def painter_is_lost(self, place: Place, reason: str) -> None:
-        place.is_lost(reason)
+    def actor_is_ready(self, slot: Slot, device: str, node: str) -> None:
+        slot.is_ready(device, node)
+        if self.rendering_since is None:
+            self.rendering_since, self._throughput = self.clock(), Throughput(self.clock)
+
+    def actor_is_lost(self, slot: Slot, reason: str) -> None:
+        slot.is_lost(reason)
         self.note(reason)
 
-    def images_are_written(self, place: Place, num_images: int, num_bytes: int = 0) -> None:
-        """Images of one actor, in place though not committed; negative where an attempt failed and they count not."""
+    def images_are_written(self, slot: Slot, num_images: int, num_bytes: int = 0) -> None:
+        """Count an actor's images, written but not committed; negative to take back those of a failed attempt."""
         self.num_images += num_images
         self.num_bytes += num_bytes
-        place.num_images += num_images
-        for rate in (self._rate, place.rate):
-            if rate is not None:
-                rate.add(num_images)
+        slot.num_images += num_images
+        for throughput in (self._throughput, slot.throughput):
+            if throughput is not None:
+                throughput.add(num_images)
 
     def shard_is_committed(self, num_expected: int, num_images: int, num_rejected: int) -> None:
-        """Its images were counted as they were written; what its rows did not ask for after all is not waited for."""
+        """Count a shard and correct the total by the images that its rows did not ask for."""
         self.num_shards += 1
         self.num_rejected += num_rejected
         self.num_images_total -= num_expected - num_images - num_rejected
@@ -133,34 +161,39 @@ class Progress:
     def note(self, trouble: str) -> None:
         self.last_trouble, self.last_trouble_at = trouble, time.time()
 
-    # ---- what people ask ----------------------------------------------------------------------------------------
+    # ---- read by people and programs -----------------------------------------------------------------------------
+
+    @property
+    def seconds(self) -> float:
+        """Since the start of the run."""
+        return self.clock() - self.started_at
 
     @property
     def num_done(self) -> int:
         return self.num_images_before + self.num_images + self.num_rejected
 
     @property
-    def num_painters(self) -> int:
+    def num_actors(self) -> int:
         """Actors with a loaded model."""
-        return sum(place.state in ("painting", "idle") for place in self.places)
+        return sum(slot.state in ("rendering", "idle") for slot in self.slots)
 
     @property
-    def num_painters_lost(self) -> int:
-        return sum(place.num_losses for place in self.places)
+    def num_actors_lost(self) -> int:
+        return sum(slot.num_failures for slot in self.slots)
 
     @property
     def images_per_second(self) -> float:
-        """Of the whole run, since the first actor was ready: loading the model is no part of it."""
-        if self.painting_since is None:
+        """Over the whole run, from the moment the first actor was ready: model loading does not count."""
+        if self.rendering_since is None:
             return 0.0
-        return self.num_images / max(time.monotonic() - self.painting_since, 1e-9)
+        return self.num_images / max(self.clock() - self.rendering_since, 1e-9)
 
     @property
     def images_per_second_now(self) -> float:
-        """Of the last minutes: what the time that is left is reckoned by."""
-        return self._rate.per_second if self._rate else 0.0
+        """Over the last minutes; the ETA is estimated from it."""
+        return self._throughput.per_second if self._throughput else 0.0
 
     @property
     def eta_seconds(self) -> float | None:
-        num_left, rate = max(0, self.num_images_total - self.num_done), self.images_per_second_now
-        return num_left / rate if rate else None
+        num_left, throughput = max(0, self.num_images_total - self.num_done), self.images_per_second_now
+        return num_left / throughput if throughput else None

@@ -1,72 +1,126 @@
-"""The driver's look, now and then, for what no event tells of."""
+"""The driver's regular look at what no event reports: silent actors, stragglers, draining nodes, missing room."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from workflows.dispatch import failures as losses
-from workflows.dispatch import pool
+from workflows.dispatch.actor import Actor
+from workflows.dispatch.cluster import Cluster
+from workflows.dispatch.failures import SYSTEM_FAILURES
 from workflows.dispatch.progress import Progress
 from workflows.dispatch.shard_queue import ShardQueue
-from workflows.dispatch.steps import Worker
-from workflows.dispatch.watchdog import Watchdog
 from workflows.job import RenderJob
 
-WATCH_SECONDS = 1.0  # between two looks
-PLACE_SECONDS = 5.0  # a stuck actor has to say where it is
+POSITION_SECONDS = 5.0  # a stuck actor has to report its position
+MIN_STALL_SECONDS = 600.0
+STALL_FACTOR = 20.0  # times the longest wait that ended with a batch
+
+AnyActor = TypeVar("AnyActor", bound=Hashable)
+
+
+@dataclass(kw_only=True, slots=True)
+class _Silence:
+    """How many calls wait for an actor, and since when none of them has received a batch."""
+
+    num_waiting: int
+    since: float
+
+
+class Watchdog(Generic[AnyActor]):
+    """Measures how long the driver has waited for an actor's next batch.
+
+    Time in which no call waits for the actor (because writes are slow, say) does not count. With `stall_seconds` None,
+    an actor is silent after ten minutes, or after twenty times the longest wait for a batch so far if that is more.
+    """
+
+    def __init__(self, stall_seconds: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stall_seconds, self._clock = stall_seconds, clock
+        self._silences: dict[AnyActor, _Silence] = {}
+        self._longest = 0.0
+
+    @property
+    def stall_seconds(self) -> float:
+        if self._stall_seconds is not None:
+            return self._stall_seconds
+        return max(MIN_STALL_SECONDS, STALL_FACTOR * self._longest)
+
+    @contextmanager
+    def listening(self, actor: AnyActor) -> Iterator[None]:
+        """Wait for a batch in the block; if it ends without an error, the actor lives for all calls that wait."""
+        silence = self._silences.setdefault(actor, _Silence(num_waiting=0, since=self._clock()))
+        silence.num_waiting += 1
+        try:
+            yield
+            self._longest = max(self._longest, self._clock() - silence.since)
+            silence.since = self._clock()
+        finally:
+            silence.num_waiting -= 1
+            if not silence.num_waiting:
+                del self._silences[actor]
+
+    def silent(self) -> dict[AnyActor, float]:
+        """The actors that have been silent for too long, with their seconds of silence."""
+        now = self._clock()
+        ages = {actor: now - silence.since for actor, silence in self._silences.items()}
+        return {actor: age for actor, age in ages.items() if age >= self.stall_seconds}
 
 
 class Watch:
-    """Late shards, silent actors, nodes about to go away, actors that Ray has no room for.
-
-    `workers` are those that are loaded, as they come and go; `lose` takes one out of the run with a reason.
-    """
+    """Looks every `seconds` at the loaded `actors`; `retire` takes one out of the run, with a reason."""
 
     def __init__(
         self,
         job: RenderJob,
+        cluster: Cluster,
         progress: Progress,
-        queue: ShardQueue[Worker],
-        watchdog: Watchdog[Worker],
-        workers: set[Worker],
+        queue: ShardQueue[Actor],
+        watchdog: Watchdog[Actor],
+        actors: set[Actor],
         *,
         num_cpus: float,
-        lose: Callable[[Worker, str], Awaitable[None]],
+        seconds: float,
+        retire: Callable[[Actor, str], Awaitable[None]],
     ) -> None:
-        self._job, self._progress, self._queue, self._watchdog = job, progress, queue, watchdog
-        self._workers, self._num_cpus, self._lose = workers, num_cpus, lose
+        self._job, self._cluster, self._progress = job, cluster, progress
+        self._queue, self._watchdog, self._actors = queue, watchdog, actors
+        self._num_cpus, self._seconds, self._retire = num_cpus, seconds, retire
 
     async def keep(self) -> None:
         """Look until cancelled."""
         while True:
-            await asyncio.sleep(WATCH_SECONDS)
+            await asyncio.sleep(self._seconds)
             await self._queue.offer_late()
-            for worker, seconds in self._watchdog.silent().items():
-                if worker.loss is None:
-                    await self._end_silent(worker, seconds)
-            if self._workers:
+            for actor, seconds in self._watchdog.silent().items():
+                if actor.failure is None:
+                    await self._end_silent(actor, seconds)
+            if self._actors:
                 await self._leave_draining_nodes()
-            if any(place.state in ("starting", "waiting") for place in self._progress.places):
-                lacking = await asyncio.to_thread(pool.num_lacking_room, self._job, self._num_cpus)
+            if any(slot.state in ("starting", "waiting") for slot in self._progress.slots):
+                lacking = await asyncio.to_thread(self._cluster.num_lacking_room, self._job, self._num_cpus)
                 self._progress.room_is_lacking(lacking)
 
-    async def _end_silent(self, worker: Worker, seconds: float) -> None:
-        """Say which actor is stuck, with what, since when and where, and end it: its shards are tried again."""
-        names = ", ".join(attempt.shard.id for attempt in self._queue.shards_of(worker))
+    async def _end_silent(self, actor: Actor, seconds: float) -> None:
+        """Report a stuck actor, its shards and its position, and kill it; its shards are retried."""
+        names = ", ".join(attempt.shard.id for attempt in self._queue.held_by(actor))
         try:
-            where: str = await asyncio.wait_for(
-                asyncio.wrap_future(worker.actor.whereabouts.remote().future()), PLACE_SECONDS
-            )
-        except (TimeoutError, *losses.LOSSES):
-            where = "it does not answer"
-        await self._lose(worker, f"stuck: {worker.name} made nothing for {seconds:.0f} s ({where}), with {names}")
-        pool.end_painter(worker.actor)
+            position = await self._cluster.position_of(actor.handle, POSITION_SECONDS)
+        except (TimeoutError, *SYSTEM_FAILURES):
+            position = "it does not answer"
+        await self._retire(
+            actor, f"stuck: {actor.name} rendered nothing for {seconds:.0f} s ({position}), with {names}"
+        )
+        self._cluster.end_actor(actor.handle)
 
     async def _leave_draining_nodes(self) -> None:
-        """Give actors on a node that is about to go away nothing new; others are started elsewhere."""
-        draining = await asyncio.to_thread(pool.draining_nodes)
-        for worker in list(self._workers):
-            if worker.card.node in draining and not worker.is_leaving:
-                worker.is_leaving = True
-                await self._lose(worker, f"node {worker.card.node[:8]} is being drained: {worker.name} takes no more")
+        """Give no new shards to actors on nodes that are about to go away; other nodes get new actors."""
+        draining = await asyncio.to_thread(self._cluster.draining_nodes)
+        for actor in list(self._actors):
+            if actor.card.node in draining and not actor.is_leaving:
+                actor.is_leaving = True
+                reason = f"node {actor.card.node[:8]} is draining: {actor.name} takes no more shards"
+                await self._retire(actor, reason)

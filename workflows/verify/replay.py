@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from actors.batcher import Painter
+from actors.batcher import Batcher
 from actors.engines import open_engine
 from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
@@ -83,7 +83,7 @@ def _render(
     storage: Storage, recipe: Recipe, requests: list[ImageRequest]
 ) -> Iterator[tuple[ImageRequest, RenderedImage | Rejection]]:
     engine = open_engine(recipe, storage.options, allow_faults=True)
-    for batch in Painter(engine).paint(requests):
+    for batch in Batcher(engine).render(requests):
         yield from batch
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from actors.errors import CheckpointError
 from actors.families import FAMILIES, Family
-from jobs.job_file.resolve import ignored_columns, remarks, resolve
+from jobs.job_file.resolve import remarks, resolve
 from jobs.job_file.spec import JobFileError, check_fields
 from workflows.job import Images, RenderJob, Workers
 from workflows.storage.store import absolute_location
@@ -148,11 +148,6 @@ def test_a_vae_and_latents_belong_to_janusflow() -> None:
         job_of(model={"checkpoint": JANUS, "vae": "stabilityai/sdxl-vae"})
     with pytest.raises(JobFileError, match=r"images\.keep_latents: images of toy have codes and no latents"):
         job_of(images={"keep_latents": True})
-
-
-def test_the_columns_of_other_families_are_ignored_by_name() -> None:
-    assert ignored_columns("toy") == ["num_inference_steps"]
-    assert ignored_columns("janus") == ["num_inference_steps"]
 
 
 def test_a_checkpoint_that_is_none_is_refused(tmp_path: Path) -> None:

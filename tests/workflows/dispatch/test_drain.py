@@ -1,4 +1,4 @@
-"""What a SIGTERM asks for: nothing new, what is in flight within the grace time, and an end at once for the second."""
+"""A SIGTERM ends the work in order, within a grace period; a second one ends it at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from workflows.dispatch.drain import Drain
 
 
-def test_without_a_request_the_work_goes_to_its_end() -> None:
+def test_without_a_sigterm_the_work_runs_to_its_end() -> None:
     async def test() -> list[str]:
         said: list[str] = []
 
@@ -28,7 +28,7 @@ def test_without_a_request_the_work_goes_to_its_end() -> None:
     assert asyncio.run(test()) == ["worked"]
 
 
-def test_a_sigterm_closes_what_feeds_the_work_and_the_work_is_finished() -> None:
+def test_a_sigterm_closes_the_supply_and_the_work_finishes() -> None:
     async def test() -> list[str]:
         said: list[str] = []
         drain, is_closed = Drain(60), asyncio.Event()
@@ -44,17 +44,17 @@ def test_a_sigterm_closes_what_feeds_the_work_and_the_work_is_finished() -> None
 
         with drain.on_sigterm():
             await drain.wait_for(work(), close)
-        assert drain.is_asked
+        assert drain.is_requested
         return said
 
     assert asyncio.run(test()) == ["closed", "worked"]
 
 
-def test_work_that_outlasts_the_grace_time_is_cancelled() -> None:
+def test_work_that_exceeds_the_grace_period_is_cancelled() -> None:
     async def test() -> bool:
         was_cancelled = False
         drain = Drain(0.01)
-        drain.ask()
+        drain.request()
 
         async def work() -> None:
             nonlocal was_cancelled
@@ -85,7 +85,7 @@ def test_an_error_of_the_work_is_raised() -> None:
         asyncio.run(test())
 
 
-def test_a_second_sigterm_meets_the_handler_of_before_and_so_does_one_after_the_block() -> None:
+def test_the_previous_handler_gets_a_second_sigterm_and_one_after_the_block() -> None:
     met: list[int] = []
     old = signal.signal(signal.SIGTERM, lambda number, frame: met.append(number))
 

@@ -1,4 +1,4 @@
-"""Jobs on a real Ray: every image once and with the bytes it has without Ray, whatever fails on the way."""
+"""Jobs on a real Ray: every image is made once, with the same bytes as without Ray, despite failures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,17 +22,16 @@ from actors.errors import CheckpointError
 from actors.request import ImageRequest, RenderedImage
 from tests.support import toy_job
 from tests.support.command import wait_until
-from tests.support.faulty_actor import FaultyActor
+from tests.support.faulty_actor import BrokenActor, FaultyActor, calls_of, pids_of
+from tests.support.recording_cluster import ProgressWithAlarm, RecordingCluster
 from tests.support.servers.s3 import S3Server
 from tests.support.toy_job import make_job, manifest_of, plan_job, recipe, rejected_of, write_prompts
-from workflows.dispatch import bisection as halving
-from workflows.dispatch import loop as dispatch
-from workflows.dispatch import pool, stragglers, watch
-from workflows.dispatch import steps as shard_path
-from workflows.dispatch.loop import EngineNeverLoadedError, render_shards
+from workflows.dispatch.actor import SHARDS_IN_FLIGHT
+from workflows.dispatch.bisection import BisectionLimits
+from workflows.dispatch.cluster import Cluster
+from workflows.dispatch.loop import EngineNeverLoadedError, Limits, render_shards
 from workflows.dispatch.progress import Progress
 from workflows.dispatch.shard_queue import ShardFailedError
-from workflows.dispatch.steps import ShardPath
 from workflows.job import RenderJob, Workers
 from workflows.output.claim import claim_output
 from workflows.storage.store import Storage
@@ -48,11 +46,11 @@ WAIT_SECONDS = 120
 OUTAGE_SECONDS = 12  # a call of s3fs gives up after seven to ten
 
 
-def render(job: RenderJob) -> Progress:
-    """Claim the output, and render on Ray what is missing in it."""
+def render(job: RenderJob, cluster: Cluster | None = None, progress: Progress | None = None, **limits: Any) -> Progress:
+    """Claim the output and render what is missing in it on the Ray that is running."""
     claim_output(job, {})
-    progress = Progress()
-    render_shards(job, plan_job(job), progress)
+    progress = progress or Progress()
+    render_shards(job, plan_job(job), cluster or Cluster(), progress, Limits(**limits))
     return progress
 
 
@@ -84,56 +82,6 @@ def numbered(num_rows: int, words: str = "") -> dict[str, list[Any]]:
     return {"id": [f"row{n}" for n in range(num_rows)], "prompt": [f"prompt {n} {words}" for n in range(num_rows)]}
 
 
-@pytest.fixture
-def attempts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float, float]]:
-    """Each attempt at a shard, as it ends: the process id of its actor, the moments of its start and end."""
-    ended: list[tuple[int, float, float]] = []
-    render_shard = dispatch._Dispatch._render_shard
-
-    async def noted(self: Any, painter: Any, shard: Any) -> Any:
-        start = time.monotonic()
-        try:
-            return await render_shard(self, painter, shard)
-        finally:
-            ended.append((painter.card.pid, start, time.monotonic()))
-
-    monkeypatch.setattr(dispatch._Dispatch, "_render_shard", noted)
-    return ended
-
-
-@pytest.fixture
-def at_image(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]], None]:
-    """`at_image(n, do)`: once, as soon as the driver has counted n written images."""
-
-    def arrange(num_images: int, do: Callable[[], None]) -> None:
-        count, is_done = ShardPath._count, threading.Event()
-
-        async def counted(self: Any, worker: Any, ref: Any) -> int:
-            number = await count(self, worker, ref)
-            if self._progress.num_images >= num_images and not is_done.is_set():
-                is_done.set()
-                do()
-            return number
-
-        monkeypatch.setattr(ShardPath, "_count", counted)
-
-    return arrange
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The actors that were asked of Ray."""
-    handles: list[Any] = []
-    start = pool.start_painter
-
-    def noted(*args: Any) -> Any:
-        handles.append(start(*args))
-        return handles[-1]
-
-    monkeypatch.setattr(pool, "start_painter", noted)
-    return handles
-
-
 # ---- what comes out --------------------------------------------------------------------------------------------------
 
 
@@ -163,7 +111,7 @@ def test_every_image_is_made_and_bad_rows_cost_their_neighbours_nothing(tmp_path
     assert "cfg_weight" in reasons["row20", None]
     assert is_whole(job)
     assert (progress.num_images, progress.num_rejected, progress.num_shards) == (72, 8, 6)
-    assert (progress.num_painters, progress.num_painters_lost, progress.num_retries) == (0, 0, 0)
+    assert (progress.num_actors, progress.num_actors_lost, progress.num_retries) == (0, 0, 0)
 
 
 def test_prompts_and_output_on_s3_give_the_same_bytes(tmp_path: Path, s3_server: S3Server, s3_folder: str) -> None:
@@ -249,49 +197,63 @@ def test_the_driver_reads_no_prompt_and_no_pixel(tmp_path: Path, monkeypatch: py
 # ---- the pool --------------------------------------------------------------------------------------------------------
 
 
-def test_actors_work_at_the_same_time_and_those_without_room_hold_nothing_up(
-    tmp_path: Path, attempts: list[tuple[int, float, float]], started: list[Any]
-) -> None:
+def test_actors_work_at_the_same_time_and_those_without_room_delay_nothing(tmp_path: Path) -> None:
     prompts = write_prompts(tmp_path / "prompts.parquet", numbered(60, "toy:sleep=0.1"))
     job = make_job(prompts, tmp_path / "out", shard_rows=5, workers=Workers(max=7, batch_size=5))
 
-    render(job)
+    cluster = RecordingCluster(FaultyActor)
+
+    render(job, cluster)
 
     assert is_whole(job)
-    assert len(started) == 7
-    pids = {pid for pid, _, _ in attempts}
+    assert len(cluster.handles) == 7
+    calls = calls_of(job)
+    pids = {call.pid for call in calls}
     assert 2 <= len(pids) <= 4  # the cluster has four CPUs
     first, second = list(pids)[:2]
     assert any(
-        start < other_end and other_start < end
-        for pid, start, end in attempts
-        for other_pid, other_start, other_end in attempts
-        if (pid, other_pid) == (first, second)
+        call.start < other.end and other.start < call.end
+        for call in calls
+        for other in calls
+        if (call.pid, other.pid) == (first, second)
     )
 
 
-def test_an_actor_waits_for_room_while_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_columns_that_the_prompt_file_carries_do_not_reach_the_actor(tmp_path: Path) -> None:
+    columns = numbered(6) | {"caption": [f"a secret caption {n}" for n in range(6)]}
+    job = make_job(write_prompts(tmp_path / "prompts.parquet", columns), tmp_path / "out", workers=ONE_ACTOR)
+
+    render(job, RecordingCluster(FaultyActor))
+
+    calls = calls_of(job)
+    assert sorted(request.prompt_id for call in calls for request in call.argument) == columns["id"]
+    assert {type(request) for call in calls for request in call.argument} == {ImageRequest}
+    assert not any(b"a secret caption" in pickle.dumps(call) for call in calls)
+    assert [row["caption"] for row in manifest_of(job)] == columns["caption"]
+
+
+def test_an_actor_waits_while_the_cluster_has_no_room(tmp_path: Path) -> None:
     job = make_job(write_prompts(tmp_path / "prompts.parquet", numbered(4)), tmp_path / "out", workers=ONE_ACTOR)
-    claim_output(job, {})
-    progress, room_is_lacking, states = Progress(), Progress.room_is_lacking, []
-    held = ray.util.placement_group([{"CPU": 4}])
-    ray.get(held.ready())
+    reserved = ray.util.placement_group([{"CPU": 4}])
+    ray.get(reserved.ready())
 
-    def noted(self: Progress, num_painters: int) -> None:
-        room_is_lacking(self, num_painters)
-        states.append(self.places[0].state)
-        if states[-1] == "waiting":
-            ray.util.remove_placement_group(held)
+    class WaitingProgress(Progress):
+        has_waited = False
 
-    monkeypatch.setattr(Progress, "room_is_lacking", noted)
-    monkeypatch.setattr(watch, "WATCH_SECONDS", 0.1)
-    render_shards(job, plan_job(job), progress)
+        def room_is_lacking(self, num_actors: int) -> None:
+            super().room_is_lacking(num_actors)
+            if self.slots[0].state == "waiting":
+                self.has_waited = True
+                ray.util.remove_placement_group(reserved)
 
-    assert "waiting" in states
+    progress = WaitingProgress()
+    render(job, progress=progress, watch_seconds=0.1)
+
+    assert progress.has_waited
     assert is_whole(job)
 
 
-def test_an_actor_that_has_its_room_and_only_starts_lacks_none(tmp_path: Path) -> None:
+def test_an_actor_that_is_starting_its_process_does_not_lack_room(tmp_path: Path) -> None:
     job = make_job(tmp_path / "prompts.parquet", tmp_path / "out", workers=ONE_ACTOR)
 
     class Starting:
@@ -301,14 +263,14 @@ def test_an_actor_that_has_its_room_and_only_starts_lacks_none(tmp_path: Path) -
 
     actors = [ray.remote(Starting).options(num_cpus=3).remote(tmp_path / "go") for _ in range(2)]
     try:
-        wait_until(lambda: pool.num_lacking_room(job, 3.0) == 1)  # the cluster has four CPUs: one has its room
-        assert pool.num_lacking_room(job, 2.0) == 0
+        wait_until(lambda: Cluster().num_lacking_room(job, 3.0) == 1)  # the cluster has four CPUs: one has its room
+        assert Cluster().num_lacking_room(job, 2.0) == 0
     finally:
         for actor in actors:
             ray.kill(actor)
 
 
-def test_a_job_runs_beside_others_that_hold_cpus(tmp_path: Path) -> None:
+def test_a_job_runs_next_to_others_that_hold_cpus(tmp_path: Path) -> None:
     job = make_job(write_prompts(tmp_path / "prompts.parquet", numbered(4)), tmp_path / "out", workers=ONE_ACTOR)
     held = ray.util.placement_group([{"CPU": 3}])
     ray.get(held.ready())
@@ -320,35 +282,25 @@ def test_a_job_runs_beside_others_that_hold_cpus(tmp_path: Path) -> None:
     assert is_whole(job)
 
 
-# ---- losses ----------------------------------------------------------------------------------------------------------
+# ---- lost actors -----------------------------------------------------------------------------------------------------
 
 
-def test_an_actor_that_is_killed_in_mid_shard_is_replaced_and_every_image_is_made_once(
-    tmp_path: Path, at_image: Callable, attempts: list[tuple[int, float, float]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_actor_that_is_killed_is_replaced_and_every_image_is_made_once(tmp_path: Path) -> None:
     job = make_job(
         write_prompts(tmp_path / "prompts.parquet", numbered(40, SLOW)),
         tmp_path / "out",
         shard_rows=8,
         workers=ONE_ACTOR,
     )
-    cards: list[pool.EngineCard] = []
-    feed = dispatch._Dispatch._feed
+    progress = ProgressWithAlarm(10, lambda: os.kill(pids_of(job)[0], signal.SIGKILL))
 
-    async def noted(self: Any, painter: Any) -> None:
-        cards.append(painter.card)
-        await feed(self, painter)
-
-    monkeypatch.setattr(dispatch._Dispatch, "_feed", noted)
-    at_image(10, lambda: os.kill(cards[0].pid, signal.SIGKILL))
-
-    progress = render(job)
+    render(job, RecordingCluster(FaultyActor), progress)
 
     assert hashes_of(job) == hashes_without_ray(job, tmp_path / "calm")
     assert is_whole(job)
-    assert len({card.pid for card in cards}) == 2
-    assert (progress.num_painters_lost, progress.num_images) == (1, 40)
-    assert 1 <= progress.num_retries <= pool.SHARDS_IN_FLIGHT
+    assert len(pids_of(job)) == 2
+    assert (progress.num_actors_lost, progress.num_images) == (1, 40)
+    assert 1 <= progress.num_retries <= SHARDS_IN_FLIGHT
     assert progress.last_trouble == "The actor is dead because its worker process has died."
 
 
@@ -364,14 +316,15 @@ def test_an_actor_that_is_killed_in_mid_shard_is_replaced_and_every_image_is_mad
     ],
 )
 def test_a_row_that_fails_its_actors_is_found_and_its_neighbours_are_rendered(
-    tmp_path: Path, word: str, reason: str, started: list[Any]
+    tmp_path: Path, word: str, reason: str
 ) -> None:
     columns = numbered(24)
     columns["prompt"][9] = word
     prompts = write_prompts(tmp_path / "prompts.parquet", columns)
     job = make_job(prompts, tmp_path / "out", shard_rows=8, workers=Workers(max=1, batch_size=3, max_tries=2))
+    cluster = RecordingCluster()
 
-    progress = render(job)
+    progress = render(job, cluster)
 
     columns["prompt"][9] = "fine"
     calm = make_job(write_prompts(tmp_path / "fine.parquet", columns), "")
@@ -380,11 +333,11 @@ def test_a_row_that_fails_its_actors_is_found_and_its_neighbours_are_rendered(
     assert hashes_of(job) == hashes
     (rejected,) = rejected_of(job)
     assert (rejected["prompt_id"], rejected["image_id"]) == ("row9", "row9_0")
-    assert rejected["reason"] == f"ended its actor 2 times, by itself, where other prompts were fine: {reason}"
+    assert rejected["reason"] == f"failed 2 times when rendered by itself, where other prompts succeeded: {reason}"
     assert is_whole(job)
     assert (progress.num_images, progress.num_rejected) == (23, 1)
-    # One failure a level of the halving and one more at its end; without a known good row the first may not count.
-    assert len(started) <= 1 + 2 + 3 + 2
+    # One failure per level of the bisection and one more at its end; without a known good row the first may not count.
+    assert len(cluster.handles) <= 1 + 2 + 3 + 2
 
 
 def test_an_engine_that_fails_over_every_row_stops_the_job_with_its_traceback(tmp_path: Path) -> None:
@@ -397,18 +350,16 @@ def test_an_engine_that_fails_over_every_row_stops_the_job_with_its_traceback(tm
     assert num_committed(job) == 0
 
 
-def test_a_shard_that_cannot_be_rendered_is_skipped_if_the_job_says_so_and_named_at_the_end(tmp_path: Path) -> None:
+def test_a_shard_that_cannot_be_rendered_is_skipped_if_the_job_allows_it_and_named_at_the_end(tmp_path: Path) -> None:
     columns = numbered(16)
     columns["prompt"][8:12] = ["toy:exit"] * 4
     prompts = write_prompts(tmp_path / "prompts.parquet", columns)
     workers = Workers(max=1, batch_size=2, max_tries=1, on_shard_failure="skip")
     job = make_job(prompts, tmp_path / "out", workers=workers)
-    (poison,) = [shard.id for shard in plan_job(job).remaining_shards() if shard.start == 8]
+    (bad,) = [shard.id for shard in plan_job(job).remaining_shards() if shard.start == 8]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(halving, "MAX_FAILURES", 3)
-        with pytest.raises(ShardFailedError, match=rf"shards skipped .*: 1\nshard {poison} failed 1 times, .*halves"):
-            render(job)
+    with pytest.raises(ShardFailedError, match=rf"shards skipped .*: 1\nshard {bad} failed 1 times, .*bisection"):
+        render(job, bisection=BisectionLimits(max_failures=3))
 
     assert num_committed(job) == 3
 
@@ -424,69 +375,51 @@ def test_a_shard_that_cannot_be_rendered_stops_the_job_by_name(tmp_path: Path) -
         render(job)
 
 
-def test_the_only_row_there_is_to_render_is_rejected_if_a_plain_prompt_is_fine(tmp_path: Path) -> None:
+def test_the_only_row_to_render_is_rejected_if_a_plain_prompt_succeeds(tmp_path: Path) -> None:
     columns = {"prompt": ["toy:exit", None]}
     job = make_job(write_prompts(tmp_path / "prompts.parquet", columns), tmp_path / "out", workers=Workers(max_tries=1))
 
     render(job)
 
-    poison, empty = rejected_of(job)[::-1]
-    assert "by itself, where other prompts were fine: The actor is dead" in poison["reason"]
+    bad, empty = rejected_of(job)[::-1]
+    assert "by itself, where other prompts succeeded: The actor is dead" in bad["reason"]
     assert empty["reason"] == "prompt is null"
     assert is_whole(job)
     assert not list((tmp_path / "out").rglob("*.png"))
 
 
-@pytest.fixture
-def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Actors whose engine obeys the words of `tests.support.faulty_actor`."""
-    (tmp_path / "marks").mkdir()
-
-    class Actor(FaultyActor):
-        marks = str(tmp_path / "marks")
-
-    monkeypatch.setattr(pool, "PainterActor", Actor)
-
-
-@pytest.mark.usefixtures("faulty")
-def test_an_engine_that_fails_over_a_plain_prompt_too_stops_the_job(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shard_path, "PLAIN_PROMPT", "toy:exit")  # as an engine does that fails over everything
-    monkeypatch.setattr(halving, "MAX_FAILURES_IN_A_ROW", 3)
-    prompts = write_prompts(tmp_path / "prompts.parquet", {"prompt": ["toy:exit"]})
+def test_an_engine_that_also_fails_over_a_plain_prompt_stops_the_job(tmp_path: Path) -> None:
+    prompts = write_prompts(tmp_path / "prompts.parquet", {"prompt": ["a prompt"]})
     job = make_job(prompts, tmp_path / "out", workers=Workers(max=1, max_tries=1))
 
     with pytest.raises(ShardFailedError, match="3 tries in a row failed and no other row was rendered"):
-        render(job)
+        render(job, RecordingCluster(BrokenActor), bisection=BisectionLimits(max_failures_in_a_row=3))
 
 
-@pytest.mark.usefixtures("faulty")
-def test_memory_that_runs_out_halves_the_batch_and_changes_no_image(tmp_path: Path, started: list[Any]) -> None:
+def test_running_out_of_memory_halves_the_batch_and_changes_no_image(tmp_path: Path) -> None:
     columns = numbered(12, "fault:memory=2")
     job = make_job(
         write_prompts(tmp_path / "prompts.parquet", columns), tmp_path / "out", workers=Workers(max=1, batch_size=8)
     )
+    cluster = RecordingCluster(FaultyActor)
 
-    progress = render(job)
+    progress = render(job, cluster)
 
     assert hashes_of(job) == hashes_without_ray(job, tmp_path / "calm")
-    assert (len(started), progress.num_retries) == (1, 0)
+    assert (len(cluster.handles), progress.num_retries) == (1, 0)
 
 
-@pytest.mark.usefixtures("faulty")
-def test_an_actor_that_is_stuck_is_named_and_ended_and_its_shards_are_rendered_by_another(
-    tmp_path: Path, started: list[Any]
-) -> None:
+def test_a_stuck_actor_is_reported_and_killed_and_another_renders_its_shards(tmp_path: Path) -> None:
     columns = numbered(12)
     columns["prompt"][5] += " fault:stall-once"
     workers = Workers(max=1, batch_size=2, stall_minutes=2 / 60)
     job = make_job(write_prompts(tmp_path / "prompts.parquet", columns), tmp_path / "out", workers=workers)
+    cluster = RecordingCluster(FaultyActor)
 
-    progress = render(job)
+    progress = render(job, cluster)
 
     assert hashes_of(job) == hashes_without_ray(job, tmp_path / "calm")
-    assert len(started) == 2
+    assert len(cluster.handles) == 2
     assert progress.last_trouble.startswith("stuck: process ")
     assert "(faulty_actor.py:" in progress.last_trouble
     assert (
@@ -495,28 +428,25 @@ def test_an_actor_that_is_stuck_is_named_and_ended_and_its_shards_are_rendered_b
     )
 
 
-@pytest.mark.usefixtures("faulty")
-def test_a_straggler_is_rendered_by_an_idle_actor_too_and_counted_once(
-    tmp_path: Path, started: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stragglers, "LATE_SECONDS", 1)
+def test_an_idle_actor_also_renders_a_straggler_which_counts_once(tmp_path: Path) -> None:
     columns = numbered(32)
     columns["prompt"][1] += " fault:stall-once"
     prompts = write_prompts(tmp_path / "prompts.parquet", columns)
     job = make_job(prompts, tmp_path / "out", workers=Workers(max=2, batch_size=2))
+    cluster = RecordingCluster(FaultyActor)
 
-    progress = render(job)
+    progress = render(job, cluster, late_seconds=1)
 
     assert hashes_of(job) == hashes_without_ray(job, tmp_path / "calm")
     assert (progress.num_images, progress.num_shards, progress.num_retries) == (32, 8, 0)
-    assert len(started) == 2
+    assert len(cluster.handles) == 2
 
 
 # ---- storage ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_outage_of_storage_is_waited_for_and_nothing_is_rendered_again(
-    tmp_path: Path, s3_server: S3Server, s3_folder: str, at_image: Callable
+def test_a_storage_outage_is_retried_and_no_image_is_rendered_twice(
+    tmp_path: Path, s3_server: S3Server, s3_folder: str
 ) -> None:
     if not s3_server.keeps_objects:
         pytest.skip(f"{s3_server.name} forgets its objects when it is killed")
@@ -524,11 +454,10 @@ def test_an_outage_of_storage_is_waited_for_and_nothing_is_rendered_again(
     output = f"{s3_folder}/out"
     job = make_job(prompts, output, storage=s3_server.storage_options, shard_rows=8, workers=ONE_ACTOR)
 
-    has_begun = threading.Event()
-    at_image(6, has_begun.set)
+    has_started = threading.Event()
     with ThreadPoolExecutor(1) as thread:
-        rendering = thread.submit(render, job)
-        assert has_begun.wait(WAIT_SECONDS)
+        rendering = thread.submit(render, job, progress=ProgressWithAlarm(6, has_started.set))
+        assert has_started.wait(WAIT_SECONDS)
         s3_server.kill()
         time.sleep(OUTAGE_SECONDS)
         s3_server.start()  # here, because the server ends with the thread that started it
@@ -542,20 +471,19 @@ def test_an_outage_of_storage_is_waited_for_and_nothing_is_rendered_again(
 # ---- failures --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("faulty")
-def test_a_bug_stops_the_job_with_its_traceback_and_what_is_committed_stands(tmp_path: Path) -> None:
+def test_a_bug_stops_the_job_with_its_traceback_and_committed_shards_stay_committed(tmp_path: Path) -> None:
     columns = numbered(32)
     columns["prompt"][30] = "fault:bug"
     job = make_job(write_prompts(tmp_path / "prompts.parquet", columns), tmp_path / "out", workers=ONE_ACTOR)
 
-    with pytest.raises(TypeError, match=r"(?s)Actor.paint.*a bug of ours"):
-        render(job)
+    with pytest.raises(TypeError, match=r"(?s)Actor.render.*a bug of ours"):
+        render(job, RecordingCluster(FaultyActor))
 
     # Three shards are in flight, so the last of eight was taken when at least five were committed.
     assert num_committed(job) >= 5
 
 
-def test_an_engine_that_cannot_be_loaded_fails_the_job_once(tmp_path: Path, started: list[Any]) -> None:
+def test_an_engine_that_cannot_be_loaded_fails_the_job_once(tmp_path: Path) -> None:
     checkpoint = shutil.copytree(DATA / "janus-tiny", tmp_path / "checkpoint")
     weights = (checkpoint / "model.safetensors").read_bytes()
     (checkpoint / "model.safetensors").write_bytes(weights[: len(weights) // 2])
@@ -571,60 +499,55 @@ def test_an_engine_that_cannot_be_loaded_fails_the_job_once(tmp_path: Path, star
         workers=Workers(max=2),
     )
 
-    with pytest.raises(CheckpointError, match=r"^[^\n]*model.safetensors[^\n]*$"):
-        render(job)
+    cluster = RecordingCluster()
 
-    assert len(started) == 2
+    with pytest.raises(CheckpointError, match=r"^[^\n]*model.safetensors[^\n]*$"):
+        render(job, cluster)
+
+    assert len(cluster.handles) == 2
     assert num_committed(job) == 0
 
 
-def test_actors_that_end_while_they_load_are_replaced_a_few_times(
-    tmp_path: Path, started: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_actors_that_die_while_they_load_are_replaced_a_few_times(tmp_path: Path) -> None:
     job = make_job(write_prompts(tmp_path / "prompts.parquet", numbered(4)), tmp_path / "out", workers=ONE_ACTOR)
-    start = pool.start_painter
 
-    def doomed(*args: Any) -> Any:
-        actor = start(*args)
-        ray.kill(actor)
-        return actor
+    class DeadlyCluster(RecordingCluster):
+        def start_actor(self, *arguments: Any) -> Any:
+            handle = super().start_actor(*arguments)
+            ray.kill(handle)
+            return handle
 
-    monkeypatch.setattr(pool, "start_painter", doomed)
-    monkeypatch.setattr(dispatch, "BACKOFF_SECONDS", 0)
+    cluster = DeadlyCluster()
 
     with pytest.raises(EngineNeverLoadedError, match="an actor failed to load its engine 3 times: The actor is dead"):
-        render(job)
+        render(job, cluster, backoff_seconds=0)
 
-    assert len(started) == 3
+    assert len(cluster.handles) == 3
 
 
-def test_a_place_where_no_actor_lives_is_given_up_while_another_renders(
-    tmp_path: Path, started: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slot_whose_actors_all_die_is_given_up_while_another_renders(tmp_path: Path) -> None:
     prompts = write_prompts(tmp_path / "prompts.parquet", numbered(40, SLOW))
     job = make_job(prompts, tmp_path / "out", workers=Workers(max=2, batch_size=2))
-    load = dispatch._Dispatch._load
+    progress = Progress()
 
-    async def doomed(self: Any, painter: Any) -> None:
-        if painter.actor is not started[0]:
-            while not self._progress.num_painters:
-                await asyncio.sleep(0.05)
-            ray.kill(painter.actor)
-        await load(self, painter)
+    class OneActorLives(RecordingCluster):
+        async def wait_until_started(self, handle: Any) -> None:
+            if handle is not self.handles[0]:
+                while not progress.num_actors:
+                    await asyncio.sleep(0.05)
+                ray.kill(handle)
+            await super().wait_until_started(handle)
 
-    monkeypatch.setattr(dispatch._Dispatch, "_load", doomed)
-    monkeypatch.setattr(dispatch, "BACKOFF_SECONDS", 0)
+    cluster = OneActorLives()
 
-    progress = render(job)
+    render(job, cluster, progress, backoff_seconds=0)
 
     assert is_whole(job)
-    assert len(started) == 4
-    assert progress.num_painters_lost == 3
+    assert len(cluster.handles) == 4
+    assert progress.num_actors_lost == 3
 
 
-def test_a_checkpoint_out_of_reach_is_asked_for_again_and_then_named(
-    tmp_path: Path, started: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreachable_checkpoint_is_retried_and_then_named(tmp_path: Path) -> None:
     job = make_job(
         write_prompts(tmp_path / "prompts.parquet", numbered(4)),
         tmp_path / "out",
@@ -632,9 +555,9 @@ def test_a_checkpoint_out_of_reach_is_asked_for_again_and_then_named(
         storage={"endpoint_url": "http://127.0.0.1:1", "config_kwargs": {"retries": {"total_max_attempts": 1}}},
         workers=ONE_ACTOR,
     )
-    monkeypatch.setattr(dispatch, "BACKOFF_SECONDS", 0)
+    cluster = RecordingCluster()
 
     with pytest.raises(EngineNeverLoadedError, match="3 times: CheckpointUnreachable: s3://bucket/checkpoint"):
-        render(job)
+        render(job, cluster, backoff_seconds=0)
 
-    assert len(started) == 3
+    assert len(cluster.handles) == 3

@@ -1,4 +1,4 @@
-"""The metrics a real Ray shows at a node's metrics port, and the dashboard that reads them."""
+"""The metrics at a node's metrics port, and the dashboard that reads them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 import ray
 
 from tests.support.toy_job import make_job, plan_job, write_prompts
+from workflows.dispatch.cluster import Cluster
 from workflows.dispatch.loop import render_shards
 from workflows.dispatch.metrics import METRICS
 from workflows.dispatch.progress import Progress
@@ -19,7 +20,7 @@ from workflows.output.claim import claim_output
 
 DASHBOARD = Path(__file__).parents[3] / "deploy/grafana/janus-batch.json"
 SUFFIXES = ("_total", "_bucket", "_sum", "_count")
-OF_TROUBLE = {"janus_batch_retries", "janus_batch_actors_lost"}  # a calm job has none to count
+OF_TROUBLE = {"janus_batch_retries", "janus_batch_actors_lost"}  # a job without failures counts none
 WAIT_SECONDS = 90
 
 
@@ -32,11 +33,11 @@ def test_the_dashboard_reads_every_metric_and_no_other() -> None:
 
 
 @pytest.mark.slow
-def test_a_job_shows_its_metrics_at_the_nodes_port(tmp_path: Path, ray_cluster: None) -> None:
+def test_a_job_reports_its_metrics_at_the_nodes_port(tmp_path: Path, ray_cluster: None) -> None:
     prompts = [f"prompt {n} toy:sleep=0.05" + " toy:nan" * (n == 3) for n in range(20)]
     job = make_job(write_prompts(tmp_path / "prompts.parquet", {"prompt": prompts}), tmp_path / "out", name="metrics")
     claim_output(job, {})
-    render_shards(job, plan_job(job), Progress(name=job.name))
+    render_shards(job, plan_job(job), Cluster(), Progress(name=job.name))
 
     port, found, deadline = ray.nodes()[0]["MetricsExportPort"], set(), time.monotonic() + WAIT_SECONDS
     while not set(METRICS) - OF_TROUBLE <= found:

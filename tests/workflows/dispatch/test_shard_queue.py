@@ -1,4 +1,4 @@
-"""Who gets which shard, when a job is done, and which of the shards that an actor held is blamed for its end."""
+"""Which actor gets which shard, when a job is done, and which of an actor's shards is blamed for its death."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from workflows.dispatch.shard_queue import Attempt, ShardFailedError, ShardQueue
-from workflows.dispatch.stragglers import LATE_SECONDS, MIN_FINISHED
+from workflows.dispatch.shard_queue import LATE_SECONDS, MIN_FINISHED, Attempt, ShardFailedError, ShardQueue
 from workflows.plan import Shard
 from workflows.prompts import PromptFile
 
 PROMPTS = PromptFile(url="/prompts.parquet", name="prompts.parquet", version="00000000", num_bytes=1, num_rows=100)
-SECONDS = 10  # until a test that hangs is failed
+SECONDS = 10  # until a test that hangs fails
 
 
 def shard(number: int) -> Shard:
@@ -44,13 +43,13 @@ async def still_waits(task: asyncio.Task) -> bool:
     return not task.done()
 
 
-async def take(queue: ShardQueue, holder: Hashable) -> Attempt:
-    attempt = await queue.take(holder)
+async def take(queue: ShardQueue, actor: Hashable) -> Attempt:
+    attempt = await queue.take(actor)
     assert attempt is not None
     return attempt
 
 
-def test_each_shard_is_handed_out_once_and_the_end_is_told_to_all() -> None:
+def test_each_shard_is_handed_out_once_and_all_learn_of_the_end() -> None:
     async def test() -> None:
         queue = queue_of(2)
         first, second = await take(queue, "a"), await take(queue, "b")
@@ -60,7 +59,7 @@ def test_each_shard_is_handed_out_once_and_the_end_is_told_to_all() -> None:
         assert await still_waits(waiting)
 
         assert await queue.finish(first) == []
-        assert await still_waits(waiting)  # the other may come back yet
+        assert await still_waits(waiting)  # the other shard can still return
         assert await still_waits(done)
         assert await queue.finish(second) == []
 
@@ -70,7 +69,7 @@ def test_each_shard_is_handed_out_once_and_the_end_is_told_to_all() -> None:
     run(test)
 
 
-def test_waiting_for_the_end_takes_no_shard_from_those_who_render() -> None:
+def test_waiting_for_the_end_takes_no_shard_from_the_actors() -> None:
     async def test() -> None:
         queue = queue_of(3)
         done = asyncio.create_task(queue.wait_until_done())
@@ -83,7 +82,7 @@ def test_waiting_for_the_end_takes_no_shard_from_those_who_render() -> None:
     run(test)
 
 
-def test_a_shard_that_came_back_goes_to_whoever_waits() -> None:
+def test_a_shard_that_returned_goes_to_an_actor_that_waits() -> None:
     async def test() -> None:
         queue = queue_of(1)
         attempt = await take(queue, "a")
@@ -97,7 +96,7 @@ def test_a_shard_that_came_back_goes_to_whoever_waits() -> None:
     run(test)
 
 
-def test_the_last_try_fails_the_job_with_the_shard_and_the_reason() -> None:
+def test_the_last_failed_try_fails_the_job_with_the_shard_and_the_reason() -> None:
     async def test() -> None:
         queue = queue_of(1, max_tries=2)
         await queue.put_back(await take(queue, "a"), "a first reason")
@@ -109,7 +108,7 @@ def test_the_last_try_fails_the_job_with_the_shard_and_the_reason() -> None:
     run(test)
 
 
-def test_a_shard_that_is_to_be_skipped_is_left_out_and_named() -> None:
+def test_a_shard_that_may_be_skipped_is_skipped_and_named() -> None:
     async def test() -> None:
         queue = queue_of(2, max_tries=1)
         first, second = await take(queue, "a"), await take(queue, "a")
@@ -124,7 +123,7 @@ def test_a_shard_that_is_to_be_skipped_is_left_out_and_named() -> None:
     run(test)
 
 
-def test_a_shard_that_is_released_is_charged_no_try() -> None:
+def test_a_released_shard_uses_up_no_try() -> None:
     async def test() -> None:
         queue = queue_of(1, max_tries=1)
         for _ in range(3):
@@ -135,20 +134,20 @@ def test_a_shard_that_is_released_is_charged_no_try() -> None:
     run(test)
 
 
-def test_an_actor_holds_one_shard_at_a_time_that_failed_before() -> None:
+def test_an_actor_holds_at_most_one_shard_that_failed_before() -> None:
     async def test() -> None:
         queue = queue_of(3)
         for one in [await take(queue, "a"), await take(queue, "a")]:
-            await queue.put_back(one, "the actor ended")
+            await queue.put_back(one, "the actor died")
 
         retried = await take(queue, "b")
         assert retried.shard == shard(0)
-        assert (await take(queue, "b")).shard == shard(2)  # a fresh one beside it
+        assert (await take(queue, "b")).shard == shard(2)  # a fresh one along with it
         waiting = asyncio.create_task(queue.take("b"))
         assert await still_waits(waiting)
         others = await take(queue, "c")
         assert others.shard == shard(1)
-        await queue.put_back(others, "the actor ended")
+        await queue.put_back(others, "the actor died")
         assert await still_waits(waiting)
         await queue.finish(retried)
 
@@ -157,17 +156,17 @@ def test_an_actor_holds_one_shard_at_a_time_that_failed_before() -> None:
     run(test)
 
 
-async def live(queue: ShardQueue, name: str, poison: Shard, finished: list[Shard]) -> None:
-    """An actor that holds three shards at once and that ends, with all it holds, when one of them is the poison."""
-    ended = asyncio.Event()
+async def live(queue: ShardQueue, name: str, bad: Shard, finished: list[Shard]) -> None:
+    """An actor that holds three shards at once and dies with all of them when it takes the bad one."""
+    died = asyncio.Event()
 
     async def hold_shards() -> None:
-        while not ended.is_set() and (one := await queue.take(name)) is not None:
-            if one.shard == poison:
-                ended.set()
+        while not died.is_set() and (one := await queue.take(name)) is not None:
+            if one.shard == bad:
+                died.set()
             await asyncio.sleep(0.01)
-            if ended.is_set():
-                await queue.put_back(one, "the actor ended")
+            if died.is_set():
+                await queue.put_back(one, "the actor died")
             else:
                 finished.append(one.shard)
                 await queue.finish(one)
@@ -175,14 +174,14 @@ async def live(queue: ShardQueue, name: str, poison: Shard, finished: list[Shard
     await asyncio.gather(*(hold_shards() for _ in range(3)))
 
 
-@pytest.mark.parametrize("poison", [shard(0), shard(4), shard(7)])
-def test_a_shard_that_ends_every_actor_it_meets_is_the_one_that_is_blamed(poison: Shard) -> None:
+@pytest.mark.parametrize("bad", [shard(0), shard(4), shard(7)])
+def test_the_shard_that_kills_every_actor_it_meets_is_blamed(bad: Shard) -> None:
     async def test() -> None:
         queue, finished = queue_of(8, max_tries=2), []
-        await live(queue, "first actor", poison, finished)
+        await live(queue, "first actor", bad, finished)
 
-        with pytest.raises(ShardFailedError, match=poison.id):
-            await live(queue, "second actor", poison, finished)
+        with pytest.raises(ShardFailedError, match=bad.id):
+            await live(queue, "second actor", bad, finished)
 
     run(test)
 
@@ -190,14 +189,14 @@ def test_a_shard_that_ends_every_actor_it_meets_is_the_one_that_is_blamed(poison
 # ---- alone -----------------------------------------------------------------------------------------------------------
 
 
-async def isolate(queue: ShardQueue, holder: str) -> Shard:
-    """Let the next shard fail until it is to be halved. Its queue allows one try."""
-    attempt = await take(queue, holder)
-    await queue.put_back(attempt, "the actor ended", "alone")
+async def isolate(queue: ShardQueue, actor: str) -> Shard:
+    """Let the next shard fail until it must be bisected; the queue allows one try."""
+    attempt = await take(queue, actor)
+    await queue.put_back(attempt, "the actor died", "alone")
     return attempt.shard
 
 
-def test_a_shard_that_is_halved_has_an_actor_to_itself() -> None:
+def test_a_shard_that_is_bisected_has_an_actor_to_itself() -> None:
     async def test() -> None:
         queue = queue_of(4, max_tries=1)
         isolated = await isolate(queue, "lost")
@@ -206,7 +205,7 @@ def test_a_shard_that_is_halved_has_an_actor_to_itself() -> None:
         assert (alone.shard, alone.is_alone) == (isolated, True)
         waiting = asyncio.create_task(queue.take("a"))
         assert await still_waits(waiting)
-        assert (await take(queue, "b")).shard == shard(1)  # the others go on
+        assert (await take(queue, "b")).shard == shard(1)  # the other actors continue
         await queue.finish(alone)
 
         assert (await waiting).shard == shard(2)
@@ -214,7 +213,7 @@ def test_a_shard_that_is_halved_has_an_actor_to_itself() -> None:
     run(test)
 
 
-def test_one_busy_actor_empties_its_hands_for_it_and_the_others_go_on() -> None:
+def test_one_busy_actor_finishes_its_shards_for_it_and_the_others_continue() -> None:
     async def test() -> None:
         queue = queue_of(9, max_tries=1)
         of_a, of_b = await take(queue, "a"), await take(queue, "b")
@@ -233,7 +232,7 @@ def test_one_busy_actor_empties_its_hands_for_it_and_the_others_go_on() -> None:
     run(test)
 
 
-def test_an_actor_that_is_lost_keeps_no_shard_waiting() -> None:
+def test_a_lost_actor_keeps_no_shard_waiting() -> None:
     async def test() -> None:
         queue = queue_of(9, max_tries=1)
         await take(queue, "a")
@@ -246,15 +245,15 @@ def test_an_actor_that_is_lost_keeps_no_shard_waiting() -> None:
 
         assert await of_a is None
         of_b = asyncio.create_task(queue.take("b"))
-        assert await still_waits(of_b)  # now it is the one that empties its hands
+        assert await still_waits(of_b)  # now this actor finishes its shards first
         assert (await take(queue, "fresh")).shard == isolated
 
     run(test)
 
 
-def test_an_actor_that_may_not_have_it_goes_on_with_others() -> None:
+def test_an_actor_that_may_not_take_it_continues_with_other_shards() -> None:
     async def test() -> None:
-        queue = queue_of(3, max_tries=1, may_take_alone=lambda shard, holder: holder != "same node")
+        queue = queue_of(3, max_tries=1, may_take_alone=lambda shard, actor: actor != "same node")
         isolated = await isolate(queue, "lost")
 
         assert (await take(queue, "same node")).shard == shard(1)
@@ -263,7 +262,7 @@ def test_an_actor_that_may_not_have_it_goes_on_with_others() -> None:
     run(test)
 
 
-def test_a_shard_that_comes_back_from_being_alone_is_alone_again() -> None:
+def test_a_shard_that_returns_from_bisection_is_alone_again() -> None:
     async def test() -> None:
         queue = queue_of(1, max_tries=1)
         await isolate(queue, "lost")
@@ -279,7 +278,7 @@ def test_a_shard_that_comes_back_from_being_alone_is_alone_again() -> None:
 
 
 async def late_queue(clock: Clock) -> tuple[ShardQueue, Attempt]:
-    """A queue of which all is finished but one shard, which is far behind."""
+    """A queue whose shards are all finished except one, which is far behind."""
     queue = queue_of(MIN_FINISHED + 1, clock=clock)
     late = await take(queue, "slow")
     for _ in range(MIN_FINISHED):
@@ -290,7 +289,7 @@ async def late_queue(clock: Clock) -> tuple[ShardQueue, Attempt]:
     return queue, late
 
 
-def test_a_shard_far_behind_the_others_is_given_to_an_idle_actor_too_and_the_first_is_the_one() -> None:
+def test_an_idle_actor_also_gets_a_straggler_and_the_first_to_finish_wins() -> None:
     async def test() -> None:
         queue, late = await late_queue(Clock())
         waiting, own = asyncio.create_task(queue.take("quick")), asyncio.create_task(queue.take("slow"))
@@ -300,7 +299,7 @@ def test_a_shard_far_behind_the_others_is_given_to_an_idle_actor_too_and_the_fir
 
         copy = await waiting
         assert copy.shard == late.shard
-        assert await still_waits(own)  # not to the one that is late with it
+        assert await still_waits(own)  # not to the actor that is late with it
         assert await queue.finish(copy) == [late]
         assert await queue.finish(late) is None
         await queue.put_back(late, "cancelled")
@@ -310,7 +309,7 @@ def test_a_shard_far_behind_the_others_is_given_to_an_idle_actor_too_and_the_fir
     run(test)
 
 
-def test_a_shard_is_late_after_three_times_the_median_and_not_in_its_first_seconds() -> None:
+def test_a_shard_is_late_after_three_times_the_median_duration() -> None:
     async def test() -> None:
         clock = Clock()
         queue = queue_of(5, clock=clock)
@@ -333,13 +332,13 @@ def test_a_shard_is_late_after_three_times_the_median_and_not_in_its_first_secon
     run(test)
 
 
-def test_a_copy_that_fails_leaves_the_first_attempt_at_work_and_nothing_comes_back() -> None:
+def test_a_second_attempt_that_fails_leaves_the_first_one_running() -> None:
     async def test() -> None:
         queue, late = await late_queue(Clock())
         await queue.offer_late()
         copy = await take(queue, "quick")
 
-        await queue.put_back(copy, "the actor ended")
+        await queue.put_back(copy, "the actor died")
 
         waiting = asyncio.create_task(queue.take("quick"))
         assert await still_waits(waiting)
@@ -349,7 +348,7 @@ def test_a_copy_that_fails_leaves_the_first_attempt_at_work_and_nothing_comes_ba
     run(test)
 
 
-def test_a_shard_has_two_attempts_at_most() -> None:
+def test_a_shard_has_at_most_two_attempts() -> None:
     async def test() -> None:
         queue, _ = await late_queue(Clock())
         await queue.offer_late()
@@ -361,10 +360,10 @@ def test_a_shard_has_two_attempts_at_most() -> None:
     run(test)
 
 
-# ---- the end before the end ------------------------------------------------------------------------------------------
+# ---- closing ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_closed_queue_hands_out_nothing_and_is_done_when_what_is_held_is_finished() -> None:
+def test_a_closed_queue_hands_out_nothing_and_is_done_once_the_shards_in_flight_are() -> None:
     async def test() -> None:
         queue = queue_of(3)
         attempt = await take(queue, "a")

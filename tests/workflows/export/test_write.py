@@ -19,7 +19,7 @@ from tests.support.exports import (
 )
 from tests.support.servers.s3 import S3Server
 from tests.support.toy_job import bytes_of, make_job, manifest_of, plan_job, recipe, render_shard, write_prompts
-from tests.workflows.test_retry_rejected import Mended, retry
+from tests.workflows.test_retry_rejected import Fixed, retry
 from workflows.export.destination import FilesMissingError
 from workflows.export.layout import ExportError
 from workflows.job import Images
@@ -90,7 +90,7 @@ def test_an_interrupted_export_resumes_and_makes_the_same_files(tmp_path: Path) 
 def test_images_of_a_retry_are_added_to_their_shard(tmp_path: Path, layout: str) -> None:
     job = finished_with(tmp_path, {"id": list("abc"), "prompt": ["a", "toy:nan b", "c"]})
     first = export(job, tmp_path / "ds", layout)
-    retry(job, Mended)
+    retry(job, Fixed)
     second = export(job, tmp_path / "ds", layout)
 
     assert (first.written.num_images, second.written.num_images, second.written.num_prompts) == (2, 3, 3)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from actors.batcher import Painter
+from actors.batcher import Batcher
 from actors.request import ImageRequest, Rejection, RenderedImage
 from actors.toy import ToyEngine
 from tests.support.servers.s3 import S3Server
@@ -164,7 +164,7 @@ def test_the_first_of_two_attempts_to_commit_keeps_its_images(job: RenderJob, la
     """A late actor wrote its images before, and commits after, the attempt that replaced it."""
     job = dataclasses.replace(job, images=Images(layout=layout))
     (shard,), (rows,) = plan_job(job).remaining_shards(), rows_of(job)
-    batches = Painter(OtherKindOfGpu(job.recipe)).paint(rows.requests)
+    batches = Batcher(OtherKindOfGpu(job.recipe)).render(rows.requests)
     written = [write_batch(job, shard.id, "other kind of GPU", batch) for batch in batches]
 
     receipt = render_shard(job, shard)
@@ -231,7 +231,7 @@ def test_one_of_many_attempts_wins_on_s3(s3_server: S3Server, s3_folder: str, tm
 
 def test_a_shard_with_too_few_answers_is_not_committed(job: RenderJob) -> None:
     (rows,) = rows_of(job)
-    first, *_ = Painter(ToyEngine(job.recipe), batch_size=2).paint(rows.requests)
+    first, *_ = Batcher(ToyEngine(job.recipe), batch_size=2).render(rows.requests)
 
     with pytest.raises(AssertionError, match=r"has 2 answers for 3 requests"):
         commit_shard(job, rows, write_batch(job, rows.shard.id, "cpu", first))
@@ -240,7 +240,7 @@ def test_a_shard_with_too_few_answers_is_not_committed(job: RenderJob) -> None:
 
 def test_a_shard_with_a_duplicate_answer_is_not_committed(job: RenderJob) -> None:
     (rows,) = rows_of(job)
-    batches = [write_batch(job, rows.shard.id, "cpu", b) for b in Painter(ToyEngine(job.recipe)).paint(rows.requests)]
+    batches = [write_batch(job, rows.shard.id, "cpu", b) for b in Batcher(ToyEngine(job.recipe)).render(rows.requests)]
 
     with pytest.raises(AssertionError, match=r"answers for 3 requests"):
         commit_shard(job, rows, *batches, *batches)
@@ -248,7 +248,7 @@ def test_a_shard_with_a_duplicate_answer_is_not_committed(job: RenderJob) -> Non
 
 def test_a_written_batch_counts_its_bytes_and_rows(job: RenderJob) -> None:
     (rows,) = rows_of(job)
-    (batch,) = Painter(ToyEngine(job.recipe)).paint(rows.requests)
+    (batch,) = Batcher(ToyEngine(job.recipe)).render(rows.requests)
 
     written = write_batch(job, rows.shard.id, "cpu", batch)
 

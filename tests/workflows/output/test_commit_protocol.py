@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actors.batcher import Painter
+from actors.batcher import Batcher
 from actors.request import ImageRequest, Rejection, RenderedImage
 from actors.toy import ToyEngine
 from tests.support.store_model import DONE, FATES, World
@@ -83,7 +83,7 @@ class _NoThreads:
 
 def attempt(job: RenderJob, rows: ShardRows, number: int) -> None:
     """Render, write and commit a shard on the kind of device with this number."""
-    batches = Painter(Device(job, number), batch_size=8).paint(rows.requests)
+    batches = Batcher(Device(job, number), batch_size=8).render(rows.requests)
     written = [write_batch(job, rows.shard.id, f"device {number}", batch) for batch in batches]
     commit_shard(job, rows, *written)
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actors.batcher import Painter
+from actors.batcher import Batcher
 from actors.request import ImageRequest, RenderedImage
 from actors.toy import ToyEngine
 from tests.support.toy_job import (
@@ -165,7 +165,7 @@ def test_rows_are_in_the_order_of_the_prompts_for_any_batches(tmp_path: Path) ->
     path = write_prompts(tmp_path / "prompts.parquet", {"prompt": [f"p{n}" for n in range(10)]})
     job = make_job(path, tmp_path / "out", shard_rows=10)
     (rows,) = rows_of(job)
-    batches = list(Painter(ToyEngine(job.recipe), batch_size=3).paint(rows.requests))
+    batches = list(Batcher(ToyEngine(job.recipe), batch_size=3).render(rows.requests))
 
     commit_shard(job, rows, *(write_batch(job, rows.shard.id, "cpu", batch) for batch in reversed(batches)))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.batcher import Painter
+from actors.batcher import Batcher
 from actors.toy import ToyEngine
 from tests.support import toy_job
 from tests.support.servers.faulty_proxy import FAULTS, FaultyProxy, at_random
@@ -49,7 +49,7 @@ def render_with_retries(job: RenderJob) -> None:
     """The path of each shard as the job's tasks go it."""
     for shard in plan_job(job).remaining_shards():
         rows = retry_storage(60, read_shard, job, shard)
-        batches = Painter(ToyEngine(job.recipe), batch_size=4).paint(rows.requests)
+        batches = Batcher(ToyEngine(job.recipe), batch_size=4).render(rows.requests)
         written = [retry_storage(60, write_batch, job, shard.id, "cpu", batch) for batch in batches]
         retry_storage(60, commit_shard, job, rows, *written)
 
@@ -96,7 +96,7 @@ def test_a_store_that_stays_busy_too_long_fails_the_step(proxy: FaultyProxy, pro
     job = job_through(proxy, prompts, s3_folder)
     claim_output(job, {})
     (rows, *_) = rows_of(job)
-    (batch,) = Painter(ToyEngine(job.recipe)).paint(rows.requests)
+    (batch,) = Batcher(ToyEngine(job.recipe)).render(rows.requests)
     proxy.choose = lambda method, path: "SlowDown"
 
     with pytest.raises(OSError, match="on purpose"):

@@ -1,10 +1,10 @@
-"""When an actor counts as stuck: silence that somebody waited through, measured against what was normal so far."""
+"""When an actor counts as stuck: after a silence that is too long compared with the waits so far."""
 
 from __future__ import annotations
 
 import pytest
 
-from workflows.dispatch.watchdog import MIN_STALL_SECONDS, STALL_FACTOR, Watchdog
+from workflows.dispatch.watch import MIN_STALL_SECONDS, STALL_FACTOR, Watchdog
 
 
 class Clock:
@@ -20,7 +20,7 @@ def clock() -> Clock:
     return Clock()
 
 
-def test_an_actor_that_is_silent_for_too_long_is_named_with_the_time(clock: Clock) -> None:
+def test_an_actor_that_is_silent_for_too_long_is_named_with_its_silence(clock: Clock) -> None:
     watchdog = Watchdog(60, clock)
 
     with watchdog.listening("a"):
@@ -30,7 +30,7 @@ def test_an_actor_that_is_silent_for_too_long_is_named_with_the_time(clock: Cloc
         assert watchdog.silent() == {"a": 61}
 
 
-def test_silence_that_nobody_waits_through_does_not_count(clock: Clock) -> None:
+def test_a_silence_that_no_call_waits_through_does_not_count(clock: Clock) -> None:
     watchdog = Watchdog(60, clock)
     with watchdog.listening("a"):
         clock.now = 50
@@ -41,7 +41,7 @@ def test_silence_that_nobody_waits_through_does_not_count(clock: Clock) -> None:
         assert watchdog.silent() == {}
 
 
-def test_a_batch_for_one_shard_is_a_sign_of_life_for_the_others(clock: Clock) -> None:
+def test_a_batch_for_one_shard_resets_the_silence_for_the_others(clock: Clock) -> None:
     watchdog = Watchdog(60, clock)
 
     with watchdog.listening("a"):
@@ -53,7 +53,7 @@ def test_a_batch_for_one_shard_is_a_sign_of_life_for_the_others(clock: Clock) ->
         assert watchdog.silent() == {"a": 61}
 
 
-def test_a_call_that_failed_is_no_sign_of_life(clock: Clock) -> None:
+def test_a_failed_call_does_not_reset_the_silence(clock: Clock) -> None:
     watchdog = Watchdog(60, clock)
 
     def fail() -> None:
@@ -68,7 +68,7 @@ def test_a_call_that_failed_is_no_sign_of_life(clock: Clock) -> None:
         assert watchdog.silent() == {"a": 61}
 
 
-def test_left_out_the_limit_follows_the_longest_wait_for_a_batch(clock: Clock) -> None:
+def test_by_default_the_limit_follows_the_longest_wait_for_a_batch(clock: Clock) -> None:
     watchdog = Watchdog(None, clock)
     assert watchdog.stall_seconds == MIN_STALL_SECONDS
 

@@ -1,4 +1,4 @@
-"""What a person sees of a running job, and what a program reads of it."""
+"""What a running job shows to people and to programs."""
 
 from __future__ import annotations
 
@@ -9,34 +9,35 @@ import time
 import pytest
 from rich.console import Console
 
-from jobs.terminal import view
+from jobs.terminal.lines import progress_line
 from jobs.terminal.live_view import live_view
-from jobs.terminal.view import progress_line, watch
+from jobs.terminal.show import JsonShow, LogShow, showing
 from workflows.dispatch.progress import Progress
 
 
 class Clock:
-    now = 1000.0
+    """A clock that the test sets."""
+
+    def __init__(self) -> None:
+        self.now = 940.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def progress() -> Progress:
+    """A job that has rendered for a hundred seconds with two actors."""
     clock = Clock()
-    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
-    return clock
-
-
-@pytest.fixture
-def progress(clock: Clock) -> Progress:
-    """A job that has painted for a hundred seconds with two actors."""
-    progress = Progress(num_images_total=6528, num_images_before=894, started_at=940.0)
+    progress = Progress(num_images_total=6528, num_images_before=894, clock=clock)
+    clock.now = 1000.0
     for device in ("NVIDIA H200", "NVIDIA H100"):
-        place = progress.add_place()
-        progress.painter_is_ready(place, device, "3f2a9c7e55")
-        place.state = "painting"
+        slot = progress.add_slot()
+        progress.actor_is_ready(slot, device, "3f2a9c7e55")
+        slot.state = "rendering"
     clock.now = 1100.0
-    progress.images_are_written(progress.places[0], 210)
-    progress.images_are_written(progress.places[1], 100)
+    progress.images_are_written(progress.slots[0], 210)
+    progress.images_are_written(progress.slots[1], 100)
     return progress
 
 
@@ -48,28 +49,28 @@ def drawn(progress: Progress, width: int, height: int = 24) -> list[str]:
     return [line.rstrip() for line in capture.get().splitlines()]
 
 
-def test_the_line_says_how_much_is_done_how_fast_and_until_when(progress: Progress) -> None:
+def test_the_line_gives_the_images_the_throughput_and_the_eta(progress: Progress) -> None:
     assert progress_line(progress) == "1,204/6,528 images · 3.10 images/s · ETA 28:37 · 2 actors · 0 rejected"
 
 
-def test_the_last_line_says_what_the_whole_run_came_to(progress: Progress) -> None:
+def test_the_last_line_gives_the_totals(progress: Progress) -> None:
     line = progress_line(progress, is_over=True)
     assert re.fullmatch(r"1,204/6,528 images · \d+\.\d\d images/s · 0 rejected", line)
 
 
-def test_a_model_that_is_loading_has_neither_rate_nor_eta() -> None:
+def test_a_model_that_is_loading_has_neither_throughput_nor_eta() -> None:
     progress = Progress(num_images_total=10)
-    place = progress.add_place()
+    slot = progress.add_slot()
     assert progress_line(progress) == "0/10 images · starting · 0 actors · 0 rejected"
     progress.room_is_lacking(1)
     assert progress_line(progress) == "0/10 images · waiting for room on the cluster · 0 actors · 0 rejected"
-    place.is_started()
+    slot.is_started()
     assert progress_line(progress) == "0/10 images · loading the model · 0 actors · 0 rejected"
 
 
 def test_retries_and_lost_actors_are_counted(progress: Progress) -> None:
     progress.shard_is_retried("OSError: the store is away")
-    progress.painter_is_lost(progress.places[0], "its node went away")
+    progress.actor_is_lost(progress.slots[0], "its node went away")
 
     assert progress_line(progress).endswith("1 actor · 0 rejected · 1 retry · 1 actor lost")
 
@@ -80,12 +81,12 @@ def test_the_live_view_has_a_row_for_each_actor(progress: Progress) -> None:
     assert bar.startswith("━")
     assert bar.endswith("  1,204/6,528 images  18 %")
     assert numbers.replace("\u00a0", " ") == "3.10 images/s · ETA 28:37 · 02:40 so far · 0 rejected · 0 retries"
-    assert first.split(maxsplit=5) == ["1", "painting", "2.10/s", "210", "images", "NVIDIA H200 on 3f2a9c7e"]
-    assert second.split()[:3] == ["2", "painting", "1.00/s"]
+    assert first.split(maxsplit=5) == ["1", "rendering", "2.10/s", "210", "images", "NVIDIA H200 on 3f2a9c7e"]
+    assert second.split()[:3] == ["2", "rendering", "1.00/s"]
 
 
-def test_an_actor_that_is_lost_says_why_and_the_last_trouble_stands_below(progress: Progress) -> None:
-    progress.painter_is_lost(progress.places[1], "its node went away")
+def test_a_lost_actor_shows_the_reason_and_the_last_trouble_is_shown_below(progress: Progress) -> None:
+    progress.actor_is_lost(progress.slots[1], "its node went away")
 
     lines = drawn(progress, 100)
 
@@ -96,7 +97,7 @@ def test_an_actor_that_is_lost_says_why_and_the_last_trouble_stands_below(progre
 
 @pytest.mark.parametrize("width", [30, 44, 60, 80, 200])
 def test_no_line_is_wider_than_the_terminal(progress: Progress, width: int) -> None:
-    progress.painter_is_lost(progress.places[1], "a reason that goes on " * 20)
+    progress.actor_is_lost(progress.slots[1], "a long reason " * 20)
 
     lines = drawn(progress, width)
 
@@ -105,46 +106,42 @@ def test_no_line_is_wider_than_the_terminal(progress: Progress, width: int) -> N
     assert any("1,204/6,528" in line for line in lines)
 
 
-def test_a_pool_that_does_not_fit_shows_its_troubles_and_counts_the_rest(progress: Progress) -> None:
+def test_a_pool_that_does_not_fit_shows_slots_in_trouble_and_counts_the_rest(progress: Progress) -> None:
     for _ in range(60):
-        progress.painter_is_ready(progress.add_place(), "cpu", "n")
-    for place in progress.places[2:]:
-        place.state = "painting"
+        progress.actor_is_ready(progress.add_slot(), "cpu", "n")
+    for slot in progress.slots[2:]:
+        slot.state = "rendering"
     for _ in range(5):
-        progress.add_place()
+        progress.add_slot()
     progress.room_is_lacking(5)
-    progress.painter_is_lost(progress.places[40], "its node went away")
+    progress.actor_is_lost(progress.slots[40], "its node went away")
 
     lines = drawn(progress, 100, height=14)
 
     assert len(lines) <= 14
     assert any(line.split()[:2] == ["41", "lost"] for line in lines)
-    assert "and 56 painting, 5 waiting for room on the cluster" in lines
+    assert "and 56 rendering, 5 waiting for room on the cluster" in lines
 
 
 @pytest.mark.parametrize(
     ("num_left", "eta"), [(0, "00:00"), (31, "00:10"), (11160, "1:00:00"), (3_100_000, "277:46:40")]
 )
-def test_the_eta_is_minutes_and_hours(progress: Progress, num_left: int, eta: str) -> None:
+def test_the_eta_is_in_minutes_and_hours(progress: Progress, num_left: int, eta: str) -> None:
     progress.num_images_total = progress.num_done + num_left
 
     assert f"ETA {eta} ·" in progress_line(progress)
 
 
 def test_there_is_no_eta_before_the_first_image(progress: Progress) -> None:
-    progress.images_are_written(progress.places[0], -310)
+    progress.images_are_written(progress.slots[0], -310)
 
     assert "0.00 images/s · ETA --:-- ·" in progress_line(progress)
 
 
-def test_a_log_gets_a_line_now_and_then_and_the_last_numbers(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(view, "POLL_SECONDS", 0.005)
-    monkeypatch.setattr(view, "SHORTEST_SECONDS", 0.01)
+def test_a_log_gets_a_line_at_intervals_and_the_totals(capsys: pytest.CaptureFixture[str]) -> None:
     progress = Progress(num_images_total=10)
 
-    with watch(progress):
+    with LogShow(poll_seconds=0.005, shortest_seconds=0.01).progress(progress):
         while "0/10 images" not in (shown := capsys.readouterr()).err:
             time.sleep(0.005)
         progress.num_images = 10
@@ -154,13 +151,10 @@ def test_a_log_gets_a_line_now_and_then_and_the_last_numbers(
     assert shown.out == last.out == ""
 
 
-def test_a_trouble_stands_in_the_log_when_it_comes(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(view, "POLL_SECONDS", 0.005)
+def test_a_trouble_is_logged_when_it_comes(capsys: pytest.CaptureFixture[str]) -> None:
     progress, text = Progress(num_images_total=10), ""
 
-    with watch(progress):
+    with LogShow(poll_seconds=0.005).progress(progress):
         progress.shard_is_retried("OSError: the store is away")
         while "trouble" not in text:
             time.sleep(0.005)
@@ -169,44 +163,41 @@ def test_a_trouble_stands_in_the_log_when_it_comes(
     assert text.partition(" ")[2] == "trouble: OSError: the store is away\n"
 
 
-def test_a_program_gets_json_lines_and_nothing_else(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(view, "JSON_SECONDS", 0.005)
+def test_a_program_gets_json_lines_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
     progress, text = Progress(name="shapes", num_images_total=10), ""
 
-    with watch(progress, as_json=True):
+    with JsonShow(seconds=0.005).progress(progress):
         while "progress" not in text:
             time.sleep(0.005)
             text += capsys.readouterr().out
-        progress.painter_is_ready(progress.add_place(), "cpu", "node")
-        progress.images_are_written(progress.places[0], 7)
+        progress.actor_is_ready(progress.add_slot(), "cpu", "node")
+        progress.images_are_written(progress.slots[0], 7)
 
     last = capsys.readouterr()
     facts = [json.loads(line) for line in (text + last.out).splitlines()]
     assert last.err == ""
     assert (facts[0]["job"], facts[0]["num_images"], facts[0]["eta_seconds"]) == ("shapes", 0, None)
     assert (facts[-1]["event"], facts[-1]["num_images"]) == ("progress", 7)
-    assert facts[-1]["actors"][0]["device"] == "cpu"
+    actor = facts[-1]["actors"][0]
+    assert (actor["slot"], actor["state"], actor["device"], actor["num_failures"]) == (1, "idle", "cpu", 0)
 
 
-def test_the_line_goes_on_until_the_end_of_a_job_that_fails(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(RuntimeError, match=r"the job failed"), watch(Progress(num_images_total=10)):
+def test_a_job_that_fails_still_gets_its_last_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RuntimeError, match=r"the job failed"), LogShow().progress(Progress(num_images_total=10)):
         raise RuntimeError("the job failed")
 
     assert "0/10 images" in capsys.readouterr().err
 
 
-def test_a_terminal_gets_a_view_that_is_redrawn_and_a_line_at_the_end(
+def test_a_terminal_gets_a_live_view_and_the_totals_at_the_end(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
+    monkeypatch.setenv("FORCE_COLOR", "1")  # makes rich treat the output as a terminal
     monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setattr(view, "POLL_SECONDS", 0.01)
     progress = Progress(num_images_total=10)
 
     text = ""
-    with watch(progress):
+    with showing("job", "/out") as show, show.progress(progress):
         while "0/10 images" not in text:
             time.sleep(0.005)
             text += capsys.readouterr().err

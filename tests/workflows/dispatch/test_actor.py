@@ -1,4 +1,4 @@
-"""The pool's actors: what an actor's process gets to see of its machine."""
+"""An actor's process sees only the GPUs that it asked for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.toy_job import make_job
-from workflows.dispatch.pool import PainterActor
+from workflows.dispatch.actor import EngineActor
 from workflows.job import Workers
 
 
@@ -19,5 +19,5 @@ def test_an_actor_sees_a_gpu_only_if_it_asked_for_one(
     """Ray leaves every GPU visible to an actor that asks for none."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     job = make_job(tmp_path / "prompts.parquet", tmp_path / "out", workers=Workers(gpus_per_actor=gpus_per_actor))
-    PainterActor(job, None)
+    EngineActor(job, None)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == visible

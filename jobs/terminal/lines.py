@@ -1,0 +1,74 @@
+"""The lines about a job: its plan before it starts, its progress while it runs, its result at the end."""
+
+from __future__ import annotations
+
+from jobs.job_file.resolve import remarks
+from jobs.terminal.text import clock_text, counted
+from workflows.dispatch.progress import Progress
+from workflows.job import RenderJob
+from workflows.plan import Plan
+from workflows.run import Result
+
+# The progress of a job before its first actor is ready: the state of the slot that is furthest.
+BEFORE_RENDERING = {
+    "loading": "loading the model",
+    "starting": "starting",
+    "waiting": "waiting for room on the cluster",
+}
+
+
+def plan_lines(job: RenderJob, plan: Plan, *, is_resumed: bool) -> list[str]:
+    """The work ahead."""
+    recipe = job.recipe
+    weights = ", ".join(f"{weight:g}" for weight in recipe.cfg_weights)
+    per_row = recipe.images_per_row
+    lines = [
+        f"{job.name}: {recipe.checkpoint} ({recipe.family}, {recipe.dtype}), cfg_weight {weights}, seed {recipe.seed}",
+        f"{counted(plan.num_rows, 'prompt')} in {counted(len(plan.files), 'file')} x {per_row} "
+        f"= {counted(plan.num_images(per_row), 'image')} -> {job.output}",
+        *(f"note: {line}" for line in remarks(job)),
+    ]
+    if plan.shard_rows != job.shard_rows:
+        lines.append(f"note: shard_rows stays {plan.shard_rows:,}, the value of the run that started this output")
+    if is_resumed:
+        done, left = counted(plan.num_rows_committed, "prompt"), counted(plan.num_shards_remaining, "shard")
+        lines.append(f"resuming: {done} done, {left} left")
+    return lines
+
+
+def progress_line(progress: Progress, *, is_over: bool = False) -> str:
+    """`1,204/6,528 images · 3.10 images/s · ETA 28:40 · 2 actors · 3 rejected`; the totals when the job is over."""
+    parts = [f"{progress.num_done:,}/{counted(progress.num_images_total, 'image')}"]
+    if is_over:
+        parts.append(f"{progress.images_per_second:.2f} images/s")
+    elif progress.rendering_since is None:
+        states = {slot.state for slot in progress.slots}
+        parts.append(next((words for state, words in BEFORE_RENDERING.items() if state in states), "starting"))
+    else:
+        parts.append(f"{progress.images_per_second_now:.2f} images/s")
+        parts.append(f"ETA {clock_text(progress.eta_seconds)}")
+    if not is_over:
+        parts.append(counted(progress.num_actors, "actor"))
+    parts.append(f"{progress.num_rejected:,} rejected")
+    if progress.num_retries:
+        parts.append(counted(progress.num_retries, "retry", "retries"))
+    if progress.num_actors_lost:
+        parts.append(counted(progress.num_actors_lost, "actor lost", "actors lost"))
+    return " · ".join(parts)
+
+
+def result_lines(result: Result) -> list[str]:
+    """What the run came to, and where its files are."""
+    tally, progress, output = result.tally, result.progress, result.job.output
+    lines = [
+        f"done: {counted(tally.num_images, 'image')}, {tally.num_rejected:,} rejected, in {result.seconds:.0f} s",
+    ]
+    if progress.num_images:
+        lines.append(f"      {progress.num_images:,} of them in this run, {progress.images_per_second:.2f} images/s")
+    lines.append(f"images    {output}/images")
+    lines.append(f"manifest  {output}/manifest   (one row per image: prompt, seed, weight, model, hash)")
+    if tally.num_rejected:
+        lines.append(f"rejected  {output}/rejected   (one row per rejection, with its reason)")
+    if result.report:
+        lines.append(f"report    {result.report}")
+    return lines

@@ -1,0 +1,136 @@
+"""How a running job is shown: a live view in a terminal, lines in a log, or JSON lines for a program.
+
+Each class implements `workflows.run.Show`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.live import Live
+
+from jobs.terminal.json_lines import failure_as_json, print_json, progress_facts, result_facts
+from jobs.terminal.lines import plan_lines, progress_line, result_lines
+from jobs.terminal.live_view import live_view
+from jobs.terminal.text import say
+from workflows.dispatch.progress import Progress
+from workflows.job import RenderJob
+from workflows.plan import Plan
+from workflows.run import Result, Show
+
+POLL_SECONDS = 0.5
+JSON_SECONDS = 2.0
+# Between the progress lines of a log: a twentieth of the time that the job has run, within these limits.
+SHORTEST_SECONDS, LONGEST_SECONDS, SHARE_OF_RUN = 10.0, 300.0, 1 / 20
+
+
+@contextmanager
+def showing(job: str, output: str, *, as_json: bool = False) -> Iterator[Show]:
+    """The right way to show a job: JSON lines if asked for, a live view in a terminal, otherwise lines of a log."""
+    console = Console(stderr=True)
+    if as_json:
+        with failure_as_json(job, output):
+            yield JsonShow()
+    elif console.is_terminal and not console.is_dumb_terminal:
+        yield LiveShow(console)
+    else:
+        yield LogShow()
+
+
+class _Lines:
+    """The lines on standard error that every way of showing a job has."""
+
+    def line(self, text: str) -> None:
+        say(text)
+
+    def plan(self, job: RenderJob, plan: Plan, *, is_resumed: bool) -> None:
+        for line in plan_lines(job, plan, is_resumed=is_resumed):
+            say(line)
+
+    def result(self, result: Result) -> None:
+        for line in result_lines(result):
+            say(line)
+
+
+class LiveShow(_Lines):
+    """Redraws a view of the progress in the terminal, and prints the totals at the end."""
+
+    def __init__(self, console: Console, *, poll_seconds: float = POLL_SECONDS) -> None:
+        self._console, self._poll_seconds = console, poll_seconds
+
+    @contextmanager
+    def progress(self, progress: Progress) -> Iterator[None]:
+        def show(stop: threading.Event) -> None:
+            with Live(console=self._console, auto_refresh=False, transient=True) as live:
+                while not stop.wait(self._poll_seconds):
+                    live.update(live_view(progress, self._console.width, self._console.height), refresh=True)
+            say(progress_line(progress, is_over=True))
+
+        with _in_background(show):
+            yield
+
+
+class LogShow(_Lines):
+    """Prints a progress line at intervals that grow with the job, and a line for each trouble when it comes."""
+
+    def __init__(self, *, poll_seconds: float = POLL_SECONDS, shortest_seconds: float = SHORTEST_SECONDS) -> None:
+        self._poll_seconds, self._shortest_seconds = poll_seconds, shortest_seconds
+
+    @contextmanager
+    def progress(self, progress: Progress) -> Iterator[None]:
+        def show(stop: threading.Event) -> None:
+            shown_trouble_at, next_line_at = None, self._shortest_seconds
+            while not stop.wait(self._poll_seconds):
+                if progress.last_trouble_at != shown_trouble_at:
+                    shown_trouble_at = progress.last_trouble_at
+                    _say_with_time(f"trouble: {progress.last_trouble}")
+                if progress.seconds >= next_line_at:
+                    _say_with_time(progress_line(progress))
+                    share = SHARE_OF_RUN * progress.seconds
+                    next_line_at = progress.seconds + min(max(self._shortest_seconds, share), LONGEST_SECONDS)
+            _say_with_time(progress_line(progress, is_over=True))
+
+        with _in_background(show):
+            yield
+
+
+class JsonShow(_Lines):
+    """Prints the progress, and at the end the result, as JSON lines on standard output."""
+
+    def __init__(self, *, seconds: float = JSON_SECONDS) -> None:
+        self._seconds = seconds
+
+    @contextmanager
+    def progress(self, progress: Progress) -> Iterator[None]:
+        def show(stop: threading.Event) -> None:
+            while not stop.wait(self._seconds):
+                print_json({"event": "progress", **progress_facts(progress)})
+            print_json({"event": "progress", **progress_facts(progress)})
+
+        with _in_background(show):
+            yield
+
+    def result(self, result: Result) -> None:
+        super().result(result)
+        print_json({"event": "done", **result_facts(result)})
+
+
+@contextmanager
+def _in_background(show: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run `show` in a thread while the block runs; it returns soon after its event is set."""
+    stop = threading.Event()
+    thread = threading.Thread(target=show, args=(stop,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _say_with_time(line: str) -> None:
+    say(f"{time.strftime('%H:%M:%S')} {line}")

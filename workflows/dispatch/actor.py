@@ -1,0 +1,113 @@
+"""The GPU actor, from both sides: the process that Ray runs (EngineActor) and the driver's record of it (Actor)."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+
+from actors.batcher import Answer, Batcher, BatchReport
+from actors.engines import Engine, open_engine
+from actors.request import ImageRequest
+from workflows.dispatch import metrics
+from workflows.dispatch.progress import Slot
+from workflows.job import RenderJob
+
+# Shards that an actor holds at once: one being rendered, one to fill the batches from, one being read.
+SHARDS_IN_FLIGHT = 3
+
+
+class DeviceLostError(RuntimeError):
+    """A GPU failed under the engine; this process can no longer use it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineCard:
+    """What an actor reports about itself once its engine is loaded."""
+
+    device: str
+    batch_size: int
+    node: str
+    pid: int
+
+
+class EngineActor:
+    """One process with one loaded engine. Call `load` first; then `render` any number of times, several at once."""
+
+    def __init__(self, job: RenderJob, batch_size: int | None) -> None:
+        self.job, self._batch_size = job, batch_size
+        if not job.workers.gpus_per_actor:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides no GPU from an actor that asks for none
+        self._batcher: Batcher | None = None
+
+    def load(self) -> EngineCard:
+        """Load the engine. Raises CheckpointError."""
+        with _device_errors():
+            engine = self.open_engine()
+        self._batcher = Batcher(engine, self._batch_size, on_batch=self._report)
+        node = ray.get_runtime_context().get_node_id()
+        return EngineCard(device=engine.device, batch_size=self._batcher.batch_size, node=node, pid=os.getpid())
+
+    def open_engine(self) -> Engine:
+        """Fetch the job's checkpoint to this machine and build its engine."""
+        return open_engine(self.job.recipe, self.job.storage, allow_faults=self.job.allow_faults)
+
+    def render(self, requests: Sequence[ImageRequest]) -> Iterator[list[Answer]]:
+        """Stream the answers to the requests. The pixels go to Ray's object store, not to the driver."""
+        assert self._batcher is not None, "load() comes first"
+        with _device_errors():
+            yield from self._batcher.render(requests)
+
+    def position(self) -> str:
+        """File, line and function that the thread inside the engine is at, to report about a stuck actor."""
+        for frame in sys._current_frames().values():
+            calls = traceback.extract_stack(frame)
+            if any(call.name == "_ask_engine" for call in calls):
+                last = calls[-1]
+                return f"{os.path.basename(last.filename)}:{last.lineno} in {last.name}"
+        return "not in its engine"
+
+    def _report(self, batch: BatchReport) -> None:
+        job = self.job.name
+        metrics.observe("janus_batch_batch_seconds", job, batch.seconds)
+        metrics.observe("janus_batch_batch_fill", job, batch.num_images / batch.batch_size)
+        metrics.show("janus_batch_queue_depth", job, batch.num_waiting)
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Actor:
+    """An actor as the driver sees it: its handle, its card once it is loaded, its images, and why it failed."""
+
+    handle: ray.actor.ActorHandle[EngineActor]
+    slot: Slot
+    loaded: EngineCard | None = None
+    num_images: int = 0
+    failure: str | None = None
+    ran_out_of_memory: bool = False
+    is_leaving: bool = False  # its node is being drained
+
+    @property
+    def card(self) -> EngineCard:
+        """The card of a loaded actor; only loaded actors get shards."""
+        assert self.loaded is not None
+        return self.loaded
+
+    @property
+    def name(self) -> str:
+        return f"process {self.card.pid} on node {self.card.node[:8]}" if self.loaded else "an actor that is loading"
+
+
+@contextmanager
+def _device_errors() -> Iterator[None]:
+    """Turn a CUDA failure into a DeviceLostError. Torch mostly raises a plain RuntimeError, so the text decides."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "CUDA error" not in str(error) and "cuDNN error" not in str(error):
+            raise
+        raise DeviceLostError(str(error)) from error

@@ -1,0 +1,245 @@
+"""The Ray cluster that a job renders on: joined or started, its size and nodes, and the actors on it."""
+
+from __future__ import annotations
+
+import asyncio
+import glob
+import logging
+import math
+import os
+import signal
+import socket
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
+from types import FrameType
+from typing import Any, TypeAlias, cast
+
+# Read once, when ray is imported. The driver reports a lost actor itself, with the reason, in one line.
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed while executing a task")
+
+import ray
+from ray._private import ray_constants
+from ray.autoscaler.v2.sdk import get_cluster_resource_state
+from ray.experimental.internal_kv import internal_kv_get_gcs_client
+
+from actors.errors import InputError, JobFailure
+from janus_batch import own_packages_first
+from workflows.dispatch.actor import SHARDS_IN_FLIGHT, Actor, EngineActor, EngineCard
+from workflows.dispatch.progress import Progress
+from workflows.dispatch.steps import ShardSteps
+from workflows.job import RenderJob
+
+CPUS_PER_ACTOR = 2  # of a pool without GPUs whose size the job file leaves open
+CONNECT_SECONDS = 10
+NODE_LABEL = "ray.io/node-id"
+
+# As text: Ray's class takes no parameters when the program runs.
+Handle: TypeAlias = "ray.actor.ActorHandle[EngineActor]"
+
+
+class ClusterError(InputError):
+    """The job asks for a Ray cluster that cannot be joined, or for GPUs that this machine does not have."""
+
+
+class RayNotStartedError(JobFailure):
+    """Ray did not start on this machine: too little memory, a full disk, or a machine that is too busy."""
+
+
+class Cluster:
+    """The cluster at `address` (or RAY_ADDRESS); without either, a Ray on this machine that ends with this process.
+
+    The dispatch loop does everything with Ray through this class, so a test or a benchmark can pass another one.
+    """
+
+    actor_class: type[EngineActor] = EngineActor
+
+    def __init__(self, address: str | None = None) -> None:
+        self._address = address or os.environ.get("RAY_ADDRESS") or ""
+
+    # ---- joining and size ----------------------------------------------------------------------------------------
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether `start` joins a cluster that runs already."""
+        return self._address not in ("", "local")
+
+    def start(self) -> None:
+        """Join or start Ray, unless this process has done so. Raises ClusterError or RayNotStartedError."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Every error reaches the user once, through the driver; Ray's own report of it would be a second.
+        os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+        if ray.is_initialized():
+            return
+        try:
+            if self.is_joined:
+                _join(self._address)
+            else:
+                _start_here()
+        except SystemExit as error:  # raised by ray.init() when this process receives a SIGTERM meanwhile
+            raise KeyboardInterrupt from error
+        finally:
+            _treat_sigterm_as_ctrl_c()
+
+    def num_gpus(self) -> int:
+        """GPUs of the cluster, which is joined for it; of this machine, if Ray is to be started here."""
+        if self.is_joined or ray.is_initialized():
+            self.start()
+            return int(ray.cluster_resources().get("GPU", 0))
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if visible is not None:
+            return len([name for name in visible.split(",") if name.strip()])
+        return len(glob.glob("/dev/nvidia[0-9]*"))
+
+    def check_gpus(self, job: RenderJob) -> None:
+        """Raise ClusterError for GPUs that this machine does not have; a cluster that is joined can still get them."""
+        if not self.is_joined and job.workers.gpus_per_actor > (found := self.num_gpus()):
+            raise ClusterError(
+                f"workers.gpus_per_actor: this machine has {found} GPUs, got {job.workers.gpus_per_actor:g}; 0 renders "
+                "on CPUs, and --address joins a cluster"
+            )
+
+    def pool_size(self, job: RenderJob, num_shards: int) -> int:
+        """How many actors to ask Ray for: those that have room start now, the others as nodes join."""
+        workers, resources = job.workers, ray.cluster_resources()
+        if workers.max is not None:
+            wanted = workers.max
+        elif workers.gpus_per_actor:
+            wanted = int(resources.get("GPU", 0) // workers.gpus_per_actor)
+        else:
+            wanted = int(resources.get("CPU", 1) // CPUS_PER_ACTOR)
+        return max(1, workers.min, min(wanted, num_shards))
+
+    def cpus_per_actor(self, job: RenderJob, num_actors: int) -> float:
+        """CPUs to ask for with each actor.
+
+        Ray gives a process as many threads as CPUs, so actors without GPUs share all free CPUs. An actor must also fit
+        on one node next to what already runs there, or it waits for room forever.
+        """
+        if job.workers.gpus_per_actor:
+            return 1.0
+        num_all: float = ray.cluster_resources().get("CPU", 0)
+        num_free: float = ray.available_resources().get("CPU", 0)
+        largest: float = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
+        return max(1.0, min(num_free // num_actors, largest - (num_all - num_free)))
+
+    # ---- actors --------------------------------------------------------------------------------------------------
+
+    def start_actor(
+        self, job: RenderJob, num_cpus: float, batch_size: int | None = None, avoided_nodes: Collection[str] = ()
+    ) -> Handle:
+        """Ask Ray for one actor, which may wait for room. Ray never restarts it: retries are the driver's decision."""
+        options: dict[str, Any] = {
+            "num_gpus": job.workers.gpus_per_actor,
+            "num_cpus": num_cpus,
+            "accelerator_type": job.workers.accelerator_type,
+            "max_concurrency": SHARDS_IN_FLIGHT + 1,
+            "max_restarts": 0,
+            "max_task_retries": 0,
+        }
+        if avoided_nodes:
+            options["label_selector"] = {NODE_LABEL: f"!in({','.join(sorted(avoided_nodes))})"}
+        actor = ray.remote(self.actor_class).options(**options).remote(job, batch_size)
+        return cast("Handle", actor)  # by Ray's own types it could also be the class
+
+    async def wait_until_started(self, handle: Handle) -> None:
+        """Wait until Ray has found room for the actor and started its process."""
+        await handle.__ray_ready__.remote()
+
+    async def load(self, handle: Handle) -> EngineCard:
+        """Let the actor load its engine. Raises what `EngineActor.load` raises."""
+        card: EngineCard = await handle.load.remote()
+        return card
+
+    async def position_of(self, handle: Handle, timeout: float) -> str:
+        """The position of the actor's engine in its code. Raises TimeoutError after `timeout` seconds."""
+        return await asyncio.wait_for(asyncio.wrap_future(handle.position.remote().future()), timeout)
+
+    def end_actor(self, handle: Handle) -> None:
+        """Kill an actor's process at once, whatever it is doing."""
+        ray.kill(handle)
+
+    def steps(
+        self, job: RenderJob, progress: Progress, listening: Callable[[Actor], AbstractContextManager[None]]
+    ) -> ShardSteps:
+        """The steps of a shard's path as tasks of this cluster."""
+        return ShardSteps(job, progress, listening)
+
+    # ---- room and nodes ------------------------------------------------------------------------------------------
+
+    def num_lacking_room(self, job: RenderJob, num_cpus: float) -> int:
+        """How many of the job's actors Ray has no room for now, by the list that Ray keeps for its autoscaler.
+
+        The list leaves out an actor that has its room and is starting its process.
+        """
+        state = get_cluster_resource_state(internal_kv_get_gcs_client())
+        size = {"CPU": num_cpus, "GPU": job.workers.gpus_per_actor}
+        counts = [
+            pending.count
+            for pending in state.pending_resource_requests
+            if all(
+                math.isclose(pending.request.resources_bundle.get(name, 0), size[name], abs_tol=1e-3) for name in size
+            )
+        ]
+        return sum(counts)
+
+    def draining_nodes(self) -> set[str]:
+        """The nodes about to go away: after a spot notice, `ray drain-node`, or a scale-down by the autoscaler."""
+        return set(ray._private.state.state.get_draining_nodes())  # Ray's own libraries call it; no name is public
+
+    def is_node_alive(self, node_id: str) -> bool:
+        """Whether the cluster still has this node."""
+        return any(node["Alive"] for node in ray.nodes() if node["NodeID"] == node_id)
+
+
+def _start_here() -> None:
+    _listen_on_this_machine_only()
+    try:
+        _init("local", include_dashboard=False)
+    except Exception as error:  # Ray raises no class of its own here
+        raise RayNotStartedError(f"Ray did not start on this machine: {error}") from error
+
+
+def _listen_on_this_machine_only() -> None:
+    """Keep every listener of a Ray that this process starts on 127.0.0.1.
+
+    Ray's switch for it is named after the systems where it is the default. Ray reads the environment variable when it
+    is imported, before the address is known, so its constant is set, too.
+    """
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"  # for the processes that Ray starts
+    ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+def _init(address: str, **options: Any) -> None:
+    """Call ray.init() so that workers import this program's packages even if the user has files of the same names."""
+    own_packages = {"worker_process_setup_hook": own_packages_first()}
+    ray.init(address, runtime_env=own_packages, logging_level=logging.ERROR, log_to_driver=False, **options)
+
+
+def _join(address: str) -> None:
+    """Call ray.init() with an address, after checking that something listens there: it would wait for minutes."""
+    try:
+        if "://" in address:
+            raise ValueError("this is the URL of a server in front of a cluster")
+        if address != "auto":
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+        _init(address)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ClusterError(
+            f"--address: no Ray cluster can be joined at {address} ({error}); allowed are auto and the HOST:PORT of a "
+            "head node, used from a machine of the cluster. From elsewhere use `janus-batch submit --address URL`"
+        ) from error
+
+
+def _treat_sigterm_as_ctrl_c() -> None:
+    """Handle SIGTERM, which `kill`, Kubernetes and Ray's job server send, like a Ctrl-C.
+
+    Ray's own handler prints a stack and aborts. The signal is not passed on as SIGINT, because Ray starts job drivers
+    with SIGINT blocked.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        handler = signal.getsignal(signal.SIGINT)
+        (handler if callable(handler) else signal.default_int_handler)(number, frame)
+
+    signal.signal(signal.SIGTERM, interrupt)
