@@ -12,7 +12,7 @@ import torch
 from actors.checkpoint.doctor import Finding, check_guidance, check_tokenizer
 from actors.checkpoint.open import open_checkpoint, weights_digest
 from actors.engines import open_engine
-from actors.errors import CheckpointError, OtherWeightsError
+from actors.errors import CheckpointError
 from actors.prompt import PAD
 from actors.recipe import Recipe
 from tests.support.checkpoints import DATA, fetched
@@ -110,11 +110,3 @@ def test_a_faulty_checkpoint_is_refused_unless_faults_are_allowed(checkpoint: Pa
     with pytest.raises(CheckpointError, match=r"is faulty \(pad settings: .*model.allow_faults: true"):
         open_engine(recipe, {})
     assert open_engine(recipe, {}, allow_faults=True).device
-
-
-def test_weights_that_are_not_the_recipes_are_refused(checkpoint: Path) -> None:
-    recipe = recipe_of(checkpoint)
-    path = checkpoint / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-2] + b"\0\0")
-    with pytest.raises(OtherWeightsError, match="holds other weights now"):
-        open_engine(recipe, {})
