@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from actors.errors import InputError, JobFailure
+from jobs.exit_codes import EXIT_CODES, INCOMPLETE
 from jobs.terminal.text import say
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class JobServer:
             return _exit_code(self._wait_for_end(submission_id))
         except KeyboardInterrupt:
             say(f"\nthe job keeps running on the cluster; to stop it: {stop_command}")
-            return 1
+            return INCOMPLETE
         except OSError as error:  # of `requests`, too
             raise JobFailure(f"{submission_id} is out of sight: {error}; to stop it: {stop_command}") from error
 
@@ -141,7 +142,7 @@ def _submission_errors(address: str) -> Iterator[None]:
 
 def _exit_code(details: JobDetails) -> int:
     """The driver's own exit code; 1 if something kept it from having one of ours."""
-    if details.driver_exit_code in (0, 1, 2):
+    if details.driver_exit_code in EXIT_CODES:
         return details.driver_exit_code
     say(f"the job ended as {details.status}: {details.message}")
-    return 1
+    return INCOMPLETE

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+from jobs.exit_codes import DONE, EXIT_CODES, INCOMPLETE, WRONG
 from jobs.schedule.scheduled_job import ScheduledJob
 from jobs.schedule.state import Run, State
 from jobs.terminal.text import say
 
 RETRY_SECONDS = 60.0  # before the second try of an incomplete run; doubled for each further try
 STOP_SECONDS = 150.0  # for a render to stop: it finishes the shards in flight
-EXIT_FAILED = 1
 
 
 class Runner:
@@ -78,11 +78,11 @@ class Runner:
 
     def _end(self, run: Run, exit_code: int, now: datetime) -> None:
         """Note how a run ended; an incomplete run waits for another try."""
-        if exit_code not in (0, 2) and run.tries + 1 < self._jobs[run.schedule].schedule.max_tries:
+        if exit_code not in (DONE, WRONG) and run.tries + 1 < self._jobs[run.schedule].schedule.max_tries:
             pause = timedelta(seconds=self._retry_seconds * 2**run.tries)
             say(f"{run.id}: incomplete (exit code {exit_code}), next try in {pause.total_seconds():.0f} s")
             self._state.put_back(run, exit_code, now + pause)
             return
-        say(f"{run.id}: {'done' if exit_code == 0 else f'failed (exit code {exit_code})'}")
+        say(f"{run.id}: {'done' if exit_code == DONE else f'failed (exit code {exit_code})'}")
         self._state.end(run, "failed" if exit_code else "done", exit_code, now)
-        self.worst_exit_code = max(self.worst_exit_code, exit_code if exit_code in (0, 1, 2) else EXIT_FAILED)
+        self.worst_exit_code = max(self.worst_exit_code, exit_code if exit_code in EXIT_CODES else INCOMPLETE)

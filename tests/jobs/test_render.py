@@ -27,7 +27,7 @@ from workflows.storage.store import Storage
 
 NUM_ROWS = 60
 NUM_KILLS = 3
-HINT = "janus-batch: interrupted; the same command goes on where this one stopped"
+HINT = "janus-batch: interrupted; run the same command again to resume"
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_a_ray_that_dies_under_a_run_is_told_in_one_line(tmp_path: Path, job_fil
 
     assert ended.returncode == 1
     assert "janus-batch: Ray died on the driver's own machine" in ended.stderr
-    assert "the same command goes on where this one stopped\n" in ended.stderr
+    assert "run the same command again to resume; committed images are kept\n" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
@@ -190,7 +190,7 @@ def test_a_driver_that_is_told_to_end_finishes_what_is_in_flight_and_says_how_to
     assert answer.returncode == 1
     num_shards = num_committed(tmp_path)
     assert f"janus-batch: received SIGTERM: this run committed {num_shards} of 12 shards\n" in answer.stderr
-    assert answer.stderr.endswith("the same command goes on where this one stopped\n")
+    assert answer.stderr.endswith("run the same command again to resume; committed images are kept\n")
     assert 1 <= num_shards < 12
     # Nothing in flight was thrown away: every picture that was written belongs to a committed shard.
     assert len(list((tmp_path / "out" / "images").rglob("*.png"))) == 5 * num_shards

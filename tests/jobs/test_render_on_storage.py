@@ -133,7 +133,7 @@ def test_a_store_that_is_away_for_longer_than_the_patience_ends_the_job_and_late
     away, back = render_through(proxy, lambda method, path: "reset", job_file, output, address, s3_server)
 
     assert away.returncode == 1
-    assert "the same command goes on where this one stopped\n" in away.stderr
+    assert "run the same command again to resume; committed images are kept\n" in away.stderr
     assert "Traceback" not in away.stderr
     assert back.returncode == 0, back.stderr
     assert hashes_of(prompts, output, s3_server.storage_options) == calm_hashes(prompts, tmp_path)

@@ -1,0 +1,93 @@
+"""Options of the command line that several verbs share, and the many options of `submit`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def _group(*options: Decorator) -> Decorator:
+    """One decorator that adds the options in this order."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+settings = click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Change a key of the job file, such as sampling.seed=7. Can be repeated.",
+)
+job = _group(click.argument("job_file", metavar="JOB.yaml", type=click.Path()), settings)
+jobs = _group(click.argument("job_files", metavar="JOB.yaml...", type=click.Path(), nargs=-1, required=True), settings)
+scheduled_at = click.option(
+    "--scheduled-at", metavar="TIME", help="Fill in date fields from this time instead of the last scheduled time."
+)
+
+endpoint_url = click.option("--endpoint-url", metavar="URL", help="Address of an S3 store other than AWS.")
+output = _group(click.argument("output", metavar="OUTPUT"), endpoint_url)
+
+ray_address = click.option(
+    "--address", metavar="ADDR", help="Ray cluster to join: HOST:PORT or auto. Without it, Ray starts on this machine."
+)
+when_held = _group(
+    click.option(
+        "--wait-for-output", "when_held", flag_value="wait", help="Wait while another run is writing to the output."
+    ),
+    click.option(
+        "--ignore-lease",
+        "when_held",
+        flag_value="ignore",
+        help="Render alongside another run. Safe, but images are rendered twice.",
+    ),
+)
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+submission = _group(
+    click.option("--working-dir", metavar="DIR", help="Folder to upload, up to 100 MiB. Default: this checkout."),
+    click.option(
+        "--env",
+        "variables",
+        metavar="NAME",
+        multiple=True,
+        help="Send this environment variable, such as AWS_PROFILE. Anyone who can open the Ray dashboard can read it.",
+    ),
+    click.option("--runtime-env-json", metavar="JSON", default="{}", help="Ray runtime environment: pip, env_vars."),
+    click.option("--metadata", metavar="KEY=VALUE", multiple=True, help="Shown with the job in the Ray dashboard."),
+    click.option(
+        "--entrypoint-num-cpus",
+        metavar="N",
+        type=click.FloatRange(min=0),
+        default=0,
+        help="CPUs to reserve for the driver.",
+    ),
+    click.option(
+        "--entrypoint-num-gpus",
+        metavar="N",
+        type=click.FloatRange(min=0),
+        default=0,
+        help="GPUs to reserve for the driver.",
+    ),
+    click.option(
+        "--entrypoint-memory",
+        metavar="BYTES",
+        type=click.IntRange(min=0),
+        default=0,
+        help="Memory to reserve for the driver.",
+    ),
+    click.option(
+        "--entrypoint-resources", metavar="JSON", default="{}", help="More for the driver: '{\"head\": 0.01}'."
+    ),
+    click.option("--submission-id", metavar="ID", help="Name the submission. An id that exists is followed."),
+)
