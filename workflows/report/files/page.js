@@ -93,7 +93,7 @@
   function galleryItem(number) {
     const text = images.prompts[images.prompt[number]][1];
     const marks = rulesOf(number).map((rule) => element("span", { className: "mark", textContent: rule }));
-    const caption = element("span", { textContent: `w ${weightOf(number)} · #${images.index[number]}` });
+    const caption = element("span", { textContent: `weight ${weightOf(number)} · image ${images.index[number]}` });
     return element("li", {}, imageLink(number),
       element("p", { className: "prompt", dir: "auto", title: text, textContent: text.slice(0, 200) }),
       element("p", { className: "meta" }, caption, ...marks));
@@ -191,7 +191,7 @@
     find("viewer-others").replaceChildren(...others.map((other) => {
       const link = imageLink(other);
       if (other === number) link.setAttribute("aria-current", "true");
-      return element("li", {}, link, `w ${weightOf(other)} · #${images.index[other]}`);
+      return element("li", {}, link, `weight ${weightOf(other)} · image ${images.index[other]}`);
     }));
   }
 
