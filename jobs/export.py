@@ -24,7 +24,8 @@ def export(
     source, _ = open_output(output, endpoint_url)
     is_same_store = dest.partition("://")[0] == source.url.partition("://")[0]
     destination = Storage(absolute_location(dest), source.options if is_same_store else {}, is_first_contact=True)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("shards", total=None)
         done = export_output(
             source,

@@ -106,7 +106,7 @@ def test_totals_do_not_depend_on_the_shards(tmp_path: Path) -> None:
         assert all((facts.histograms[name] == many.weights[weight].histograms[name]).all() for name in facts.histograms)
 
 
-def test_a_thousand_weights_do_not_become_a_thousand_histograms(tmp_path: Path) -> None:
+def test_rare_weights_share_one_histogram(tmp_path: Path) -> None:
     weights = [1 + i / 100 for i in range(100)]
     path = toy_job.write_prompts(tmp_path / "prompts.parquet", {"prompt": ["a"] * 100, "cfg_weight": weights})
     job = toy_job.make_job(path, tmp_path / "out", shard_rows=100)
@@ -117,7 +117,7 @@ def test_a_thousand_weights_do_not_become_a_thousand_histograms(tmp_path: Path) 
     assert survey.weights[None].num_images == 100 - 11
 
 
-def test_images_of_one_seed_at_two_weights_are_no_duplicates_of_each_other(tmp_path: Path) -> None:
+def test_images_of_one_seed_at_two_weights_are_not_near_duplicates(tmp_path: Path) -> None:
     path = toy_job.write_prompts(tmp_path / "prompts.parquet", {"prompt": ["a", "b"]})
     job = toy_job.make_job(path, tmp_path / "out", recipe=toy_job.recipe(cfg_weights=(1.0, 5.0)))
     toy_job.render(job)
