@@ -9,10 +9,16 @@ from PIL import Image
 
 from tests.support.exports import export, finished, finished_with, prompts_of, rendered_pixels
 from tests.support.toy_job import make_job, recipe, write_prompts
-from tests.workflows.test_retry_rejected import HalfMended, Mended, retry
+from tests.workflows.test_retry_rejected import Fixed, HalfFixed, retry
 from workflows.export.layout import ExportError
 
 FOUR = recipe(images_per_prompt=4)
+
+
+class TwoFixed(HalfFixed):
+    """Renders two of the four images of a prompt."""
+
+    num_fixed = 2
 
 
 def test_each_prompt_gets_a_grid_in_reading_order(tmp_path: Path) -> None:
@@ -41,11 +47,9 @@ def test_each_weight_of_a_sweep_gets_its_own_folder(tmp_path: Path) -> None:
 
 def test_a_grid_includes_images_from_a_retry(tmp_path: Path) -> None:
     job = finished_with(tmp_path, {"prompt": ["toy:nan a", "b"], "id": ["a", "b"]}, recipe=FOUR)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tests.workflows.test_retry_rejected.HalfMended.num_mended", 2)
-        retry(job, HalfMended)
+    retry(job, TwoFixed)
     first = export(job, tmp_path / "dpg", "dpg", allow_incomplete=True)
-    retry(job, Mended)
+    retry(job, Fixed)
     second = export(job, tmp_path / "dpg", "dpg")
 
     assert (first.written.num_files, first.written.num_left_out) == (1, 2)
