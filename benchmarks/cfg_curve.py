@@ -32,7 +32,7 @@ from actors.prompt import PAD
 from examples.shapes.judge import faults
 from examples.shapes.schedule import CHECKPOINTS
 from examples.shapes.world import Scene, describe, held_out_pairs, held_out_singles
-from jobs.job_file.spec import check_fields
+from jobs.job_file.read import check_fields
 from jobs.render import render
 
 WEIGHTS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0)

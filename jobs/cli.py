@@ -51,7 +51,8 @@ def render(
     After an interruption, run the same command again: it resumes where it stopped. An output that another run is
     writing to is refused.
     """
-    from jobs.job_file.spec import dated, read_job_file
+    from jobs.job_file.dates import dated
+    from jobs.job_file.read import read_job_file
     from jobs.render import render
 
     for spec in [dated(read_job_file(job_file, list(settings)), scheduled_at) for job_file in job_files]:
@@ -106,7 +107,8 @@ def submit(
 @options.as_json
 def plan(job_file: str, settings: tuple[str, ...], scheduled_at: str | None, **how: Any) -> int:
     """Estimate what a job takes: images, GPU hours, bytes, requests. Writes nothing."""
-    from jobs.job_file.spec import dated, read_job_file
+    from jobs.job_file.dates import dated
+    from jobs.job_file.read import read_job_file
     from jobs.plan import plan
 
     return plan(dated(read_job_file(job_file, list(settings)), scheduled_at), **how)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from jobs.job_file.read import check_fields
 from jobs.job_file.resolve import resolve
-from jobs.job_file.spec import JobSpec, check_fields
+from jobs.job_file.spec import JobSpec
 from jobs.terminal.show import showing
 from workflows.dispatch.cluster import Cluster
 from workflows.output.claim import Claim, open_output

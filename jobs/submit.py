@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.job_file.spec import JobSpec, dated, read_job_file, scheduled_time
+from jobs.job_file.dates import dated, scheduled_time
+from jobs.job_file.read import read_job_file
+from jobs.job_file.spec import JobSpec
 from jobs.job_server import JobServer, SubmissionError
 from jobs.terminal.text import say
 from jobs.upload import default_working_dir, entrypoint, stage

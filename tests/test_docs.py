@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from jobs.cli import cli
-from jobs.job_file.spec import JobSpec, check_fields, section_of
+from jobs.job_file.read import check_fields
+from jobs.job_file.spec import JobSpec, section_of
 from tests.support.command import run
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,8 @@ from actors.checkpoint.open import Checkpoint, is_family_without_checkpoint, ope
 from actors.families import FAMILIES
 from actors.guidance import check_cfg_weight
 from actors.recipe import SAMPLING_SETTINGS, Recipe, SamplingSettings, sampling_settings
-from jobs.job_file.spec import JobFileError, JobSpec
+from jobs.job_file.errors import JobFileError
+from jobs.job_file.spec import JobSpec
 from workflows.job import Images, RenderJob, Workers
 from workflows.storage.store import absolute_location
 

@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-import copy
-import difflib
 import json
-import math
 import typing
-from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo
 
 import pydantic
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
-from actors.errors import InputError
-from jobs.job_file.cron import check_cron, last_due
-from jobs.job_file.dates import check_date_fields, fill_dates, has_dates
-from workflows.storage.store import SECRET_OPTIONS
+from jobs.job_file.credentials import check_address, check_storage_options
+from jobs.job_file.cron import check_cron
+from jobs.job_file.date_fields import check_date_fields, has_dates
 
-# Parts of option names that mean a secret, in whatever spelling; the fault's type keeps the value out of the message.
-SECRET_WORDS = ("secret", "password", "access_key", "token", "credential", "account_key")
-SECRET_FAULT = "secret"
-SIGNATURE_WORDS = ("signature=", "sig=", "token=", "credential=")  # of presigned URLs
 BETWEEN_FAULT = "between"
-
-# What people write who want another picture size; the models garble every size they were not trained at.
-SIZE_KEYS = frozenset({"width", "height", "size", "image_size", "img_size", "resolution"})
-
-
-class JobFileError(InputError):
-    """The job file or a `--set` is wrong: section, key, rule, value and what is allowed."""
 
 
 class _Section(BaseModel):
@@ -67,7 +47,7 @@ class ModelSection(_Section):
     @field_validator("checkpoint", "vae")
     @classmethod
     def _check_address(cls, value: str | None) -> str | None:
-        return value if value is None else _refuse_user_info(value)
+        return value if value is None else check_address(value)
 
     @field_validator("dtype", mode="before")
     @classmethod
@@ -217,11 +197,7 @@ class JobSpec(_Section):
     @field_validator("storage")
     @classmethod
     def _check_storage(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for key, option in _items_of(value):
-            if key in SECRET_OPTIONS or any(word in key.lower() for word in SECRET_WORDS):
-                raise _secret_error(f"`{key}` would put a secret into the job file")
-            if isinstance(option, str):
-                _refuse_user_info(option)
+        check_storage_options(value)
         try:
             json.dumps(value)
         except TypeError as error:
@@ -231,7 +207,7 @@ class JobSpec(_Section):
     @field_validator("prompts", "output")
     @classmethod
     def _check_address(cls, value: str) -> str:
-        return _refuse_user_info(value)
+        return check_address(value)
 
     @pydantic.model_validator(mode="after")
     def _check_dates(self) -> JobSpec:
@@ -252,142 +228,12 @@ class JobSpec(_Section):
         return has_dates(self.prompts) or has_dates(self.output)
 
 
-def _refuse_user_info(address: str) -> str:
-    """The address, unless it carries a user name or password, which would stand in job.json and every log."""
-    if "://" in address and "@" in address.split("://", 1)[1].split("/", 1)[0]:
-        raise _secret_error("an address with a user name or password in it is refused")
-    if "://" in address and any(word in address.partition("?")[2].lower() for word in SIGNATURE_WORDS):
-        raise _secret_error("an address with a signature or token in its query is refused")
-    return address
-
-
-def _secret_error(rule: str) -> PydanticCustomError:
-    return PydanticCustomError(SECRET_FAULT, "{rule}; credentials come from the environment", {"rule": rule})
-
-
 def _plain_error(rule: str) -> PydanticCustomError:
     """A fault between keys: the rule says all, so the section's values are not shown."""
     return PydanticCustomError(BETWEEN_FAULT, "{rule}", {"rule": rule})
-
-
-def dated(spec: JobSpec, scheduled_at: str | None = None) -> JobSpec:
-    """The job of one scheduled time: its date fields filled in, from the time given or the last that was due.
-
-    So the same command goes on with last night's run until the next is due. A time without an offset is one of the
-    schedule's time zone. Raises JobFileError for a time that is none.
-    """
-    if spec.schedule is None or not (spec.has_dates or scheduled_at):
-        if scheduled_at:
-            raise JobFileError(f"--scheduled-at {scheduled_at}: the job file has no schedule section")
-        return spec
-    time = scheduled_time(spec, scheduled_at)
-    filled = {key: fill_dates(getattr(spec, key), time, spec.schedule.time_zone) for key in ("prompts", "output")}
-    return spec.model_copy(update=filled)
-
-
-def scheduled_time(spec: JobSpec, scheduled_at: str | None = None) -> datetime:
-    """The time given (ISO 8601), or the last one at which the schedule was due. Raises JobFileError."""
-    assert spec.schedule is not None
-    if scheduled_at is None:
-        time = last_due(spec.schedule.cron, spec.schedule.time_zone, datetime.now(UTC))
-        if time is None:
-            raise JobFileError(f"schedule.cron: no date in the last 50 years matches, got {spec.schedule.cron!r}")
-        return time
-    try:
-        time = datetime.fromisoformat(scheduled_at)
-    except ValueError as error:
-        raise JobFileError(f"--scheduled-at must be a time such as 2026-11-24T02:00, got {scheduled_at}") from error
-    return time if time.tzinfo else time.replace(tzinfo=ZoneInfo(spec.schedule.time_zone))
-
-
-def read_job_file(path: str, settings: list[str]) -> JobSpec:
-    """Read a YAML job file, lay `--set key=value` settings over it, and check it all. Raises JobFileError."""
-    try:
-        fields = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise JobFileError(f"job file {path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise JobFileError(f"job file {path} is not YAML: {error}") from error
-    if not isinstance(fields, dict):
-        raise JobFileError(f"job file {path} must hold keys and values, it holds {type(fields).__name__}")
-    return check_fields({"name": Path(path).stem, **fields}, settings)
-
-
-def check_fields(fields: dict[str, Any], settings: Iterable[str] = ()) -> JobSpec:
-    """The spec these fields make, with `key=value` settings laid over. Raises JobFileError, a line for each fault."""
-    fields = copy.deepcopy(fields)
-    for setting in settings:
-        _lay_over(fields, setting)
-    try:
-        return JobSpec.model_validate(fields)
-    except pydantic.ValidationError as error:
-        raise JobFileError("\n".join(dict.fromkeys(_explain(fault) for fault in error.errors()))) from error
-
-
-def _lay_over(fields: dict[str, Any], setting: str) -> None:
-    """Apply one `a.b=value`, the value read as YAML."""
-    key, sign, text = setting.partition("=")
-    if not sign or not key.strip():
-        raise JobFileError(f"--set takes key=value with a dotted key (--set sampling.seed=7), got {setting!r}")
-    *sections, last = key.strip().split(".")
-    for section in sections:
-        fields = fields.setdefault(section, {})
-        if not isinstance(fields, dict):
-            raise JobFileError(f"--set {setting}: {section} is no section")
-    try:
-        fields[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise JobFileError(f"--set {setting}: the value is not YAML: {error}") from error
-
-
-def _explain(fault: ErrorDetails) -> str:
-    """One line for one fault: the dotted key, the rule, the value."""
-    path = [str(part) for part in fault["loc"]]
-    if fault["type"] != "extra_forbidden":
-        path = [part for part in path if not _is_union_branch(part)]
-    key = ".".join(path)
-    if fault["type"] == "extra_forbidden" and path[-1] in SIZE_KEYS:
-        return (
-            f"{key}: a checkpoint renders pictures of one size (Janus, Janus-Pro and JanusFlow: 384 x 384) and no other"
-        )
-    if fault["type"] == "extra_forbidden":
-        known = _known_keys(path[:-1])
-        close = difflib.get_close_matches(path[-1], known, n=1)
-        hint = f"did you mean `{close[0]}`?" if close else f"allowed are {', '.join(known)}"
-        return f"{key}: there is no such key; {hint}"
-    if fault["type"] == "missing":
-        return f"{key}: this key is needed"
-    if fault["type"] == BETWEEN_FAULT:
-        return str(fault["msg"])
-    if fault["type"] == SECRET_FAULT:
-        return f"{key}: {fault['msg']}"  # the value is not shown
-    value = fault["input"]
-    shown = "nan" if isinstance(value, float) and math.isnan(value) else repr(value)
-    return f"{key}: {fault['msg'].removeprefix('Value error, ')}, got {shown}"
-
-
-def _is_union_branch(part: str) -> bool:
-    """pydantic names the tried branch of a union in the location; a person never wrote it."""
-    return part in {"float", "int", "str"} or part.startswith(("list[", "literal[", "constrained"))
-
-
-def _known_keys(sections: list[str]) -> list[str]:
-    """The keys allowed in a section of the job file."""
-    model: type[BaseModel] = JobSpec
-    for section in sections:
-        model = typing.cast(type[BaseModel], section_of(model.model_fields[section].annotation))
-    return list(model.model_fields)
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
     """The model of a section that must or may be there; None for a key that is no section."""
     kinds = [kind for kind in (annotation, *typing.get_args(annotation)) if isinstance(kind, type)]
     return next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
-
-
-def _items_of(value: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
-    """Every key and value of nested dictionaries."""
-    for key, inner in value.items():
-        yield str(key), inner
-        if isinstance(inner, dict):
-            yield from _items_of(inner)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.errors import InputError
-from jobs.job_file.spec import JobFileError, JobSpec, ScheduleSection, read_job_file
+from jobs.job_file.errors import JobFileError
+from jobs.job_file.read import read_job_file
+from jobs.job_file.spec import JobSpec, ScheduleSection
 
 
 class ScheduleError(InputError):

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from actors.engines import open_engine
 from actors.errors import CheckpointError
 from actors.families import FAMILIES, Family
+from jobs.job_file.read import check_fields
 from jobs.job_file.resolve import resolve
-from jobs.job_file.spec import check_fields
 from tests.support.checkpoints import TINY
 from tests.support.command_line import Command
 from tests.support.toy_job import plan_job, write_prompts

@@ -12,8 +12,8 @@ import pytest
 
 from actors.batcher import Answer, Batcher
 from actors.toy import ToyEngine
+from jobs.job_file.read import read_job_file
 from jobs.job_file.resolve import resolve
-from jobs.job_file.spec import read_job_file
 from tests.support.command_line import Command
 from tests.support.servers.s3 import S3Server
 from tests.support.toy_job import bytes_of, manifest_of, plan_job, render, render_shard, rows_of, write_prompts

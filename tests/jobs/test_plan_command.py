@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from jobs.job_file.read import read_job_file
 from jobs.job_file.resolve import resolve
-from jobs.job_file.spec import read_job_file
 from tests.support.command_line import Command
 from tests.support.toy_job import bytes_of, plan_job, render_shard, write_prompts
 from workflows.output.claim import claim_output

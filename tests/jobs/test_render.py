@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from jobs.job_file.spec import read_job_file
+from jobs.job_file.read import read_job_file
 from jobs.render import render
 from jobs.terminal.text import counted
 from tests.support import toy_job

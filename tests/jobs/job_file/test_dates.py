@@ -6,8 +6,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from jobs.job_file.dates import check_date_fields, fill_dates
-from jobs.job_file.spec import JobFileError, JobSpec, check_fields, dated
+from jobs.job_file.date_fields import check_date_fields, fill_dates
+from jobs.job_file.dates import dated
+from jobs.job_file.errors import JobFileError
+from jobs.job_file.read import check_fields
+from jobs.job_file.spec import JobSpec
 
 
 def spec(**section: object) -> JobSpec:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from actors.errors import CheckpointError
+from jobs.job_file.errors import JobFileError
+from jobs.job_file.read import check_fields
 from jobs.job_file.resolve import remarks, resolve
-from jobs.job_file.spec import JobFileError, check_fields
 from workflows.job import Images, RenderJob, Workers
 from workflows.storage.store import absolute_location
 

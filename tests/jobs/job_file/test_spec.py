@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.job_file.spec import JobFileError, JobSpec, check_fields, read_job_file
+from jobs.job_file.errors import JobFileError
+from jobs.job_file.read import check_fields, read_job_file
+from jobs.job_file.spec import JobSpec
 
 SMALLEST = {"prompts": "prompts.parquet", "output": "renders", "model": {"checkpoint": "toy"}}
 FULL = """

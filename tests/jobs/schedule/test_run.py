@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.job_file.spec import JobFileError
+from jobs.job_file.errors import JobFileError
 from jobs.schedule.listing import list_runs
 from jobs.schedule.run import schedule
 from jobs.schedule.scheduled_job import ScheduleError, read_scheduled_jobs
