@@ -15,12 +15,13 @@ from workflows.output.manifest import MANIFEST_SCHEMA, manifest_name, part_error
 from workflows.storage.store import Storage
 
 _EXTENSIONS = "|".join(EXTENSIONS.values())
-# Ids become file names, and the locations of images are read: neither may lead out of its folder. RE2 syntax.
+_ID = (r"^[^./\\[:cntrl:]][^/\\[:cntrl:]]*$", "text without / or \\ that does not begin with a dot")
+# Ids become file names, and the locations of images are read: neither may lead out of its folder. RE2, and in words.
 PATTERNS = {
-    "image_id": r"^[^./\\[:cntrl:]][^/\\[:cntrl:]]*$",
-    "prompt_id": r"^[^./\\[:cntrl:]][^/\\[:cntrl:]]*$",
-    "image": rf"^images(/[^./\\#][^/\\#]*)+(#[^./\\][^/\\]*)?\.({_EXTENSIONS})$",
-    "perceptual_hash": "^[0-9a-f]{16}$",
+    "image_id": _ID,
+    "prompt_id": _ID,
+    "image": (rf"^images(/[^./\\#][^/\\#]*)+(#[^./\\][^/\\]*)?\.({_EXTENSIONS})$", "an image file below images/"),
+    "perceptual_hash": ("^[0-9a-f]{16}$", "16 hexadecimal digits"),
 }
 FIRST_MOMENT, LAST_MOMENT = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) * 10**6 for year in (1, 9999))
 
@@ -67,9 +68,8 @@ def _own_column(table: pa.Table, name: str) -> pa.ChunkedArray:
         is_real = pc.and_(pc.greater_equal(moments, FIRST_MOMENT), pc.less(moments, LAST_MOMENT))
         _check_all(name, moments, is_real, "a moment from the year 1 to 9998")
     if name in PATTERNS:
-        _check_all(
-            name, column, pc.match_substring_regex(column, PATTERNS[name]), f"text that matches {PATTERNS[name]}"
-        )
+        pattern, expected = PATTERNS[name]
+        _check_all(name, column, pc.match_substring_regex(column, pattern), expected)
     return column
 
 
