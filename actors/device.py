@@ -6,17 +6,22 @@ import os
 
 import torch
 
+from actors.kernels.requirements import check_toolchain, find_toolchain
+
 # Large tensors on a CPU on huge pages, where Linux gives them on request: torch reads this at its first allocation.
 # Weights and caches are read whole at every step, and looking up small pages takes up to a tenth of the time.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
-# A dtype of the job file -> what the checkpoint is loaded in. The Janus engine makes fp8 of it afterwards.
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "fp8": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # by their names in a job file
 
 
 def find_device() -> tuple[torch.device, str]:
-    """The device and the name that the manifest gives it: the GPU's, or the CPU's instruction set (`cpu AVX2`)."""
+    """The device and the name that the manifest gives it: the GPU's, or the CPU's instruction set (`cpu AVX2`).
+
+    Raises InputError for a GPU on a machine that cannot compile kernels.
+    """
     if torch.cuda.is_available():
+        check_toolchain(find_toolchain())
         torch.backends.cudnn.allow_tf32 = False  # the default for convolutions: float32 of 10 bits
         return torch.device("cuda"), torch.cuda.get_device_name()
     return torch.device("cpu"), f"cpu {torch.backends.cpu.get_cpu_capability()}"

@@ -70,7 +70,6 @@ class Family:
       request would give other bytes.
     * `default_cfg_weight`, `settings`: the default guidance weight, and the sampling settings that the family takes in
       addition to the common ones, with their defaults.
-    * `dtypes`: the values of `model.dtype` that its engine takes.
     * `default_prompt_format`: the role tags of a prompt (see actors/prompt.py). None: the family has no template.
     * `suggested_vae`: the autoencoder to suggest where a checkpoint holds none. None: the family needs none.
     * `keeps`: what an image is decoded from and can be decoded from again.
@@ -84,7 +83,6 @@ class Family:
     sampler: str
     default_cfg_weight: float
     settings: Mapping[str, float | int | str]
-    dtypes: tuple[str, ...] = ("float32", "bfloat16")
     default_prompt_format: str | None = None
     suggested_vae: str | None = None
     keeps: Literal["codes", "latents"] = "codes"
@@ -127,7 +125,6 @@ FAMILIES: dict[str, Family] = {
         sampler="janus-3",
         default_cfg_weight=5.0,
         settings={"temperature": 1.0},
-        dtypes=("float32", "bfloat16", "fp8"),
         default_prompt_format="janus-pro",
         known_speeds=(
             _limit("Janus-1.3B, Janus-Pro-1B", 2048, 24, 16, 24.8),

@@ -36,7 +36,6 @@ from actors.janus.engine import JanusEngine
 from actors.janus.network import tensor_shapes as janus_tensor_shapes
 from actors.janusflow.engine import JanusFlowEngine
 from actors.janusflow.network import tensor_shapes as flow_tensor_shapes
-from actors.llama.fp8 import FP8
 from actors.request import ImageRequest
 from benchmarks import random_models
 from benchmarks.contest import HEAD, Case, measure, over_the_script, table_row
@@ -114,7 +113,6 @@ def janus_cases(
     del weights
     if dtype == "float32":
         check_same_codes(engine, loop, ids)
-    matrices = FP8 if dtype == "fp8" else DTYPES[dtype]
     for num_images in batch_sizes(arguments, engine):
         requests = [request(seed, cfg_weight=5.0, temperature=1.0) for seed in range(num_images)]
         yield Case(
@@ -124,7 +122,9 @@ def janus_cases(
             ours=lambda requests=requests: engine.render(requests),
             public_loop=lambda num=num_images: loop.public_script(ids, num, 5.0),
             generate=lambda num=num_images: loop.generate(ids, num, 5.0),
-            limit_s=janus_limit(engine.shape, matrices, engine.model.llama.cache_dtype, len(ids), num_images, ceilings),
+            limit_s=janus_limit(
+                engine.shape, DTYPES[dtype], engine.model.llama.cache_dtype, len(ids), num_images, ceilings
+            ),
         )
 
 

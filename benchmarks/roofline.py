@@ -48,13 +48,13 @@ def janus_limit(
     """Seconds at best for `num_images` guided images of one prompt of `prompt` tokens.
 
     Every step reads the matrices once, and each of two rows an image the keys and values before it; the head's last
-    matrix multiplies one row an image. Counted: the text model, of matrices in `dtype`, the generation head (never in
-    fp8), the picture decoder. Not counted: the prompt, norms, softmax, sampling.
+    matrix multiplies one row an image. Counted: the text model and the generation head, of matrices in `dtype`, and the
+    image decoder. Not counted: the prompt, norms, softmax, sampling.
     """
     llama, num_rows = shape.llama, 2 * num_images
     num_weights = _matrix_weights(llama)
     head, last = shape.head_size * llama.hidden_size, shape.head_size * shape.vq.codebook_size
-    matrix_bytes = num_weights * dtype.itemsize + (head + last) * max(dtype.itemsize, 2)
+    matrix_bytes = num_weights * dtype.itemsize + (head + last) * dtype.itemsize
     matrix_flops = 2 * num_rows * (num_weights + head) + 2 * num_images * last
     kv_channels = 2 * llama.num_layers * llama.num_kv_heads * llama.head_dim  # of one token
     seconds = 0.0

@@ -1,140 +1,141 @@
-"""Which images share a Janus batch, how many rows it has, and the decode loops that run the batches.
+"""Which images share a Janus batch, and the decode loops that run the batches.
 
-On a GPU a row's bits depend on the number of rows and on how far the cache is read. Both are therefore functions of
-the row, the model and the kind of device alone: images whose prompts need the same room share batches of one fixed
-number of rows, and each room keeps its loop with its CUDA graphs. On a CPU the bits depend on neither, so a batch has
-the rows that its images need, and its loop is dropped afterwards.
-
-The memory of the cache is kept from batch to batch: on a CPU, fresh pages cost as much as a step.
+A row's bits do not depend on its batch, on a CPU or on a GPU. On a CPU a batch is what `render` is asked for, and the
+memory of its cache is kept for the next one: fresh memory costs as much as a step. On a GPU the rows of a batch share
+pages of a cache that takes most of the memory, and loops are kept with their CUDA graphs, one for each size.
 """
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
+from actors.cuda_graph import GraphPool
+from actors.errors import CheckpointError
 from actors.janus.decode_loop import Choose, DecodeLoop
 from actors.janus.network import CodeModel
 from actors.janus.sampler import CodeSampler
+from actors.kernels.attention import PAGE
+from actors.llama.cache import PagedCache, PagePool, PromptState, RowCache, pages_of
 from actors.llama.config import LlamaShape
 from actors.llama.linear import MIN_ROWS
 from actors.llama.model import num_slots
 
-BATCHES_PER_CALL = 4  # on a GPU, per call of `render`: every batch but the last is decoded while the next one runs
-GPU_ROWS = (256, 128, 64, 32, 16, 8, 4, 2)  # one more row costs its keys and values, one more batch all the weights
+TYPICAL_PROMPT = 128  # tokens: longer than 98 in 100 prompts that people write
+
 CPU_IMAGES = (16, 8, 4, 2, 1)  # per batch: matrix products reach full speed at 32 rows, not yet at 16
-MEMORY_FOR_BATCH = {"cuda": 0.6, "cpu": 0.125}  # share of the memory next to the weights; of the machine's memory
-SHORTEST_ROOM = 128  # prompt tokens: fits 98 in 100 prompts that people write
+CPU_SHARE = 0.125  # of the machine's memory, for keys and values
+
+GPU_ROWS = 256  # at most: one more row costs its keys and values, one more batch all the weights
+GPU_SHARE = 0.75  # of the memory that is free next to the weights; the rest is for prompts and images
+BATCHES_PER_CALL = 4  # on a GPU, per call of `render`: every batch but the last is decoded while the next one runs
+SMALLEST_LOOP = 16  # rows; each size has its own CUDA graphs
 
 
-class LoopPool:
-    """The decode loops of one engine. `rows_of_room` maps a room to the rows of its batches; None if rows are free."""
+class CpuLoops:
+    """Decode loops on a CPU: one for each batch, as large as it is."""
 
     def __init__(self, model: CodeModel, num_codes: int) -> None:
         self.model, self.num_codes = model, num_codes
-        self.device = model.code_embedding_VC.device
-        self.memory = device_memory(self.device)
-        is_gpu = self.device.type == "cuda"
-        self.rows_of_room: Callable[[int], int] | None = functools.cache(self._rows_on_gpu) if is_gpu else None
-        self._loops: dict[int, DecodeLoop] = {}
-        self._cache_memory = torch.empty(0)
+        self.longest_prompt = model.llama.shape.context_length - num_codes
+        self._memory = torch.empty(0)
 
     def images_per_call(self, rows_per_image: int) -> int:
         """The number of images per `render` call at which the engine is fastest."""
-        if self.rows_of_room:
-            return self.rows_of_room(SHORTEST_ROOM) // rows_per_image * BATCHES_PER_CALL
-        return images_on_cpu(self._bytes_per_row(SHORTEST_ROOM), self.memory)
+        row_bytes = bytes_per_row(self.model.llama.shape, num_slots(TYPICAL_PROMPT + self.num_codes), itemsize=4)
+        return images_on_cpu(row_bytes, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
-    def split(self, prompt_lengths: Sequence[int], num_rows: Sequence[int]) -> list[list[int]]:
-        """Group images into batches, given the longest prompt and the rows of each image.
+    def split(self, prompt_lengths: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Group images into batches, given the prompt length of each of an image's rows: the indices of each batch."""
+        return [list(range(len(prompt_lengths)))] if prompt_lengths else []
 
-        Returns the indices of each batch's images, in order.
-        """
-        if not self.rows_of_room:
-            return [list(range(len(num_rows)))] if num_rows else []
-        images_of_room: dict[int, list[int]] = {}
-        for image, length in enumerate(prompt_lengths):
-            images_of_room.setdefault(prompt_room(length), []).append(image)
+    def loop_for(self, num_images: int, states: Sequence[PromptState], choose: Choose | None = None) -> DecodeLoop:
+        """A loop with room for this batch. `choose` replaces the sampler."""
+        num_images, longest = max(num_images, MIN_ROWS), max(state.num_tokens for state in states)
+        choose = choose or CodeSampler(num_images, self.num_codes, torch.device("cpu"))
+        size = torch.Size(self.model.llama.cache_size(max(len(states), MIN_ROWS), num_slots(longest + self.num_codes)))
+        if self._memory.numel() < size.numel():
+            self._memory = torch.empty(0)  # freed before the larger one is allocated
+            self._memory = torch.empty(size.numel())
+        cache = RowCache(self._memory[: size.numel()].view(size))
+        return DecodeLoop(self.model, choose, cache, num_images=num_images)
+
+
+class GpuLoops:
+    """Decode loops on a GPU with `memory` bytes for keys and values. Raises CheckpointError if one image needs more."""
+
+    def __init__(self, model: CodeModel, num_codes: int, memory: int) -> None:
+        llama = model.llama
+        self.model, self.num_codes, self.device = model, num_codes, llama.device
+        page_bytes = bytes_per_row(llama.shape, PAGE, llama.cache_dtype.itemsize)
+        num_pages, typical = memory // page_bytes, pages_of(TYPICAL_PROMPT + num_codes)
+        if num_pages < 2 * typical:
+            raise CheckpointError(
+                f"The keys and values of one image need {2 * typical * page_bytes / 1e9:.1f} GB of GPU memory; "
+                f"{memory / 1e9:.1f} GB are free for them next to the weights. Free memory on it or use a larger GPU"
+            )
+        self.max_rows = min(num_pages // typical, GPU_ROWS)
+        longest = pages_of(llama.shape.context_length)
+        num_pages = min(num_pages, max(self.max_rows * typical, 2 * longest))
+        size = (llama.shape.num_layers, num_pages, llama.shape.num_kv_heads, llama.shape.head_dim)
+        self.pool = PagePool(size, dtype=llama.cache_dtype, device=self.device)
+        self.longest_prompt = min(llama.shape.context_length, num_pages // 2 * PAGE) - num_codes
+        self._graphs = GraphPool() if self.device.type == "cuda" else None
+        self._loops: dict[tuple[int, int], DecodeLoop] = {}
+
+    def images_per_call(self, rows_per_image: int) -> int:
+        """The number of images per `render` call at which the engine is fastest."""
+        return self.max_rows // rows_per_image * BATCHES_PER_CALL
+
+    def split(self, prompt_lengths: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Group images into batches, given the prompt length of each of an image's rows: the indices of each batch."""
         batches: list[list[int]] = []
-        for room, images in images_of_room.items():
-            num_free = 0
-            for image in images:
-                if num_rows[image] > num_free:
-                    batches.append([])
-                    num_free = self.rows_of_room(room)
-                batches[-1].append(image)
-                num_free -= num_rows[image]
+        rows_left = pages_left = 0
+        for image, lengths in enumerate(prompt_lengths):
+            num_pages = sum(pages_of(length + self.num_codes) for length in lengths)
+            if len(lengths) > rows_left or num_pages > pages_left:
+                batches.append([])
+                rows_left, pages_left = self.max_rows, self.pool.num_pages
+            batches[-1].append(image)
+            rows_left, pages_left = rows_left - len(lengths), pages_left - num_pages
         return batches
 
-    def loop_for(self, num_images: int, num_rows: int, longest_prompt: int, choose: Choose | None = None) -> DecodeLoop:
+    def loop_for(self, num_images: int, states: Sequence[PromptState], choose: Choose | None = None) -> DecodeLoop:
         """A loop with room for this batch. `choose` replaces the sampler, in a loop that is not kept."""
-        if not self.rows_of_room:
-            num_images = max(num_images, MIN_ROWS)
-            choose = choose or CodeSampler(num_images, self.num_codes, self.device)
-            cache = self._shared_cache(max(num_rows, MIN_ROWS), num_slots(longest_prompt + self.num_codes))
-            return DecodeLoop(self.model, choose, cache, num_images=num_images, prompt_room=longest_prompt)
-        room = prompt_room(longest_prompt)
-        if choose is None and room in self._loops:
-            return self._loops[room]
-        num_rows = self.rows_of_room(room)
-        cache = self._shared_cache(num_rows, num_slots(room + self.num_codes))
-        sampler = choose or CodeSampler(num_rows, self.num_codes, self.device)
-        loop = DecodeLoop(self.model, sampler, cache, num_images=num_rows, prompt_room=room)
+        size = (_loop_size(num_images, self.max_rows), _loop_size(len(states), self.max_rows))
+        if choose is None and size in self._loops:
+            return self._loops[size]
+        loop = self._new_loop(*size, choose)
         if choose is None:
-            loop.use_graphs = self.device.type == "cuda"
-            self._loops[room] = loop
+            self._loops[size] = loop
         return loop
 
-    def _shared_cache(self, num_rows: int, slots: int) -> torch.Tensor:
-        """A cache in the memory that all loops share. Growing it drops the loops that were kept."""
-        size = self.model.llama.cache_size(num_rows, slots)
-        num_needed = torch.Size(size).numel()
-        if self._cache_memory.numel() < num_needed:
-            self._loops.clear()
-            self._cache_memory = torch.empty(0)  # freed before the larger one is allocated
-            llama = self.model.llama
-            self._cache_memory = torch.empty(num_needed, dtype=llama.cache_dtype, device=self.device)
-        return self._cache_memory[:num_needed].view(size)
-
-    def _rows_on_gpu(self, room: int) -> int:
-        return rows_on_gpu(self._bytes_per_row(room), self.memory)
-
-    def _bytes_per_row(self, room: int) -> int:
-        llama = self.model.llama
-        return bytes_per_row(llama.shape, room + self.num_codes, llama.cache_dtype.itemsize)
+    def _new_loop(self, num_images: int, num_rows: int, choose: Choose | None) -> DecodeLoop:
+        context_length = self.model.llama.shape.context_length
+        cache = PagedCache(self.pool, num_rows=num_rows, num_new=self.num_codes, context_length=context_length)
+        graphs = self._graphs if choose is None else None
+        choose = choose or CodeSampler(num_images, self.num_codes, self.device)
+        return DecodeLoop(self.model, choose, cache, num_images=num_images, graphs=graphs)
 
 
-def prompt_room(num_tokens: int) -> int:
-    """The cache slots reserved for a prompt and its negative or unconditional one: 128, 256, 512 and so on."""
-    room = SHORTEST_ROOM
-    while room < num_tokens:
-        room *= 2
-    return room
+def _loop_size(num: int, largest: int) -> int:
+    """The next power of two, so that there are few sizes; at most `largest`."""
+    return min(max(SMALLEST_LOOP, 1 << (num - 1).bit_length()), largest)
 
 
-def bytes_per_row(shape: LlamaShape, num_tokens: int, itemsize: int) -> int:
-    """Bytes of one row's keys and values."""
-    return 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * itemsize * num_slots(num_tokens)
+def bytes_per_row(shape: LlamaShape, num_slots: int, itemsize: int) -> int:
+    """Bytes of the keys and values in this many slots."""
+    return 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * itemsize * num_slots
 
 
 def images_on_cpu(row_bytes: int, memory: int) -> int:
     """Images per batch on a CPU with `memory` bytes; every image may have two rows."""
-    return next((n for n in CPU_IMAGES if 2 * n * row_bytes <= memory * MEMORY_FOR_BATCH["cpu"]), CPU_IMAGES[-1])
+    return next((n for n in CPU_IMAGES if 2 * n * row_bytes <= memory * CPU_SHARE), CPU_IMAGES[-1])
 
 
-def rows_on_gpu(row_bytes: int, memory: int) -> int:
-    """Rows of every batch on a GPU with `memory` bytes next to the weights."""
-    return next((n for n in GPU_ROWS if n * row_bytes <= memory * MEMORY_FOR_BATCH["cuda"]), GPU_ROWS[-1])
-
-
-def device_memory(device: torch.device) -> int:
-    """Bytes: a GPU's memory less the weights, or all of the machine's memory.
-
-    Deliberately not the memory that happens to be free: the number of rows must not depend on other processes.
-    """
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory - torch.cuda.memory_allocated(device)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def free_gpu_memory() -> int:
+    """Bytes for keys and values on the current GPU, once the weights are there."""
+    torch.cuda.empty_cache()  # memory that loading has freed counts as free
+    return int(torch.cuda.mem_get_info()[0] * GPU_SHARE)

@@ -8,14 +8,19 @@ Shapes: B pictures, N codes of a picture in raster order, H x W codes, V codeboo
 
 from __future__ import annotations
 
+import functools
 from collections.abc import MutableMapping
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from actors import image_decoder
+from actors.cuda_graph import GraphPool
 from actors.janus.config import NUM_RES_BLOCKS, VQShape
-from actors.layers import Conv1, silu_
+from actors.layers import Conv1, silu_, to_uint8
+
+IMAGES_PER_CALL = 2  # on a CPU
 
 _PREFIX = "gen_vision_model."
 
@@ -29,6 +34,65 @@ def load_vq_decoder(weights: MutableMapping[str, torch.Tensor], shape: VQShape) 
     decoder.load_state_dict(state, assign=True)
     decoder.quantize.embedding.weight.data = F.normalize(decoder.quantize.embedding.weight.data, dim=-1)
     return decoder.requires_grad_(False)
+
+
+class CpuDecoder:
+    """Codes [B, N] to pixels on a CPU, in calls of a fixed size: one image would use other kernels than several."""
+
+    def __init__(self, vq: VQDecoder, grid_size: int) -> None:
+        self.vq, self.grid = vq, (grid_size, grid_size)
+
+    def __call__(self, codes_BN: torch.Tensor) -> image_decoder.Pixels:
+        num_missing = -len(codes_BN) % IMAGES_PER_CALL
+        filled = torch.cat([codes_BN, codes_BN[:1].expand(num_missing, -1)])
+        pixels, is_finite = [], []
+        for part in filled.split(IMAGES_PER_CALL):
+            decoded = self.vq(part, self.grid)
+            pixels.append(to_uint8(decoded))
+            is_finite.append(decoded.isfinite().flatten(1).all(dim=1))
+        num_images = len(codes_BN)
+        return image_decoder.Pixels(
+            pixels=torch.cat(pixels)[:num_images], is_finite_B=torch.cat(is_finite)[:num_images]
+        )
+
+
+def gpu_decoder(vq: VQDecoder, grid_size: int, graphs: GraphPool | None) -> image_decoder.ImageDecoder:
+    """Codes [B, N] to pixels on a GPU."""
+    vq.to(memory_format=torch.channels_last)
+    example = torch.zeros(1, grid_size**2, dtype=torch.long, device=vq.quantize.embedding.weight.device)
+    look_up = functools.partial(vq.look_up, grid=(grid_size, grid_size))
+    return image_decoder.ImageDecoder(decoder_layers(vq), look_up, example, graphs)
+
+
+def decoder_layers(vq: VQDecoder) -> image_decoder.DecoderLayers:
+    """The decoder's layers as a GPU runs them."""
+    decoder, blocks = vq.decoder, list(vq.decoder.mid)
+    for level in decoder.conv_blocks:
+        for index, block in enumerate(level.res):
+            blocks += [block, *level.attn[index : index + 1]]
+        if hasattr(level, "upsample"):
+            blocks.append(level.upsample)
+    return image_decoder.DecoderLayers(
+        post_quant_conv=vq.post_quant_conv,
+        conv_in=decoder.conv_in,
+        blocks=[_block_for_gpu(block) for block in blocks],
+        norm_out=decoder.norm_out,
+        conv_out=decoder.conv_out,
+    )
+
+
+def _block_for_gpu(block: nn.Module) -> image_decoder.Block:
+    if isinstance(block, AttentionBlock):
+        return image_decoder.AttentionBlock(norm=block.norm, q=block.q, k=block.k, v=block.v, out=block.proj_out)
+    if isinstance(block, Upsample):
+        return image_decoder.Upsampling(conv=block.conv)
+    return image_decoder.ResidualBlock(
+        norm1=block.norm1,
+        conv1=block.conv1,
+        norm2=block.norm2,
+        conv2=block.conv2,
+        shortcut=getattr(block, "nin_shortcut", None),
+    )
 
 
 class VQDecoder(nn.Module):

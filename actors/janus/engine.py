@@ -3,28 +3,30 @@
 Reads downwards in the order of the data: tokenize, prefill, decode_tokens, decode_pixels. Rows of a batch may differ
 in prompt, negative prompt, seed, weight and temperature.
 
-An image has the same bytes in any batch. Prompts are prefilled alone, rows are ragged (`actors/llama/model.py`), matrix
-products and attention keep a row's bits for any number of rows on a CPU (`actors/llama/linear.py`), and images are
-decoded in calls of a fixed size. On a GPU bits depend on shapes, so the shapes that a row is computed in are a function
-of the row (`batching.py`).
+An image has the same bytes in any batch. A prompt's numbers do not depend on other prompts, rows are ragged, and matrix
+products and attention keep a row's bits for any number of rows (`actors/llama`). Images are decoded in calls of a fixed
+size: two on a CPU, where a single image would use other kernels, and one on a GPU.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from actors.checkpoint.open import Checkpoint
+from actors.cuda_graph import GraphPool
 from actors.device import DTYPES, find_device, to_compute_dtype
 from actors.guidance import is_guided, is_inside
-from actors.janus.batching import LoopPool
+from actors.image_decoder import Pixels
+from actors.janus.batching import CpuLoops, GpuLoops, free_gpu_memory
 from actors.janus.decode_loop import DecodeLoop
-from actors.janus.decoder import load_vq_decoder
-from actors.janus.network import PromptState, build_code_model, read_weights
-from actors.layers import to_uint8
+from actors.janus.decoder import CpuDecoder, gpu_decoder, load_vq_decoder
+from actors.janus.network import build_code_model, read_weights
+from actors.llama.cache import PromptState
+from actors.llama.model import Llama
+from actors.llama.packed import PackedLlama
 from actors.prompt import PromptTokenizer
 from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
@@ -32,8 +34,7 @@ from actors.request import ImageRequest, Rejection, RenderedImage
 # B images, G of them guided, R rows of the model (cond rows first, then one uncond row for each guided image, then
 # empty rows), N codes of an image, T tokens or cache slots, C hidden channels, V codebook entries.
 
-# Images per call of the VQ decoder: a single image would use other kernels than an image with neighbors.
-IMAGES_PER_DECODE = {"cpu": 2, "cuda": 8}
+MAX_UNCOND_STATES = 64  # unconditional prompts kept from batch to batch, one for each length
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,13 +45,9 @@ class PromptIds:
     uncond: list[int] | None
 
     @property
-    def num_rows(self) -> int:
-        return 1 if self.uncond is None else 2
-
-    @property
-    def num_tokens(self) -> int:
-        """Of the longer row."""
-        return max(len(self.cond), len(self.uncond or ()))
+    def lengths(self) -> list[int]:
+        """The prompt tokens of each row."""
+        return [len(self.cond)] if self.uncond is None else [len(self.cond), len(self.uncond)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -64,14 +61,6 @@ class Tokens:
     codes_BN: torch.Tensor
     is_finite_B: torch.Tensor
     chosen: torch.cuda.Event | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Pixels:
-    """Pixels, uint8 [B, height, width, 3], and whether the decoder's numbers were finite [B], both on the device."""
-
-    pixels: torch.Tensor
-    is_finite_B: torch.Tensor
 
 
 class JanusEngine:
@@ -99,12 +88,18 @@ class JanusEngine:
             weights = read_weights(checkpoint, dtype=DTYPES[recipe.dtype], device=self.torch_device)
         weights = to_compute_dtype(weights)
         with torch.inference_mode():
-            self.model = build_code_model(weights, self.shape, is_fp8=recipe.dtype == "fp8")
+            is_gpu = self.torch_device.type == "cuda"
+            self.model = build_code_model(weights, self.shape, PackedLlama if is_gpu else Llama)
             self.vq = load_vq_decoder(weights, self.shape.vq)
-        self.loops = LoopPool(self.model, self.num_codes)
+            if is_gpu:
+                self.loops = GpuLoops(self.model, self.num_codes, free_gpu_memory())
+                self.decode_pixels = gpu_decoder(self.vq, self.grid_size, GraphPool())
+            else:
+                self.loops = CpuLoops(self.model, self.num_codes)
+                self.decode_pixels = CpuDecoder(self.vq, self.grid_size)
         self.default_batch_size = self.loops.images_per_call(1 + any(map(is_guided, recipe.cfg_weights)))
-        self._decode_stream = torch.cuda.Stream() if self.torch_device.type == "cuda" else None
-        self._uncond_state = functools.lru_cache(maxsize=64)(self._prefill_uncond)
+        self._decode_stream = torch.cuda.Stream() if is_gpu else None
+        self._uncond_states: dict[tuple[int, ...], PromptState] = {}
 
     def refusal(self, request: ImageRequest) -> str | None:
         """Why this request can never be rendered, or None."""
@@ -114,7 +109,7 @@ class JanusEngine:
                 num_tokens = 0 if text is None else len(self.tokenizer.cond_ids(text))
             except ValueError as error:
                 return str(error)
-            longest = self.shape.llama.context_length - self.num_codes
+            longest = self.loops.longest_prompt
             if num_tokens > longest:
                 return (
                     f"{name} must have at most {longest} tokens, to leave room for the image's {self.num_codes}, "
@@ -126,7 +121,7 @@ class JanusEngine:
     def render(self, requests: Sequence[ImageRequest]) -> list[RenderedImage | Rejection]:
         """One answer per request, in order."""
         prompts = [self.tokenize(request) for request in requests]
-        batches = self.loops.split([ids.num_tokens for ids in prompts], [ids.num_rows for ids in prompts])
+        batches = self.loops.split([ids.lengths for ids in prompts])
         chosen: list[Tokens] = []
         decoded: list[Pixels] = []
         for images in batches:
@@ -143,16 +138,16 @@ class JanusEngine:
 
     @torch.inference_mode()
     def predict(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """What guidance begins with: conditional and unconditional logits of the first code, float32 [V] each."""
-        cond = self._prefill_ids(self.tokenizer.cond_ids(prompt))
-        uncond = self._uncond_state(cond.num_tokens)
-        logits = self.model.head(torch.stack((cond.hidden_C, uncond.hidden_C))).float()
+        """The inputs of guidance for the first code: conditional and unconditional logits, float32 [V] each."""
+        cond = self.tokenizer.cond_ids(prompt)
+        states = self.prefill([PromptIds(cond=cond, uncond=self.tokenizer.uncond_ids(len(cond)))])
+        logits = self.model.head(torch.stack([state.hidden_C for state in states])).float()
         return logits[0], logits[1]
 
     def choose_codes(self, requests: Sequence[ImageRequest], prompts: Sequence[PromptIds]) -> Tokens:
         """One batch, from its prompts to its codes."""
         states = self.prefill(prompts)
-        loop = self.loops.loop_for(len(requests), len(states), max(state.num_tokens for state in states))
+        loop = self.loops.loop_for(len(requests), states)
         loop.choose.load(requests)
         codes_BN = self.decode_tokens(loop, requests, states)
         is_finite_B = loop.choose.is_finite_B[: len(requests)].clone()
@@ -171,15 +166,19 @@ class JanusEngine:
     def prefill(self, prompts: Sequence[PromptIds]) -> list[PromptState]:
         """The state of every row: the images' prompts, then the uncond rows of guided images.
 
-        Each distinct prompt is computed once and alone, for all rows that share it.
+        Each distinct prompt is computed once, for all rows that share it. An unconditional prompt depends on its
+        length alone and is kept for later batches.
         """
-        ids_of_rows = [ids.cond for ids in prompts] + [ids.uncond for ids in prompts if ids.uncond is not None]
-        states: dict[tuple[int, ...], PromptState] = {}
-        for ids in ids_of_rows:
-            if tuple(ids) not in states:
-                is_uncond = ids == self.tokenizer.uncond_ids(len(ids))
-                states[tuple(ids)] = self._uncond_state(len(ids)) if is_uncond else self._prefill_ids(ids)
-        return [states[tuple(ids)] for ids in ids_of_rows]
+        ids_of_rows = [tuple(ids.cond) for ids in prompts]
+        ids_of_rows += [tuple(ids.uncond) for ids in prompts if ids.uncond is not None]
+        missing = [ids for ids in dict.fromkeys(ids_of_rows) if ids not in self._uncond_states]
+        states = self._uncond_states | dict(zip(missing, self.model.llama.prefill(missing), strict=True))
+        for ids in missing:
+            if list(ids) == self.tokenizer.uncond_ids(len(ids)):
+                self._uncond_states[ids] = states[ids]
+        while len(self._uncond_states) > MAX_UNCOND_STATES:
+            del self._uncond_states[next(iter(self._uncond_states))]
+        return [states[ids] for ids in ids_of_rows]
 
     def decode_tokens(
         self, loop: DecodeLoop, requests: Sequence[ImageRequest], states: Sequence[PromptState]
@@ -194,18 +193,6 @@ class JanusEngine:
 
         return loop.run(self.num_codes, is_guiding)[: len(requests)]
 
-    def decode_pixels(self, codes_BN: torch.Tensor) -> Pixels:
-        """Codes to pixels, in calls of a fixed size."""
-        size = IMAGES_PER_DECODE[self.torch_device.type]
-        num_missing = -len(codes_BN) % size
-        filled = torch.cat([codes_BN, codes_BN[:1].expand(num_missing, -1)])
-        grid, pixels, is_finite = (self.grid_size, self.grid_size), [], []
-        for part in filled.split(size):
-            decoded = self.vq(part, grid)
-            pixels.append(to_uint8(decoded))
-            is_finite.append(decoded.isfinite().flatten(1).all(dim=1))
-        return Pixels(pixels=torch.cat(pixels)[: len(codes_BN)], is_finite_B=torch.cat(is_finite)[: len(codes_BN)])
-
     def _decode_alongside(self, tokens: Tokens) -> Pixels:
         """Codes to pixels; on a GPU on a stream of its own, as soon as the codes are computed."""
         if not self._decode_stream:
@@ -214,15 +201,6 @@ class JanusEngine:
         tokens.codes_BN.record_stream(self._decode_stream)
         with torch.cuda.stream(self._decode_stream):
             return self.decode_pixels(tokens.codes_BN)
-
-    def _prefill_ids(self, ids: list[int]) -> PromptState:
-        x_TC = self.model.llama.embedding_VC[torch.tensor(ids, device=self.torch_device)]
-        hidden_TC, kv = self.model.llama.prefill(x_TC)
-        return PromptState(hidden_C=hidden_TC[-1], kv=kv)
-
-    def _prefill_uncond(self, num_tokens: int) -> PromptState:
-        """The unconditional prompt depends on the prompt's length alone: computed once per length."""
-        return self._prefill_ids(self.tokenizer.uncond_ids(num_tokens))
 
 
 def _answers(tokens: Tokens, decoded: Pixels) -> Iterator[RenderedImage | Rejection]:

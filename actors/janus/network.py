@@ -22,6 +22,7 @@ from actors.janus.decoder import VQDecoder
 from actors.llama.config import LlamaShape
 from actors.llama.linear import Mlp
 from actors.llama.model import Llama
+from actors.llama.packed import PackedLlama
 
 # Tensors of a checkpoint that generation leaves on disk, by the prefix of their original-layout name.
 NOT_NEEDED = {
@@ -55,29 +56,19 @@ _RENAMES = [
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class PromptState:
-    """A prefilled prompt: its last hidden state [C] and its keys and values [L, 2, K, T, D]."""
-
-    hidden_C: torch.Tensor
-    kv: torch.Tensor
-
-    @property
-    def num_tokens(self) -> int:
-        return self.kv.shape[3]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class CodeModel:
     """The language model, the head that predicts a code, and the embedding of every code."""
 
-    llama: Llama
+    llama: Llama | PackedLlama
     head: Mlp  # [R, C] -> [R, V]
     code_embedding_VC: torch.Tensor
 
 
-def build_code_model(weights: MutableMapping[str, torch.Tensor], shape: JanusShape, *, is_fp8: bool) -> CodeModel:
+def build_code_model(
+    weights: MutableMapping[str, torch.Tensor], shape: JanusShape, llama_class: type[Llama] | type[PackedLlama]
+) -> CodeModel:
     """The code model from a checkpoint's tensors, which are taken out of `weights`."""
-    llama = Llama(weights, shape.llama, is_fp8=is_fp8)
+    llama = llama_class(weights, shape.llama)
     head = Mlp(weights, "gen_head.output_mlp_projector", "gen_head.vision_head")
     aligner = Mlp(weights, "gen_aligner.layers.0", "gen_aligner.layers.2")
     # The model's input for a code is a function of the code alone: a table replaces an MLP per step.

@@ -48,6 +48,10 @@ def sample_codes(logits_BV: torch.Tensor, uniform_B: torch.Tensor, temperature_B
     is_greedy_B = temperature_B == 0
     # So cold that every other code's probability is exactly 0, and a power of two, which merges no two logits.
     divisor_B = torch.where(is_greedy_B, 2.0**-64, temperature_B)
-    cdf_BV = torch.softmax(logits_BV / divisor_B[:, None], dim=-1).cumsum(dim=-1, dtype=torch.float64)
+    probs_BV = torch.softmax(logits_BV / divisor_B[:, None], dim=-1)
+    if probs_BV.device.type != "cpu":
+        # Whole numbers, whose sums are exact: a GPU adds in an order that depends on the number of images.
+        probs_BV = (probs_BV * 2.0**40).round()
+    cdf_BV = probs_BV.cumsum(dim=-1, dtype=torch.float64)
     threshold_B = torch.where(is_greedy_B, 0.0, uniform_B) * cdf_BV[:, -1]
     return torch.searchsorted(cdf_BV, threshold_B[:, None], right=True).squeeze(1).clamp(max=logits_BV.shape[1] - 1)

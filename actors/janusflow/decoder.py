@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from actors import image_decoder
 from actors.device import compute_dtype
 from actors.errors import CheckpointError, InputError
 from actors.layers import ContiguousGroupNorm, Conv1, InPlaceSiLU, to_uint8
@@ -52,6 +53,35 @@ def check_vae_dtype(dtype: torch.dtype) -> None:
             "model.dtype must be bfloat16 or float32 for JanusFlow: the SDXL VAE's activations pass 65504, the largest "
             f"number of float16, and its pictures become NaN; got {str(dtype).removeprefix('torch.')}"
         )
+
+
+def decoder_layers(model: nn.Module) -> image_decoder.DecoderLayers:
+    """An AutoencoderKL's decoder as a GPU runs it. Raises CheckpointError for attention of several heads."""
+    decoder, middle = model.decoder, model.decoder.mid_block
+    blocks = [middle.resnets[0], *filter(None, middle.attentions), *middle.resnets[1:]]
+    for level in decoder.up_blocks:
+        blocks += [*level.resnets, *(level.upsamplers or ())]
+    return image_decoder.DecoderLayers(
+        post_quant_conv=model.post_quant_conv,
+        conv_in=decoder.conv_in,
+        blocks=[_block_for_gpu(block) for block in blocks],
+        norm_out=decoder.conv_norm_out,
+        conv_out=decoder.conv_out,
+    )
+
+
+def _block_for_gpu(block: nn.Module) -> image_decoder.Block:
+    if hasattr(block, "to_q"):
+        if block.heads != 1:
+            raise CheckpointError(f"a VAE's attention has 1 head on a GPU, this one has {block.heads}")
+        return image_decoder.AttentionBlock(
+            norm=block.group_norm, q=block.to_q, k=block.to_k, v=block.to_v, out=block.to_out[0]
+        )
+    if not hasattr(block, "norm1"):
+        return image_decoder.Upsampling(conv=block.conv)
+    return image_decoder.ResidualBlock(
+        norm1=block.norm1, conv1=block.conv1, norm2=block.norm2, conv2=block.conv2, shortcut=block.conv_shortcut
+    )
 
 
 def _load(folder: Path, dtype: torch.dtype) -> nn.Module:

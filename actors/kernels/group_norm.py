@@ -36,6 +36,9 @@ def add_group_norm(
     An image's bits depend on the image alone: its positions are cut into parts by its size, each part has a mean and a
     sum of squares around it from one program, and they are combined in order (Chan et al., 1983). Nothing cancels.
     """
+    x = x.contiguous(memory_format=torch.channels_last)
+    if residual is not None:
+        residual = residual.contiguous(memory_format=torch.channels_last)
     num_images, num_channels, height, width = x.shape
     num_positions, group_size = height * width, num_channels // num_groups
     tile = max(1, _TILE // (num_groups * power_of_two(group_size)))  # positions

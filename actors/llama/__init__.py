@@ -1,1 +1,1 @@
-"""The decoder-only language model both families share: attention, matrices, number formats."""
+"""The decoder-only language model that both families share: `Llama` for a CPU, `PackedLlama` for a GPU."""

@@ -1,7 +1,6 @@
-"""Attention: of a prompt to itself, and of one query a row to the keys and values that the row has in a cache.
+"""Attention on a CPU: of a prompt to itself, and of one query of each row to the row's keys and values in a cache.
 
-A cache is a tensor [L, 2, R, K, T, D] of every layer's keys and values. How a layer's keys lie in it is the business of
-the two classes here: one for GPUs, one for CPUs. They are made anew for every token and used by all layers.
+A cache is a tensor [L, 2, R, K, T, D] of every layer's keys and values.
 
 Shapes: R rows, K key/value heads, G query heads for each of those, D channels of a head, T cache slots, L layers.
 """
@@ -11,58 +10,31 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-BLOCK = 32  # slots whose keys stand together in a CPU's cache, and how finely it is read there
+BLOCK = 32  # slots whose keys are stored together; the cache is read in whole blocks
 
 
 def attend(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Softmax attention, [..., queries, D]: two products with a float32 softmax between them.
 
-    Spelled out because fused kernels split the keys by how many rows and slots there are, which changes bits.
+    No fused kernel: those split the keys by the number of rows and slots, which changes bits.
     """
     scores = torch.matmul(q, keys.transpose(-1, -2)).float()
     return torch.matmul(_softmax(scores, mask, keys.shape[-1]).to(values.dtype), values)
 
 
-class ProductAttention:
-    """By matrix products, the keys as they come: [R, K, T, D]. For a GPU: what it launches follows from shapes alone.
-
-    Reads `num_attended` slots of every row; those beyond a row's own position [R] are masked.
-    """
-
-    def __init__(self, position_R: torch.Tensor, num_attended: int, cache_size: torch.Size) -> None:
-        self.position_R, self.num_attended = position_R, num_attended
-        self.row_R = torch.arange(len(position_R), device=position_R.device)
-        self.mask_R11T = _mask(position_R, num_attended)[:, None, None]
-
-    @staticmethod
-    def put_prompt(cache: torch.Tensor, row: int, kv: torch.Tensor) -> None:
-        """A prompt's keys and values [L, 2, K, tokens, D] into the first slots of a row."""
-        cache[:, :, row, :, : kv.shape[3]] = kv
-
-    def put(self, kv: torch.Tensor, k_RKD: torch.Tensor, v_RKD: torch.Tensor) -> None:
-        """One key and value of every row into a layer's part of the cache, [2, R, K, T, D]."""
-        kv[0][self.row_R, :, self.position_R] = k_RKD
-        kv[1][self.row_R, :, self.position_R] = v_RKD
-
-    def attend(self, q_RKD: torch.Tensor, kv: torch.Tensor) -> torch.Tensor:
-        """What one query of every head gets from that part, [R, K, D]."""
-        keys, values = kv[:, :, :, : self.num_attended]
-        return attend(q_RKD[:, :, None], keys, values, self.mask_R11T).squeeze(2)
-
-
 class BagAttention:
-    """By weighted sums of a table's rows, `embedding_bag`, which reads up to 3 times as fast as products do. For a CPU.
+    """By weighted sums of a table's rows, `embedding_bag`, which reads up to 3 times as fast as matrix products.
 
-    The cache is the table. Values are its rows as they come: D numbers a slot, weighted by probabilities. Keys lie in
-    blocks, [R, K, T / 32, D, 32]: the scores of a block's slots are its D rows weighted by the query. Each sum is taken
-    by itself and in order, so a row's bits do not depend on the rows beside it, how far they reach, or the threads.
-    Slots beyond the longest row's position are not read, those beyond a row's own are masked.
+    One object serves one token in all layers. The cache is the table. A value is a row of it: the D numbers of a slot,
+    weighted by probabilities. Keys are stored in blocks, [R, K, T / 32, D, 32]: the scores of a block's slots are its D
+    rows weighted by the query. Each sum is computed by itself and in order, so a row's bits depend neither on other
+    rows nor on the threads. Slots beyond the longest row's position are not read, those beyond a row's own are masked.
     """
 
-    def __init__(self, position_R: torch.Tensor, num_attended: int, cache_size: torch.Size) -> None:
+    def __init__(self, position_R: torch.Tensor, cache_size: torch.Size) -> None:
         _, _, num_rows, num_heads, num_slots, width = cache_size
         self.row_R, self.position_R = torch.arange(num_rows), position_R
-        self.num_blocks = min(num_attended, int(position_R.max()) + BLOCK) // BLOCK
+        self.num_blocks = (int(position_R.max()) + BLOCK) // BLOCK
         head_RK1 = torch.arange(num_rows * num_heads).view(num_rows, num_heads, 1)
         block_RK1 = head_RK1 * (num_slots // BLOCK) + (position_R // BLOCK)[:, None, None]
         place_RKD = (block_RK1 * width + torch.arange(width)) * BLOCK + (position_R % BLOCK)[:, None, None]
@@ -73,19 +45,19 @@ class BagAttention:
 
     @staticmethod
     def put_prompt(cache: torch.Tensor, row: int, kv: torch.Tensor) -> None:
-        """A prompt's keys and values [L, 2, K, tokens, D] into the first slots of a row, which are zero till then."""
+        """Put a prompt's keys and values [L, 2, K, tokens, D] into the first slots of a row, which must be zero."""
         keys = F.pad(kv[:, 0], (0, 0, 0, -kv.shape[3] % BLOCK))
         in_blocks = keys.unflatten(2, (-1, BLOCK)).transpose(-1, -2)
         cache[:, 0, row, :, : keys.shape[2]] = in_blocks.reshape(keys.shape)
         cache[:, 1, row, :, : kv.shape[3]] = kv[:, 1]
 
     def put(self, kv: torch.Tensor, k_RKD: torch.Tensor, v_RKD: torch.Tensor) -> None:
-        """One key and value of every row into a layer's part of the cache, [2, R, K, T, D]."""
+        """Put one key and value of every row into a layer's part of the cache, [2, R, K, T, D]."""
         kv[0].view(-1).scatter_(0, self.key_place, k_RKD.reshape(-1))
         kv[1][self.row_R, :, self.position_R] = v_RKD
 
     def attend(self, q_RKD: torch.Tensor, kv: torch.Tensor) -> torch.Tensor:
-        """What one query of every head gets from that part, [R, K, D]."""
+        """Attend to that part with one query of every head: [R, K, D]."""
         num_rows, num_heads, width = q_RKD.shape
         query_of_blocks = q_RKD[:, :, None].expand(-1, -1, self.num_blocks, -1).reshape(-1)
         scores = _sum_bags(self.key_rows, width, kv[0].view(-1, BLOCK), query_of_blocks)
@@ -100,12 +72,12 @@ def _softmax(scores: torch.Tensor, mask: torch.Tensor, width: int) -> torch.Tens
 
 def _mask(position_R: torch.Tensor, num_attended: int) -> torch.Tensor:
     """-inf, [R, T], at slots beyond a row's own position, else 0."""
-    is_empty_RT = torch.arange(num_attended, device=position_R.device) > position_R[:, None]
-    return torch.zeros(is_empty_RT.shape, device=position_R.device).masked_fill_(is_empty_RT, -torch.inf)
+    is_empty_RT = torch.arange(num_attended) > position_R[:, None]
+    return torch.zeros(is_empty_RT.shape).masked_fill_(is_empty_RT, -torch.inf)
 
 
 def _first_rows(num_lists: int, list_size: int, num_taken: int) -> torch.Tensor:
-    """Indices of the first `num_taken` rows of every list, in a table of lists that stand one after the other."""
+    """Indices of the first `num_taken` rows of every list, in a table of consecutive lists."""
     list_N1 = torch.arange(num_lists, dtype=torch.int32)[:, None] * list_size
     return (list_N1 + torch.arange(num_taken, dtype=torch.int32)).view(-1)
 

@@ -1,9 +1,9 @@
-"""Matrices for the decode loop: a row's product has the same bits whatever other rows stand beside it.
+"""Matrices for the decode loop: a row's product has the same bits in any batch.
 
-On a CPU a weight is packed once for oneDNN. Measured with torch 2.13 in float32 and bfloat16: a row's bits are then
-the same for 2 to 128 rows and 1 to 16 threads. Plain float32 matrices go to MKL, where they differ between 1, 2-3 and 4
-rows a thread, and torch's float32 `silu` rounds differently where a thread's share ends. Packed float32 matrices are
-also up to 4 times as fast at a few rows.
+On a GPU a kernel of our own multiplies. On a CPU a weight is packed once for oneDNN. Measured with torch 2.13 in
+float32 and bfloat16: a row's bits are then the same for 2 to 128 rows and 1 to 16 threads. Plain float32 matrices go to
+MKL, where they differ between 1, 2-3 and 4 rows per thread, and torch's float32 `silu` rounds differently where a
+thread's share ends. Packed float32 matrices are also up to 4 times as fast with a few rows.
 
 Shapes: R rows, I input and O output channels.
 """
@@ -16,7 +16,9 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
-MIN_ROWS = 2  # a single row goes to a kernel for vectors, which adds up in another order
+from actors.kernels.matmul import matmul
+
+MIN_ROWS = 2  # on a CPU: a single row goes to a kernel for vectors, which adds up in another order
 
 Activation = Literal["none", "silu", "gelu"]
 
@@ -25,7 +27,7 @@ _ACTIVATIONS = {"none": ("none", "", None), "silu": ("swish", "", F.silu), "gelu
 
 
 class Linear:
-    """`activation(x @ weight.T + bias)` for x of shape [R, I], with R >= MIN_ROWS."""
+    """`activation(x @ weight.T + bias)` for x of shape [R, I]; on a CPU with R >= MIN_ROWS."""
 
     def __init__(
         self, weight_OI: torch.Tensor, bias_O: torch.Tensor | None = None, activation: Activation = "none"
@@ -40,12 +42,13 @@ class Linear:
             return torch.ops.mkldnn._linear_pointwise(
                 x_RI, self.weight, self.bias_O, self.packed_activation, [], self.packed_algorithm
             )
-        y_RO = F.linear(x_RI, self.weight, self.bias_O)
+        product = F.linear if self.weight.device.type == "cpu" else matmul
+        y_RO = product(x_RI, self.weight, self.bias_O)
         return self.activation(y_RO) if self.activation else y_RO
 
 
 class GatedLinear:
-    """`silu(x @ gate.T) * (x @ up.T)`: one product where the weights are plain, two with a fused silu where packed."""
+    """`silu(x @ gate.T) * (x @ up.T)` on a CPU: two products with a fused SiLU where weights are packed, else one."""
 
     def __init__(self, gate_OI: torch.Tensor, up_OI: torch.Tensor) -> None:
         if _can_pack(gate_OI):

@@ -1,6 +1,6 @@
-"""The Llama decoder of Janus, cut down to guided generation: prefill one prompt, decode one token of all rows.
+"""The decoder on a CPU, cut down to guided generation: prefill one prompt, decode one token of all rows.
 
-Rows are ragged: row r holds its own prompt in cache slots 0..n_r-1 and what follows in n_r, n_r+1, ...; a slot is the
+Rows are ragged: row r holds its prompt in cache slots 0 to n_r - 1 and its new tokens from slot n_r on; a slot is the
 rotary position of its token. No tokenizer, no sampling and no image code here.
 
 Shapes: R rows, T cache slots or prompt tokens, L layers, C hidden channels, K key/value heads, G query heads for each
@@ -9,69 +9,65 @@ of those, D channels of a head, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
 
-from actors.llama.attention import BagAttention, ProductAttention, attend
+from actors.llama.attention import BagAttention, attend
+from actors.llama.cache import PromptState, RowCache
 from actors.llama.config import LlamaShape
-from actors.llama.fp8 import Fp8GatedLinear, Fp8Linear
 from actors.llama.linear import GatedLinear, Linear
+from actors.llama.weights import LayerWeights, rotary_tables, take_llama_weights
 
-SEGMENT = 64  # the cache is read in whole segments: fewer shapes, and the same bits however far neighbours reach
-
-_PREFIX = "language_model.model."
-
-Matrix = Callable[[torch.Tensor], torch.Tensor]
+SEGMENT = 64  # a row's slots come in whole segments
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Layer:
     attention_norm_C: torch.Tensor
-    qkv: Matrix  # [(K*G + K + K) * D, C]: query, key and value heads in one matrix
-    out: Matrix
+    qkv: Linear  # [(K*G + K + K) * D, C]: query, key and value heads in one matrix
+    out: Linear
     mlp_norm_C: torch.Tensor
-    gate_up: Matrix
-    down: Matrix
+    gate_up: GatedLinear
+    down: Linear
 
 
 class Llama:
-    """The decoder, from a checkpoint's tensors under their original-layout names, which are taken out of `weights`.
+    """The decoder, from a checkpoint's tensors under their original-layout names; they are removed from `weights`.
 
-    With `is_fp8` the layers' matrices are in fp8. Raises CheckpointError where the device has none.
+    Keys, values and attention are float32 in every dtype: batched products in bfloat16 are 3 times slower on a CPU.
     """
 
-    def __init__(self, weights: MutableMapping[str, torch.Tensor], shape: LlamaShape, *, is_fp8: bool = False) -> None:
-        self.shape = shape
-        self.embedding_VC = weights.pop(f"{_PREFIX}embed_tokens.weight")
-        self.norm_C = weights.pop(f"{_PREFIX}norm.weight")
-        prefixes = [f"{_PREFIX}layers.{index}." for index in range(shape.num_layers)]
-        self.layers = [_read_layer(weights, prefix, is_fp8) for prefix in prefixes]
-        self.device, self.dtype = self.embedding_VC.device, self.embedding_VC.dtype
-        # A CPU attends in float32: its batched products in bfloat16 are 3 times slower than those in float32.
-        self.cache_dtype = torch.float32 if self.device.type == "cpu" else self.dtype
-        self.attention = BagAttention if self.device.type == "cpu" else ProductAttention
-        self.cos_TD, self.sin_TD = _rotary_tables(shape, self.device, self.cache_dtype)
+    cache_dtype = torch.float32
 
-    def new_cache(self, num_rows: int, num_slots: int) -> torch.Tensor:
-        """Keys and values of every layer, [L, 2, R, K, T, D], all zero."""
-        return torch.zeros(self.cache_size(num_rows, num_slots), dtype=self.cache_dtype, device=self.device)
+    def __init__(self, weights: MutableMapping[str, torch.Tensor], shape: LlamaShape) -> None:
+        self.shape = shape
+        tensors = take_llama_weights(weights, shape)
+        self.embedding_VC, self.norm_C = tensors.embedding_VC, tensors.norm_C
+        self.layers = [_pack(layer) for layer in tensors.layers]
+        self.dtype = self.embedding_VC.dtype
+        self.cos_TD, self.sin_TD = rotary_tables(shape, self.embedding_VC.device, torch.float32)
 
     def cache_size(self, num_rows: int, num_slots: int) -> tuple[int, ...]:
+        """The size of the float32 tensor that a RowCache keeps its rows in."""
         shape = self.shape
         return (shape.num_layers, 2, num_rows, shape.num_kv_heads, num_slots, shape.head_dim)
 
-    def put_prompt(self, cache: torch.Tensor, row: int, kv: torch.Tensor) -> None:
-        """What `prefill` gave into a row of a cache that is zero there."""
-        self.attention.put_prompt(cache, row, kv)
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> list[PromptState]:
+        """Token ids of each prompt to its state, each prompt by itself."""
+        states = []
+        for ids in prompts:
+            hidden_TC, kv = self.read_prompt(self.embedding_VC[torch.tensor(ids)])
+            states.append(PromptState(hidden_C=hidden_TC[-1], kv=kv))
+        return states
 
-    def prefill(self, x_TC: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run one prompt alone: hidden states [T, C] after the last norm, keys and values [L, 2, K, T, D]."""
+    def read_prompt(self, x_TC: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run one prompt: hidden states [T, C] after the last norm, keys and values [L, 2, K, T, D]."""
         num_tokens = len(x_TC)
         cos_T1D, sin_T1D = self.cos_TD[:num_tokens, None], self.sin_TD[:num_tokens, None]
-        mask_TT = torch.full((num_tokens, num_tokens), -torch.inf, device=self.device).triu(1)
+        mask_TT = torch.full((num_tokens, num_tokens), -torch.inf).triu(1)
         mask = mask_TT.repeat(self.shape.num_heads // self.shape.num_kv_heads, 1)  # [G * T, T]
         cached = []
         for layer in self.layers:
@@ -83,20 +79,14 @@ class Llama:
             cached.append(kv)
         return self._norm(x_TC, self.norm_C), torch.stack(cached)
 
-    def decode(
-        self, x_RC: torch.Tensor, position_R: torch.Tensor, cache: torch.Tensor, num_attended: int
-    ) -> torch.Tensor:
-        """One token of every row: [R, C] after the last norm. Its key and value go to slot `position_R` of the cache.
-
-        `num_attended` is how far the cache is read at most, a multiple of SEGMENT beyond every position; what lies
-        beyond a row's own position is masked. On a GPU it is the only argument that the kernels launched depend on.
-        """
+    def decode(self, x_RC: torch.Tensor, position_R: torch.Tensor, cache: RowCache) -> torch.Tensor:
+        """One token of every row: [R, C] after the last norm. Its key and value go to slot `position_R` of its row."""
         cos_R1D, sin_R1D = self.cos_TD[position_R, None], self.sin_TD[position_R, None]
-        attention = self.attention(position_R, num_attended, cache.shape)
-        for layer, kv in zip(self.layers, cache, strict=True):
+        attention = BagAttention(position_R, cache.kv.shape)
+        for layer, kv in zip(self.layers, cache.kv, strict=True):
             q_RKGD, k_RKD, v_RKD = self._project(layer, x_RC, cos_R1D, sin_R1D)
             attention.put(kv, k_RKD, v_RKD)
-            # One query of a group at a time: with several in a product, a CPU's bits depend on the rows and slots.
+            # One query of a group at a time: with several in a product, bits depend on the rows and slots.
             attended = [attention.attend(q_RKD, kv) for q_RKD in q_RKGD.unbind(2)]
             x_RC = self._finish(layer, x_RC, torch.stack(attended, dim=2) if len(attended) > 1 else attended[0])
         return self._norm(x_RC, self.norm_C)
@@ -106,10 +96,9 @@ class Llama:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries [R, K, G, D], keys [R, K, D] and values [R, K, D], queries and keys rotated to their positions."""
         shape = self.shape
-        qkv = layer.qkv(self._norm(x_RC, layer.attention_norm_C)).to(self.cache_dtype)
+        qkv = layer.qkv(self._norm(x_RC, layer.attention_norm_C)).float()
         heads = qkv.unflatten(1, (-1, shape.head_dim))
         qk = heads[:, : shape.num_heads + shape.num_kv_heads]
-        # x * cos + rotate_half(x) * sin, where the sign of rotate_half stands in the sine table
         qk = torch.addcmul(qk * cos_R1D, qk.roll(shape.head_dim // 2, -1), sin_R1D)
         q_RKGD = qk[:, : shape.num_heads].unflatten(1, (shape.num_kv_heads, -1))
         return q_RKGD, qk[:, shape.num_heads :], heads[:, shape.num_heads + shape.num_kv_heads :]
@@ -128,27 +117,12 @@ def num_slots(num_tokens: int) -> int:
     return -(-num_tokens // SEGMENT) * SEGMENT
 
 
-def _rotary_tables(shape: LlamaShape, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines of every position, each [T, D], the first half of the sines negated."""
-    channel = torch.arange(0, shape.head_dim, 2, dtype=torch.float32)
-    frequency = 1.0 / shape.rope_theta ** (channel / shape.head_dim)
-    angle = torch.outer(torch.arange(shape.context_length, dtype=torch.float32), frequency)
-    cos, sin = angle.cos(), angle.sin()
-    return torch.cat((cos, cos), -1).to(device, dtype), torch.cat((-sin, sin), -1).to(device, dtype)
-
-
-def _read_layer(weights: MutableMapping[str, torch.Tensor], prefix: str, is_fp8: bool) -> _Layer:
-    linear: Callable[[torch.Tensor], Matrix] = Fp8Linear if is_fp8 else Linear
-    gated: Callable[[torch.Tensor, torch.Tensor], Matrix] = Fp8GatedLinear if is_fp8 else GatedLinear
-
-    def take(name: str) -> torch.Tensor:
-        return weights.pop(f"{prefix}{name}.weight")
-
+def _pack(layer: LayerWeights) -> _Layer:
     return _Layer(
-        attention_norm_C=take("input_layernorm"),
-        qkv=linear(torch.cat([take(f"self_attn.{name}_proj") for name in "qkv"])),
-        out=linear(take("self_attn.o_proj")),
-        mlp_norm_C=take("post_attention_layernorm"),
-        gate_up=gated(take("mlp.gate_proj"), take("mlp.up_proj")),
-        down=linear(take("mlp.down_proj")),
+        attention_norm_C=layer.attention_norm_C,
+        qkv=Linear(layer.qkv_XC),
+        out=Linear(layer.out_CX),
+        mlp_norm_C=layer.mlp_norm_C,
+        gate_up=GatedLinear(layer.gate_IC, layer.up_IC),
+        down=Linear(layer.down_CI),
     )

@@ -111,8 +111,6 @@ def _check_family_settings(spec: JobSpec, family: str) -> None:
                 f"sampling.{key}: {family} does not take it, got {value!r}; in addition to cfg_weight, cfg_interval, "
                 f"images_per_prompt and seed it takes {', '.join(takes)}"
             )
-    if spec.model.dtype not in (None, *facts.dtypes):
-        raise JobFileError(f"model.dtype: {family} runs in {' or '.join(facts.dtypes)}, got {spec.model.dtype}")
     if spec.model.vae is not None and not facts.decodes_with_vae:
         raise JobFileError(f"model.vae: {family} decodes without a VAE, got {spec.model.vae!r}")
     if spec.images.keep_latents and facts.keeps != "latents":

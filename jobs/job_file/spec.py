@@ -38,10 +38,9 @@ class ModelSection(_Section):
     allow_faults: bool = Field(
         False, description="Render with a checkpoint whose tokenizer or guidance `janus-batch doctor` finds faulty."
     )
-    dtype: Literal["float32", "bfloat16", "fp8"] | None = Field(
+    dtype: Literal["float32", "bfloat16"] | None = Field(
         None,
-        description="Number format of the model. bfloat16 on GPUs and float32 on CPUs if left out. fp8 is for Janus: "
-        "the text model's matrices in 8 bits, other pictures.",
+        description="Number format of the model. bfloat16 on GPUs and float32 on CPUs if left out.",
     )
 
     @field_validator("checkpoint", "vae")

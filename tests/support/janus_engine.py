@@ -71,8 +71,7 @@ def decode(janus: JanusEngine, requests: list[ImageRequest], choose: Choose) -> 
         codes_B = choose(step.cpu(), logits_BV[: len(requests)].cpu())
         return F.pad(codes_B, (0, len(logits_BV) - len(requests)))  # on a GPU a batch has more images than asked for
 
-    longest = max(state.num_tokens for state in states)
-    loop = janus.loops.loop_for(len(requests), len(states), longest, choose_here)
+    loop = janus.loops.loop_for(len(requests), states, choose_here)
     return janus.decode_tokens(loop, requests, states).cpu()
 
 

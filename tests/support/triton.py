@@ -1,4 +1,4 @@
-"""Where the tests of kernels run: on the GPU where there is one, else on the CPU in Triton's interpreter.
+"""Where the tests of kernels run: on the GPU where there is one, else in Triton's interpreter (see conftest.py).
 
 The interpreter (3.9) differs from a GPU in three ways that tests would see: it truncates to bfloat16 instead of
 rounding, it loses the carry when it rounds to fp8, and it multiplies tiles with numpy, where a row's bits depend on its
@@ -8,7 +8,6 @@ place in the tile. `_correct_interpreter` replaces the three.
 from __future__ import annotations
 
 import importlib.util
-import os
 from typing import Any
 
 import numpy as np
@@ -68,5 +67,4 @@ def _correct_interpreter() -> None:
 
 
 if DEVICE.type == "cpu" and HAS_TRITON:
-    os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel is compiled, which is on its first launch
     _correct_interpreter()

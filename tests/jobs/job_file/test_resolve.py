@@ -137,12 +137,6 @@ def test_a_setting_of_another_family_is_refused_with_those_of_this_one(key: str,
     )
 
 
-def test_fp8_belongs_to_janus() -> None:
-    assert job_of(model={"checkpoint": JANUS, "dtype": "fp8"}).recipe.dtype == "fp8"
-    with pytest.raises(JobFileError, match=r"model\.dtype: janusflow runs in float32 or bfloat16, got fp8"):
-        job_of(model={"checkpoint": "janusflow-shapes", "dtype": "fp8"})
-
-
 def test_a_vae_and_latents_belong_to_janusflow() -> None:
     with pytest.raises(JobFileError, match=r"model\.vae: janus decodes without a VAE, got 'stabilityai/sdxl-vae'"):
         job_of(model={"checkpoint": JANUS, "vae": "stabilityai/sdxl-vae"})

@@ -138,7 +138,7 @@ def test_settings_of_the_command_line_lie_over_the_file(tmp_path: Path) -> None:
         ),
         (
             {"model": {"checkpoint": "toy", "dtype": "int8"}},
-            "model.dtype: Input should be 'float32', 'bfloat16' or 'fp8', got",
+            "model.dtype: Input should be 'float32' or 'bfloat16', got",
         ),
         ({"workers": {"min": 0}}, "workers.min: Input should be greater than or equal to 1, got 0"),
         ({"workers": {"batch_size": 0}}, "workers.batch_size: must be at least 1, or auto, got 0"),

@@ -1,0 +1,80 @@
+"""The engine's GPU path, on a CPU in Triton's interpreter: the CPU path's codes, and an image's bytes in any batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from actors.janus import batching
+from actors.janus.batching import GpuLoops, bytes_per_row
+from actors.janus.decode_loop import DecodeLoop
+from actors.janus.decoder import gpu_decoder
+from actors.janus.engine import JanusEngine
+from actors.janus.network import build_code_model, read_weights
+from actors.kernels.attention import PAGE
+from actors.llama import packed
+from actors.llama.packed import PackedLlama
+from actors.request import Rejection
+from tests.support.checkpoints import TINY, fetched
+from tests.support.janus_engine import PROMPTS, engine, request
+from tests.support.triton import DEVICE, needs_triton
+
+GRID_SIZE = 2  # four codes: the interpreter takes a second for each
+
+
+@pytest.fixture(autouse=True)
+def small_launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(packed, "CHUNK", 32)
+    monkeypatch.setattr(batching, "SMALLEST_LOOP", 1)
+    with torch.inference_mode():
+        yield
+
+
+def gpu_engine() -> JanusEngine:
+    """The tiny checkpoint as a GPU runs it, with memory for 40 pages."""
+    janus = engine(grid_size=GRID_SIZE)
+    weights = read_weights(fetched(TINY), dtype=torch.float32, device=DEVICE)
+    janus.model = build_code_model(weights, janus.shape, PackedLlama)
+    memory = 40 * bytes_per_row(janus.shape.llama, PAGE, itemsize=4)
+    janus.loops = GpuLoops(janus.model, janus.num_codes, memory)
+    janus.decode_pixels = gpu_decoder(janus.vq, GRID_SIZE, graphs=None)
+    return janus
+
+
+@needs_triton
+def test_codes_are_those_of_the_cpu_and_an_images_bytes_do_not_depend_on_its_batch() -> None:
+    janus, reference = gpu_engine(), engine(grid_size=GRID_SIZE)
+    requests = [
+        request("a cat", image_id="a"),
+        request(PROMPTS[0], image_id="b", temperature=1.0, seed=3, negative_prompt="blue"),
+        request("a long prompt " * 8, image_id="c", cfg_weight=1.0),
+    ]
+    together = janus.render(requests)
+    for image, expected in zip(together, reference.render(requests), strict=True):
+        assert image.codes.tolist() == expected.codes.tolist()
+        assert abs(image.pixels.astype(int) - expected.pixels.astype(int)).max() <= 1
+    for image in (janus.render(requests[2:])[0], *janus.render(requests[1::-1])):
+        expected = together["abc".index(image.image_id)]
+        assert image.codes.tolist() == expected.codes.tolist()
+        assert image.pixels.tobytes() == expected.pixels.tobytes()
+
+
+@needs_triton
+def test_a_step_run_twice_does_what_it_does_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CUDA graph needs this: the step runs before it is captured, and again at the first replay."""
+    janus, requests = gpu_engine(), [request("a cat", temperature=1.0)]
+    expected = janus.render(requests)[0].codes.tolist()
+    monkeypatch.setattr(DecodeLoop, "_launch", lambda loop, key, work: (work(), work()))
+    assert janus.render(requests)[0].codes.tolist() == expected
+
+
+@needs_triton
+def test_a_nan_of_the_batch_before_leaves_nothing_behind() -> None:
+    janus, good, bad = gpu_engine(), request("a cat"), request(PROMPTS[2])
+    (expected,) = janus.render([good])
+    embedding = janus.model.llama.embedding_VC
+    embedding[janus.tokenizer.cond_ids(PROMPTS[2])[5]] = torch.nan
+    assert isinstance(janus.render([bad])[0], Rejection)
+    assert janus.render([good])[0].codes.tolist() == expected.codes.tolist()

@@ -1,0 +1,36 @@
+"""A GPU without the tools that compile its kernels is refused, with what to install."""
+
+from __future__ import annotations
+
+import pytest
+
+from actors.errors import InputError
+from actors.kernels.requirements import Toolchain, check_toolchain, find_toolchain
+
+COMPLETE = {"has_triton": True, "has_compiler": True, "has_python_headers": True}
+
+
+def test_a_complete_toolchain_is_accepted() -> None:
+    check_toolchain(Toolchain(**COMPLETE))
+
+
+@pytest.mark.parametrize(
+    ("missing", "advice"),
+    [
+        (["has_triton"], r"lacks Triton \(pip install triton\)\. Install"),
+        (["has_compiler"], r"lacks a C compiler \(apt-get install gcc, or set CC\)"),
+        (["has_python_headers"], r"lacks Python's headers \(apt-get install python3-dev\)"),
+        (["has_triton", "has_compiler"], r"Triton \(pip install triton\) and a C compiler"),
+    ],
+)
+def test_the_error_says_what_to_install(missing: list[str], advice: str) -> None:
+    with pytest.raises(InputError, match=advice):
+        check_toolchain(Toolchain(**COMPLETE | dict.fromkeys(missing, False)))
+
+
+def test_the_compiler_is_looked_for_where_triton_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    assert not find_toolchain().has_compiler
+    monkeypatch.setenv("CC", "tcc")
+    assert find_toolchain().has_compiler
