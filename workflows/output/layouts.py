@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from workflows.storage.damage import damage_errors
 from workflows.storage.store import Storage
 
+_ENTRY = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # what Hugging Face `datasets` decodes
 LAYOUTS = ("files", "webdataset", "parquet")
 
 
@@ -45,13 +46,7 @@ def read_pack(storage: Storage, file_name: str) -> dict[str, bytes]:
     """All members of a tar or Parquet pack, by name. Raises FileNotFoundError or DamagedFileError."""
     data = storage.read(file_name)
     with damage_errors(file_name):
-        if file_name.endswith(".tar"):
-            with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-                files = ((member.name, tar.extractfile(member)) for member in tar)
-                return {name: file.read() for name, file in files if file is not None}
-        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
-    members = {entry["path"]: entry["bytes"] for entry in table["image"].to_pylist()}
-    return members | {e["path"]: e["bytes"] for e in table["latents"].to_pylist() if e is not None}
+        return _tar_members(data) if file_name.endswith(".tar") else _image_table_members(data)
 
 
 def write_pack(storage: Storage, layout: str, shard_id: str, packed: dict[str, bytes], manifest: pa.Table) -> pa.Table:
@@ -86,6 +81,22 @@ def npy_bytes(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def _tar_members(data: bytes) -> dict[str, bytes]:
+    """The plain files of an uncompressed tar. Links and sparse files are ignored: no pack of ours has any."""
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+        files = ((member.name, tar.extractfile(member)) for member in tar if member.isfile() and not member.issparse())
+        return {name: file.read() for name, file in files if file is not None}
+
+
+def _image_table_members(data: bytes) -> dict[str, bytes]:
+    """The images and latents of a Parquet pack. Raises ArrowInvalid if it has other columns."""
+    table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+    if missing := {"image", "latents"}.difference(table.column_names):
+        raise pa.ArrowInvalid(f"it has no column {min(missing)}")
+    entries = [entry for name in ("image", "latents") for entry in table[name].cast(_ENTRY).to_pylist() if entry]
+    return {entry["path"]: entry["bytes"] for entry in entries if None not in entry.values()}
+
+
 def _tar_bytes(members: dict[str, bytes], manifest: pa.Table) -> bytes:
     """A tar of each image, its latents and its prompt as `.txt`, in the manifest's order; without times, so that the
     bytes depend on the members alone."""
@@ -118,6 +129,5 @@ def _image_table_bytes(members: dict[str, bytes], manifest: pa.Table) -> bytes:
         {**row, "image": entry(row["image"]), "latents": entry(row["latents"])}
         for row in manifest.select(["image_id", "prompt", "image", "latents"]).to_pylist()
     ]
-    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    schema = pa.schema([("image_id", pa.string()), ("prompt", pa.string()), ("image", kind), ("latents", kind)])
+    schema = pa.schema([("image_id", pa.string()), ("prompt", pa.string()), ("image", _ENTRY), ("latents", _ENTRY)])
     return parquet_bytes(pa.Table.from_pylist(rows, schema=schema))

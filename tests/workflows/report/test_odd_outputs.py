@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,3 +142,18 @@ def test_odd_values_in_job_json_end_in_a_page_or_in_an_error_that_names_it(
 
     refusal = refusal_of(job)
     assert not refusal or "job.json" in refusal
+
+
+@pytest.mark.parametrize("folder", ["manifest", "rejected", "images"])
+def test_tables_and_images_with_changed_bytes_end_in_a_page_or_in_one_of_our_errors(
+    job: RenderJob, folder: str
+) -> None:
+    path = next(path for path in sorted((Path(job.output) / folder).rglob("*")) if path.is_file())
+    good, chance = path.read_bytes(), random.Random(0)
+
+    for _ in range(30):
+        data = bytearray(good)
+        for _ in range(chance.choice([1, 2, 8])):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        path.write_bytes(data[: chance.choice([len(data), chance.randrange(len(data))])])
+        assert len(refusal_of(job)) < 2000

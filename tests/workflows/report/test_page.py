@@ -204,8 +204,8 @@ def test_a_thumbnail_looks_like_its_image(tmp_path: Path) -> None:
     pairs = list(zip(page.images["location"], page.thumbnails(), strict=True))
     assert len(pairs) == 10
     for location, thumbnail in pairs:
-        picture = np.asarray(Image.open(Path(job.output) / location)).astype(int)
-        assert np.abs(picture - np.asarray(thumbnail)).mean() < 4  # WebP loses a little
+        image = np.asarray(Image.open(Path(job.output) / location)).astype(int)
+        assert np.abs(image - np.asarray(thumbnail)).mean() < 4  # WebP loses a little
 
 
 def test_an_image_links_to_its_file_for_any_id(tmp_path: Path) -> None:

@@ -127,8 +127,8 @@ def test_images_of_one_seed_at_two_weights_are_not_near_duplicates(tmp_path: Pat
     hashes = ["0f" * 8, "0f" * 8, "33" * 8, "0f" * 8]  # a at 1 and 5, b at 1 and 5
 
     def num_matching(hashes: list[str]) -> int:
-        place = table.schema.get_field_index("perceptual_hash")
-        changed = table.set_column(place, table.schema.field(place), [hashes])
+        index = table.schema.get_field_index("perceptual_hash")
+        changed = table.set_column(index, table.schema.field(index), [hashes])
         storage.write(f"manifest/{shard}.parquet", parquet_bytes(changed))
         return survey_manifest(storage, [shard], (1.0, 5.0)).num_matching["near-duplicate"]
 
