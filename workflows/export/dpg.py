@@ -71,7 +71,7 @@ def _check(recipe: Recipe, schema: pa.Schema) -> None:
 DPG = ExportLayout(
     write=_write,
     check=_check,
-    id_rule="differ in more than upper and lower case",
+    id_rule="are unique, even if case is ignored",
     file_of=_file_of,
     carries=(),
     how_to_read=(

@@ -50,11 +50,12 @@ def read_pack(storage: Storage, file_name: str) -> dict[str, bytes]:
 
 
 def write_pack(storage: Storage, layout: str, shard_id: str, packed: dict[str, bytes], manifest: pa.Table) -> pa.Table:
-    """Store a shard's packed files, given by location, as one object. Does nothing for layout files.
+    """Store a shard's packed files, given by location, as one object. Does nothing for layout files, and for a shard
+    without images, because some readers stop at a file without rows.
 
     Returns the manifest with the locations under which the object was stored (see `Storage.put_alongside`).
     """
-    if layout == "files":
+    if layout == "files" or not manifest.num_rows:
         return manifest
     members = {location.partition("#")[2]: data for location, data in packed.items()}
     data = _tar_bytes(members, manifest) if layout == "webdataset" else _image_table_bytes(members, manifest)

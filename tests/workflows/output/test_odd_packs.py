@@ -14,10 +14,12 @@ import pytest
 
 from actors.errors import InputError
 from tests.support.exports import finished_with
+from tests.support.toy_job import manifest_of, plan_job
 from workflows.job import Images
 from workflows.output.layouts import read_pack
 from workflows.storage.damage import DamagedFileError
 from workflows.storage.store import Storage
+from workflows.verify.check import verify_output
 
 
 def parquet_of(**columns: Any) -> bytes:
@@ -88,3 +90,15 @@ def test_a_pack_with_changed_bytes_is_read_or_refused(tmp_path: Path, layout: st
             num_refused += 1
 
     assert num_refused > 50
+
+
+@pytest.mark.parametrize("layout", ["webdataset", "parquet"])
+def test_a_shard_without_images_gets_no_pack(tmp_path: Path, layout: str) -> None:
+    job = finished_with(tmp_path, {"prompt": ["", " ", "a"]}, images=Images(layout=layout), shard_rows=2)
+
+    [pack] = (tmp_path / "out/images").iterdir()
+    assert "000000002-000000003" in pack.name
+    assert len(manifest_of(job)) == 1
+    storage = Storage(job.output)
+    findings = verify_output(storage, plan_job(job), job.recipe)
+    assert (findings.faults, findings.num_images, findings.num_rejected) == ([], 1, 2)
