@@ -30,11 +30,12 @@ import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
 from actors.checkpoint.open import Checkpoint
-from actors.device import DTYPES, compute_dtype
+from actors.device import DTYPES, compute_dtype, to_compute_dtype
 from actors.families import FAMILIES
 from actors.janus.engine import JanusEngine
 from actors.janus.network import tensor_shapes as janus_tensor_shapes
 from actors.janusflow.engine import JanusFlowEngine
+from actors.janusflow.network import build_network
 from actors.janusflow.network import tensor_shapes as flow_tensor_shapes
 from actors.request import ImageRequest
 from benchmarks import random_models
@@ -141,7 +142,8 @@ def flow_cases(
     weights = random_models.random_weights(flow_tensor_shapes(checkpoint.shape), DTYPES[dtype], device)
     engine = JanusFlowEngine(random_models.recipe(checkpoint, dtype), checkpoint, vae, weights=weights)
     ids = engine.tokenizer.flow_cond_ids(PROMPT)
-    loop = FlowLoop(engine.network, engine.shape, vae.path, engine.tokenizer.pad_id, DTYPES[dtype])
+    public = build_network(to_compute_dtype(weights), engine.shape, engine.latent_size)
+    loop = FlowLoop(public, engine.shape, vae.path, engine.tokenizer.pad_id, DTYPES[dtype])
     with FlopCounterMode(display=False) as counter:
         engine.vae.decode_call(engine.latent_noise([request(0, cfg_weight=2.0)]))
     for num_images in batch_sizes(arguments, engine):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from actors import image_decoder
+from actors.cuda_graph import GraphPool
 from actors.device import compute_dtype
 from actors.errors import CheckpointError, InputError
 from actors.layers import ContiguousGroupNorm, Conv1, InPlaceSiLU, to_uint8
@@ -44,6 +45,15 @@ class VAE:
     def decode_call(self, z_BCHW: torch.Tensor) -> torch.Tensor:
         """The decoder's output [B, 3, 8 * S, 8 * S], [-1, 1] where it is not beyond."""
         return self.model.decode((z_BCHW / self.scaling_factor).to(self.device, self.dtype)).sample
+
+
+def gpu_decoder(vae: VAE, latent_shape: tuple[int, int, int], graphs: GraphPool | None) -> image_decoder.ImageDecoder:
+    """Latents [B, C, S, S] to pixels on a GPU."""
+    vae.model.to(memory_format=torch.channels_last)
+    example = torch.zeros(1, *latent_shape, device=vae.device)
+    return image_decoder.ImageDecoder(
+        decoder_layers(vae.model), lambda z: (z / vae.scaling_factor).to(vae.dtype), example, graphs
+    )
 
 
 def check_vae_dtype(dtype: torch.dtype) -> None:

@@ -3,17 +3,17 @@
 Reads downwards in the order of the data: embed_prompts, latent_noise, integrate, decode_latents. Rows of a batch may
 differ in prompt, negative prompt, seed, weight and number of steps.
 
-The same bytes whatever the batch. Prompts are read alone; attention is computed row by row (`flow_network.attend`); one
-vector per row and pictures go through in calls of a fixed size (`uvit.VectorLinear`, `vae.PICTURES_PER_CALL`). What is
-left are products and convolutions over all positions of all rows: measured on CPUs with torch 2.13, in float32 and
-bfloat16, a row's bits there are the same for 1 to 16 rows and 1 to 16 threads. On a GPU they depend on the number of
-rows, so there every call of the network has ROWS_PER_CALL of them.
+An image has the same bytes in any batch. A prompt's numbers do not depend on other prompts, attention keeps rows apart,
+and one vector per row goes through in calls of a fixed size (`layers.VectorLinear`). Images are decoded two per call on
+a CPU, where a single image would use other kernels, and one per call on a GPU. There remain products and convolutions
+over all positions of all rows. Measured on CPUs with torch 2.13, in float32 and bfloat16, a row's bits there are the
+same for 1 to 16 rows and 1 to 16 threads. On a GPU they depend on the number of rows, so every call of the network has
+ROWS_PER_CALL of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,12 +21,14 @@ import numpy as np
 import torch
 
 from actors.checkpoint.open import Checkpoint
+from actors.cuda_graph import GraphPool
 from actors.device import find_device, to_compute_dtype
 from actors.errors import InputError
 from actors.guidance import guide, is_guided, is_inside
 from actors.janusflow.batching import IMAGES_PER_BATCH, call_in_parts
-from actors.janusflow.decoder import VAE, check_vae_dtype
+from actors.janusflow.decoder import VAE, check_vae_dtype, gpu_decoder
 from actors.janusflow.network import PromptState, build_network, read_weights
+from actors.janusflow.packed import PackedPrompt
 from actors.janusflow.sampler import SOLVERS, Velocity, demo_grid, even_grid, solve
 from actors.noise import normal_noise
 from actors.prompt import PromptTokenizer
@@ -40,8 +42,8 @@ from actors.request import ImageRequest, Rejection, RenderedImage
 class ImagePrompts:
     """What an image's two rows follow. `uncond` is None for an image that is never guided."""
 
-    cond: PromptState
-    uncond: PromptState | None
+    cond: PromptState | PackedPrompt
+    uncond: PromptState | PackedPrompt | None
 
 
 class JanusFlowEngine:
@@ -75,9 +77,11 @@ class JanusFlowEngine:
         self.tokenizer = PromptTokenizer(checkpoint.path, checkpoint.prompt_format)
         if weights is None:
             weights = read_weights(checkpoint, dtype=dtype, device=self.torch_device)
-        self.network = build_network(to_compute_dtype(weights), self.shape, self.latent_size)
+        is_gpu = self.torch_device.type == "cuda"
+        self.network = build_network(to_compute_dtype(weights), self.shape, self.latent_size, is_packed=is_gpu)
         self.vae = VAE(vae.path, dtype=dtype, device=self.torch_device)
-        self.bos_state = self.network.read_prompt([self.tokenizer.bos_id])
+        self.image_decoder = gpu_decoder(self.vae, self._latent_shape, GraphPool()) if is_gpu else None
+        (self.bos_state,) = self.network.read_prompts([[self.tokenizer.bos_id]])
 
     def refusal(self, request: ImageRequest) -> str | None:
         """Why this request can never be rendered, or None."""
@@ -114,10 +118,9 @@ class JanusFlowEngine:
     @torch.inference_mode()
     def predict(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
         """What guidance begins with: conditional and unconditional velocity at t = 0, float32 [C, H, W] each."""
-        cond = self.network.read_prompt(self.tokenizer.flow_cond_ids(prompt))
+        (cond,) = self.network.read_prompts([self.tokenizer.flow_cond_ids(prompt)])
         uncond = self._uncond_state(cond)
-        size = (self.shape.latent_channels, self.latent_size, self.latent_size)
-        z_RCHW = torch.from_numpy(normal_noise(0, size)).expand(2, *size)
+        z_RCHW = torch.from_numpy(normal_noise(0, self._latent_shape)).expand(2, *self._latent_shape)
         v_RCHW = self.network_velocity(z_RCHW, torch.zeros(2, dtype=torch.float64), [cond, uncond])
         return v_RCHW[0], v_RCHW[1]
 
@@ -129,23 +132,24 @@ class JanusFlowEngine:
         as though it were the image's prompt: in the template, in its own length, attended to.
         """
 
-        @functools.cache
-        def read(text: str) -> PromptState:
-            return self.network.read_prompt(self.tokenizer.flow_cond_ids(text))
+        texts = [request.prompt for request in requests]
+        texts += [request.negative_prompt for request in requests if _has_negative_row(request)]
+        distinct = list(dict.fromkeys(texts))
+        ids_of_texts = [self.tokenizer.flow_cond_ids(text) for text in distinct]
+        states = dict(zip(distinct, self.network.read_prompts(ids_of_texts), strict=True))
 
-        def read_uncond(request: ImageRequest) -> PromptState | None:
+        def uncond(request: ImageRequest) -> PromptState | PackedPrompt | None:
             if not is_guided(request.cfg_weight):
                 return None
-            if request.negative_prompt is not None:
-                return read(request.negative_prompt)
-            return self._uncond_state(read(request.prompt))
+            if _has_negative_row(request):
+                return states[request.negative_prompt]
+            return self._uncond_state(states[request.prompt])
 
-        return [ImagePrompts(cond=read(request.prompt), uncond=read_uncond(request)) for request in requests]
+        return [ImagePrompts(cond=states[request.prompt], uncond=uncond(request)) for request in requests]
 
     def latent_noise(self, requests: Sequence[ImageRequest]) -> torch.Tensor:
         """The latents the images start from, float32 [B, C, H, W], each from its own seed."""
-        size = (self.shape.latent_channels, self.latent_size, self.latent_size)
-        noise = np.stack([normal_noise(request.seed, size) for request in requests])
+        noise = np.stack([normal_noise(request.seed, self._latent_shape) for request in requests])
         return torch.from_numpy(noise).to(self.torch_device)
 
     def integrate(
@@ -161,6 +165,8 @@ class JanusFlowEngine:
 
     def decode_latents(self, z_BCHW: torch.Tensor) -> np.ndarray:
         """Pixels, uint8 [B, 8 * H, 8 * W, 3]."""
+        if self.image_decoder:
+            return self.image_decoder(z_BCHW).pixels.cpu().numpy()
         return self.vae.decode(z_BCHW)
 
     def guided_velocity(self, requests: Sequence[ImageRequest], prompts: Sequence[ImagePrompts]) -> Velocity:
@@ -182,7 +188,9 @@ class JanusFlowEngine:
 
         return velocity
 
-    def network_velocity(self, z_RCHW: torch.Tensor, t_R: torch.Tensor, states: Sequence[PromptState]) -> torch.Tensor:
+    def network_velocity(
+        self, z_RCHW: torch.Tensor, t_R: torch.Tensor, states: Sequence[PromptState] | Sequence[PackedPrompt]
+    ) -> torch.Tensor:
         """The network's velocity of any number of rows."""
 
         def velocity(rows: list[int]) -> torch.Tensor:
@@ -190,6 +198,14 @@ class JanusFlowEngine:
 
         return call_in_parts(velocity, len(states), is_filled_up=self.fills_up_calls)
 
-    def _uncond_state(self, cond: PromptState) -> PromptState:
+    @property
+    def _latent_shape(self) -> tuple[int, int, int]:
+        return (self.shape.latent_channels, self.latent_size, self.latent_size)
+
+    def _uncond_state(self, cond: PromptState | PackedPrompt) -> PromptState | PackedPrompt:
         """The reference's unconditional row beside `cond`, see `embed_prompts`."""
         return dataclasses.replace(self.bos_state, next_position=cond.next_position)
+
+
+def _has_negative_row(request: ImageRequest) -> bool:
+    return is_guided(request.cfg_weight) and request.negative_prompt is not None

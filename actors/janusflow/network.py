@@ -19,9 +19,11 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEm
 from actors.checkpoint.open import Checkpoint
 from actors.checkpoint.weights import Shapes, load_weights, shapes_of
 from actors.janusflow.config import TIME_SCALE, FlowShape
+from actors.janusflow.packed import PackedPrompt, PackedRows
 from actors.janusflow.uvit import PATCH_SIZE, UViTDecoder, UViTEncoder
 from actors.layers import SiLU
 from actors.llama.config import LlamaShape
+from actors.llama.packed import PackedLlama
 
 # B rows, C latent channels, H x W latent positions or patches, D hidden channels, N heads, K key/value heads,
 # E channels of a head, P tokens of a prompt, Q tokens of a row in one step (the time's and the image's), T = P + Q.
@@ -52,14 +54,23 @@ class PromptState:
     next_position: int
 
 
-def build_network(weights: Mapping[str, torch.Tensor], shape: FlowShape, latent_size: int) -> FlowNetwork:
-    """The network with a checkpoint's tensors (see `read_weights`), which are taken as they are and not copied."""
-    network = _on_meta_device(shape, latent_size)
+def build_network(
+    weights: Mapping[str, torch.Tensor], shape: FlowShape, latent_size: int, *, is_packed: bool = False
+) -> FlowNetwork:
+    """The network with a checkpoint's tensors (see `read_weights`), which are taken as they are and not copied.
+
+    With `is_packed`, for a GPU, the project's own Llama takes the place of transformers', whose bytes a CPU keeps.
+    """
+    network, weights = _on_meta_device(shape, latent_size), dict(weights)
+    if is_packed:
+        del network.language_model
+        network.packed = PackedRows(PackedLlama(weights, shape.llama), network.num_tokens)
     network.load_state_dict(weights, strict=True, assign=True)
-    llama, device = network.language_model.model, network.vision_gen_enc_aligner.weight.device
-    llama.rotary_emb = LlamaRotaryEmbedding(llama.config).to(device)
-    for layer in llama.layers:
-        layer.mlp.act_fn = SiLU()
+    if not is_packed:
+        llama, device = network.language_model.model, network.vision_gen_enc_aligner.weight.device
+        llama.rotary_emb = LlamaRotaryEmbedding(llama.config).to(device)
+        for layer in llama.layers:
+            layer.mlp.act_fn = SiLU()
     for uvit in (network.vision_gen_enc_model, network.vision_gen_dec_model):
         uvit.to(memory_format=torch.channels_last)
     return network.eval().requires_grad_(False)
@@ -88,6 +99,7 @@ class FlowNetwork(nn.Module):
         super().__init__()
         hidden_size = shape.llama.hidden_size
         self.grid_size = latent_size // PATCH_SIZE
+        self.packed: PackedRows | None = None
         self.vision_gen_enc_model = UViTEncoder(shape)
         self.vision_gen_enc_aligner = nn.Linear(shape.encoder_channels, hidden_size)
         self.language_model = nn.ModuleDict({"model": LlamaModel(_llama_config(shape.llama))})
@@ -99,6 +111,12 @@ class FlowNetwork(nn.Module):
     def num_tokens(self) -> int:
         """Tokens of a row in one step: one for the time, one for each patch of the latent."""
         return 1 + self.grid_size**2
+
+    def read_prompts(self, prompts: Sequence[Sequence[int]]) -> list[PromptState] | list[PackedPrompt]:
+        """What each prompt's rows attend to, from its token ids. No prompt has a say in another's numbers."""
+        if self.packed:
+            return self.packed.read_prompts(prompts)
+        return [self.read_prompt(ids) for ids in prompts]
 
     def read_prompt(self, ids: Sequence[int]) -> PromptState:
         """Run one prompt alone, so that nothing beside it has a say in its numbers.
@@ -121,7 +139,9 @@ class FlowNetwork(nn.Module):
             next_position=num_ids,
         )
 
-    def forward(self, z_BCHW: torch.Tensor, t_B: torch.Tensor, prompts: Sequence[PromptState]) -> torch.Tensor:
+    def forward(
+        self, z_BCHW: torch.Tensor, t_B: torch.Tensor, prompts: Sequence[PromptState] | Sequence[PackedPrompt]
+    ) -> torch.Tensor:
         """The velocity [B, C, H, W], float32, at the times `t_B` in [0, 1] (float64); row b follows `prompts[b]`."""
         device, dtype = self.vision_gen_dec_aligner_norm.weight.device, self.vision_gen_dec_aligner_norm.weight.dtype
         t_B = (t_B * TIME_SCALE).to(device, torch.float32)
@@ -132,7 +152,11 @@ class FlowNetwork(nn.Module):
         hidden_BDHW = hidden_BQD.unflatten(1, (self.grid_size, self.grid_size)).permute(0, 3, 1, 2)
         return self.vision_gen_dec_model(hidden_BDHW, map_BCHW, t_emb_BD).float()
 
-    def _run_language_model(self, embeds_BQD: torch.Tensor, prompts: Sequence[PromptState]) -> torch.Tensor:
+    def _run_language_model(
+        self, embeds_BQD: torch.Tensor, prompts: Sequence[PromptState] | Sequence[PackedPrompt]
+    ) -> torch.Tensor:
+        if self.packed:
+            return self.packed.run(embeds_BQD, prompts)
         first_B = torch.tensor([prompt.next_position for prompt in prompts])
         positions_BQ = (first_B[:, None] + torch.arange(self.num_tokens)).to(embeds_BQD.device)
         return self.language_model.model(

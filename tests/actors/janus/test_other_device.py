@@ -157,8 +157,9 @@ def test_a_packed_step_launches_nine_kernels_for_a_layer(triton_launches: list[K
 def test_a_step_of_the_flow_stays_on_its_device_and_asks_for_no_number(dtype: torch.dtype) -> None:
     config = flow_config(num_layers=2, hidden_size=256, channels=64, latent_size=24)
     shape = read_flow_shape(config)
-    network = build_network(empty_weights(flow_tensor_shapes(shape), dtype), shape, shape.latent_size)
-    prompts = [network.read_prompt(range(num_tokens)) for num_tokens in PROMPT_LENGTHS]
+    weights = empty_weights(flow_tensor_shapes(shape), dtype)
+    network = build_network(weights, shape, shape.latent_size, is_packed=True)
+    prompts = network.read_prompts([range(num_tokens) for num_tokens in PROMPT_LENGTHS])
     z_RCHW = torch.empty(2, 4, 24, 24)  # the solver's state comes from the CPU
 
     v_RCHW = network(z_RCHW, torch.zeros(2, dtype=torch.float64), prompts)

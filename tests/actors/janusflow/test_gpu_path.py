@@ -1,0 +1,67 @@
+"""The engine's GPU path, on a CPU in Triton's interpreter: the CPU path's images, and an image's bytes in any batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from actors.janusflow.decoder import gpu_decoder
+from actors.janusflow.engine import JanusFlowEngine
+from actors.janusflow.network import build_network, read_weights
+from actors.llama import packed
+from actors.request import ImageRequest
+from tests.support.checkpoints import fetched
+from tests.support.flow_engine import TINY, assert_same_bytes, engine, request
+from tests.support.triton import DEVICE, needs_triton
+
+LATENT_SIZE = 4  # five tokens per row: the interpreter takes milliseconds for each
+STEPS = 2
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(packed, "CHUNK", 64)
+    with torch.inference_mode():
+        yield
+
+
+def gpu_engine() -> JanusFlowEngine:
+    """The tiny checkpoint as a GPU runs it, in calls that are not filled up."""
+    flow, checkpoint = engine(latent_size=LATENT_SIZE), fetched(TINY)
+    weights = read_weights(checkpoint, dtype=torch.float32, device=DEVICE)
+    flow.network = build_network(weights, checkpoint.shape, LATENT_SIZE, is_packed=True)
+    flow.image_decoder = gpu_decoder(flow.vae, (4, LATENT_SIZE, LATENT_SIZE), graphs=None)
+    (flow.bos_state,) = flow.network.read_prompts([[flow.tokenizer.bos_id]])
+    return flow
+
+
+def requests() -> list[ImageRequest]:
+    fields = {"num_inference_steps": STEPS}
+    return [
+        request("a cat", image_id="a", **fields),
+        request("a red cube on a blue sphere", image_id="b", seed=1, negative_prompt="blue", **fields),
+        request("one", image_id="c", seed=2, cfg_weight=1.0, num_inference_steps=1),
+    ]
+
+
+@needs_triton
+def test_images_are_those_of_the_cpu_and_do_not_depend_on_their_batch() -> None:
+    flow = gpu_engine()
+    together = flow.render(requests())
+    for image, expected in zip(together, engine(latent_size=LATENT_SIZE).render(requests()), strict=True):
+        np.testing.assert_allclose(image.latents, expected.latents, atol=1e-4)
+        assert abs(image.pixels.astype(int) - expected.pixels.astype(int)).max() <= 1
+    for image in (flow.render(requests()[2:])[0], *flow.render(requests()[1::-1])):
+        assert_same_bytes(image, together["abc".index(image.image_id)])
+
+
+@needs_triton
+def test_a_prompts_keys_and_values_are_written_once_for_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    flow, num_written = gpu_engine(), []
+    new_call = flow.network.packed._new_call
+    monkeypatch.setattr(flow.network.packed, "_new_call", lambda rows: num_written.append(len(rows)) or new_call(rows))
+    flow.render(requests()[:1])
+    assert num_written == [2]
