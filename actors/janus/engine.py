@@ -1,7 +1,7 @@
 """The Janus and Janus-Pro engine: an image's codes one after the other from the language model, then the VQ decoder.
 
-Reads downwards in the order of the data: tokenize, prefill, decode_tokens, decode_pixels. Rows of a batch may differ
-in prompt, negative prompt, seed, weight and temperature.
+Reads downwards in the order of the data: tokenize, split, prefill, decode_tokens, decode_pixels. Rows of a batch may
+differ in prompt, negative prompt, seed, weight and temperature.
 
 An image has the same bytes in any batch. A prompt's numbers do not depend on other prompts, rows are ragged, and matrix
 products and attention keep a row's bits for any number of rows (`actors/llama`). Images are decoded in calls of a fixed
@@ -79,7 +79,6 @@ class JanusEngine:
         weights: dict[str, torch.Tensor] | None = None,
     ) -> None:
         self.torch_device, self.device = find_device()
-        self.cfg_interval = recipe.cfg_interval
         self.shape = checkpoint.shape
         self.grid_size = grid_size or self.shape.vq.grid_size
         self.num_codes = self.grid_size**2
@@ -121,7 +120,7 @@ class JanusEngine:
     def render(self, requests: Sequence[ImageRequest]) -> list[RenderedImage | Rejection]:
         """One answer per request, in order."""
         prompts = [self.tokenize(request) for request in requests]
-        batches = self.loops.split([ids.lengths for ids in prompts])
+        batches = self.split(requests, prompts)
         chosen: list[Tokens] = []
         decoded: list[Pixels] = []
         for images in batches:
@@ -143,6 +142,17 @@ class JanusEngine:
         states = self.prefill([PromptIds(cond=cond, uncond=self.tokenizer.uncond_ids(len(cond)))])
         logits = self.model.head(torch.stack([state.hidden_C for state in states])).float()
         return logits[0], logits[1]
+
+    def split(self, requests: Sequence[ImageRequest], prompts: Sequence[PromptIds]) -> list[list[int]]:
+        """Group images into batches; returns their indices. The images of a batch have the same guidance interval."""
+        images_of_interval: dict[tuple[float, float] | None, list[int]] = {}
+        for image, request in enumerate(requests):
+            images_of_interval.setdefault(request.cfg_interval, []).append(image)
+        batches: list[list[int]] = []
+        for images in images_of_interval.values():
+            parts = self.loops.split([prompts[image].lengths for image in images])
+            batches += [[images[index] for index in part] for part in parts]
+        return batches
 
     def choose_codes(self, requests: Sequence[ImageRequest], prompts: Sequence[PromptIds]) -> Tokens:
         """One batch, from its prompts to its codes."""
@@ -183,13 +193,13 @@ class JanusEngine:
     def decode_tokens(
         self, loop: DecodeLoop, requests: Sequence[ImageRequest], states: Sequence[PromptState]
     ) -> torch.Tensor:
-        """The images' codes [B, N], chosen by the loop's sampler."""
+        """The images' codes [B, N], chosen by the loop's sampler. All have the same guidance interval."""
         cfg_weights = [request.cfg_weight for request in requests]
         guided = [b for b, weight in enumerate(cfg_weights) if is_guided(weight)]
         loop.load(states, [*range(len(requests)), *guided], cfg_weights)
 
         def is_guiding(step: int) -> bool:
-            return bool(guided) and is_inside(self.cfg_interval, step / self.num_codes)
+            return bool(guided) and is_inside(requests[0].cfg_interval, step / self.num_codes)
 
         return loop.run(self.num_codes, is_guiding)[: len(requests)]
 

@@ -23,13 +23,12 @@ import torch
 from actors.checkpoint.open import Checkpoint
 from actors.cuda_graph import GraphPool
 from actors.device import find_device, to_compute_dtype
-from actors.errors import InputError
 from actors.guidance import guide, is_guided, is_inside
 from actors.janusflow.batching import IMAGES_PER_BATCH, call_in_parts
 from actors.janusflow.decoder import VAE, check_vae_dtype, gpu_decoder
 from actors.janusflow.network import PromptState, build_network, read_weights
 from actors.janusflow.packed import PackedPrompt
-from actors.janusflow.sampler import SOLVERS, Velocity, demo_grid, even_grid, solve
+from actors.janusflow.sampler import DEFAULT_SOLVER, SOLVERS, TimeGrid, Velocity, demo_grid, even_grid, solve
 from actors.noise import normal_noise
 from actors.prompt import PromptTokenizer
 from actors.recipe import Recipe
@@ -64,11 +63,6 @@ class JanusFlowEngine:
     ) -> None:
         dtype = getattr(torch, recipe.dtype)
         check_vae_dtype(dtype)
-        self.solver = recipe.solver or "euler"
-        if recipe.match_reference_demo and self.solver != "euler":
-            raise InputError(f"match_reference_demo needs the demo's solver, euler; got {self.solver}")
-        self.time_grid = demo_grid if recipe.match_reference_demo else even_grid
-        self.cfg_interval = recipe.cfg_interval
         self.torch_device, self.device = find_device()
         self.default_batch_size = IMAGES_PER_BATCH[self.torch_device.type]
         self.fills_up_calls = self.torch_device.type == "cuda"
@@ -87,6 +81,8 @@ class JanusFlowEngine:
         """Why this request can never be rendered, or None."""
         if request.num_inference_steps is None or request.num_inference_steps < 1:
             return f"num_inference_steps must be at least 1, got {request.num_inference_steps}"
+        if request.match_reference_demo and request.solver not in (None, DEFAULT_SOLVER):
+            return f"match_reference_demo needs the demo's solver, {DEFAULT_SOLVER}; got {request.solver}"
         for name in ("prompt", "negative_prompt"):
             text = getattr(request, name)
             try:
@@ -156,12 +152,18 @@ class JanusFlowEngine:
         self, z_BCHW: torch.Tensor, requests: Sequence[ImageRequest], prompts: Sequence[ImagePrompts]
     ) -> torch.Tensor:
         """Take each latent from t = 0 to t = 1 in its image's number of steps; float32 throughout."""
+        z_BCHW = z_BCHW.to(self.torch_device)
+        end_BCHW = torch.empty_like(z_BCHW)
+        for solver in dict.fromkeys(request.solver for request in requests):
+            images = [image for image, request in enumerate(requests) if request.solver == solver]
 
-        def velocity_of(rows: list[int]) -> Velocity:
-            return self.guided_velocity([requests[row] for row in rows], [prompts[row] for row in rows])
+            def velocity_of(rows: list[int], images: list[int] = images) -> Velocity:
+                chosen = [images[row] for row in rows]
+                return self.guided_velocity([requests[i] for i in chosen], [prompts[i] for i in chosen])
 
-        grids = [self.time_grid(request.num_inference_steps) for request in requests]
-        return solve(velocity_of, z_BCHW.to(self.torch_device), grids, SOLVERS[self.solver])
+            grids = [_time_grid(requests[image]) for image in images]
+            end_BCHW[images] = solve(velocity_of, z_BCHW[images], grids, SOLVERS[solver or DEFAULT_SOLVER])
+        return end_BCHW
 
     def decode_latents(self, z_BCHW: torch.Tensor) -> np.ndarray:
         """Pixels, uint8 [B, 8 * H, 8 * W, 3]."""
@@ -176,7 +178,7 @@ class JanusFlowEngine:
             guided = [
                 b
                 for b, t in enumerate(t_B.tolist())
-                if is_guided(requests[b].cfg_weight) and is_inside(self.cfg_interval, t)
+                if is_guided(requests[b].cfg_weight) and is_inside(requests[b].cfg_interval, t)
             ]
             rows = [*range(len(requests)), *guided]
             states = [image.cond for image in prompts] + [prompts[b].uncond for b in guided]
@@ -209,3 +211,8 @@ class JanusFlowEngine:
 
 def _has_negative_row(request: ImageRequest) -> bool:
     return is_guided(request.cfg_weight) and request.negative_prompt is not None
+
+
+def _time_grid(request: ImageRequest) -> TimeGrid:
+    grid = demo_grid if request.match_reference_demo else even_grid
+    return grid(request.num_inference_steps)

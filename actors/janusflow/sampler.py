@@ -79,6 +79,7 @@ def midpoint(velocity: Velocity, z_B: torch.Tensor, t_B: torch.Tensor, dt_B: tor
 
 
 SOLVERS: dict[str, Step] = {"euler": euler, "heun": heun, "midpoint": midpoint}
+DEFAULT_SOLVER = "euler"
 
 
 def _move(z_B: torch.Tensor, dt_B: torch.Tensor, v_B: torch.Tensor) -> torch.Tensor:

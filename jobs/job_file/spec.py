@@ -7,7 +7,7 @@ import typing
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from jobs.job_file.credentials import check_address, check_storage_options
@@ -93,6 +93,12 @@ class SamplingSection(_Section):
         if value is not None and (len(value) != 2 or not 0 <= value[0] < value[1] <= 1):
             raise ValueError("must be [t0, t1] with 0 <= t0 < t1 <= 1")
         return value
+
+    @model_validator(mode="after")
+    def _check_demo_solver(self) -> SamplingSection:
+        if self.match_reference_demo and self.solver not in (None, "euler"):
+            raise ValueError(f"match_reference_demo needs the demo's solver, euler, got solver {self.solver}")
+        return self
 
 
 class ImagesSection(_Section):

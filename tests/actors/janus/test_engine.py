@@ -162,13 +162,11 @@ def test_a_negative_prompt_stands_in_place_of_the_unconditional_one(janus: Janus
     assert itself.codes.tolist() == unguided.codes.tolist()
 
 
-def test_outside_its_interval_guidance_does_nothing() -> None:
-    guided, always, never = (
-        engine(cfg_interval=interval).render([request(PROMPTS[1])])[0].codes.tolist()
-        for interval in (None, (0.0, 1.0), (0.99, 1.0))
-    )
-    first_half = engine(cfg_interval=(0.0, 0.5)).render([request(PROMPTS[1])])[0].codes.tolist()
-    unguided = engine().render([request(PROMPTS[1], cfg_weight=1.0)])[0].codes.tolist()
+def test_outside_its_interval_guidance_does_nothing(janus: JanusEngine) -> None:
+    intervals = (None, (0.0, 1.0), (0.99, 1.0), (0.0, 0.5))
+    requests = [request(PROMPTS[1], cfg_interval=interval) for interval in intervals]
+    images = janus.render([*requests, request(PROMPTS[1], cfg_weight=1.0)])
+    guided, always, never, first_half, unguided = (image.codes.tolist() for image in images)
     assert guided == always
     assert never == unguided
     assert first_half[:19] == guided[:19]  # 36 codes: codes 0 to 18 lie in [0, 0.5]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -104,10 +105,12 @@ def test_every_step_of_a_render_is_the_references(flow: JanusFlowEngine, flow_go
 
 
 @pytest.mark.parametrize("num_steps", [5, 30])
-def test_the_demos_time_grid_gives_the_demos_latents(flow_golden: dict[str, np.ndarray], num_steps: int) -> None:
-    flow = engine(match_reference_demo=True)
+def test_the_demos_time_grid_gives_the_demos_latents(
+    flow: JanusFlowEngine, flow_golden: dict[str, np.ndarray], num_steps: int
+) -> None:
+    requests = [request(TEXTS[1], num_inference_steps=num_steps, match_reference_demo=True)] * 2
 
-    z_BCHW = integrate(flow, flow_golden["p1_z0"], [request(TEXTS[1], num_inference_steps=num_steps)] * 2)
+    z_BCHW = integrate(flow, flow_golden["p1_z0"], requests)
 
     np.testing.assert_allclose(z_BCHW, flow_golden[f"p1_cfg2_steps{num_steps}_bf16dt_zT"], rtol=0, atol=2e-5)
 
@@ -199,26 +202,28 @@ def test_an_unguided_image_has_no_unconditional_row(flow: JanusFlowEngine) -> No
     [((0.0, 1.0), [2, 2, 2, 2]), ((0.25, 0.5), [1, 2, 2, 1]), ((0.3, 0.45), [1, 1, 1, 1]), ((0.6, 1.0), [1, 1, 1, 2])],
 )
 def test_outside_the_interval_there_is_no_unconditional_row(
-    cfg_interval: tuple[float, float], num_rows: list[int]
+    flow: JanusFlowEngine, cfg_interval: tuple[float, float], num_rows: list[int]
 ) -> None:
-    assert rows_per_step(engine(cfg_interval=cfg_interval), num_inference_steps=4) == num_rows
+    assert rows_per_step(flow, cfg_interval=cfg_interval, num_inference_steps=4) == num_rows
 
 
 @pytest.mark.parametrize("solver", ["euler", "heun", "midpoint"])
-def test_the_whole_interval_is_the_same_as_none(solver: str) -> None:
-    requests = [request(num_inference_steps=3), request(num_inference_steps=7, seed=1)]
+def test_the_whole_interval_is_the_same_as_none(flow: JanusFlowEngine, solver: str) -> None:
+    whole, none = (
+        [
+            request(solver=solver, cfg_interval=interval, num_inference_steps=3),
+            request(solver=solver, cfg_interval=interval, num_inference_steps=7, seed=1),
+        ]
+        for interval in ((0.0, 1.0), None)
+    )
 
-    for image, expected in zip(
-        engine(solver=solver, cfg_interval=(0.0, 1.0)).render(requests),
-        engine(solver=solver).render(requests),
-        strict=True,
-    ):
+    for image, expected in zip(flow.render(whole), flow.render(none), strict=True):
         assert_same_bytes(image, expected)
 
 
 def test_an_interval_that_holds_no_step_leaves_the_image_unguided(flow: JanusFlowEngine) -> None:
     (unguided,) = flow.render([request(num_inference_steps=4, cfg_weight=1.0)])
-    (outside,) = engine(cfg_interval=(0.3, 0.45)).render([request(num_inference_steps=4)])
+    (outside,) = flow.render([request(cfg_interval=(0.3, 0.45), num_inference_steps=4)])
 
     assert_same_bytes(outside, unguided)
 
@@ -251,22 +256,20 @@ def test_a_prompt_is_its_own_negative_at_no_effect(flow: JanusFlowEngine) -> Non
 # ---- solvers ---------------------------------------------------------------------------------------------------------
 
 
-def test_heun_and_midpoint_evaluate_the_guided_velocity_at_their_own_times() -> None:
-    entry = request(num_inference_steps=1, cfg_weight=3.0)
-    flow = engine(solver="heun", cfg_interval=(0.0, 0.9))
+def test_heun_and_midpoint_evaluate_the_guided_velocity_at_their_own_times(flow: JanusFlowEngine) -> None:
+    settings = {"num_inference_steps": 1, "cfg_weight": 3.0, "cfg_interval": (0.0, 0.9)}
+    entry = request(solver="heun", **settings)
     z = flow.latent_noise([entry])
     at = flow.guided_velocity([entry], flow.embed_prompts([entry]))
     begin, middle, end = (torch.tensor([t], dtype=torch.float64) for t in (0.0, 0.5, 1.0))
     v = at(z, begin)
 
-    (heun,) = flow.render([entry])
-    (midpoint,) = engine(solver="midpoint", cfg_interval=(0.0, 0.9)).render([entry])
+    heun, midpoint = flow.render([entry, request(solver="midpoint", **settings)])
 
     torch.testing.assert_close(torch.from_numpy(heun.latents), (z + (v + at(z + v, end)) / 2)[0])
     torch.testing.assert_close(torch.from_numpy(midpoint.latents), (z + at(z + v / 2, middle))[0])
-    assert not torch.allclose(
-        at(z + v, end), engine().guided_velocity([entry], flow.embed_prompts([entry]))(z + v, end)
-    )
+    always = [dataclasses.replace(entry, cfg_interval=None)]
+    assert not torch.allclose(at(z + v, end), flow.guided_velocity(always, flow.embed_prompts(always))(z + v, end))
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
@@ -304,9 +307,10 @@ def test_float16_is_refused_with_the_reason() -> None:
         engine(dtype="float16")
 
 
-def test_the_demos_time_grid_goes_with_euler_alone() -> None:
-    with pytest.raises(InputError, match="match_reference_demo needs the demo's solver, euler; got heun"):
-        engine(match_reference_demo=True, solver="heun")
+def test_the_demos_time_grid_goes_with_euler_alone(flow: JanusFlowEngine) -> None:
+    refusal = flow.refusal(request(match_reference_demo=True, solver="heun"))
+    assert refusal == "match_reference_demo needs the demo's solver, euler; got heun"
+    assert flow.refusal(request(match_reference_demo=True, solver="euler")) is None
 
 
 def test_an_image_whose_numbers_become_nan_is_rejected_and_its_neighbours_are_not(

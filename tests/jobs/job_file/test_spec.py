@@ -126,6 +126,10 @@ def test_settings_of_the_command_line_lie_over_the_file(tmp_path: Path) -> None:
             "sampling.images_per_prompt: Input should be greater than or equal to 1",
         ),
         (
+            {"sampling": {"match_reference_demo": True, "solver": "heun"}},
+            "sampling: match_reference_demo needs the demo's solver, euler, got solver heun",
+        ),
+        (
             {"sampling": {"cfg_interval": [0.5, 0.5]}},
             "sampling.cfg_interval: must be [t0, t1] with 0 <= t0 < t1 <= 1, got",
         ),
