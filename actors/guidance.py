@@ -1,7 +1,7 @@
-"""Classifier-free guidance: the one formula both families share. https://arxiv.org/abs/2207.12598
+"""Classifier-free guidance: the formula that both families share. https://arxiv.org/abs/2207.12598
 
 Janus applies it to logits, JanusFlow to velocities. A weight of 1.0 means unguided: the unconditional prediction
-cancels out, so an image of weight 1.0 needs no unconditional row at all.
+cancels out, so the image needs no unconditional row.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ if TYPE_CHECKING:
 
 UNGUIDED = 1.0
 CFG_WEIGHT_MIN, CFG_WEIGHT_MAX = 1.0, 10.0
-_TIME_TOLERANCE = 1e-9  # a step that lies on an end of the guidance interval is inside it
+_TIME_TOLERANCE = 1e-9  # a step at an end of the guidance interval is inside it
 
 
 def guide(cond: torch.Tensor, uncond: torch.Tensor, cfg_weight_B: torch.Tensor) -> torch.Tensor:
     """`uncond + w * (cond - uncond)` with one weight per row.
 
-    `cond` and `uncond` have shape [B, ...] and `cfg_weight_B` has shape [B]. The same formula as
-    `w * cond - (w - 1) * uncond`, which the JanusFlow paper writes.
+    `cond` and `uncond` have shape [B, ...] and `cfg_weight_B` has shape [B]. It equals
+    `w * cond - (w - 1) * uncond`, the form in the JanusFlow paper.
     """
     weight = cfg_weight_B.view(-1, *[1] * (cond.ndim - 1))
     return uncond + weight * (cond - uncond)
 
 
 def is_guided(cfg_weight: float) -> bool:
-    """Whether an image of this weight needs an unconditional row beside its conditional one."""
+    """Whether an image of this weight needs an unconditional row."""
     return cfg_weight != UNGUIDED
 
 
 def is_inside(cfg_interval: tuple[float, float] | None, t: float) -> bool:
     """Whether guidance acts at `t`, the fraction of the sampling that is done (code i of n, or step i of n: i/n).
 
-    Both ends belong to the interval, so that [0, 1] is the same as none.
+    Both ends belong to the interval, so [0, 1] is the same as None.
     """
     if cfg_interval is None:
         return True

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import functools
 from array import array
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors.errors import CheckpointError
+from actors.request import ImageRequest
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -29,6 +31,26 @@ PROMPT_FORMATS = {
     "janus": ("User", "Assistant", False),
     "janus-pro": ("<|User|>", "<|Assistant|>", True),
 }
+
+
+def refusal_of_prompts(
+    request: ImageRequest, count: Callable[[str], int], *, longest: int, num_image_tokens: int
+) -> str | None:
+    """Why the model cannot read the request's prompts, or None.
+
+    `count(text)` is the number of a prompt's tokens, `longest` the largest that leaves room for an image.
+    """
+    for name, text in (("prompt", request.prompt), ("negative_prompt", request.negative_prompt)):
+        try:
+            num_tokens = 0 if text is None else count(text)
+        except ValueError as error:
+            return str(error)
+        if num_tokens > longest:
+            return (
+                f"{name} must have at most {longest} tokens, to leave room for the image's {num_image_tokens}, "
+                f"got {num_tokens}"
+            )
+    return None
 
 
 def role_tags(prompt_format: str) -> tuple[str, str]:
@@ -101,7 +123,7 @@ def _read_tokenizer(path: Path) -> Tokenizer:
 
 
 def _check_is_unicode(prompt: str) -> None:
-    """Python strings can hold lone surrogates, which are no text and which the tokenizer cannot take."""
+    """Raise ValueError for lone surrogates: a Python string can hold them, but they are not text."""
     try:
         prompt.encode()
     except UnicodeEncodeError as error:

@@ -1,4 +1,4 @@
-"""The toy engine: pixels are a hash of the request. No torch, no weights; it makes every test of the workflow fast."""
+"""The toy engine: pixels are a hash of the request. It needs no torch and no weights, so tests are fast."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from actors.noise import derive_seed
 from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
 
-SIZE = 64  # pixels each way
+SIZE = 64  # pixels per side
 NUM_CODES = 16
 MAX_PROMPT_CHARACTERS = 2000
 
 
 class ToyEngine:
-    """Paints a gradient between two colours that the request decides, and obeys a few words in a prompt.
+    """Renders a gradient between two colors that the request decides, and obeys a few words in a prompt.
 
-    `toy:nan` in a prompt makes its row unrenderable, `toy:sleep=S` takes S seconds, `toy:exit` ends the process,
-    `toy:cuda` fails as a broken GPU does and `toy:bug` as nothing else: faults for tests to aim at.
+    The words are faults for tests: `toy:nan` makes the image impossible to render, `toy:sleep=S` takes S seconds,
+    `toy:exit` ends the process, `toy:cuda` fails like a broken GPU and `toy:bug` like a bug of the engine.
     """
 
     default_batch_size = 16
@@ -57,7 +57,7 @@ class ToyEngine:
 
 
 def _gradient(codes: np.ndarray) -> np.ndarray:
-    """A diagonal gradient between two colours taken from the codes; uint8 [SIZE, SIZE, 3]."""
+    """A diagonal gradient between two colors taken from the codes; uint8 [SIZE, SIZE, 3]."""
     start, stop = codes[:3] % 256, codes[3:6] % 256
     ramp = np.add.outer(np.arange(SIZE), np.arange(SIZE))[..., None] / (2 * (SIZE - 1))
     return (start * (1 - ramp) + stop * ramp).astype(np.uint8)

@@ -1,8 +1,7 @@
-"""Is a checkpoint whole, and does its guidance work? A list of findings; nothing is rendered and nothing is mended.
+"""Checks of a checkpoint's tokenizer and guidance. They render nothing and change nothing.
 
-A published checkpoint once came with a tokenizer configuration that named a wrong pad id. Its unconditional prompt was
-no longer one, nothing failed, and guidance silently did nothing: the checks of the tokenizer and of guidance are there
-to notice such a checkpoint.
+A published checkpoint once had a tokenizer configuration with a wrong pad id. Its unconditional prompt was no longer
+unconditional, nothing failed, and guidance silently had no effect. These checks find such a checkpoint.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from actors.prompt import BEGIN_OF_IMAGE, BOS, PAD, PromptTokenizer, role_tags
 
 PROBE_PROMPT = "a photo of a red apple on a wooden table"
 
-# Guidance that moves the prediction by less than this share of the prediction's own size does nothing one could see.
+# Below this share of the prediction's own spread, the effect of guidance is invisible.
 MIN_GUIDANCE_EFFECT = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """One check: what was looked at, whether it is as it should be, and what was seen."""
+    """One check: its name, whether it passed, and what was found."""
 
     check: str
     is_ok: bool
@@ -55,10 +54,10 @@ def check_tokenizer(checkpoint: Checkpoint) -> Iterator[Finding]:
 
 
 def check_guidance(engine: Any) -> Iterator[Finding]:
-    """Whether the engine's two predictions for a probe prompt are numbers, and how far they lie apart."""
+    """Whether the engine's two predictions for a probe prompt are finite, and how much they differ."""
     cond, uncond = (prediction.float() for prediction in engine.predict(PROBE_PROMPT))
     is_finite = bool(cond.isfinite().all() and uncond.isfinite().all())
-    detail = "none in the first prediction" if is_finite else "the first prediction holds NaN or infinite numbers"
+    detail = "none in the first prediction" if is_finite else "the first prediction has NaN or infinite numbers"
     yield Finding(check="NaN", is_ok=is_finite, detail=detail)
     effect = float((cond - uncond).std() / cond.std().clamp_min(1e-30)) if is_finite else 0.0
     yield Finding(
@@ -66,16 +65,18 @@ def check_guidance(engine: Any) -> Iterator[Finding]:
         is_ok=effect >= MIN_GUIDANCE_EFFECT,
         detail=f"the prompt moves the first prediction by {effect:.1%} of its spread"
         + (
-            "" if effect >= MIN_GUIDANCE_EFFECT else ": conditional and unconditional prompt mean the same to the model"
+            ""
+            if effect >= MIN_GUIDANCE_EFFECT
+            else ": the model does not distinguish the conditional from the unconditional prompt"
         ),
     )
 
 
 def _names_by_id(folder: Path) -> dict[int, set[str]]:
-    """Every name that tokenizer.json gives each id, in its vocabulary and among its added tokens."""
+    """All names of each id in tokenizer.json, from its vocabulary and its added tokens."""
     fields = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     vocabulary = fields.get("model", {}).get("vocab", {})
-    if isinstance(vocabulary, list):  # unigram models list [name, score] in the order of the ids
+    if isinstance(vocabulary, list):  # unigram models list [name, score] ordered by id
         vocabulary = {entry[0]: index for index, entry in enumerate(vocabulary)}
     names: dict[int, set[str]] = {}
     for name, token_id in [*vocabulary.items(), *((t["content"], t["id"]) for t in fields.get("added_tokens", []))]:
@@ -84,10 +85,10 @@ def _names_by_id(folder: Path) -> dict[int, set[str]]:
 
 
 def _check_pad_settings(folder: Path, pad_id: int) -> Finding:
-    """tokenizer_config.json and special_tokens_map.json must not call another token the pad.
+    """tokenizer_config.json and special_tokens_map.json must not name another token as the pad.
 
-    Renders here take the pad's id from the vocabulary and not from these files. Other programs take it from them, and a
-    checkpoint whose files disagree was broken by somebody.
+    This program takes the pad's id from the vocabulary, but other programs take it from these files. A checkpoint whose
+    files disagree is damaged.
     """
     faults, seen = [], []
     for file_name in ("tokenizer_config.json", "special_tokens_map.json"):

@@ -1,4 +1,4 @@
-"""Which files of a model folder a render needs, and whether they are all there: judged from names and sizes alone."""
+"""Which files of a model folder a render needs, and whether they are all present, from names and sizes alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StoredFile:
 
 
 class SmallFiles(Protocol):
-    """What is asked of a folder here: its name in messages, its listing, and the content of a small file."""
+    """The part of a folder that this module uses: its name in messages, its listing, the content of a small file."""
 
     name: str
 
@@ -35,7 +35,7 @@ class SmallFiles(Protocol):
 
 
 def read_json(folder: SmallFiles, file_name: str) -> dict[str, Any]:
-    """The object in a small JSON file of the folder. Raises CheckpointError where it is missing or is none."""
+    """The object in a small JSON file of the folder. Raises CheckpointError if it is missing or not an object."""
     if file_name not in folder.files():
         raise CheckpointError(
             f"{folder.name} holds no {file_name}, so it is not a model folder; it holds {_some(folder.files())}"
@@ -50,10 +50,10 @@ def read_json(folder: SmallFiles, file_name: str) -> dict[str, Any]:
 
 
 def find_weight_files(folder: SmallFiles, stems: tuple[str, str]) -> tuple[str | None, tuple[str, ...]]:
-    """The index file (None for a single file) and the weight files, in order; `.safetensors` is preferred to `.bin`.
+    """The index file (None for a single file) and the weight files, in order. `.safetensors` wins over `.bin`.
 
-    `stems` are the names without ending that the two formats are stored under. Raises CheckpointError where a file is
-    missing, empty or only a Git LFS pointer.
+    `stems` are the file names of the two formats without their endings. Raises CheckpointError if a file is missing,
+    empty or only a Git LFS pointer.
     """
     files = folder.files()
     candidates = [f"{stems[0]}.safetensors", f"{stems[1]}.bin"]

@@ -1,4 +1,4 @@
-"""Where a model's name leads: a bundled folder, a folder on disk, a URL or a hub repository. Holds the local kind."""
+"""From a model's name to its folder: bundled, on disk, at a URL or in a hub repository. Also the local kind."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from actors.errors import CheckpointError, NoSuchFolder
 
 BUNDLED = ("janus-shapes", "janusflow-shapes")
 _BUNDLED_ROOT = Path(__file__).parent / "bundled"
-# organization/name, with a folder of an autoencoder in it or not. Anything else without :// is a path.
+# organization/name, optionally followed by the folder of its autoencoder. Anything else without :// is a path.
 _HUB_NAME = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:/(vae))?")
 
 
 class Folder(Protocol):
-    """A flat folder of model files, wherever it lies. Every method may raise CheckpointError."""
+    """A flat folder of model files, on disk or remote. Every method may raise CheckpointError."""
 
     name: str
 
     @property
     def revision(self) -> str | None:
-        """The commit of a hub repository, 40 hex digits."""
+        """The commit of a hub repository, 40 hex digits; None for every other folder."""
 
     def files(self) -> Mapping[str, StoredFile]:
-        """What lies directly in the folder."""
+        """The files directly in the folder, by name."""
 
     def read(self, file_name: str) -> bytes:
         """The content of a small file."""
@@ -45,11 +45,11 @@ class Folder(Protocol):
 
 
 def find_folder(name: str, *, revision: str | None, storage_options: Mapping[str, Any] | None) -> Folder:
-    """The folder a user's name for a model means.
+    """The folder that a model's name refers to.
 
-    In this order: a bundled name; anything with `://`, which fsspec opens with `storage_options`; a folder that
-    exists; a hub id `organization/name`, at `revision` (default: its main branch). `/vae` behind a bundled name or a
-    hub id is the folder of that name inside. Raises CheckpointError where nothing is found.
+    In this order: a bundled name; a name with `://`, which fsspec opens with `storage_options`; an existing folder; a
+    hub id `organization/name`, at `revision` (default: its main branch). `/vae` after a bundled name or a hub id is the
+    folder of that name inside. Raises CheckpointError.
     """
     hub_name = None
     if name.removesuffix("/vae") in BUNDLED:
@@ -67,12 +67,14 @@ def find_folder(name: str, *, revision: str | None, storage_options: Mapping[str
 
         folder = open_hub_folder(hub_name[1], revision, hub_name[2] or "")
     if revision is not None and not hub_name:
-        raise CheckpointError(f"a revision belongs to a hub id (organization/name); {name} is none, got {revision!r}")
+        raise CheckpointError(
+            f"model.revision needs a hub id (organization/name), which {name} is not; got {revision!r}"
+        )
     return folder
 
 
 class LocalFolder:
-    """A folder on this machine's disk; `name` is what messages call it."""
+    """A folder on this machine's disk. Messages call it `name`."""
 
     def __init__(self, path: Path, name: str, revision: str | None = None) -> None:
         self.path, self.name, self.revision = path, name, revision
@@ -81,14 +83,14 @@ class LocalFolder:
         if not self.path.is_dir():
             what = "is a file, not a folder" if self.path.exists() else "does not exist"
             raise NoSuchFolder(
-                f"the model folder {self.path} {what}; a model is named by a folder, a URL of one, a hub id "
-                f"(organization/name) or one of {', '.join(BUNDLED)}"
+                f"the model folder {self.path} {what}; allowed are a folder, the URL of a folder, a hub id "
+                f"(organization/name) and {', '.join(BUNDLED)}"
             )
         try:
             with os.scandir(self.path) as entries:
                 return {e.name: StoredFile(name=e.name, size=e.stat().st_size) for e in entries if e.is_file()}
         except PermissionError as error:
-            raise CheckpointError(f"the model folder {self.path} may not be read by this user") from error
+            raise CheckpointError(f"this user is not allowed to read the model folder {self.path}") from error
 
     def read(self, file_name: str) -> bytes:
         return (self.path / file_name).read_bytes()
@@ -107,6 +109,6 @@ class LocalFolder:
 
 @functools.lru_cache(maxsize=256)
 def _file_sha256(path: Path, size: int, mtime_ns: int) -> str:
-    """Hashed once per process and state of the file."""
+    """Cached per process, for as long as the file keeps its size and time."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -90,18 +90,18 @@ def _cached_folder(repository: str, revision: str | None, subfolder: str) -> Loc
 
 @contextmanager
 def _explained(repository: str, revision: str | None) -> Iterator[None]:
-    """Turn the hub client's errors into CheckpointErrors of one sentence; none of them shows a token."""
+    """Turn the hub client's errors into CheckpointErrors of one sentence without the token."""
     from huggingface_hub import errors
 
     try:
         yield
     except errors.GatedRepoError as error:
         raise CheckpointError(
-            f"the hub repository {repository} is gated: accept its terms there and set HF_TOKEN"
+            f"the hub repository {repository} is gated: accept its terms on the hub and set HF_TOKEN"
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise NoSuchFolder(
-            f"{repository} is neither a folder here nor a hub repository that this machine may read (HF_TOKEN)"
+            f"{repository} is neither a local folder nor a hub repository that this machine's HF_TOKEN can read"
         ) from error
     except errors.RevisionNotFoundError as error:
         raise NoSuchFolder(f"the hub repository {repository} has no revision {revision!r}") from error
@@ -109,11 +109,11 @@ def _explained(repository: str, revision: str | None) -> Iterator[None]:
         raise CheckpointError(f"{repository!r} is not a valid hub id (organization/name)") from error
     except errors.OfflineModeIsEnabled as error:
         raise CheckpointUnreachable(
-            f"{repository} is not a folder here, HF_HUB_OFFLINE forbids asking the hub, and its cache lacks it"
+            f"{repository} is not a local folder, HF_HUB_OFFLINE forbids requests to the hub, and its cache lacks it"
         ) from error
     except (errors.HTTPError, OSError) as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status in (401, 403):
             raise CheckpointError(f"the hub refuses to show {repository} to this machine's HF_TOKEN") from error
         reason = f"answered {status}" if status else f"cannot be reached ({type(error).__name__})"
-        raise CheckpointUnreachable(f"{repository} is not a folder here, and the hub {reason}") from error
+        raise CheckpointUnreachable(f"{repository} is not a local folder, and the hub {reason}") from error

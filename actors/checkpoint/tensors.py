@@ -1,4 +1,4 @@
-"""One weight file on disk, .safetensors or .bin: the shapes it holds at once, a tensor's values only when read."""
+"""One weight file on disk, .safetensors or .bin. Opening it reads the shapes; values are read one tensor at a time."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 
 class TensorFile(Protocol):
-    """`shapes` has every tensor's shape by its name."""
+    """`shapes` maps the name of every tensor to its shape."""
 
     path: Path
     shapes: dict[str, tuple[int, ...]]
 
     def read(self, name: str) -> torch.Tensor:
-        """A tensor on the CPU, as it is stored."""
+        """A tensor on the CPU, in its stored dtype."""
 
 
 def open_tensor_file(path: Path) -> TensorFile:
-    """Raises CheckpointError for a file that is damaged, cut short, or holds anything but tensors."""
+    """Raises CheckpointError for a file that is damaged, cut short, or contains anything but tensors."""
     return _SafetensorsFile(path) if path.suffix == ".safetensors" else _BinFile(path)
 
 
@@ -46,22 +46,22 @@ class _SafetensorsFile:
 
 
 class _BinFile:
-    """What `torch.save` wrote: mapped into memory, so that what is not read costs nothing; no code in it is run."""
+    """A file of `torch.save`, mapped into memory so that only what is read costs anything. No code in it is run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            # Files from before torch 1.6 are no zip archives and cannot be mapped.
+            # Files from before torch 1.6 are not zip archives and cannot be mapped.
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
             if isinstance(error, OSError) and error.errno != errno.EINVAL:
-                raise  # the disk's own trouble; EINVAL is torch seeking to before the start of a cut archive
+                raise  # a fault of the disk; EINVAL: torch seeks before the start of an archive that is cut short
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(
-                f"{path} is damaged, cut short ({path.stat().st_size} bytes) or holds more than tensors: {reason}"
+                f"{path} is damaged, cut short ({path.stat().st_size} bytes) or contains more than tensors: {reason}"
             ) from error
         if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-            raise CheckpointError(f"{path} must hold a plain dictionary of tensors, as a checkpoint's .bin files do")
+            raise CheckpointError(f"{path} must contain a plain dictionary of tensors")
         self._tensors = content
         self.shapes = {name: tuple(tensor.shape) for name, tensor in content.items()}
 

@@ -1,4 +1,4 @@
-"""A model folder at a URL: s3://, gs:// or whatever fsspec opens. Downloaded once per machine into a cache folder."""
+"""A model folder at a URL that fsspec opens (s3://, gs://, ...), downloaded once per machine into a cache folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from actors.checkpoint.files import StoredFile
 from actors.errors import CheckpointError, CheckpointUnreachable, NoSuchFolder
 
-# What stores call the mark that changes with a file's content, the best first.
+# The names that stores give to a mark which changes with a file's content, the best first.
 _CONTENT_MARKS = ("ETag", "etag", "md5Hash", "sha", "blob_id", "mtime", "LastModified", "last_modified", "created")
 
 
@@ -29,7 +29,7 @@ class UrlFolder:
 
         self.name = url.rstrip("/")
         with _explained(self.name):
-            # Of the job's storage options, this one is for its output and not for fsspec.
+            # conditional_create is a storage option of the job's output, not of fsspec.
             options = {key: value for key, value in storage_options.items() if key != "conditional_create"}
             self._filesystem, self._root = fsspec.core.url_to_fs(self.name, **options)
         self._options = storage_options
@@ -43,7 +43,7 @@ class UrlFolder:
             return data
 
     def sha256(self, file_name: str) -> str:
-        """Streams the whole file once per machine: what it hashed to is noted in the cache, by content mark."""
+        """Streams the whole file once per machine; the cache keeps the hash under the file's content mark."""
         if self._mark(file_name) is None:
             return self._stream_sha256(file_name)
         note = cache_root() / "sha256" / self._cache_key([file_name])
@@ -55,15 +55,15 @@ class UrlFolder:
         return note.read_text()
 
     def fetch(self, file_names: Sequence[str]) -> Path:
-        """Download into `$JANUS_BATCH_CACHE` (default ~/.cache/janus-batch), or find it there from an earlier time.
+        """Download into `$JANUS_BATCH_CACHE` (default ~/.cache/janus-batch), unless the folder is already there.
 
-        The folder's name is a hash of the URL and of the files' sizes and content marks: changed files, another
-        folder. It appears whole or not at all, and processes that ask for it at once download it once.
+        The folder's name is a hash of the URL and of the files' sizes and content marks, so changed files get another
+        folder. It appears complete or not at all, and concurrent processes download it once.
         """
         from filelock import FileLock
 
         target = cache_root() / "models" / self._cache_key(file_names)
-        # flock does not reach other hosts: on a shared disk each host downloads for itself, and the first one wins.
+        # flock does not work across hosts: on a shared disk every host downloads, and the first to finish wins.
         host = socket.gethostname()
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.{host}.lock"):
@@ -75,20 +75,22 @@ class UrlFolder:
         return UrlFolder(f"{self.name}/{name}", self._options)
 
     def _download(self, file_names: Sequence[str], partial: Path, target: Path) -> None:
-        shutil.rmtree(partial, ignore_errors=True)  # what a killed process left
+        shutil.rmtree(partial, ignore_errors=True)  # from a process that was killed
         partial.mkdir()
         for name in file_names:
             with _explained(self.name):
                 self._filesystem.get_file(self._path(name), str(partial / name))
             size, expected_size = (partial / name).stat().st_size, self._listing[name]["size"]
             if size != expected_size:
-                raise CheckpointUnreachable(f"{name} of {self.name} came with {size} bytes in place of {expected_size}")
+                raise CheckpointUnreachable(
+                    f"{name} of {self.name} arrived with {size} bytes instead of {expected_size}"
+                )
         try:
             partial.rename(target)
         except OSError:
             if not target.is_dir():
                 raise
-            shutil.rmtree(partial)  # another host was first
+            shutil.rmtree(partial)  # another host finished first
 
     def _cache_key(self, file_names: Sequence[str]) -> str:
         files = [
@@ -123,7 +125,7 @@ def cache_root() -> Path:
 
 @contextmanager
 def _explained(url: str) -> Iterator[None]:
-    """Turn what fsspec and the stores' clients raise into CheckpointErrors of one sentence."""
+    """Turn the errors of fsspec and of the stores' clients into CheckpointErrors of one sentence."""
     try:
         yield
     except CheckpointError:

@@ -1,8 +1,8 @@
 """The loop over a batch's codes: choose a code for every image, feed it to every row, 576 times. No prompts, no pixels.
 
-A step reads and writes tensors that stay where they are, and a step run twice does what it does once. So on a GPU each
-of its two halves is captured once as a CUDA graph and replayed, without Python and without waiting for the device. On
-a CPU they are called.
+A step reads and writes tensors that keep their addresses, and running it twice has the same effect as running it once.
+So on a GPU each of its two halves is captured once as a CUDA graph and replayed, without Python and without waiting for
+the device. On a CPU the halves are plain calls.
 
 Shapes: B images, R rows of the model, N codes of an image, C hidden channels, V codebook entries.
 """
@@ -25,7 +25,7 @@ Choose = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 class DecodeLoop:
     """Buffers for batches of up to `num_images` images and as many rows as `cache` has, and the loop.
 
-    `graphs` captures the steps on a GPU, where `choose` must do all its work on the device; None calls them.
+    `graphs` captures the steps on a GPU, where `choose` must do all its work on the device; None: plain calls.
     """
 
     def __init__(
@@ -46,9 +46,10 @@ class DecodeLoop:
         self.step = torch.zeros((), dtype=torch.long, device=device)
 
     def load(self, states: Sequence[PromptState], image_of_rows: Sequence[int], cfg_weights: Sequence[float]) -> None:
-        """Begin a batch: a prompt and an image for each row, a weight for each image; images' own rows come first.
+        """Start a batch: a prompt and an image for each row, a weight for each image. The images' cond rows come first.
 
-        An image without a second row is its own unconditional row: guide() then returns its logits unchanged.
+        Unused rows repeat the first. An image without an uncond row uses its cond row as one: guide() then returns its
+        logits unchanged.
         """
         num_rows, num_images = len(self.length_R), len(self.code_B)
         uncond_of_image = {image: row for row, image in enumerate(image_of_rows) if row >= len(cfg_weights)}
@@ -60,7 +61,7 @@ class DecodeLoop:
         self.hidden_RC.copy_(torch.stack([*hidden, *hidden[:1] * (num_rows - len(states))]))
 
     def run(self, num_codes: int, is_guiding: Callable[[int], bool]) -> torch.Tensor:
-        """The codes of the batch that was loaded, [B, N]. `is_guiding` says at which steps guidance acts."""
+        """The codes of the loaded batch, [B, N]. `is_guiding(step)`: whether guidance acts at this step."""
         codes = []
         for step in range(num_codes):
             self.step.fill_(step)
@@ -75,7 +76,7 @@ class DecodeLoop:
         """From the rows' last hidden states to the images' next codes."""
         x_RC = self.model.head.first(self.hidden_RC)
         x_BC = x_RC[: len(self.code_B)]
-        if guiding:  # the last matrix has half the rows to multiply, and gives the guided logits as it is linear
+        if guiding:  # before the last matrix: it is linear, so it gives guided logits, and it multiplies half the rows
             x_BC = guide(x_BC.float(), x_RC[self.uncond_B].float(), self.weight_B).to(x_RC.dtype)
         self.code_B.copy_(self.choose(self.step, self.model.head.second(x_BC).float()))
 

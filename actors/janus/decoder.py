@@ -1,9 +1,9 @@
-"""The VQ-16 decoder: from a picture's codes to its pixels. The encoder and the training of the codebook are not here.
+"""The VQ-16 decoder: from an image's codes to its pixels. The encoder and the training of the codebook are not here.
 
 Module names are those of the original state dict, so that its tensors load as they are. Architecture:
 https://arxiv.org/abs/2406.06525 (LlamaGen) by way of https://github.com/deepseek-ai/Janus `vq_model.py`.
 
-Shapes: B pictures, N codes of a picture in raster order, H x W codes, V codebook entries of E channels.
+Shapes: B images, N codes of an image in raster order, H x W codes, V codebook entries of E channels.
 """
 
 from __future__ import annotations
@@ -96,10 +96,10 @@ def _block_for_gpu(block: nn.Module) -> image_decoder.Block:
 
 
 class VQDecoder(nn.Module):
-    """Codes to pictures.
+    """Codes to images.
 
-    Activations are NCHW: channels_last is 10 to 20 % faster on a CPU, but its group norm there splits a picture among
-    the threads, so that the bits depend on their number and on the picture's place in the batch.
+    Activations are NCHW. channels_last is 10 to 20 % faster on a CPU, but its group norm splits an image among the
+    threads, so the bits would depend on their number and on the image's position in the batch.
     """
 
     def __init__(self, shape: VQShape) -> None:
@@ -119,7 +119,7 @@ class VQDecoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From the codes' resolution up, a doubling for each level but the last."""
+    """From the resolution of the codes to that of the image: every level but the last doubles it."""
 
     def __init__(self, shape: VQShape) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class Decoder(nn.Module):
 
 
 class Level(nn.Module):
-    """The blocks of one resolution, attention behind each at the lowest one, and the way up to the next."""
+    """The blocks of one resolution, each followed by attention at the lowest one, and the upsampling to the next."""
 
     def __init__(self, num_in: int, num_out: int, *, has_attention: bool, is_last: bool) -> None:
         super().__init__()
@@ -176,7 +176,7 @@ class ResBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """One head over all positions of the picture."""
+    """One head over all positions of the image."""
 
     def __init__(self, num_channels: int) -> None:
         super().__init__()

@@ -27,7 +27,7 @@ from actors.janus.network import build_code_model, read_weights
 from actors.llama.cache import PromptState
 from actors.llama.model import Llama
 from actors.llama.packed import PackedLlama
-from actors.prompt import PromptTokenizer
+from actors.prompt import PromptTokenizer, refusal_of_prompts
 from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
 
@@ -102,19 +102,12 @@ class JanusEngine:
 
     def refusal(self, request: ImageRequest) -> str | None:
         """Why this request can never be rendered, or None."""
-        for name in ("prompt", "negative_prompt"):
-            text = getattr(request, name)
-            try:
-                num_tokens = 0 if text is None else len(self.tokenizer.cond_ids(text))
-            except ValueError as error:
-                return str(error)
-            longest = self.loops.longest_prompt
-            if num_tokens > longest:
-                return (
-                    f"{name} must have at most {longest} tokens, to leave room for the image's {self.num_codes}, "
-                    f"got {num_tokens}"
-                )
-        return None
+        return refusal_of_prompts(
+            request,
+            lambda text: len(self.tokenizer.cond_ids(text)),
+            longest=self.loops.longest_prompt,
+            num_image_tokens=self.num_codes,
+        )
 
     @torch.inference_mode()
     def render(self, requests: Sequence[ImageRequest]) -> list[RenderedImage | Rejection]:

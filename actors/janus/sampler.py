@@ -17,8 +17,8 @@ from actors.request import ImageRequest
 class CodeSampler:
     """Chooses codes by inverse CDF with each image's own uniform numbers; temperature 0 takes the most probable.
 
-    Without a stop of the device in the loop: an image whose logits are not finite is noted in `is_finite_B`. The
-    tensors stay where they are from batch to batch; beyond the images loaded are ones that nobody asked for.
+    It never waits for the device: `is_finite_B` records which images have finite logits. The tensors keep their
+    addresses from batch to batch; entries beyond the loaded images are unused.
     """
 
     def __init__(self, num_images: int, num_codes: int, device: torch.device) -> None:
@@ -27,7 +27,7 @@ class CodeSampler:
         self.is_finite_B = torch.ones(num_images, dtype=torch.bool, device=device)
 
     def load(self, requests: Sequence[ImageRequest]) -> None:
-        """Begin a batch of these images."""
+        """Start a batch of these images."""
         noise = np.stack([uniform_noise(request.seed, self.uniform_BN.shape[1]) for request in requests])
         self.uniform_BN[: len(requests)] = torch.from_numpy(noise)
         self.temperature_B[: len(requests)] = torch.tensor([request.temperature for request in requests])

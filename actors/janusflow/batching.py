@@ -1,4 +1,4 @@
-"""How many images share a JanusFlow batch, and how its rows are split into calls of the network.
+"""How many images share a JanusFlow batch, and how the batch's rows are split into calls of the network.
 
 On a CPU a row's bits are the same for 1 to 16 rows per call. On a GPU they depend on the number of rows, so there every
 call has exactly ROWS_PER_CALL of them.

@@ -1,4 +1,4 @@
-"""From JanusFlow's latents to pixels: the decoder half of a diffusers AutoencoderKL, the SDXL VAE as a rule."""
+"""From JanusFlow's latents to pixels: the decoder half of a diffusers AutoencoderKL, usually the SDXL VAE."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from actors.device import compute_dtype
 from actors.errors import CheckpointError, InputError
 from actors.layers import ContiguousGroupNorm, Conv1, InPlaceSiLU, to_uint8
 
-# Always this many in one call, the last picture again where there are fewer: with one picture libraries take other
-# kernels, and the bits of a picture would depend on whether it has a neighbour.
-PICTURES_PER_CALL = 2
+# Images per call of the decoder on a CPU; the last image is repeated to fill it up. A single image would use other
+# kernels, so its bits would depend on whether it has a neighbor.
+IMAGES_PER_DECODE = 2
 
 DTYPES = (torch.bfloat16, torch.float32)
 
@@ -27,23 +27,23 @@ class VAE:
     def __init__(self, folder: Path, *, dtype: torch.dtype, device: torch.device) -> None:
         check_vae_dtype(dtype)
         self.device, self.dtype = device, compute_dtype(dtype, device)
-        # Not by the model's own `to`, where diffusers warns of every cast: this one has nothing to keep in float32.
+        # Not the model's own `to`: diffusers warns about every cast there, and this model keeps nothing in float32.
         self.model = nn.Module.to(_load(folder, dtype), self.device, self.dtype)
         self.scaling_factor = self.model.config.scaling_factor
 
     def decode(self, z_BCHW: torch.Tensor) -> np.ndarray:
-        """Pixels of latents as the solver leaves them, uint8 [B, 8 * S, 8 * S, 3]."""
-        num_pictures = len(z_BCHW)
+        """Pixels of the solver's latents, uint8 [B, 8 * S, 8 * S, 3]."""
+        num_images = len(z_BCHW)
         parts = []
-        for start in range(0, num_pictures, PICTURES_PER_CALL):
-            rows = [min(row, num_pictures - 1) for row in range(start, start + PICTURES_PER_CALL)]
+        for start in range(0, num_images, IMAGES_PER_DECODE):
+            rows = [min(row, num_images - 1) for row in range(start, start + IMAGES_PER_DECODE)]
             parts.append(to_uint8(self.decode_call(z_BCHW[rows])))
         if not parts:
             return np.empty((0, 0, 0, 3), dtype=np.uint8)
-        return torch.cat(parts)[:num_pictures].cpu().numpy()
+        return torch.cat(parts)[:num_images].cpu().numpy()
 
     def decode_call(self, z_BCHW: torch.Tensor) -> torch.Tensor:
-        """The decoder's output [B, 3, 8 * S, 8 * S], [-1, 1] where it is not beyond."""
+        """The decoder's output [B, 3, 8 * S, 8 * S], mostly in [-1, 1]."""
         return self.model.decode((z_BCHW / self.scaling_factor).to(self.device, self.dtype)).sample
 
 
@@ -60,8 +60,8 @@ def check_vae_dtype(dtype: torch.dtype) -> None:
     """Raise InputError unless the decoder's numbers fit into `dtype`."""
     if dtype not in DTYPES:
         raise InputError(
-            "model.dtype must be bfloat16 or float32 for JanusFlow: the SDXL VAE's activations pass 65504, the largest "
-            f"number of float16, and its pictures become NaN; got {str(dtype).removeprefix('torch.')}"
+            "model.dtype must be bfloat16 or float32 for JanusFlow: activations of the SDXL VAE exceed 65504, the "
+            f"largest number in float16, and its images become NaN; got {str(dtype).removeprefix('torch.')}"
         )
 
 
@@ -112,7 +112,7 @@ def _load(folder: Path, dtype: torch.dtype) -> nn.Module:
 
 
 def _replace_layers(model: nn.Module) -> None:
-    """Put layers that compute the same, whatever the number of threads, in the place of those that do not."""
+    """Replace layers whose bits depend on the number of threads by ones whose bits do not."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.Conv2d) and child.kernel_size == (1, 1):
@@ -122,4 +122,4 @@ def _replace_layers(model: nn.Module) -> None:
             elif isinstance(child, nn.GroupNorm):
                 setattr(module, name, ContiguousGroupNorm(child))
             elif isinstance(child, nn.SiLU):
-                setattr(module, name, InPlaceSiLU())  # behind a norm, whose output nothing else reads
+                setattr(module, name, InPlaceSiLU())  # it follows a norm, whose output nothing else reads

@@ -4,11 +4,11 @@ Reads downwards in the order of the data: embed_prompts, latent_noise, integrate
 differ in prompt, negative prompt, seed, weight and number of steps.
 
 An image has the same bytes in any batch. A prompt's numbers do not depend on other prompts, attention keeps rows apart,
-and one vector per row goes through in calls of a fixed size (`layers.VectorLinear`). Images are decoded two per call on
-a CPU, where a single image would use other kernels, and one per call on a GPU. There remain products and convolutions
-over all positions of all rows. Measured on CPUs with torch 2.13, in float32 and bfloat16, a row's bits there are the
-same for 1 to 16 rows and 1 to 16 threads. On a GPU they depend on the number of rows, so every call of the network has
-ROWS_PER_CALL of them.
+and layers over one vector per row run in calls of a fixed size (`layers.VectorLinear`). Images are decoded two per call
+on a CPU, where a single image would use other kernels, and one per call on a GPU. The rest are matrix products and
+convolutions over all positions of all rows. On CPUs a row's bits are then the same for 1 to 16 rows and 1 to 16 threads
+(measured with torch 2.13 in float32 and bfloat16). On a GPU they depend on the number of rows, so every call of the
+network has ROWS_PER_CALL of them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from actors.janusflow.network import PromptState, build_network, read_weights
 from actors.janusflow.packed import PackedPrompt
 from actors.janusflow.sampler import DEFAULT_SOLVER, SOLVERS, TimeGrid, Velocity, demo_grid, even_grid, solve
 from actors.noise import normal_noise
-from actors.prompt import PromptTokenizer
+from actors.prompt import PromptTokenizer, refusal_of_prompts
 from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
 
@@ -39,7 +39,7 @@ from actors.request import ImageRequest, Rejection, RenderedImage
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ImagePrompts:
-    """What an image's two rows follow. `uncond` is None for an image that is never guided."""
+    """The prompts of an image's rows. `uncond` is None for an image that is not guided."""
 
     cond: PromptState | PackedPrompt
     uncond: PromptState | PackedPrompt | None
@@ -49,7 +49,7 @@ class JanusFlowEngine:
     """Renders requests with one fetched JanusFlow checkpoint and its VAE.
 
     `latent_size` overrides the checkpoint's own (48 for the published one). `weights` are its tensors if the caller
-    already has them. Raises CheckpointError, and InputError for settings that exclude each other.
+    already has them. Raises CheckpointError, and InputError for a dtype that the VAE cannot decode in.
     """
 
     def __init__(
@@ -83,16 +83,12 @@ class JanusFlowEngine:
             return f"num_inference_steps must be at least 1, got {request.num_inference_steps}"
         if request.match_reference_demo and request.solver not in (None, DEFAULT_SOLVER):
             return f"match_reference_demo needs the demo's solver, {DEFAULT_SOLVER}; got {request.solver}"
-        for name in ("prompt", "negative_prompt"):
-            text = getattr(request, name)
-            try:
-                num_tokens = 0 if text is None else len(self.tokenizer.flow_cond_ids(text))
-            except ValueError as error:
-                return str(error)
-            longest = self.shape.llama.context_length - self.network.num_tokens
-            if num_tokens > longest:
-                return f"{name} must have at most {longest} tokens, to leave room for the image's, got {num_tokens}"
-        return None
+        return refusal_of_prompts(
+            request,
+            lambda text: len(self.tokenizer.flow_cond_ids(text)),
+            longest=self.shape.llama.context_length - self.network.num_tokens,
+            num_image_tokens=self.network.num_tokens,
+        )
 
     @torch.inference_mode()
     def render(self, requests: Sequence[ImageRequest]) -> list[RenderedImage | Rejection]:
@@ -123,9 +119,9 @@ class JanusFlowEngine:
     def embed_prompts(self, requests: Sequence[ImageRequest]) -> list[ImagePrompts]:
         """Keys and values of every distinct prompt, computed once.
 
-        Without a negative prompt the unconditional row is the reference's: bos and masked pads, which count as
-        positions; so it keeps nothing but bos and begins where the conditional row does. A negative prompt stands there
-        as though it were the image's prompt: in the template, in its own length, attended to.
+        Without a negative prompt the unconditional row is the reference's: bos and masked pads. Masked pads still count
+        as positions, so the row keeps only bos and its time token has the position of the conditional row's. A negative
+        prompt is treated like a prompt: in the template, with its own length, and attended to.
         """
 
         texts = [request.prompt for request in requests]
@@ -144,14 +140,14 @@ class JanusFlowEngine:
         return [ImagePrompts(cond=states[request.prompt], uncond=uncond(request)) for request in requests]
 
     def latent_noise(self, requests: Sequence[ImageRequest]) -> torch.Tensor:
-        """The latents the images start from, float32 [B, C, H, W], each from its own seed."""
+        """The latents that the images start from, float32 [B, C, H, W], each from its own seed."""
         noise = np.stack([normal_noise(request.seed, self._latent_shape) for request in requests])
         return torch.from_numpy(noise).to(self.torch_device)
 
     def integrate(
         self, z_BCHW: torch.Tensor, requests: Sequence[ImageRequest], prompts: Sequence[ImagePrompts]
     ) -> torch.Tensor:
-        """Take each latent from t = 0 to t = 1 in its image's number of steps; float32 throughout."""
+        """Integrate each latent from t = 0 to t = 1 with its image's solver and number of steps, in float32."""
         z_BCHW = z_BCHW.to(self.torch_device)
         end_BCHW = torch.empty_like(z_BCHW)
         for solver in dict.fromkeys(request.solver for request in requests):
@@ -172,7 +168,7 @@ class JanusFlowEngine:
         return self.vae.decode(z_BCHW)
 
     def guided_velocity(self, requests: Sequence[ImageRequest], prompts: Sequence[ImagePrompts]) -> Velocity:
-        """`(z, t) -> velocity` of these images, guided: all that a solver gets to see."""
+        """`(z, t) -> velocity` of these images, with guidance: the only function that a solver calls."""
 
         def velocity(z_BCHW: torch.Tensor, t_B: torch.Tensor) -> torch.Tensor:
             guided = [
@@ -205,7 +201,7 @@ class JanusFlowEngine:
         return (self.shape.latent_channels, self.latent_size, self.latent_size)
 
     def _uncond_state(self, cond: PromptState | PackedPrompt) -> PromptState | PackedPrompt:
-        """The reference's unconditional row beside `cond`, see `embed_prompts`."""
+        """The reference's unconditional row for the prompt `cond`, see `embed_prompts`."""
         return dataclasses.replace(self.bos_state, next_position=cond.next_position)
 
 

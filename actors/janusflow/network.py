@@ -28,7 +28,7 @@ from actors.llama.packed import PackedLlama
 # B rows, C latent channels, H x W latent positions or patches, D hidden channels, N heads, K key/value heads,
 # E channels of a head, P tokens of a prompt, Q tokens of a row in one step (the time's and the image's), T = P + Q.
 
-ATTENTION = "janusflow_own_prompt"  # the name `attend` goes by among transformers' attention functions
+ATTENTION = "janusflow_own_prompt"  # the name of `attend` among transformers' attention functions
 PROMPT_MULTIPLE = 64  # prompts are read in a multiple of this many tokens
 
 # Tensors of a checkpoint that generation leaves on disk, by the prefix of their name.
@@ -57,9 +57,9 @@ class PromptState:
 def build_network(
     weights: Mapping[str, torch.Tensor], shape: FlowShape, latent_size: int, *, is_packed: bool = False
 ) -> FlowNetwork:
-    """The network with a checkpoint's tensors (see `read_weights`), which are taken as they are and not copied.
+    """The network with the tensors that `read_weights` returns, without copying them.
 
-    With `is_packed`, for a GPU, the project's own Llama takes the place of transformers', whose bytes a CPU keeps.
+    With `is_packed`, for a GPU, the project's own Llama replaces that of transformers, whose bytes a CPU keeps.
     """
     network, weights = _on_meta_device(shape, latent_size), dict(weights)
     if is_packed:
@@ -113,16 +113,16 @@ class FlowNetwork(nn.Module):
         return 1 + self.grid_size**2
 
     def read_prompts(self, prompts: Sequence[Sequence[int]]) -> list[PromptState] | list[PackedPrompt]:
-        """What each prompt's rows attend to, from its token ids. No prompt has a say in another's numbers."""
+        """The state of each prompt, from its token ids. It does not depend on the other prompts."""
         if self.packed:
             return self.packed.read_prompts(prompts)
         return [self.read_prompt(ids) for ids in prompts]
 
     def read_prompt(self, ids: Sequence[int]) -> PromptState:
-        """Run one prompt alone, so that nothing beside it has a say in its numbers.
+        """Run one prompt alone, so that its numbers do not depend on other prompts.
 
-        It is filled up behind its end, where causal attention does not look, to a length at which the products' bits do
-        not depend on the number of threads: with fewer than 4 tokens a thread they do.
+        It is padded after its end, which causal attention does not reach, to a length at which the bits of the products
+        do not depend on the number of threads; with fewer than 4 tokens per thread they do.
         """
         device, dtype = self.vision_gen_dec_aligner_norm.weight.device, self.vision_gen_dec_aligner_norm.weight.dtype
         num_ids, num_tokens = len(ids), self.num_tokens
@@ -174,10 +174,10 @@ def attend(
     prompts: Sequence[PromptState] | None,
     **_,
 ) -> tuple[torch.Tensor, None]:
-    """Attention as transformers' layers call it: each row to its own prompt and to itself, or causal without prompts.
+    """Attention as transformers' layers call it: each row to its own prompt and itself; causal if `prompts` is None.
 
-    One row at a time: prompts of any lengths stand in a batch without padding, and the shapes a row is computed in do
-    not depend on its neighbours.
+    It runs one row at a time, so a batch needs no padding, and the shapes that a row is computed in do not depend on
+    its neighbors.
     """
     use_gqa = query_BNQE.shape[1] != key_BKQE.shape[1]
     if prompts is None:

@@ -1,6 +1,6 @@
-"""Solvers of `dz/dt = velocity(z, t)` from t = 0 to t = 1. They know nothing of images, prompts or guidance.
+"""Solvers of `dz/dt = velocity(z, t)` from t = 0 to t = 1. They do not know images, prompts or guidance.
 
-Every row of a batch has its own step count, so `t` and `dt` are vectors. A row that has arrived leaves the batch.
+Every row of a batch has its own number of steps, so `t` and `dt` are vectors. A row that is finished leaves the batch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 
 from actors.janusflow.config import TIME_SCALE
 
-# z_B... has one row per batch entry and any shape behind it; t_B and dt_B are float64, on the CPU.
+# z_B has one row per batch entry and any further dimensions; t_B and dt_B are float64, on the CPU.
 Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Step = Callable[[Velocity, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -43,17 +43,17 @@ def demo_grid(num_steps: int) -> TimeGrid:
 def solve(
     velocity_of: Callable[[list[int]], Velocity], z_B: torch.Tensor, grids: Sequence[TimeGrid], step: Step
 ) -> torch.Tensor:
-    """Take every row of `z_B` through its own time grid; returns a tensor like `z_B`.
+    """Integrate every row of `z_B` over its own time grid; returns a tensor like `z_B`.
 
-    `velocity_of(rows)` is the velocity field of these rows alone, in this order. It is asked for anew only when rows
-    have left.
+    `velocity_of(rows)` is the velocity field of these rows alone, in this order. It is called again only after rows
+    have left the batch.
     """
     z_B = z_B.clone()
     rows: list[int] = []
     for i in range(max(len(grid.times) for grid in grids)):
-        under_way = [row for row, grid in enumerate(grids) if i < len(grid.times)]
-        if under_way != rows:
-            rows, velocity = under_way, velocity_of(under_way)
+        active = [row for row, grid in enumerate(grids) if i < len(grid.times)]
+        if active != rows:
+            rows, velocity = active, velocity_of(active)
         t_B = torch.tensor([grids[row].times[i] for row in rows], dtype=torch.float64)
         dt_B = torch.tensor([grids[row].dt for row in rows], dtype=torch.float64)
         z_B[rows] = step(velocity, z_B[rows], t_B, dt_B)
@@ -61,7 +61,7 @@ def solve(
 
 
 def euler(velocity: Velocity, z_B: torch.Tensor, t_B: torch.Tensor, dt_B: torch.Tensor) -> torch.Tensor:
-    """One evaluation a step, error of order 1. The reference's solver."""
+    """One evaluation per step, error of order 1. The reference's solver."""
     return _move(z_B, dt_B, velocity(z_B, t_B))
 
 

@@ -1,8 +1,8 @@
 """The shallow U-ViT encoder and decoder between JanusFlow's latents and its language model, with the original keys.
 
 The encoder turns a noisy latent and a time into a feature map and a time embedding; the decoder turns the language
-model's hidden states and that feature map into a velocity. ConvNeXt V2 blocks (https://arxiv.org/abs/2301.00808) that
-are scaled and shifted by the time, as in https://arxiv.org/abs/2301.11093.
+model's hidden states and that feature map into a velocity. Both use ConvNeXt V2 blocks
+(https://arxiv.org/abs/2301.00808) that the time scales and shifts, as in https://arxiv.org/abs/2301.11093.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from actors.janusflow.config import FlowShape
 from actors.layers import VectorLinear, silu
 
 # B rows, C channels, H x W positions, D the language model's hidden size. Maps are [B, C, H, W] with the channels last
-# in memory, so that `permute` between the convolutions and the linear layers costs nothing.
+# in memory, so `permute` between the convolutions and the linear layers costs nothing.
 
 RES_FFN_FACTOR = 4  # channels of a block's hidden layer, as a multiple of its own
-PATCH_SIZE = 2  # latent positions of one image token, each way
+PATCH_SIZE = 2  # latent positions of one image token, per side
 MAX_PERIOD = 10_000  # of the time embedding's slowest wave
 
 

@@ -125,8 +125,8 @@ def test_a_hub_id_of_janus_1_3b_means_its_role_tags(hub: HubServer, tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "revision", "error", "kind", "message"),
     [
-        ("org/nothing", None, None, "NoSuchFolder", "org/nothing is neither a folder here nor a hub repository"),
-        ("org/vae", None, None, "NoSuchFolder", "org/vae is neither a folder here nor a hub repository"),
+        ("org/nothing", None, None, "NoSuchFolder", "org/nothing is neither a local folder nor a hub repository"),
+        ("org/vae", None, None, "NoSuchFolder", "org/vae is neither a local folder nor a hub repository"),
         ("org/tiny", "v9", None, "NoSuchFolder", "the hub repository org/tiny has no revision 'v9'"),
         ("org/tiny", None, (403, "GatedRepo"), "CheckpointError", "org/tiny is gated: accept its terms"),
         ("org/tiny", None, (403, ""), "CheckpointError", "refuses to show org/tiny to this machine's HF_TOKEN"),
@@ -156,5 +156,5 @@ def test_no_connection_and_no_permission_to_connect_are_told_apart(tmp_path: Pat
         closed = server.url
     assert "the hub cannot be reached" in ask(closed, tmp_path / "home", "org/tiny")["error"]
     offline = ask(closed, tmp_path / "home", "org/tiny", HF_HUB_OFFLINE="1")
-    assert "HF_HUB_OFFLINE forbids asking the hub, and its cache lacks it" in offline["error"]
+    assert "HF_HUB_OFFLINE forbids requests to the hub, and its cache lacks it" in offline["error"]
     assert offline["kind"] == "CheckpointUnreachable"

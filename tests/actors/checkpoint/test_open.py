@@ -209,7 +209,7 @@ def test_a_folder_with_no_model_in_it_lists_what_it_holds(tmp_path: Path) -> Non
     "name", ["./nothing", "../nothing/here", "/nothing/here", "~/nothing", "~nobody-here/x", "nothing", "a/b/c"]
 )
 def test_a_path_that_does_not_exist_is_not_asked_of_the_hub(name: str) -> None:
-    with pytest.raises(NoSuchFolder, match=r"does not exist; a model is named by a folder, a URL of one, a hub id"):
+    with pytest.raises(NoSuchFolder, match=r"does not exist; allowed are a folder, the URL of a folder, a hub id"):
         open_checkpoint(name)
 
 
@@ -226,7 +226,7 @@ def test_a_folder_that_exists_wins_over_a_hub_id(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("name", [str(TINY), "janus-shapes"])
 def test_a_revision_belongs_to_a_hub_id(name: str) -> None:
-    with pytest.raises(CheckpointError, match=f"a revision belongs to a hub id .*; {name} is none, got 'main'"):
+    with pytest.raises(CheckpointError, match=f"model.revision needs a hub id .*, which {name} is not; got 'main'"):
         open_checkpoint(name, revision="main")
 
 

@@ -77,7 +77,7 @@ def test_a_bin_file_runs_no_code(tmp_path: Path) -> None:
 
     path = tmp_path / "pytorch_model.bin"
     torch.save({**TENSORS, "payload": Payload()}, path)
-    with pytest.raises(CheckpointError, match=r"pytorch_model.bin is damaged, .* or holds more than tensors"):
+    with pytest.raises(CheckpointError, match=r"pytorch_model.bin is damaged, .* or contains more than tensors"):
         open_tensor_file(path)
     assert not (tmp_path / "was_run").exists()
 
@@ -85,5 +85,5 @@ def test_a_bin_file_runs_no_code(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [{"state_dict": TENSORS, "epoch": 3}, [torch.zeros(1)]])
 def test_a_bin_file_of_more_than_named_tensors_is_refused(content: object, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="must hold a plain dictionary of tensors"):
+    with pytest.raises(CheckpointError, match="must contain a plain dictionary of tensors"):
         open_tensor_file(tmp_path / "pytorch_model.bin")

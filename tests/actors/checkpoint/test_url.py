@@ -148,7 +148,7 @@ def test_a_file_that_comes_cut_short_is_not_kept(url: str, cache: Path, monkeypa
     def cut(_: object, path: str, target: str) -> None:
         Path(target).write_bytes(b"half")
 
-    message = r"config.json of memory://\S+ came with 4 bytes in place of 1747"
+    message = r"config.json of memory://\S+ arrived with 4 bytes instead of 1747"
     with monkeypatch.context() as patch:
         patch.setattr("fsspec.AbstractFileSystem.get_file", cut)
         with pytest.raises(CheckpointUnreachable, match=message):

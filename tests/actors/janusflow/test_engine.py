@@ -277,7 +277,7 @@ def test_heun_and_midpoint_evaluate_the_guided_velocity_at_their_own_times(flow:
 
 def test_a_prompt_longer_than_the_context_is_refused(flow: JanusFlowEngine) -> None:
     assert flow.refusal(request("x" * 100)) is None
-    reason = "must have at most 987 tokens, to leave room for the image's, got"
+    reason = "must have at most 987 tokens, to leave room for the image's 37, got"
     assert flow.refusal(request("1" * 2000)).startswith(f"prompt {reason}")
     assert flow.refusal(request(negative_prompt="1" * 2000)).startswith(f"negative_prompt {reason}")
 
