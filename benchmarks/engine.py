@@ -31,7 +31,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from actors.checkpoint.open import Checkpoint
 from actors.device import DTYPES, compute_dtype, to_compute_dtype
-from actors.families import FAMILIES
 from actors.janus.engine import JanusEngine
 from actors.janus.network import tensor_shapes as janus_tensor_shapes
 from actors.janusflow.engine import JanusFlowEngine
@@ -92,10 +91,9 @@ def cases(arguments: argparse.Namespace, dtype: str, device: torch.device, ceili
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 checkpoint = random_models.write_checkpoint(Path(folder) / "model", config)
-                if dtype in FAMILIES[checkpoint.family].dtypes:
-                    yield from make(name, checkpoint, arguments, dtype, device, ceilings)
-                    gc.collect()
-                    torch.cuda.empty_cache()
+                yield from make(name, checkpoint, arguments, dtype, device, ceilings)
+                gc.collect()
+                torch.cuda.empty_cache()
 
 
 def janus_cases(

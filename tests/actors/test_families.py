@@ -36,7 +36,6 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         sampler="stripes-1",
         default_cfg_weight=3.0,
         settings={"temperature": 0.5},
-        dtypes=("float32",),
         default_prompt_format="janus",
     )
     monkeypatch.setitem(FAMILIES, "stripes", entry)

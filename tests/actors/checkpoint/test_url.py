@@ -215,5 +215,6 @@ def test_a_url_that_leads_nowhere_says_so(url: str, message: str) -> None:
 
 
 def test_a_revision_of_a_url_is_refused(url: str) -> None:
-    with pytest.raises(CheckpointError, match=r"a revision belongs to a hub id \(organization/name\).* got 'main'"):
+    message = r"model.revision needs a hub id \(organization/name\), which .* is not; got 'main'"
+    with pytest.raises(CheckpointError, match=message):
         open_checkpoint(url, revision="main")
