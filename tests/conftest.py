@@ -32,6 +32,7 @@ from tests.support.servers.s3 import S3Server
 
 ACCESS_KEY, SECRET_KEY = "janus-batch-tests", "a secret of the tests only"
 S3_TESTS_RAN = pytest.StashKey[bool]()
+NOT_QUICK = {"ray", "s3", "interpreter", "slow"}
 
 
 @contextmanager
@@ -100,6 +101,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for fixture, marker in (("s3_server", pytest.mark.s3), ("ray_cluster", pytest.mark.ray)):
             if fixture in fixtures:
                 item.add_marker(marker)
+        if not NOT_QUICK.intersection(marker.name for marker in item.iter_markers()):
+            item.add_marker(pytest.mark.quick)
 
 
 def pytest_report_header() -> str:
