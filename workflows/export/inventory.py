@@ -1,4 +1,4 @@
-"""What an export will hold, found out before anything is written: its columns, and the images of each shard.
+"""What an export will hold, determined before anything is written: its columns, and the images of each shard.
 
 Two images that would share a file are refused here, and so are columns that the layout cannot hold.
 """
