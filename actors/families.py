@@ -73,6 +73,7 @@ class Family:
     * `default_prompt_format`: the role tags of a prompt (see actors/prompt.py). None: the family has no template.
     * `suggested_vae`: the autoencoder to suggest where a checkpoint holds none. None: the family needs none.
     * `keeps`: what an image is decoded from and can be decoded from again.
+    * `has_kv_cache`: whether `model.kv_cache` applies: the engine attends to a cache at every step.
     * `image_size`: pixels per side, where there is no checkpoint to say it.
     * `known_speeds`: for `janus-batch plan`.
     """
@@ -86,6 +87,7 @@ class Family:
     default_prompt_format: str | None = None
     suggested_vae: str | None = None
     keeps: Literal["codes", "latents"] = "codes"
+    has_kv_cache: bool = False
     image_size: int | None = None
     known_speeds: tuple[KnownSpeed, ...] = ()
 
@@ -126,6 +128,7 @@ FAMILIES: dict[str, Family] = {
         default_cfg_weight=5.0,
         settings={"temperature": 1.0},
         default_prompt_format="janus-pro",
+        has_kv_cache=True,
         known_speeds=(
             _limit("Janus-1.3B, Janus-Pro-1B", 2048, 24, 16, 24.8),
             _limit("Janus-1.3B, Janus-Pro-1B", 2048, 24, 128, 43.8),

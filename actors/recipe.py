@@ -47,6 +47,7 @@ class Recipe(SamplingSettings):
 
     * `checkpoint`: as the user named it; `revision`: the commit it resolved to (None for a local folder);
       `weights_sha256`: a digest of the weight files. `vae`, `vae_revision` and `vae_sha256`: the same for the VAE.
+    * `dtype`: what the model computes in; `kv_cache`: fp8 for keys and values in 8 bits, None for those of `dtype`.
     * `sampler`: the algorithm and its version. It changes whenever the same request would get other bytes.
     * `cfg_weights`: the guidance weights; more than one in a sweep. `allow_any_cfg_weight` lifts their limits.
     * `images_per_prompt`, `seed`: images per prompt and weight, and the seed from which their seeds are derived.
@@ -68,6 +69,7 @@ class Recipe(SamplingSettings):
     images_per_prompt: int
     seed: int
     allow_any_cfg_weight: bool = False
+    kv_cache: str | None = None
 
     @property
     def images_per_row(self) -> int:

@@ -17,7 +17,7 @@ from actors.errors import CheckpointError
 from actors.janus.decode_loop import Choose, DecodeLoop
 from actors.janus.network import CodeModel
 from actors.janus.sampler import CodeSampler
-from actors.kernels.attention import PAGE
+from actors.kernels.attention import FP8, PAGE
 from actors.llama.cache import PagedCache, PagePool, PromptState, RowCache, pages_of
 from actors.llama.config import LlamaShape
 from actors.llama.linear import MIN_ROWS
@@ -29,6 +29,7 @@ CPU_IMAGES = (16, 8, 4, 2, 1)  # per batch: matrix products reach full speed at 
 CPU_SHARE = 0.125  # of the machine's memory, for keys and values
 
 GPU_ROWS = 256  # at most: one more row costs its keys and values, one more batch all the weights
+FP8_ROWS = 512  # the same with keys and values of half the size
 GPU_SHARE = 0.75  # of the memory that is free next to the weights; the rest is for prompts and images
 BATCHES_PER_CALL = 4  # on a GPU, per call of `render`: every batch but the last is decoded while the next one runs
 SMALLEST_LOOP = 16  # rows; each size has its own CUDA graphs
@@ -69,14 +70,14 @@ class GpuLoops:
     def __init__(self, model: CodeModel, num_codes: int, memory: int) -> None:
         llama = model.llama
         self.model, self.num_codes, self.device = model, num_codes, llama.device
-        page_bytes = bytes_per_row(llama.shape, PAGE, llama.cache_dtype.itemsize)
+        page_bytes = bytes_per_page(llama.shape, llama.cache_dtype)
         num_pages, typical = memory // page_bytes, pages_of(TYPICAL_PROMPT + num_codes)
         if num_pages < 2 * typical:
             raise CheckpointError(
                 f"The keys and values of one image need {2 * typical * page_bytes / 1e9:.1f} GB of GPU memory; "
                 f"{memory / 1e9:.1f} GB are free for them next to the weights. Free memory on it or use a larger GPU"
             )
-        self.max_rows = min(num_pages // typical, GPU_ROWS)
+        self.max_rows = min(num_pages // typical, FP8_ROWS if llama.cache_dtype == FP8 else GPU_ROWS)
         longest = pages_of(llama.shape.context_length)
         num_pages = min(num_pages, max(self.max_rows * typical, 2 * longest))
         size = (llama.shape.num_layers, num_pages, llama.shape.num_kv_heads, llama.shape.head_dim)
@@ -128,6 +129,12 @@ def _loop_size(num: int, largest: int) -> int:
 def bytes_per_row(shape: LlamaShape, num_slots: int, itemsize: int) -> int:
     """Bytes of the keys and values in this many slots."""
     return 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * itemsize * num_slots
+
+
+def bytes_per_page(shape: LlamaShape, cache_dtype: torch.dtype) -> int:
+    """Bytes of a page of a GPU's cache; in fp8 each slot of a head has a float32 factor for its key and its value."""
+    scales = 2 * shape.num_layers * shape.num_kv_heads * PAGE * 4 if cache_dtype == FP8 else 0
+    return bytes_per_row(shape, PAGE, cache_dtype.itemsize) + scales
 
 
 def images_on_cpu(row_bytes: int, memory: int) -> int:

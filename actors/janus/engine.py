@@ -24,9 +24,7 @@ from actors.janus.batching import CpuLoops, GpuLoops, free_gpu_memory
 from actors.janus.decode_loop import DecodeLoop
 from actors.janus.decoder import CpuDecoder, gpu_decoder, load_vq_decoder
 from actors.janus.network import build_code_model, read_weights
-from actors.llama.cache import PromptState
-from actors.llama.model import Llama
-from actors.llama.packed import PackedLlama
+from actors.llama.cache import PromptState, cache_dtype_for
 from actors.prompt import PromptTokenizer, refusal_of_prompts
 from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
@@ -88,7 +86,8 @@ class JanusEngine:
         weights = to_compute_dtype(weights)
         with torch.inference_mode():
             is_gpu = self.torch_device.type == "cuda"
-            self.model = build_code_model(weights, self.shape, PackedLlama if is_gpu else Llama)
+            cache_dtype = cache_dtype_for(recipe.kv_cache, self.torch_device)
+            self.model = build_code_model(weights, self.shape, is_packed=is_gpu, cache_dtype=cache_dtype)
             self.vq = load_vq_decoder(weights, self.shape.vq)
             if is_gpu:
                 self.loops = GpuLoops(self.model, self.num_codes, free_gpu_memory())

@@ -65,10 +65,14 @@ class CodeModel:
 
 
 def build_code_model(
-    weights: MutableMapping[str, torch.Tensor], shape: JanusShape, llama_class: type[Llama] | type[PackedLlama]
+    weights: MutableMapping[str, torch.Tensor],
+    shape: JanusShape,
+    *,
+    is_packed: bool,
+    cache_dtype: torch.dtype | None = None,
 ) -> CodeModel:
-    """The code model from a checkpoint's tensors, which are taken out of `weights`."""
-    llama = llama_class(weights, shape.llama)
+    """The code model from a checkpoint's tensors, which are taken out of `weights`; `is_packed` for a GPU."""
+    llama = PackedLlama(weights, shape.llama, cache_dtype=cache_dtype) if is_packed else Llama(weights, shape.llama)
     head = Mlp(weights, "gen_head.output_mlp_projector", "gen_head.vision_head")
     aligner = Mlp(weights, "gen_aligner.layers.0", "gen_aligner.layers.2")
     # The model's input for a code is a function of the code alone: a table replaces an MLP per step.

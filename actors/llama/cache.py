@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 import torch
 
+from actors.errors import InputError
 from actors.kernels.attention import FP8, PAGE, to_fp8
 from actors.llama.attention import BagAttention
 
+FP8_CAPABILITY = (8, 9)  # Ada and Hopper are the first whose processors convert fp8
 EMPTY_ROW = -(2**31)  # the position of a row without a prompt; it stays negative however many tokens follow
 
 
@@ -97,6 +99,19 @@ class PagedCache:
         self.table_RM.copy_(table_RM)
         lengths = [state.num_tokens for state in states]
         return torch.tensor([*lengths, *[EMPTY_ROW] * (self.num_rows - len(states))])
+
+
+def cache_dtype_for(kv_cache: str | None, device: torch.device) -> torch.dtype | None:
+    """The dtype of a recipe's `kv_cache`; None is the model's. Raises InputError where a device has none of it."""
+    if kv_cache is None:
+        return None
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
+    if capability < FP8_CAPABILITY:
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
+        raise InputError(
+            f"model.kv_cache: fp8 needs a GPU of compute capability 8.9 or newer; {name} has none. Leave it out here"
+        )
+    return FP8
 
 
 def pages_of(num_tokens: int) -> int:

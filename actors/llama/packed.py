@@ -47,10 +47,17 @@ class _Layer:
 class PackedLlama:
     """The decoder, from a checkpoint's tensors under their original-layout names; they are removed from `weights`.
 
-    Raises CheckpointError for a head size that the kernels cannot hold.
+    `cache_dtype` is that of keys and values in a decode step, fp8 or (None) the weights'. Raises CheckpointError for a
+    head size that the kernels cannot hold.
     """
 
-    def __init__(self, weights: MutableMapping[str, torch.Tensor], shape: LlamaShape) -> None:
+    def __init__(
+        self,
+        weights: MutableMapping[str, torch.Tensor],
+        shape: LlamaShape,
+        *,
+        cache_dtype: torch.dtype | None = None,
+    ) -> None:
         if shape.head_dim & (shape.head_dim - 1):
             raise CheckpointError(f"On a GPU a head has 2, 4, 8, ... channels (a power of two), got {shape.head_dim}")
         self.shape = shape
@@ -58,7 +65,7 @@ class PackedLlama:
         self.embedding_VC, self.norm_C = tensors.embedding_VC, tensors.norm_C
         self.layers = [_fuse(layer) for layer in tensors.layers]
         self.device, self.dtype = self.embedding_VC.device, self.embedding_VC.dtype
-        self.cache_dtype = self.dtype
+        self.cache_dtype = cache_dtype or self.dtype
         self.cos_PD, self.sin_PD = rotary_tables(shape, self.device, torch.float32)
 
     def decode(self, x_RC: torch.Tensor, position_R: torch.Tensor, cache: PagedCache) -> torch.Tensor:

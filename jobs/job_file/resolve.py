@@ -57,6 +57,7 @@ def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True, models: M
         vae_revision=vae.revision if vae else None,
         vae_sha256=weights_digest(vae) if vae and with_digest else None,
         dtype=model.dtype or ("bfloat16" if gpus else "float32"),
+        kv_cache=model.kv_cache,
         sampler=FAMILIES[checkpoint.family].sampler,
         **_sampling_fields(spec, checkpoint.family),
     )
@@ -111,6 +112,8 @@ def _check_family_settings(spec: JobSpec, family: str) -> None:
                 f"sampling.{key}: {family} does not take it, got {value!r}; in addition to cfg_weight, cfg_interval, "
                 f"images_per_prompt and seed it takes {', '.join(takes)}"
             )
+    if spec.model.kv_cache is not None and not facts.has_kv_cache:
+        raise JobFileError(f"model.kv_cache: {family} keeps no cache from step to step, got {spec.model.kv_cache!r}")
     if spec.model.vae is not None and not facts.decodes_with_vae:
         raise JobFileError(f"model.vae: {family} decodes without a VAE, got {spec.model.vae!r}")
     if spec.images.keep_latents and facts.keeps != "latents":

@@ -42,6 +42,11 @@ class ModelSection(_Section):
         None,
         description="Number format of the model. bfloat16 on GPUs and float32 on CPUs if left out.",
     )
+    kv_cache: Literal["fp8"] | None = Field(
+        None,
+        description="Janus on a GPU of compute capability 8.9 or newer: fp8 keeps keys and values in 8 bits, which "
+        "doubles the images per batch and changes codes. In `dtype` if left out.",
+    )
 
     @field_validator("checkpoint", "vae")
     @classmethod

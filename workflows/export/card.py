@@ -119,6 +119,7 @@ def _sampling_rows(facts: CardFacts) -> dict[str, str]:
             "seed": recipe.seed,
             "images per prompt": recipe.images_per_prompt,
             "dtype": recipe.dtype,
+            "keys and values": recipe.kv_cache,
             "sampler": recipe.sampler,
             "prompt format": recipe.prompt_format,
         }

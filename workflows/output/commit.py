@@ -139,6 +139,7 @@ def _manifest_row(
         "family": recipe.family,
         "prompt_format": recipe.prompt_format,
         "dtype": recipe.dtype,
+        "kv_cache": recipe.kv_cache,
         "sampler": recipe.sampler,
         "image": locations[0],
         "width": image.pixels.shape[1],

@@ -58,6 +58,7 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field("family", pa.string(), nullable=False),
         pa.field("prompt_format", pa.string()),
         pa.field("dtype", pa.string(), nullable=False),
+        pa.field("kv_cache", pa.string()),
         pa.field("sampler", pa.string(), nullable=False),
         pa.field("image", pa.string(), nullable=False),
         pa.field("width", pa.int32(), nullable=False),

@@ -26,7 +26,15 @@ from workflows.plan import Plan, row_range, split_part_id
 from workflows.storage.damage import DamagedFileError
 from workflows.storage.store import Storage
 
-SETTINGS = ["family", "weights_sha256", "vae_sha256", "prompt_format", "dtype", "sampler"]  # the same in every row
+SETTINGS = [
+    "family",
+    "weights_sha256",
+    "vae_sha256",
+    "prompt_format",
+    "dtype",
+    "kv_cache",
+    "sampler",
+]  # the same in every row
 COLUMNS = ["image_id", "prompt_id", "image_index", "cfg_weight", "image", "image_sha256", "latents", *SETTINGS]
 
 

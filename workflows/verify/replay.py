@@ -66,6 +66,7 @@ def _recipe_of(row: dict[str, Any]) -> Recipe:
         vae_revision=row["vae_revision"],
         vae_sha256=row["vae_sha256"],
         dtype=row["dtype"],
+        kv_cache=row["kv_cache"],
         sampler=row["sampler"],
         cfg_weights=(),
         images_per_prompt=1,

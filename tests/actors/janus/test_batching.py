@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from actors.errors import CheckpointError
-from actors.janus.batching import TYPICAL_PROMPT, CpuLoops, GpuLoops, bytes_per_row, images_on_cpu
+from actors.janus.batching import TYPICAL_PROMPT, CpuLoops, GpuLoops, bytes_per_page, bytes_per_row, images_on_cpu
 from actors.janus.network import CodeModel
-from actors.kernels.attention import PAGE
+from actors.kernels.attention import FP8, PAGE
 from actors.llama.cache import PromptState, pages_of
 from actors.llama.linear import Mlp
 from actors.llama.packed import PackedLlama
@@ -16,7 +16,7 @@ from tests.support.random_llama import llama_shape, random_weights
 
 NUM_CODES = 9
 SHAPE = llama_shape()
-PAGE_BYTES = bytes_per_row(SHAPE, PAGE, itemsize=4)
+PAGE_BYTES = bytes_per_page(SHAPE, torch.float32)
 PAGES_OF_ROW = pages_of(TYPICAL_PROMPT + NUM_CODES)
 GIB = 2**30
 # Keys and values of Janus-Pro-1B: 24 layers, 16 heads of 128 channels.
@@ -65,6 +65,10 @@ def test_on_a_gpu_images_fill_the_rows_and_the_pages_in_order() -> None:
     few = [[length] for length in (500, 500, 9, 9)]  # 8 pages each, then 1
     assert loops(16).split(few) == [[0, 1], [2, 3]]
     assert gpu_loops.split([]) == []
+
+
+def test_a_page_in_fp8_has_a_quarter_of_float32s_bytes_and_its_factors() -> None:
+    assert bytes_per_page(PRO_1B, FP8) * 4 == bytes_per_page(PRO_1B, torch.float32) * (1 + 4 / 128)
 
 
 def test_any_number_of_rows_up_to_the_memorys_fits_a_gpu() -> None:

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from actors.errors import InputError
 from actors.janus import batching
-from actors.janus.batching import GpuLoops, bytes_per_row
+from actors.janus.batching import GpuLoops, bytes_per_page
 from actors.janus.decode_loop import DecodeLoop
 from actors.janus.decoder import gpu_decoder
 from actors.janus.engine import JanusEngine
 from actors.janus.network import build_code_model, read_weights
-from actors.kernels.attention import PAGE
+from actors.kernels.attention import FP8
 from actors.llama import packed
-from actors.llama.packed import PackedLlama
 from actors.request import Rejection
 from tests.support.checkpoints import TINY, fetched
 from tests.support.janus_engine import PROMPTS, engine, request
@@ -32,12 +32,12 @@ def small_launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def gpu_engine() -> JanusEngine:
+def gpu_engine(cache_dtype: torch.dtype | None = None) -> JanusEngine:
     """The tiny checkpoint as a GPU runs it, with memory for 40 pages."""
     janus = engine(grid_size=GRID_SIZE)
     weights = read_weights(fetched(TINY), dtype=torch.float32, device=DEVICE)
-    janus.model = build_code_model(weights, janus.shape, PackedLlama)
-    memory = 40 * bytes_per_row(janus.shape.llama, PAGE, itemsize=4)
+    janus.model = build_code_model(weights, janus.shape, is_packed=True, cache_dtype=cache_dtype)
+    memory = 40 * bytes_per_page(janus.shape.llama, cache_dtype or torch.float32)
     janus.loops = GpuLoops(janus.model, janus.num_codes, memory)
     janus.decode_pixels = gpu_decoder(janus.vq, GRID_SIZE, graphs=None)
     return janus
@@ -78,3 +78,19 @@ def test_a_nan_of_the_batch_before_leaves_nothing_behind() -> None:
     embedding[janus.tokenizer.cond_ids(PROMPTS[2])[5]] = torch.nan
     assert isinstance(janus.render([bad])[0], Rejection)
     assert janus.render([good])[0].codes.tolist() == expected.codes.tolist()
+
+
+@needs_triton
+def test_keys_and_values_in_fp8_leave_an_images_bytes_independent_of_its_batch() -> None:
+    janus = gpu_engine(FP8)
+    requests = [request("a cat", image_id="a"), request("a long prompt " * 8, image_id="b", cfg_weight=1.0)]
+    together = janus.render(requests)
+    assert janus.loops.pool.kv.dtype == FP8
+    for image, expected in zip((janus.render([entry])[0] for entry in requests), together, strict=True):
+        assert image.codes.tolist() == expected.codes.tolist()
+        assert image.pixels.tobytes() == expected.pixels.tobytes()
+
+
+def test_keys_and_values_in_fp8_are_refused_on_a_cpu() -> None:
+    with pytest.raises(InputError, match=r"model\.kv_cache: fp8 needs a GPU of compute capability 8\.9 .* the CPU has"):
+        engine(kv_cache="fp8")

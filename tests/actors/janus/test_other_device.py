@@ -85,7 +85,7 @@ def janus_model(*, dtype: torch.dtype = torch.bfloat16, num_kv_heads: int = 4, n
     config = janus_config(num_layers=num_layers, hidden_size=256, grid_size=GRID_SIZE, vq_widths=[1])
     config["language_config"]["num_key_value_heads"] = num_kv_heads
     shape = read_janus_shape(config)
-    return build_code_model(empty_weights(janus_tensor_shapes(shape), dtype), shape, PackedLlama)
+    return build_code_model(empty_weights(janus_tensor_shapes(shape), dtype), shape, is_packed=True)
 
 
 def new_cache(llama: PackedLlama, cache_dtype: torch.dtype) -> PagedCache:

@@ -51,6 +51,7 @@ def test_what_the_job_file_leaves_out_is_settled() -> None:
         "solver": None,
         "match_reference_demo": False,
         "allow_any_cfg_weight": False,
+        "kv_cache": None,
     }
 
 
@@ -135,6 +136,13 @@ def test_a_setting_of_another_family_is_refused_with_those_of_this_one(key: str,
         f"sampling.{key}: janus does not take it, got {value!r}; in addition to cfg_weight, cfg_interval, "
         "images_per_prompt and seed it takes temperature"
     )
+
+
+def test_a_cache_in_fp8_belongs_to_janus() -> None:
+    assert job_of(model={"checkpoint": JANUS, "kv_cache": "fp8"}).recipe.kv_cache == "fp8"
+    assert job_of(model={"checkpoint": JANUS}).recipe.kv_cache is None
+    with pytest.raises(JobFileError, match=r"model\.kv_cache: janusflow keeps no cache from step to step, got 'fp8'"):
+        job_of(model={"checkpoint": "janusflow-shapes", "kv_cache": "fp8"})
 
 
 def test_a_vae_and_latents_belong_to_janusflow() -> None:

@@ -83,6 +83,7 @@ COLUMNS = [
     ("family", TEXT, "needed"),
     ("prompt_format", TEXT, "may be null"),
     ("dtype", TEXT, "needed"),
+    ("kv_cache", TEXT, "may be null"),
     ("sampler", TEXT, "needed"),
     ("image", TEXT, "needed"),
     ("width", pa.int32(), "needed"),
