@@ -1,11 +1,11 @@
-"""Images per second of a whole job against its engine alone, over several actors, and against the same in Ray Data.
+"""Images per second of a whole job, compared with its engine alone, with Ray Data, and with several actors.
 
     python -m benchmarks.pipeline [--checkpoint NAME] [--images N] [--rounds N] [--actors 1 2 4]
 
-`engine` renders the prompts batch after batch and drops the pictures. `job` is `janus-batch render` with one actor, and
-`ray data` is `read_parquet().map_batches()` with the same engine, which writes the same PNG files, and a Parquet file
-of prompts and seeds; neither includes the start of Ray or the loading of the model: every rate is taken from the end
-of the first batch to the end of the last one's files. The rounds take the three in turn; the medians are shown.
+`engine` renders the prompts batch after batch and drops the images. `job` is `janus-batch render` with one actor.
+`ray data` is `read_parquet().map_batches()` with the same engine, and writes the same PNG files and a Parquet file of
+prompts and seeds. Starting Ray and loading the model do not count: the throughput is measured from the end of the first
+batch until the last file is written. Each round runs all three; the table shows medians.
 
 With several actors the toy engine renders; it sleeps for each image, so an actor takes time but no processor.
 """
@@ -44,11 +44,11 @@ from workflows.rows import read_shard
 
 BATCH_SIZE = 16
 SHARD_ROWS = 64
-PAUSE_SECONDS = 0.1  # of the toy engine, an image
-IMAGES_AN_ACTOR = 4 * SHARD_ROWS  # of the toy engine: no actor is without a shard before the end
+PAUSE_SECONDS = 0.1  # of the toy engine, per image
+IMAGES_PER_ACTOR = 4 * SHARD_ROWS  # of the toy engine: no actor runs out of shards before the end
 WAYS = ("engine", "job", "ray data")
 
-# One thread for the model and one processor for everything else: what a GPU machine has, in small.
+# One thread for the model and one processor for everything else: a GPU machine on a small scale.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "RAY_worker_niceness": "0",
@@ -61,7 +61,7 @@ ENVIRONMENT = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", default="janus-shapes", help="(default: %(default)s)")
-    parser.add_argument("--images", type=int, default=512, help="of every way (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=512, help="per way (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
     parser.add_argument("--actors", type=int, nargs="+", default=[1, 2, 4, 8], help="(default: 1 2 4 8)")
     parser.add_argument("--apart", nargs=2, metavar=("WAY", "FOLDER"), help=argparse.SUPPRESS)
@@ -77,38 +77,39 @@ def main() -> None:
 
 
 def compare_ways(checkpoint: str, num_images: int, num_rounds: int) -> None:
-    """Print the images per second of the three ways through the same prompts."""
-    rates: dict[str, list[float]] = {way: [] for way in WAYS}
+    """Print the images per second of the three ways to render the same prompts."""
+    throughputs: dict[str, list[float]] = {way: [] for way in WAYS}
     for _ in range(num_rounds):
         for way in WAYS:
             with tempfile.TemporaryDirectory(prefix="janus-batch-pipeline-") as folder:
                 prompts = [describe(scene) for scene in held_out_singles(7, num_images)]
                 write_job(Path(folder), checkpoint, prompts, num_actors=1)
-                rates[way].append(rate_of_job(Path(folder)) if way == "job" else rate_apart(way, folder))
-    alone = statistics.median(rates["engine"])
+                found = throughput_of_job(Path(folder)) if way == "job" else throughput_apart(way, folder)
+                throughputs[way].append(found)
+    alone = statistics.median(throughputs["engine"])
     print(f"{checkpoint}, {num_images} images, one actor, batches of {BATCH_SIZE}, medians of {num_rounds} rounds\n")
-    print("| way | images/s | of the engine | every round |\n|:---|---:|---:|:---|")
+    print("| way | images/s | share of the engine | every round |\n|:---|---:|---:|:---|")
     for way in WAYS:
-        median, each = statistics.median(rates[way]), ", ".join(f"{rate:.3g}" for rate in rates[way])
+        median, each = statistics.median(throughputs[way]), ", ".join(f"{one:.3g}" for one in throughputs[way])
         print(f"| {way} | {median:.3g} | {median / alone:.2f} | {each} |", flush=True)
 
 
 def compare_actors(numbers: Sequence[int]) -> None:
-    """Print how the toy engine's images per second grow with the actors, on a Ray that has a CPU for each.
+    """Print how the toy engine's images per second grow with the number of actors, on a Ray with one CPU for each.
 
-    They sleep instead of rendering, so that this machine need not have as many.
+    The actors sleep instead of rendering, so this machine needs fewer CPUs.
     """
     import ray
 
     context = ray.init("local", num_cpus=max(numbers), include_dashboard=False, log_to_driver=False)
-    print(f"\ntoy engine, {PAUSE_SECONDS:g} s an image, {IMAGES_AN_ACTOR} images an actor\n")
-    print("| actors | images/s | of the actors' own |\n|---:|---:|---:|")
+    print(f"\ntoy engine, {PAUSE_SECONDS:g} s per image, {IMAGES_PER_ACTOR} images per actor\n")
+    print("| actors | images/s | share of the actors' own |\n|---:|---:|---:|")
     for num_actors in numbers:
         with tempfile.TemporaryDirectory(prefix="janus-batch-pipeline-") as folder:
-            number = range(IMAGES_AN_ACTOR * num_actors)
+            number = range(IMAGES_PER_ACTOR * num_actors)
             write_job(Path(folder), "toy", [f"toy:sleep={PAUSE_SECONDS} {n}" for n in number], num_actors)
-            rate = rate_of_job(Path(folder), BATCH_SIZE * num_actors, "--address", context["gcs_address"])
-            print(f"| {num_actors} | {rate:.3g} | {rate * PAUSE_SECONDS / num_actors:.2f} |", flush=True)
+            found = throughput_of_job(Path(folder), BATCH_SIZE * num_actors, "--address", context["gcs_address"])
+            print(f"| {num_actors} | {found:.3g} | {found * PAUSE_SECONDS / num_actors:.2f} |", flush=True)
 
 
 # ---- the three ways --------------------------------------------------------------------------------------------------
@@ -120,20 +121,20 @@ def engine_alone(folder: Path) -> float:
     times = []
     for batch in batcher.render(requests_of(job)):
         times += [time.time()] * len(batch)
-    return rate_after_first(times)
+    return throughput_after_first(times)
 
 
-def rate_of_job(folder: Path, num_first: int = BATCH_SIZE, *options: str) -> float:
-    """Run `janus-batch render` and take the rate from the times of its files, the manifest's parts included."""
+def throughput_of_job(folder: Path, num_first: int = BATCH_SIZE, *options: str) -> float:
+    """Run `janus-batch render` and compute the throughput from the times of its files, manifest parts included."""
     command = [sys.executable, "-m", "jobs", "render", str(folder / "job.yaml"), *options]
     run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if run.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{run.stdout}")
-    return rate_of_files(folder, num_first)
+    return throughput_of_files(folder, num_first)
 
 
 def ray_data(folder: Path) -> float:
-    """The same work as one Ray Data pipeline with one actor."""
+    """Do the same work as a Ray Data pipeline with one actor."""
     import ray
 
     job, context = read_job(folder), ray.data.DataContext.get_current()
@@ -149,11 +150,11 @@ def ray_data(folder: Path) -> float:
         num_cpus=1,
     )
     made.write_parquet(str(folder / "output" / "manifest"))
-    return rate_of_files(folder, BATCH_SIZE)
+    return throughput_of_files(folder, BATCH_SIZE)
 
 
 class RayDataEngine:
-    """Renders a batch of rows, writes its PNG files and answers with its rows of a manifest."""
+    """Renders a batch of rows, writes its PNG files and returns its manifest rows."""
 
     def __init__(self, folder: str) -> None:
         self._folder, self._job = Path(folder), read_job(Path(folder))
@@ -171,7 +172,7 @@ class RayDataEngine:
         (self._folder / "output" / "images" / f"{request.image_id}.png").write_bytes(data)
 
 
-# ---- what they share -------------------------------------------------------------------------------------------------
+# ---- shared ------------------------------------------------------------------------------------------------------
 
 
 def write_job(folder: Path, checkpoint: str, prompts: Sequence[str], num_actors: int) -> None:
@@ -200,21 +201,21 @@ def requests_of(job: RenderJob) -> list[ImageRequest]:
     return [request for shard in plan.remaining_shards() for request in read_shard(job, shard).requests]
 
 
-def rate_apart(way: str, folder: str) -> float:
+def throughput_apart(way: str, folder: str) -> float:
     command = [sys.executable, "-m", "benchmarks.pipeline", "--apart", way, folder]
     run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(run.stdout.splitlines()[-1])
 
 
-def rate_of_files(folder: Path, num_first: int) -> float:
-    """Images per second by the times of the pictures; the last image ends when the last file of the output is there."""
-    pictures = sorted(file.stat().st_mtime for file in folder.glob("output/images/**/*.png"))
+def throughput_of_files(folder: Path, num_first: int) -> float:
+    """Images per second by the times of the image files; the last image ends with the last file of the output."""
+    images = sorted(file.stat().st_mtime for file in folder.glob("output/images/**/*.png"))
     parts = [file.stat().st_mtime for file in folder.glob("output/manifest/*")]
-    return rate_after_first([*pictures[:-1], max(parts + pictures[-1:])], num_first)
+    return throughput_after_first([*images[:-1], max(parts + images[-1:])], num_first)
 
 
-def rate_after_first(times: Sequence[float], num_first: int = BATCH_SIZE) -> float:
-    """Images per second after the first `num_first`, with which the loading of the model ends."""
+def throughput_after_first(times: Sequence[float], num_first: int = BATCH_SIZE) -> float:
+    """Images per second after the first `num_first`, which include loading the model."""
     return (len(times) - num_first) / (times[-1] - times[num_first - 1])
 
 

@@ -1,10 +1,10 @@
-"""How long the driver plans and how much memory it takes, for 0.1, 1 and 10 million prompts in 100 files (Linux).
+"""How long the driver plans and how much memory it needs, for 0.1, 1 and 10 million prompts in 100 files (Linux).
 
     python -m benchmarks.planning [--sizes ROWS ...]
 
 Each size is planned in a process of its own: `footers` lists and opens the files, `plan` makes the plan, `hand out`
-makes every shard with its id, `resume` plans again with half of the shards committed. `read` is what the process read
-meanwhile (a footer is read in 64 KiB), `peak` its peak memory and `added` what planning added to what it had before.
+makes every shard with its id, `resume` plans again with half of the shards committed. `read` counts the bytes that
+planning read (64 KiB per footer), `peak` is the peak memory of the process, and `added` its growth during planning.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main() -> None:
         print(json.dumps(measure(arguments.measure)))
         return
     print(provenance())
-    print(f"{NUM_FILES} files, {SHARD_ROWS} rows a shard, the median of {NUM_RUNS} runs\n")
+    print(f"{NUM_FILES} files, {SHARD_ROWS} rows per shard, the median of {NUM_RUNS} runs\n")
     print("|       rows |     files | shards | footers |   plan | hand out | resume |     read |   peak |   added |")
     print("|-----------:|----------:|-------:|--------:|-------:|---------:|-------:|---------:|-------:|--------:|")
     for num_rows in arguments.sizes:
@@ -66,7 +66,7 @@ def measure(folder: str) -> dict[str, float]:
     plan, planning = timed(lambda: make_plan(files, [], SHARD_ROWS))
     num_shards, handing_out = timed(lambda: sum(1 for shard in plan.remaining_shards() if shard.id))
     read, memory = bytes_read() - read_before, memory_of("VmHWM")
-    # A resume knows half of the shards from the listing of manifest/; the listing itself is the store's time.
+    # A resume knows half of the shards from a listing of manifest/, whose own time depends on the store.
     committed = [shard.id for number, shard in enumerate(plan.remaining_shards()) if number % 2]
     _, resuming = timed(lambda: make_plan(files, committed, SHARD_ROWS).num_shards_remaining)
     return {
@@ -83,7 +83,7 @@ def measure(folder: str) -> dict[str, float]:
 
 
 def measure_apart(num_rows: int) -> dict[str, float]:
-    """Write the prompt files of one size and plan them in processes of their own; the run with the median time."""
+    """Write the prompt files of one size and plan them in separate processes; returns the run with the median time."""
     with tempfile.TemporaryDirectory(prefix="janus-batch-planning-") as folder:
         write_prompts(Path(folder), num_rows)
         command = [sys.executable, "-m", "benchmarks.planning", "--measure", folder]
@@ -92,7 +92,7 @@ def measure_apart(num_rows: int) -> dict[str, float]:
 
 
 def write_prompts(folder: Path, num_rows: int) -> None:
-    """The same table under a hundred names: a plan looks at names, sizes and footers."""
+    """Write the same table under a hundred names: a plan reads only names, sizes and footers."""
     chance, rows_of_file = random.Random(0), num_rows // NUM_FILES
     prompts = [" ".join(chance.choices(VOCABULARY.split(), k=NUM_WORDS)) for _ in range(rows_of_file)]
     table = pa.table({"id": [f"prompt-{n:09d}" for n in range(rows_of_file)], "prompt": prompts})
@@ -112,14 +112,14 @@ def table_row(num_rows: int, run: dict[str, float]) -> str:
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float]:
-    """What `work` returns, and the seconds it took."""
+    """The result of `work`, and the seconds that it took."""
     started_at = time.perf_counter()
     result = work()
     return result, time.perf_counter() - started_at
 
 
 def forget_peak_memory() -> None:
-    """From here on the kernel notes this process's peak anew (Linux)."""
+    """Let the kernel measure this process's peak memory from now on (Linux)."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -129,12 +129,12 @@ def memory_of(field: str) -> float:
 
 
 def bytes_read() -> int:
-    """Bytes that this process read from files so far (Linux)."""
+    """Bytes that this process has read from files (Linux)."""
     return int(Path("/proc/self/io").read_text().split("rchar: ")[1].split()[0])
 
 
 def provenance() -> str:
-    """What the numbers below were measured on."""
+    """The commit, the machine and the versions that the numbers were measured with."""
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
     cpus = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     machine = f"{len(cpus)} x {cpus[0].partition(':')[2].strip()}, {platform.system()} {platform.release()}"

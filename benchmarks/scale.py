@@ -1,12 +1,12 @@
-"""What a driver spends on a shard: with 1,000 simulated actors and a million shards, in Ray itself, and towards S3.
+"""The driver's cost per shard: with 1,000 simulated actors and a million shards, with Ray itself, and in S3 requests.
 
     python -m benchmarks.scale [--actors N] [--shards N]
 
-`simulated` runs the driver's own loop on a clock that jumps: a simulated actor takes its time without taking the
-machine's, everything else takes the time that this machine needs for it. `idle` is the share of their time in which
-the actors had nothing to render, `added` what the driver's memory grew by since a tenth of the shards was done.
-`Ray` renders toy shards of one image with two real actors and takes the driver's processor time a shard from the
-difference of two sizes. `S3` counts the requests that the path of a shard sends to a real S3 server (moto's).
+`simulated` runs the driver's own loop on a clock that jumps: simulated actors take simulated time, everything else
+takes the time that this machine needs. `idle` is the share of time in which the actors had nothing to render; `added`
+is the growth of the driver's memory since a tenth of the shards was done. `Ray` renders toy shards of one image with
+two real actors; the difference of two sizes gives the driver's processor time per shard. `S3` counts the requests that
+the path of a shard sends to a real S3 server (moto's).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from workflows.storage.store import Storage
 NUM_FILES = 100
 SHARD_ROWS = 256
 SHARD_SECONDS = 6.0  # of an H200 with Janus-Pro-1B at 44 images/s
-SPREAD = 0.1  # of the shards' seconds
+SPREAD = 0.1  # relative, of the seconds of a shard
 READ_SECONDS, COMMIT_SECONDS = 0.1, 0.5
 LOAD_SECONDS = 60.0
 NUM_S3_IMAGES = 512
@@ -74,8 +74,8 @@ def main() -> None:
 
 
 def print_simulation(num_actors: int, num_shards: int) -> None:
-    print(f"simulated: shards of {SHARD_SECONDS:g} s +- {SPREAD:.0%} on an actor, of {SHARD_ROWS} rows\n")
-    print("| actors | shards | plan | resume | driver a shard | shards/s at most | idle | peak | added |")
+    print(f"simulated: shards of {SHARD_ROWS} rows, each {SHARD_SECONDS:g} s +- {SPREAD:.0%} on an actor\n")
+    print("| actors | shards | plan | resume | driver per shard | shards/s at most | idle | peak | added |")
     print("|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     run = run_apart("simulate", f"{num_actors} {num_shards}")
     print(
@@ -87,8 +87,9 @@ def print_simulation(num_actors: int, num_shards: int) -> None:
 
 
 def simulate(sizes: str) -> dict[str, float]:
-    """Render a plan with simulated actors: seconds of planning and resuming, of the driver a shard, idle share, MiB."""
-    from workflows.dispatch.loop import Dispatch, Limits
+    """Render a plan with simulated actors: seconds to plan, to resume and per shard, the idle share, and MiB."""
+    from workflows.dispatch.loop import Dispatch
+    from workflows.dispatch.pool import Limits
 
     num_actors, num_shards = map(int, sizes.split())
     files = synthetic_files(num_shards)
@@ -126,7 +127,7 @@ def synthetic_files(num_shards: int) -> list[PromptFile]:
 
 
 class JumpingClock:
-    """Runs as the real one does, and jumps over every wait of the event loop."""
+    """Runs like the real clock, and jumps over every wait of the event loop."""
 
     def __init__(self) -> None:
         self._jumped = 0.0
@@ -151,7 +152,7 @@ class JumpingClock:
 
 
 class SimulatedCluster:
-    """In place of `workflows.dispatch.cluster.Cluster`: actors that take their time by the event loop's clock."""
+    """In place of `workflows.dispatch.cluster.Cluster`: actors that take time on the event loop's clock."""
 
     def __init__(self, clock: JumpingClock, num_actors: int, num_shards: int) -> None:
         self.clock = clock
@@ -205,7 +206,7 @@ class SimulatedCluster:
 
 
 class SimulatedSteps:
-    """In place of `workflows.dispatch.steps.ShardSteps`: the same steps, each with its time."""
+    """In place of `workflows.dispatch.steps.ShardSteps`: the same steps, each with its duration."""
 
     def __init__(self, cluster: SimulatedCluster, progress: Progress) -> None:
         self._cluster, self._progress, self.num_rendered = cluster, progress, 0
@@ -240,7 +241,7 @@ def print_ray(num_few: int, num_many: int) -> None:
     few, many = (run_apart("ray", str(number)) for number in (num_few, num_many))
     driver, seconds = ((many[key] - few[key]) / (num_many - num_few) for key in ("driver", "seconds"))
     print(f"Ray: {num_few:,} and {num_many:,} toy shards of one image, two actors on this machine\n")
-    print("| driver a shard | shards/s of this run | shards/s at most | driver's memory added by the more shards |")
+    print("| driver per shard | shards/s of this run | shards/s at most | memory added by the additional shards |")
     print("|---:|---:|---:|---:|")
     print(
         f"| {driver * 1000:.2f} ms | {1 / seconds:.0f} | {1 / driver:.0f} | {many['peak'] - few['peak']:.0f} MiB |\n",
@@ -249,7 +250,7 @@ def print_ray(num_few: int, num_many: int) -> None:
 
 
 def ray_run(num_shards: str) -> dict[str, float]:
-    """Seconds, and seconds of the driver's processor time, for a toy job of this many shards on two actors."""
+    """Seconds, and seconds of the driver's processor, that a toy job of this many shards takes on two actors."""
     from workflows.dispatch.cluster import Cluster
     from workflows.dispatch.loop import render_shards
 
@@ -267,8 +268,8 @@ def ray_run(num_shards: str) -> dict[str, float]:
 
 
 def print_s3() -> None:
-    print(f"S3: {NUM_S3_IMAGES} toy images in shards of {SHARD_ROWS} rows; requests of the shards' path\n")
-    print("| layout | requests an image | all of them |\n|:---|---:|:---|")
+    print(f"S3: {NUM_S3_IMAGES} toy images in shards of {SHARD_ROWS} rows; requests on the path of the shards\n")
+    print("| layout | requests per image | all requests |\n|:---|---:|:---|")
     for layout in ("files", "webdataset", "parquet"):
         requests = run_apart("s3", layout)
         each = ", ".join(f"{count} {name}" for name, count in sorted(requests.items()))
@@ -276,7 +277,7 @@ def print_s3() -> None:
 
 
 def s3_requests(layout: str) -> Counter[str]:
-    """The requests, by operation, that two shards send to S3 from reading their rows to their commit."""
+    """The requests, by operation, that two shards send to S3 between reading their rows and their commit."""
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -304,7 +305,7 @@ def count_request(requests: Counter[str], event_name: str, **_: object) -> None:
     requests[event_name.split(".")[-1]] += 1
 
 
-# ---- what they share -------------------------------------------------------------------------------------------------
+# ---- shared ------------------------------------------------------------------------------------------------------
 
 
 def toy_plan(
@@ -334,7 +335,7 @@ def toy_job(
 
 
 def run_apart(part: str, argument: str) -> dict[str, float]:
-    """One part in a process of its own."""
+    """Run one part in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.scale", "--apart", part, argument]
     run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(run.stdout.splitlines()[-1])

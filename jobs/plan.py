@@ -1,4 +1,4 @@
-"""`janus-batch plan`: what a job would render and what that takes, before anything costs money."""
+"""`janus-batch plan`: print what a job would render and what that would cost, before anything is rendered."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def plan(
     images_per_second: float | None = None,
     gpu_hour_price: float | None = None,
 ) -> int:
-    """Print the plan; the exit code is always 0, since what is wrong with a job is raised.
+    """Print the plan. The exit code is always 0, because errors are raised.
 
-    The speed is `images_per_second` of one actor if it is given, else measured here, else looked up.
+    The speed of one actor is `images_per_second` if given, otherwise measured here if `measure`, otherwise looked up.
     """
     num_gpus = _num_gpus() if measure else 0
     models = open_models_of(spec)
@@ -61,7 +61,7 @@ def _num_gpus() -> int:
 
 
 def _speed(job: RenderJob, plan: Plan, models: Models, *, measure: bool) -> tuple[Speed | None, float | None]:
-    """The speed of an actor, and the bytes of an image if they were measured."""
+    """The speed of an actor, and the bytes per image if they were measured."""
     if measure:
         from actors.engines import start_engine
         from workflows.measure import measure as measure_engine
@@ -94,13 +94,13 @@ def _facts(job: RenderJob, plan: Plan) -> dict[str, Any]:
         "num_rows_committed": plan.num_rows_committed,
         "num_shards_remaining": plan.num_shards_remaining,
         "images_per_row": images_per_row,
-        "num_images": plan.num_rows * images_per_row,
-        "num_images_remaining": (plan.num_rows - plan.num_rows_committed) * images_per_row,
+        "num_images": plan.num_images(images_per_row),
+        "num_images_remaining": plan.num_rows_remaining * images_per_row,
     }
 
 
 def _cost_facts(speed: Speed | None, cost: Estimate) -> dict[str, Any]:
-    """The estimate for programs, under `estimate`."""
+    """The key `estimate` of the JSON output."""
     facts = asdict(cost)
     del facts["num_images"]
     return {"estimate": {**facts, "speed": None if speed is None else asdict(speed)}}
@@ -117,7 +117,7 @@ def _print_table(job: RenderJob, plan: Plan, speed: Speed | None, cost: Estimate
         "prompt files": f"{facts['num_files']:,} ({facts['num_bytes_of_prompts']:,} bytes)",
         "prompts": f"{facts['num_rows']:,}, of which {facts['num_rows_committed']:,} are done",
         "shards left": f"{facts['num_shards_remaining']:,} of up to {job.shard_rows:,} prompts",
-        "images": f"{facts['num_images']:,} ({facts['images_per_row']} a prompt)",
+        "images": f"{facts['num_images']:,} ({facts['images_per_row']} per prompt)",
         "images left": f"{facts['num_images_remaining']:,}",
         **_cost_rows(job, speed, cost),
         "output": job.output,
@@ -133,15 +133,15 @@ def _cost_rows(job: RenderJob, speed: Speed | None, cost: Estimate) -> dict[str,
     is_on_gpus = job.workers.gpus_per_actor > 0
     hours = cost.gpu_hours if is_on_gpus else cost.actor_hours
     if speed is None or hours is None:
-        rows["speed"] = "not known of this model; --measure renders a few images here, --images-per-second gives it"
+        rows["speed"] = "unknown for this model; --measure renders a few images here, --images-per-second sets it"
     else:
         at_most, at_least = ("at most ", "at least ") if speed.is_limit else ("", "")
-        rows["speed"] = f"{at_most}{speed.images_per_second:.3g} images/s an actor ({speed.source})"
+        rows["speed"] = f"{at_most}{speed.images_per_second:.3g} images/s per actor ({speed.source})"
         rows["GPU-hours" if is_on_gpus or speed.is_limit else "CPU time"] = f"{at_least}{_hours(hours)}"
         if cost.price is not None:
             rows["price"] = f"{at_least}{cost.price:,.2f}"
     rows["image bytes"] = f"{_bytes(cost.num_bytes)} ({cost.bytes_source})"
-    rows["PUT requests"] = f"{cost.num_writes:,} (layout {job.images.layout}), where the output is an object store"
+    rows["PUT requests"] = f"{cost.num_writes:,} (layout {job.images.layout}), if the output is an object store"
     return rows
 
 

@@ -83,7 +83,7 @@ def ray_cluster(aws_environment: None) -> Iterator[None]:
     import ray
 
     ray.init(
-        address="local",  # without it, ray.init() joins whatever `ray start` left running
+        address="local",  # otherwise ray.init() joins a Ray that `ray start` left running
         num_cpus=4,
         num_gpus=0,
         object_store_memory=300 * 2**20,

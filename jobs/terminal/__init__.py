@@ -1,1 +1,1 @@
-"""What a person or a program sees of a running job."""
+"""How a running job is shown to people and programs."""

@@ -1,4 +1,4 @@
-"""The simulated cluster renders every shard, and the requests of a shard's path stay few."""
+"""The simulated cluster renders every shard, and a shard sends few requests to S3."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from benchmarks import scale
 
 
-def test_simulated_actors_render_every_shard_and_are_hardly_idle() -> None:
+def test_simulated_actors_render_every_shard_and_are_rarely_idle() -> None:
     assert scale.simulate("20 1000")["idle"] < 0.2
 
 

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos --rounds N --seed S`: kill things at random while a job runs, count images lost or doubled."""
+"""`python -m tests.chaos --rounds N --seed S`: kill parts of a cluster at random while a job runs, and count images."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ COLUMNS = ("round", "layout", *ACTS, "runs", "images", "lost", "doubled", "diffe
 
 
 def main() -> int:
-    """1 if an image was lost, doubled or has other bytes than in peace, or an output was not whole."""
+    """1 if an image was lost, doubled or has other bytes than in a run without faults, or an output was not whole."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="jobs to render; default 5")
-    parser.add_argument("--seed", type=int, default=0, help="draws who dies when; default 0")
-    parser.add_argument("--first", type=int, default=0, help="number of the first round, to play one again")
-    parser.add_argument("--acts", type=int, default=NUM_ACTS, help=f"deaths a round; default {NUM_ACTS}")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the faults; default 0")
+    parser.add_argument("--first", type=int, default=0, help="number of the first round, to repeat one")
+    parser.add_argument("--acts", type=int, default=NUM_ACTS, help=f"faults per round; default {NUM_ACTS}")
     arguments = parser.parse_args()
     outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory(prefix="chaos-") as name, _store(Path(name)) as store:
@@ -40,14 +40,14 @@ def main() -> int:
                 outcome = play(here, folder, seed=arguments.seed, number=number, num_acts=arguments.acts)
                 outcomes.append(outcome)
                 print(_line(outcome, str(number), outcome.layout), flush=True)
-                print(*outcome.faults, sep="\n", end="\n" * bool(outcome.faults), file=sys.stderr, flush=True)
+                print(*outcome.errors, sep="\n", end="\n" * bool(outcome.errors), file=sys.stderr, flush=True)
     print(_line(_sum(outcomes), "all", ""))
     return 0 if all(outcome.is_whole for outcome in outcomes) else 1
 
 
 @contextmanager
 def _store(folder: Path) -> Iterator[S3Server]:
-    """Ceph where it is installed, else moto, with its keys in the environment."""
+    """A running store (Ceph if it is installed, otherwise moto), with its keys in the environment."""
     kind = CephServer if ceph.is_installed() else MotoServer
     with conftest.aws_settings():
         store = kind(folder / "s3", bucket="chaos", key=conftest.ACCESS_KEY, secret=conftest.SECRET_KEY)
@@ -59,13 +59,13 @@ def _store(folder: Path) -> Iterator[S3Server]:
 
 
 def _line(outcome: Outcome, *names: str) -> str:
-    deaths = [outcome.deaths[kind] for kind in ACTS]
+    faults = [outcome.faults[kind] for kind in ACTS]
     counts = (outcome.num_runs, outcome.num_images, outcome.num_lost, outcome.num_doubled, outcome.num_different)
-    return f"| {' | '.join(map(str, (*names, *deaths, *counts, round(outcome.seconds))))} |"
+    return f"| {' | '.join(map(str, (*names, *faults, *counts, round(outcome.seconds))))} |"
 
 
 def _sum(outcomes: list[Outcome]) -> Outcome:
-    total = Outcome(number=0, layout="", deaths=sum((outcome.deaths for outcome in outcomes), Counter()))
+    total = Outcome(number=0, layout="", faults=sum((outcome.faults for outcome in outcomes), Counter()))
     for name in ("num_runs", "num_images", "num_lost", "num_doubled", "num_different", "seconds"):
         setattr(total, name, sum(getattr(outcome, name) for outcome in outcomes))
     return total

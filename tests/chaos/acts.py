@@ -1,4 +1,4 @@
-"""What may die, and the plan of who dies when: drawn from a seed, so that a round can be played again."""
+"""The faults of a round, drawn from a seed so that a round can be repeated."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FAULT_RATE = 0.3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Act:
-    """After `gap` seconds, `kind` happens; `seed` draws whom it meets and for how long."""
+    """A fault of this `kind` after `gap` seconds; `seed` draws its victim and its duration."""
 
     gap: float
     kind: str
@@ -30,14 +30,14 @@ class Act:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stage:
-    """Everything there is to kill at this moment."""
+    """Everything that can be killed at this moment."""
 
     scene: Scene
     driver: subprocess.Popen[str]
 
 
 def draw_acts(seed: int, number: int, num_acts: int, *, keeps_objects: bool) -> list[Act]:
-    """The acts of a round. A store that forgets its objects when it is killed is not killed."""
+    """The faults of a round. A store that loses its objects when it is killed is not killed."""
     chance = random.Random(f"{seed}/{number}")
     kinds = [kind for kind in ACTS if keeps_objects or kind != "store"]
     weights = [WEIGHTS.get(kind, 1.0) for kind in kinds]
@@ -48,7 +48,7 @@ def draw_acts(seed: int, number: int, num_acts: int, *, keeps_objects: bool) -> 
 
 
 def perform(act: Act, stage: Stage) -> bool:
-    """Let it happen. False where there was nobody whom it could meet."""
+    """Cause the fault. False if there was no victim."""
     return ACTS[act.kind](stage, random.Random(act.seed))
 
 
@@ -102,7 +102,7 @@ def _freeze_store(stage: Stage, chance: random.Random) -> bool:
 
 
 def _disturb_store(stage: Stage, chance: random.Random) -> bool:
-    """Busy answers, broken connections, lost answers and slow ones, of every third request."""
+    """Give every third request a busy answer, a broken connection, a lost answer or a slow one."""
     proxy = stage.scene.proxy
     calm, proxy.choose = proxy.choose, at_random(chance.randrange(2**32), FAULT_RATE)
     time.sleep(chance.uniform(*AWAY_SECONDS))
@@ -110,7 +110,7 @@ def _disturb_store(stage: Stage, chance: random.Random) -> bool:
     return True
 
 
-# What happens, by the name that the table gives it.
+# Each fault by its name in the table.
 ACTS: dict[str, Callable[[Stage, random.Random], bool]] = {
     "actor": _kill_actor,
     "task": _kill_task,

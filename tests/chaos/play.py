@@ -1,4 +1,4 @@
-"""One round: a job that is rendered while things die, held against the same job rendered in peace."""
+"""One round: a job that is rendered despite faults, compared with the same job rendered without them."""
 
 from __future__ import annotations
 
@@ -25,52 +25,52 @@ MAX_RUNS = 30
 ROUND_SECONDS = 400
 POLL_SECONDS = 0.05
 
-# What a driver says truly that starts while its cluster or its store is away.
+# Correct errors of a driver that starts while its cluster or its store is away.
 AWAY = ("no Ray cluster can be joined", "cannot be reached", "cannot be used")
 
-# For a driver whose head is gone: the new one is at another address. Of the driver alone: under load, the cluster's own
-# processes need their minute.
+# A driver whose head node is gone ends soon, because the new head is at another address. This is for the driver only:
+# under load, the cluster's own processes need the default of one minute.
 GIVE_UP_SOON = "RAY_gcs_rpc_server_reconnect_timeout_s=10"
 
 
 @dataclass(kw_only=True, slots=True)
 class Outcome:
-    """What happened in a round, and what is wrong with its images. `faults` are the sentences for people."""
+    """The faults of a round by kind, and the errors in its images. `errors` are sentences for people."""
 
     number: int
     layout: str
-    deaths: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
     num_runs: int = 0
     num_images: int = 0
     num_lost: int = 0
     num_doubled: int = 0
     num_different: int = 0
-    faults: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
     def is_whole(self) -> bool:
-        return not (self.num_lost or self.num_doubled or self.num_different or self.faults)
+        return not (self.num_lost or self.num_doubled or self.num_different or self.errors)
 
 
 def play(scene: Scene, folder: Path, *, seed: int, number: int, num_acts: int) -> Outcome:
-    """Render a job to its end while `num_acts` things happen, and judge what it left."""
+    """Render a job to its end despite `num_acts` faults, and check its output."""
     folder.mkdir(parents=True)
     prompts = write_prompts(folder / "prompts.parquet", _columns())
     layout = LAYOUTS[number % len(LAYOUTS)]
     calm = _job(prompts, str(folder / "calm"), layout)
     toy_job.render(calm)
-    stormy = _job(prompts, scene.store.url(f"chaos-{seed}-{number}"), layout, storage=scene.storage_options)
+    faulty = _job(prompts, scene.store.url(f"chaos-{seed}-{number}"), layout, storage=scene.storage_options)
     outcome, started_at = Outcome(number=number, layout=layout), time.monotonic()
     acts = draw_acts(seed, number, num_acts, keeps_objects=scene.store.keeps_objects)
-    _render_in_a_storm(scene, _job_file(folder, stormy), acts, outcome)
+    _render_despite(scene, _job_file(folder, faulty), acts, outcome)
     outcome.seconds = time.monotonic() - started_at
-    _judge(stormy, calm, outcome)
+    _check(faulty, calm, outcome)
     return outcome
 
 
 def _columns() -> dict[str, list[object]]:
-    """Prompts that take their time; two that cannot be rendered, in one shard."""
+    """Slow prompts; two in one shard cannot be rendered."""
     prompts: list[object] = [f"prompt {n} toy:sleep={SECONDS_PER_IMAGE}" for n in range(NUM_ROWS)]
     prompts[7], prompts[9] = "toy:nan", None
     return {"id": [f"row{n}" for n in range(NUM_ROWS)], "prompt": prompts}
@@ -94,8 +94,8 @@ def _job_file(folder: Path, job: RenderJob) -> Path:
     )
 
 
-def _render_in_a_storm(scene: Scene, job_file: Path, acts: list[Act], outcome: Outcome) -> None:
-    """Start the driver, and again whenever it is gone, until it says that all is done."""
+def _render_despite(scene: Scene, job_file: Path, acts: list[Act], outcome: Outcome) -> None:
+    """Start the driver, and restart it whenever it has ended, until it succeeds."""
     waiting, deadline = list(reversed(acts)), time.monotonic() + ROUND_SECONDS
     driver, due = _start(scene, job_file, outcome), time.monotonic() + _gap(waiting)
     try:
@@ -103,12 +103,12 @@ def _render_in_a_storm(scene: Scene, job_file: Path, acts: list[Act], outcome: O
             if driver.poll() is not None:
                 _note_end(driver, outcome)
                 driver = _start(scene, job_file, outcome)
-            # An act that meets nobody waits for somebody to come.
+            # A fault without a victim waits for one.
             if waiting and time.monotonic() >= due and perform(waiting[-1], Stage(scene=scene, driver=driver)):
-                outcome.deaths[waiting.pop().kind] += 1
+                outcome.faults[waiting.pop().kind] += 1
                 due = time.monotonic() + _gap(waiting)
             if time.monotonic() > deadline:
-                outcome.faults.append(f"not done after {ROUND_SECONDS} s")
+                outcome.errors.append(f"not done after {ROUND_SECONDS} s")
                 return
             time.sleep(POLL_SECONDS)
         _note_end(driver, outcome)
@@ -122,20 +122,20 @@ def _gap(waiting: list[Act]) -> float:
 
 def _start(scene: Scene, job_file: Path, outcome: Outcome) -> subprocess.Popen[str]:
     outcome.num_runs += 1
-    scene.mend()
+    scene.repair()
     return start("render", job_file, "--address", scene.address, program=("env", GIVE_UP_SOON, *JANUS_BATCH))
 
 
 def _note_end(driver: subprocess.Popen[str], outcome: Outcome) -> None:
-    """A driver may be killed, or fail and say why: never refuse the job, never end with a traceback."""
+    """A driver may be killed, or fail with a reason. It must not refuse the job or end with a traceback."""
     answer = finish(driver)
     is_refused = answer.returncode == 2 and not any(words in answer.stderr for words in AWAY)
     if is_refused or "Traceback" in answer.stderr:
-        outcome.faults.append(f"a driver ended with {answer.returncode}: {answer.stderr[-3000:]}")
+        outcome.errors.append(f"a driver ended with {answer.returncode}: {answer.stderr[-3000:]}")
 
 
-def _judge(job: RenderJob, calm: RenderJob, outcome: Outcome) -> None:
-    """Count what is lost, doubled or different, and let `verify` read every byte."""
+def _check(job: RenderJob, calm: RenderJob, outcome: Outcome) -> None:
+    """Count images lost, doubled or different, and let `verify` read every byte."""
     wanted = {row["image_id"]: row["image_sha256"] for row in manifest_of(calm)}
     rows = manifest_of(job)
     found = {row["image_id"]: row["image_sha256"] for row in rows}
@@ -144,14 +144,14 @@ def _judge(job: RenderJob, calm: RenderJob, outcome: Outcome) -> None:
     outcome.num_doubled = len(rows) - len(found)
     outcome.num_different = sum(found[image_id] != wanted.get(image_id) for image_id in found)
     if _rejections(job) != _rejections(calm):
-        outcome.faults.append(f"other rows were rejected: {_rejections(job) ^ _rejections(calm)}")
+        outcome.errors.append(f"other rows were rejected: {_rejections(job) ^ _rejections(calm)}")
     storage = Storage(job.output, job.storage)
     tops = storage.names("")
     if "_SUCCESS" not in tops or any(name.startswith("_lease") for name in tops):
-        outcome.faults.append(f"at the end there were {tops}")
+        outcome.errors.append(f"at the end there were {tops}")
     answer = run("verify", job.output, "--endpoint-url", job.storage["endpoint_url"], "--clean")
     if answer.returncode:
-        outcome.faults.append(f"verify: {answer.stdout}{answer.stderr}")
+        outcome.errors.append(f"verify: {answer.stdout}{answer.stderr}")
 
 
 def _rejections(job: RenderJob) -> set[tuple[str, str | None]]:

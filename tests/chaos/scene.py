@@ -1,4 +1,4 @@
-"""What a job of the chaos test runs on and may lose: a Ray cluster of several nodes, an S3 store, a proxy before it."""
+"""The machines of the chaos test: a Ray cluster of several nodes, an S3 store, and a proxy in front of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ACTOR, ANY_TASK = "ray::EngineActo", ("ray::_write_bat", "ray::_read_shar", "ray
 
 
 class Scene:
-    """A head without CPUs, `NUM_NODES` nodes with one each, a store, and a proxy through which the job sees it."""
+    """A head without CPUs, `NUM_NODES` nodes with one each, a store, and the proxy through which the job uses it."""
 
     def __init__(self, folder: Path, store: S3Server, proxy: FaultyProxy) -> None:
         self.store, self.proxy = store, proxy
@@ -37,7 +37,7 @@ class Scene:
         return {"endpoint_url": self.proxy.endpoint_url}
 
     def processes(self, *names: str) -> list[int]:
-        """The living processes of these names on the nodes, in the order of their numbers."""
+        """The ids of the living processes with these names on the nodes, sorted."""
         found = {pid: name for node in self._nodes for pid, name in processes_of(node.pid).items()}
         return sorted(pid for pid, name in found.items() if name in names)
 
@@ -48,13 +48,13 @@ class Scene:
         self._add_node()
 
     def replace_cluster(self) -> None:
-        """Cut the power of the head and of every node; a new cluster begins at a new address."""
+        """Cut the power of the head and of every node; a new cluster starts at a new address."""
         self._cluster.stop()
         self._nodes.clear()
         self._start_cluster()
 
-    def mend(self) -> None:
-        """Begin a new cluster if the head has ended by itself, as Ray does where a busy machine starts it slowly."""
+    def repair(self) -> None:
+        """Start a new cluster if the head has ended by itself, as Ray does when a busy machine starts it slowly."""
         if not self._cluster.is_running:
             self.replace_cluster()
 

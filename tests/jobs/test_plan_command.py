@@ -1,4 +1,4 @@
-"""`janus-batch plan`: the numbers before anything is rendered, and every wrong job refused with exit code 2."""
+"""`janus-batch plan` prints the numbers before anything is rendered, and refuses wrong jobs with exit code 2."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def test_the_plan_is_a_table_for_people(command: Command) -> None:
         f"prompt files  2 ({num_bytes:,} bytes)",
         "prompts       15, of which 0 are done",
         "shards left   5 of up to 4 prompts",
-        "images        60 (4 a prompt)",
+        "images        60 (4 per prompt)",
         "images left   60",
-        "speed         not known of this model; --measure renders a few images here, --images-per-second gives it",
+        "speed         unknown for this model; --measure renders a few images here, --images-per-second sets it",
         "image bytes   423 kB (the mean of eight crops of photographs; flat pictures take less)",
-        "PUT requests  68 (layout files), where the output is an object store",
+        "PUT requests  68 (layout files), if the output is an object store",
         f"output        {command.folder}/out",
     ]
     assert not (command.folder / "out").exists()
@@ -66,7 +66,7 @@ def test_the_plan_is_json_for_programs_and_settings_change_it(command: Command) 
     }
 
 
-def test_what_is_committed_is_no_longer_left(command: Command) -> None:
+def test_committed_images_no_longer_remain(command: Command) -> None:
     job = resolve(read_job_file(str(command.job_file), []), num_gpus=0)
     claim_output(job, {})
     render_shard(job, next(plan_job(job).remaining_shards()))
@@ -78,7 +78,7 @@ def test_what_is_committed_is_no_longer_left(command: Command) -> None:
     assert facts["num_shards_remaining"] == 2 + 2
 
 
-def test_a_speed_that_is_given_says_how_long_and_how_much(command: Command) -> None:
+def test_a_given_speed_gives_the_time_and_the_price(command: Command) -> None:
     options = ("--images-per-second", "0.5", "--gpu-hour-price", "30")
 
     _, out, _ = command("plan", str(command.job_file), *options, "--set", "workers.gpus_per_actor=1", "--json")
@@ -108,7 +108,7 @@ def test_a_speed_can_be_measured_here(command: Command) -> None:
 
 
 def refused(command: Command, *arguments: str) -> str:
-    """What is said of a command that must fail with exit code 2 and leave everything as it was."""
+    """The message of a command that must fail with exit code 2 and change no file."""
     before = bytes_of(command.folder)
 
     code, out, err = command(*(arguments or ("plan", str(command.job_file))))

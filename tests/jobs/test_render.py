@@ -32,7 +32,7 @@ HINT = "janus-batch: interrupted; run the same command again to resume"
 
 @pytest.fixture
 def job_file(tmp_path: Path) -> Path:
-    """A job of twelve shards that takes one actor a few seconds."""
+    """A job of twelve shards that one actor renders in a few seconds."""
     prompts = [f"prompt {n} toy:sleep=0.05" for n in range(NUM_ROWS)]
     path = write_prompts(tmp_path / "prompts.parquet", {"prompt": prompts})
     sections = {"workers": {"max": 1, "batch_size": 2}, "shard_rows": 5}
@@ -41,9 +41,9 @@ def job_file(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def sessions() -> Iterator[list[int]]:
-    """Sessions of runs that started Ray and were killed: after the tests, nothing of them may be left.
+    """Sessions of runs that started Ray and were killed. After the tests, none of their processes may be left.
 
-    Linux ends Ray's main processes with the driver; workers follow in seconds, Ray's agents after up to a minute.
+    Linux ends Ray's main processes with the driver; workers follow within seconds, Ray's agents within a minute.
     """
     ended: list[int] = []
     yield ended
@@ -53,7 +53,7 @@ def sessions() -> Iterator[list[int]]:
 
 @pytest.fixture
 def address(ray_cluster: None) -> str:
-    """Where a driver joins the tests' own Ray, which is quicker than starting one."""
+    """The address of the tests' own Ray: joining it is faster than starting one."""
     return ray.get_runtime_context().gcs_address
 
 
@@ -63,21 +63,19 @@ def num_committed(tmp_path: Path) -> int:
 
 def hashes_of(prompts: Path, output: Path) -> dict[str, str]:
     rows = manifest_of(make_job(prompts, output))
-    assert len({row["image_id"] for row in rows}) == len(rows), "an image stands in the manifest twice"
+    assert len({row["image_id"] for row in rows}) == len(rows), "an image is in the manifest twice"
     return {row["image_id"]: row["image_sha256"] for row in rows}
 
 
 def calm_hashes(tmp_path: Path) -> dict[str, str]:
-    """What the same prompts become without Ray and without a disturbance."""
+    """The hashes of the same prompts rendered without Ray and without faults."""
     toy_job.render(make_job(tmp_path / "prompts.parquet", tmp_path / "calm"))
     return hashes_of(tmp_path / "prompts.parquet", tmp_path / "calm")
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.ray
-def test_a_run_that_is_killed_is_finished_by_the_same_command(
-    tmp_path: Path, job_file: Path, sessions: list[int]
-) -> None:
+def test_the_same_command_finishes_a_run_that_was_killed(tmp_path: Path, job_file: Path, sessions: list[int]) -> None:
     killed = start("render", job_file)
     wait_until(lambda: num_committed(tmp_path) >= 2, killed)
     os.kill(killed.pid, signal.SIGKILL)
@@ -105,7 +103,7 @@ def test_a_run_that_is_killed_is_finished_by_the_same_command(
 
 @pytest.mark.ray
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_ray_that_dies_under_a_run_is_told_in_one_line(tmp_path: Path, job_file: Path, sessions: list[int]) -> None:
+def test_a_ray_that_dies_is_reported_in_one_line(tmp_path: Path, job_file: Path, sessions: list[int]) -> None:
     driver = start("render", job_file)
     sessions.append(driver.pid)
     wait_until(lambda: num_committed(tmp_path) >= 1, driver)
@@ -168,7 +166,7 @@ def test_drivers_killed_at_random_moments_leave_the_same_images(tmp_path: Path, 
     assert run("verify", tmp_path / "out").returncode == 0
 
 
-def test_a_driver_that_is_interrupted_says_how_to_go_on(tmp_path: Path, job_file: Path, address: str) -> None:
+def test_an_interrupted_driver_says_how_to_resume(tmp_path: Path, job_file: Path, address: str) -> None:
     driver = start("render", job_file, "--address", address)
     wait_until(lambda: num_committed(tmp_path) >= 1, driver)
     press_ctrl_c(driver)
@@ -179,7 +177,7 @@ def test_a_driver_that_is_interrupted_says_how_to_go_on(tmp_path: Path, job_file
     assert "Traceback" not in answer.stderr
 
 
-def test_a_driver_that_is_told_to_end_finishes_what_is_in_flight_and_says_how_to_go_on(
+def test_a_driver_that_receives_sigterm_finishes_the_shards_in_flight_and_says_how_to_resume(
     tmp_path: Path, job_file: Path, address: str
 ) -> None:
     driver = start("render", job_file, "--address", address, "--set", "workers.drain_seconds=120")
@@ -192,16 +190,16 @@ def test_a_driver_that_is_told_to_end_finishes_what_is_in_flight_and_says_how_to
     assert f"janus-batch: received SIGTERM: this run committed {num_shards} of 12 shards\n" in answer.stderr
     assert answer.stderr.endswith("run the same command again to resume; committed images are kept\n")
     assert 1 <= num_shards < 12
-    # Nothing in flight was thrown away: every picture that was written belongs to a committed shard.
+    # No image in flight was wasted: every image file belongs to a committed shard.
     assert len(list((tmp_path / "out" / "images").rglob("*.png"))) == 5 * num_shards
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.ray
-def test_two_drivers_on_one_output_at_the_same_moment_leave_every_image_once(
+def test_two_drivers_on_one_output_at_the_same_time_leave_every_image_once(
     tmp_path: Path, job_file: Path, address: str
 ) -> None:
-    """One on a Ray of its own, one on another: they share nothing but the folder."""
+    """Each uses its own Ray, so they share only the output folder."""
     drivers = [start("render", job_file, "--ignore-lease", *where) for where in ((), ("--address", address))]
     answers = [finish(driver) for driver in drivers]
 
@@ -211,7 +209,7 @@ def test_two_drivers_on_one_output_at_the_same_moment_leave_every_image_once(
     assert run("verify", tmp_path / "out").returncode == 0
 
 
-def test_a_second_ctrl_c_ends_the_driver_at_once_and_without_noise(
+def test_a_second_ctrl_c_ends_the_driver_at_once_without_a_traceback(
     tmp_path: Path, job_file: Path, address: str
 ) -> None:
     driver = start("render", job_file, "--address", address)
@@ -226,7 +224,7 @@ def test_a_second_ctrl_c_ends_the_driver_at_once_and_without_noise(
 
 
 @pytest.mark.parametrize("where", ["127.0.0.1:1", "ray://127.0.0.1:1", "nonsense"])
-def test_a_cluster_that_is_not_there_is_refused(job_file: Path, where: str) -> None:
+def test_a_cluster_that_cannot_be_joined_is_refused(job_file: Path, where: str) -> None:
     answer = run("render", job_file, "--address", where)
 
     assert answer.returncode == 2
@@ -234,32 +232,30 @@ def test_a_cluster_that_is_not_there_is_refused(job_file: Path, where: str) -> N
     assert "Traceback" not in answer.stderr
 
 
-def test_a_ray_that_does_not_start_is_told_without_a_traceback(job_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ray_that_does_not_start_is_reported(job_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setenv("RAY_TMPDIR", "/dev/null/ray")  # a folder that cannot be made
+    monkeypatch.setenv("RAY_TMPDIR", "/dev/null/ray")  # a folder that cannot be created
     ended = run("render", job_file)
     assert ended.returncode == 1
     assert "Ray did not start on this machine" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
-def test_a_job_file_that_is_wrong_is_refused(job_file: Path) -> None:
+def test_a_wrong_job_file_is_refused(job_file: Path) -> None:
     answer = run("render", job_file, "--set", "sampling.sed=7")
 
     assert answer.returncode == 2
     assert answer.stderr == "janus-batch: sampling.sed: there is no such key; did you mean `seed`?\n"
 
 
-def test_gpus_that_this_machine_does_not_have_are_not_waited_for(
-    job_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gpus_that_this_machine_does_not_have_are_refused(job_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     spec = read_job_file(str(job_file), ["workers.gpus_per_actor=1"])
     with pytest.raises(ClusterError, match=r"workers.gpus_per_actor: this machine has 0 GPUs, got 1; 0 renders"):
         render(spec, address=None)
 
 
-def test_an_output_that_is_held_is_refused_and_a_run_that_waits_begins_when_it_is_free(
+def test_a_held_output_is_refused_and_a_waiting_run_starts_when_it_is_free(
     tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts = write_prompts(tmp_path / "prompts.parquet", {"prompt": ["one", "two"]})
@@ -279,7 +275,7 @@ def test_an_output_that_is_held_is_refused_and_a_run_that_waits_begins_when_it_i
 
 
 @pytest.mark.ray
-def test_a_program_hears_of_a_failure_on_the_last_line(tmp_path: Path, address: str) -> None:
+def test_a_failure_is_the_last_json_line(tmp_path: Path, address: str) -> None:
     prompts = write_prompts(tmp_path / "prompts.parquet", {"prompt": ["toy:bug 0", "toy:bug 1"]})
     job = write_job(tmp_path / "job.yaml", prompts, tmp_path / "out", workers={"max": 1, "max_tries": 1})
 

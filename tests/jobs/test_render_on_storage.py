@@ -1,4 +1,4 @@
-"""`janus-batch render` on storage that is full, away or silent, on prompts that grow, and with secrets around."""
+"""`janus-batch render` with storage that is full, unreachable or silent, with growing prompts, and with secrets."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def prompts(tmp_path: Path) -> str:
 
 def hashes_of(prompts: str, output: Path | str, storage: dict[str, object] | None = None) -> dict[str, str]:
     rows = manifest_of(make_job(prompts, output, storage=storage or {}))
-    assert len({row["image_id"] for row in rows}) == len(rows), "an image stands in the manifest twice"
+    assert len({row["image_id"] for row in rows}) == len(rows), "an image is in the manifest twice"
     return {row["image_id"]: row["image_sha256"] for row in rows}
 
 
@@ -56,21 +56,21 @@ def calm_hashes(prompts: str, tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system with room for some of the images."""
+    """A file system with room for only some of the images."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(folder)]
     try:
         mounted = subprocess.run(mount, capture_output=True, text=True)
     except FileNotFoundError:
-        pytest.skip("there is no mount here")
+        pytest.skip("the mount command is not installed")
     if mounted.returncode:
-        pytest.skip(f"nothing may be mounted here: {mounted.stderr.strip()}")
+        pytest.skip(f"this user may not mount: {mounted.stderr.strip()}")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def test_a_full_disk_ends_the_job_by_name_and_once_there_is_room_it_is_finished(
+def test_a_full_disk_ends_the_job_and_the_next_run_finishes_it_once_there_is_room(
     tmp_path: Path, prompts: str, address: str, small_disk: Path
 ) -> None:
     output = small_disk / "out"
@@ -89,7 +89,7 @@ def test_a_full_disk_ends_the_job_by_name_and_once_there_is_room_it_is_finished(
     assert run("verify", output).returncode == 0
 
 
-# ---- away, silent ----------------------------------------------------------------------------------------------------
+# ---- unreachable, silent ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def num_committed(output: str, server: S3Server) -> int:
 def render_through(
     proxy: FaultyProxy, fault: Choice, job_file: Path, output: str, address: str, server: S3Server
 ) -> tuple[Answer, Answer]:
-    """How a run ends whose store has a fault from its first commit on, and the same command once the fault is over."""
+    """Run with a store that has a fault after the first commit, and run again after the fault."""
     driver = start("render", job_file, "--address", address)
     wait_until(lambda: num_committed(output, server) >= 1, driver)
     proxy.choose = fault
@@ -125,7 +125,7 @@ def render_through(
     return faulty, run("render", job_file, "--address", address)
 
 
-def test_a_store_that_is_away_for_longer_than_the_patience_ends_the_job_and_later_it_is_finished(
+def test_a_store_that_is_unreachable_for_longer_than_the_retry_time_ends_the_job(
     tmp_path: Path, prompts: str, address: str, s3_server: S3Server, s3_folder: str, proxy: FaultyProxy
 ) -> None:
     output = f"{s3_folder}/out"
@@ -141,7 +141,7 @@ def test_a_store_that_is_away_for_longer_than_the_patience_ends_the_job_and_late
 
 
 @pytest.mark.parametrize("methods", [{"PUT"}, {"GET", "HEAD", "PUT", "DELETE"}], ids=["to write", "at all"])
-def test_a_store_that_withdraws_its_permission_ends_the_job_with_its_sentence_and_later_it_is_finished(
+def test_a_store_that_withdraws_its_permission_ends_the_job_with_the_reason(
     tmp_path: Path,
     prompts: str,
     address: str,
@@ -163,7 +163,7 @@ def test_a_store_that_withdraws_its_permission_ends_the_job_with_its_sentence_an
     assert hashes_of(prompts, output, s3_server.storage_options) == calm_hashes(prompts, tmp_path)
 
 
-def test_a_store_that_takes_connections_and_never_answers_is_waited_for(
+def test_a_store_that_accepts_connections_without_answering_is_retried(
     tmp_path: Path, prompts: str, address: str, s3_server: S3Server, s3_folder: str
 ) -> None:
     output = f"{s3_folder}/out"
@@ -171,7 +171,7 @@ def test_a_store_that_takes_connections_and_never_answers_is_waited_for(
     driver = start("render", job_file, "--address", address)
     wait_until(lambda: num_committed(output, s3_server) >= 1, driver)
     s3_server.pause()
-    time.sleep(5 * CLIENT_SECONDS["read_timeout"])  # a call and its tries again are given up in less
+    time.sleep(5 * CLIENT_SECONDS["read_timeout"])  # longer than one call with its retries
     s3_server.resume()
     answer = finish(driver)
 
@@ -184,7 +184,7 @@ def test_a_store_that_takes_connections_and_never_answers_is_waited_for(
 
 
 @pytest.mark.parametrize("folder", [".", "manifest"])
-def test_an_output_that_is_removed_in_mid_run_is_no_success_and_the_same_command_makes_it_again(
+def test_an_output_that_is_removed_during_a_run_fails_it_and_the_same_command_renders_it_again(
     tmp_path: Path, prompts: str, address: str, folder: str
 ) -> None:
     output = tmp_path / "out"
@@ -206,7 +206,7 @@ def test_an_output_that_is_removed_in_mid_run_is_no_success_and_the_same_command
 # ---- prompts that grow -----------------------------------------------------------------------------------------------
 
 
-def test_a_new_prompt_file_is_rendered_alone_and_a_changed_one_is_refused_by_name(
+def test_a_new_prompt_file_is_rendered_by_itself_and_a_changed_one_is_refused_by_name(
     tmp_path: Path, prompts: str, address: str
 ) -> None:
     output = tmp_path / "out"
@@ -234,7 +234,7 @@ def test_a_new_prompt_file_is_rendered_alone_and_a_changed_one_is_refused_by_nam
 # ---- secrets ---------------------------------------------------------------------------------------------------------
 
 
-def test_secrets_stand_in_no_file_of_the_output_in_no_log_and_in_nothing_that_is_printed(
+def test_no_secret_is_in_a_file_of_the_output_in_a_log_or_in_printed_text(
     tmp_path: Path, prompts: str, address: str, s3_server: S3Server, s3_folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planted = {"HF_TOKEN": "hf_planted0token", "AWS_SECRET_ACCESS_KEY": conftest.SECRET_KEY}

@@ -153,7 +153,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_stop_it(
     answer = run("submit", "--stop", submission_id, "--address", head.url)
     assert (answer.returncode, answer.stderr) == (0, f"{submission_id} is stopped (STOPPED)\n")
     assert client.get_job_status(submission_id) == JobStatus.STOPPED
-    assert "trouble: told to end (SIGTERM): what is in flight gets up to" in client.get_job_logs(submission_id)
+    assert "trouble: received SIGTERM: the shards in flight have up to" in client.get_job_logs(submission_id)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -1,4 +1,4 @@
-"""A toy job for tests: its prompt files, its recipe, and the path of its shards run in this process, without Ray."""
+"""A toy job for tests: its prompt files, its recipe, and its shards rendered in this process, without Ray."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The driver's loop: shards to GPU actors, and what happens when one fails."""
+"""The dispatch loop: shards to GPU actors on a Ray cluster, and what happens when one fails."""

@@ -1,7 +1,7 @@
-"""Numbers for Ray's dashboard and Prometheus, `ray_janus_batch_*` at every node's metrics port. For people on the
-driver's side there is `progress`; nothing here decides anything.
+"""Metrics for Ray's dashboard and Prometheus, `ray_janus_batch_*` at every node's metrics port.
 
-Each process of a job (driver, actors, writers) reports what happens in it, tagged with the job's name.
+Each process of a job (driver, actors, writers) reports its own events, tagged with the job's name. The driver's own
+counters are in `progress`; no decision depends on a metric.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ REPORT_SECONDS = 5.0
 SECONDS = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160]
 SHARES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99]
 
-# Name: kind, what it says, boundaries of a histogram.
+# Name: kind, description, boundaries of a histogram.
 METRICS: dict[str, tuple[type[Metric], str, list[float]]] = {
     "janus_batch_images": (Counter, "Images written to storage.", []),
     "janus_batch_image_bytes": (Counter, "Bytes of the images written to storage.", []),
-    "janus_batch_rejected": (Counter, "Images that cannot be made.", []),
+    "janus_batch_rejected": (Counter, "Images that were rejected.", []),
     "janus_batch_shards": (Counter, "Shards committed.", []),
-    "janus_batch_retries": (Counter, "Shards that are tried again after a passing fault.", []),
+    "janus_batch_retries": (Counter, "Shards retried after a failure.", []),
     "janus_batch_actors_lost": (Counter, "Actors that were lost and replaced.", []),
     "janus_batch_batch_seconds": (Histogram, "Seconds to render one batch.", SECONDS),
-    "janus_batch_batch_fill": (Histogram, "Images of a batch as a share of the batch size.", SHARES),
-    "janus_batch_queue_depth": (Gauge, "Images that wait in an actor for a batch.", []),
+    "janus_batch_batch_fill": (Histogram, "Images in a batch as a share of the batch size.", SHARES),
+    "janus_batch_queue_depth": (Gauge, "Images queued in an actor for the next batch.", []),
     "janus_batch_write_seconds": (Histogram, "Seconds to encode and write one batch.", SECONDS),
-    "janus_batch_commit_seconds": (Histogram, "Seconds to commit a shard whose images are written.", SECONDS),
+    "janus_batch_commit_seconds": (Histogram, "Seconds to commit a shard after its images are written.", SECONDS),
     "janus_batch_actors": (Gauge, "Actors with a loaded model.", []),
-    "janus_batch_images_left": (Gauge, "Images that are still to be made.", []),
+    "janus_batch_images_left": (Gauge, "Images not rendered yet.", []),
 }
 
 
@@ -49,12 +49,12 @@ def count(name: str, job: str, number: float) -> None:
 
 
 def observe(name: str, job: str, value: float) -> None:
-    """One more value of a histogram."""
+    """Add a value to a histogram."""
     _metric(name, Histogram).observe(value, {"job_name": job})
 
 
 def show(name: str, job: str, value: float) -> None:
-    """The value of a gauge from now on."""
+    """Set a gauge."""
     _metric(name, Gauge).set(value, {"job_name": job})
 
 
@@ -81,7 +81,7 @@ class ProgressMetrics:
     def _report(self) -> None:
         job = self._progress.name
         for name, number in self._counts().items():
-            if number > self._reported[name]:  # it falls where an attempt failed, and a counter may not
+            if number > self._reported[name]:  # the progress falls when an attempt fails, a counter must not
                 count(name, job, number - self._reported[name])
                 self._reported[name] = number
         show("janus_batch_actors", job, self._progress.num_actors)
@@ -101,7 +101,7 @@ class ProgressMetrics:
 
 @contextmanager
 def timed(name: str, job: str) -> Iterator[None]:
-    """The seconds that the block takes go to a histogram; a block that fails does not count."""
+    """Add the seconds that the block takes to a histogram; a block that raises does not count."""
     start = time.monotonic()
     yield
     observe(name, job, time.monotonic() - start)
@@ -109,13 +109,13 @@ def timed(name: str, job: str) -> Iterator[None]:
 
 def _metric(name: str, kind: type[Kind]) -> Kind:
     metric = _registered(name)
-    assert isinstance(metric, kind), f"{name} is no {kind.__name__}"
+    assert isinstance(metric, kind), f"{name} is not a {kind.__name__}"
     return metric
 
 
 @functools.cache
 def _registered(name: str) -> Metric:
-    """One object a process: Ray registers each when it is made."""
+    """One object per process: Ray registers a metric when its object is made."""
     kind, description, boundaries = METRICS[name]
     options = {"boundaries": boundaries} if kind is Histogram else {}
     return kind(name, description=description, tag_keys=TAGS, **options)

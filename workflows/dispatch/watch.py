@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 from workflows.dispatch.actor import Actor
 from workflows.dispatch.cluster import Cluster
 from workflows.dispatch.failures import SYSTEM_FAILURES
+from workflows.dispatch.pool import Pool
 from workflows.dispatch.progress import Progress
 from workflows.dispatch.shard_queue import ShardQueue
 from workflows.job import RenderJob
@@ -34,12 +35,12 @@ class _Silence:
 class Watchdog(Generic[AnyActor]):
     """Measures how long the driver has waited for an actor's next batch.
 
-    Time in which no call waits for the actor (because writes are slow, say) does not count. With `stall_seconds` None,
+    Time in which no call waits for the actor (because writes are slow, say) does not count. With `stall_minutes` None,
     an actor is silent after ten minutes, or after twenty times the longest wait for a batch so far if that is more.
     """
 
-    def __init__(self, stall_seconds: float | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._stall_seconds, self._clock = stall_seconds, clock
+    def __init__(self, stall_minutes: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stall_seconds, self._clock = None if stall_minutes is None else 60 * stall_minutes, clock
         self._silences: dict[AnyActor, _Silence] = {}
         self._longest = 0.0
 
@@ -71,7 +72,7 @@ class Watchdog(Generic[AnyActor]):
 
 
 class Watch:
-    """Looks every `seconds` at the loaded `actors`; `retire` takes one out of the run, with a reason."""
+    """Looks at the pool every `seconds`."""
 
     def __init__(
         self,
@@ -79,16 +80,12 @@ class Watch:
         cluster: Cluster,
         progress: Progress,
         queue: ShardQueue[Actor],
+        pool: Pool,
         watchdog: Watchdog[Actor],
-        actors: set[Actor],
-        *,
-        num_cpus: float,
         seconds: float,
-        retire: Callable[[Actor, str], Awaitable[None]],
     ) -> None:
-        self._job, self._cluster, self._progress = job, cluster, progress
-        self._queue, self._watchdog, self._actors = queue, watchdog, actors
-        self._num_cpus, self._seconds, self._retire = num_cpus, seconds, retire
+        self._job, self._cluster, self._progress, self._queue = job, cluster, progress, queue
+        self._pool, self._watchdog, self._seconds = pool, watchdog, seconds
 
     async def keep(self) -> None:
         """Look until cancelled."""
@@ -98,10 +95,10 @@ class Watch:
             for actor, seconds in self._watchdog.silent().items():
                 if actor.failure is None:
                     await self._end_silent(actor, seconds)
-            if self._actors:
+            if self._pool.actors:
                 await self._leave_draining_nodes()
             if any(slot.state in ("starting", "waiting") for slot in self._progress.slots):
-                lacking = await asyncio.to_thread(self._cluster.num_lacking_room, self._job, self._num_cpus)
+                lacking = await asyncio.to_thread(self._cluster.num_lacking_room, self._job, self._pool.num_cpus)
                 self._progress.room_is_lacking(lacking)
 
     async def _end_silent(self, actor: Actor, seconds: float) -> None:
@@ -111,7 +108,7 @@ class Watch:
             position = await self._cluster.position_of(actor.handle, POSITION_SECONDS)
         except (TimeoutError, *SYSTEM_FAILURES):
             position = "it does not answer"
-        await self._retire(
+        await self._pool.retire(
             actor, f"stuck: {actor.name} rendered nothing for {seconds:.0f} s ({position}), with {names}"
         )
         self._cluster.end_actor(actor.handle)
@@ -119,8 +116,8 @@ class Watch:
     async def _leave_draining_nodes(self) -> None:
         """Give no new shards to actors on nodes that are about to go away; other nodes get new actors."""
         draining = await asyncio.to_thread(self._cluster.draining_nodes)
-        for actor in list(self._actors):
+        for actor in list(self._pool.actors):
             if actor.card.node in draining and not actor.is_leaving:
                 actor.is_leaving = True
                 reason = f"node {actor.card.node[:8]} is draining: {actor.name} takes no more shards"
-                await self._retire(actor, reason)
+                await self._pool.retire(actor, reason)

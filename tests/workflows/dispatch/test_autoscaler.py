@@ -1,4 +1,4 @@
-"""Ray's own autoscaler, with nodes that are processes of this machine: what a job's actors make it start."""
+"""Ray's autoscaler, with processes of this machine as nodes, starts the nodes that a job's actors need."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.command import run, write_job
 from tests.support.servers.ray_head import RayHead
 from tests.support.toy_job import write_prompts
 
-# The kinds of the nodes that are alive, the head's left out.
+# The kinds of the living nodes, without the head's.
 LIST_KINDS = """
 import sys, ray
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level=40)
@@ -24,7 +24,7 @@ print(*sorted(kinds))
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_actors_make_the_autoscaler_add_nodes_of_the_accelerator_that_the_job_names(tmp_path: Path) -> None:
+def test_the_autoscaler_adds_nodes_with_the_accelerator_that_the_job_names(tmp_path: Path) -> None:
     path = write_prompts(tmp_path / "prompts.parquet", {"prompt": [f"prompt {n} toy:sleep=0.1" for n in range(48)]})
     workers = {"max": 2, "gpus_per_actor": 1, "accelerator_type": "L40S", "batch_size": 2}
     job = write_job(tmp_path / "job.yaml", path, tmp_path / "out", workers=workers, shard_rows=4)
@@ -43,5 +43,5 @@ def test_actors_make_the_autoscaler_add_nodes_of_the_accelerator_that_the_job_na
     assert answer.returncode == 0, answer.stderr
     assert "done: 48 images, 0 rejected" in answer.stderr
     kinds_added = listed.stdout.split()
-    assert len(kinds_added) >= 2, listed.stderr  # Ray counts an actor again whose node is not there yet
+    assert len(kinds_added) >= 2, listed.stderr  # Ray counts an actor again while its node starts
     assert set(kinds_added) == {"L40S"}

@@ -29,7 +29,8 @@ from tests.support.toy_job import make_job, manifest_of, plan_job, recipe, rejec
 from workflows.dispatch.actor import SHARDS_IN_FLIGHT
 from workflows.dispatch.bisection import BisectionLimits
 from workflows.dispatch.cluster import Cluster
-from workflows.dispatch.loop import EngineNeverLoadedError, Limits, render_shards
+from workflows.dispatch.loop import render_shards
+from workflows.dispatch.pool import EngineNeverLoadedError, Limits
 from workflows.dispatch.progress import Progress
 from workflows.dispatch.shard_queue import ShardFailedError
 from workflows.job import RenderJob, Workers
@@ -43,7 +44,7 @@ DATA = Path(__file__).parents[2] / "data"
 ONE_ACTOR = Workers(max=1, batch_size=2)
 SLOW = "toy:sleep=0.05"
 WAIT_SECONDS = 120
-OUTAGE_SECONDS = 12  # a call of s3fs gives up after seven to ten
+OUTAGE_SECONDS = 12  # longer than one call of s3fs, which gives up after seven to ten
 
 
 def render(job: RenderJob, cluster: Cluster | None = None, progress: Progress | None = None, **limits: Any) -> Progress:
@@ -57,19 +58,19 @@ def render(job: RenderJob, cluster: Cluster | None = None, progress: Progress | 
 def hashes_of(job: RenderJob) -> dict[str, str]:
     rows = manifest_of(job)
     hashes = {row["image_id"]: row["image_sha256"] for row in rows}
-    assert len(hashes) == len(rows), "an image stands in the manifest twice"
+    assert len(hashes) == len(rows), "an image is in the manifest twice"
     return hashes
 
 
 def hashes_without_ray(job: RenderJob, output: Path) -> dict[str, str]:
-    """What the same prompts become in this process, in an output of its own."""
+    """The hashes of the same prompts rendered in this process, into another output."""
     calm = make_job(job.prompts, output, recipe=job.recipe, storage=job.storage)
     toy_job.render(calm)
     return hashes_of(calm)
 
 
 def is_whole(job: RenderJob) -> bool:
-    """Whether every file, hash and key is as the manifest says and no prompt row is missing."""
+    """Whether every file, hash and key matches the manifest and no prompt row is missing."""
     return verify_output(Storage(job.output, job.storage), plan_job(job), job.recipe).is_whole
 
 
@@ -78,14 +79,14 @@ def num_committed(job: RenderJob) -> int:
 
 
 def numbered(num_rows: int, words: str = "") -> dict[str, list[Any]]:
-    """Columns of a prompt file: an id and a prompt a row."""
+    """Columns of a prompt file: an id and a prompt per row."""
     return {"id": [f"row{n}" for n in range(num_rows)], "prompt": [f"prompt {n} {words}" for n in range(num_rows)]}
 
 
-# ---- what comes out --------------------------------------------------------------------------------------------------
+# ---- the output ------------------------------------------------------------------------------------------------------
 
 
-def test_every_image_is_made_and_bad_rows_cost_their_neighbours_nothing(tmp_path: Path) -> None:
+def test_every_image_is_rendered_and_bad_rows_do_not_affect_their_neighbors(tmp_path: Path) -> None:
     columns = numbered(40)
     columns["prompt"][11], columns["prompt"][12], columns["prompt"][13] = None, " ", "toy:nan"
     columns["cfg_weight"] = [None] * 20 + [11.0] + [None] * 19
@@ -131,7 +132,7 @@ def test_prompts_and_output_on_s3_give_the_same_bytes(tmp_path: Path, s3_server:
     assert is_whole(job)
 
 
-def test_the_cut_into_files_shards_and_batches_and_the_number_of_actors_change_no_image(tmp_path: Path) -> None:
+def test_files_shards_batches_and_the_number_of_actors_change_no_image(tmp_path: Path) -> None:
     columns = numbered(30)
     order = random.Random(0).sample(range(30), 30)
     parts = [order[:4], order[4:23], order[23:]]
@@ -149,7 +150,7 @@ def test_the_cut_into_files_shards_and_batches_and_the_number_of_actors_change_n
     assert len(hashes_of(one)) == 60
 
 
-def test_a_sweep_has_one_seed_at_every_weight_and_a_rows_own_values_beat_the_jobs(tmp_path: Path) -> None:
+def test_a_sweep_uses_one_seed_at_every_weight_and_a_rows_values_override_the_jobs(tmp_path: Path) -> None:
     columns = numbered(6) | {
         "cfg_weight": [None, None, 3.0, None, None, None],
         "seed": [None, None, None, 77, None, None],
@@ -315,7 +316,7 @@ def test_an_actor_that_is_killed_is_replaced_and_every_image_is_made_once(tmp_pa
         ("toy:bug", "RuntimeError: a bug met image row9_0"),
     ],
 )
-def test_a_row_that_fails_its_actors_is_found_and_its_neighbours_are_rendered(
+def test_a_row_that_fails_its_actors_is_found_and_its_neighbors_are_rendered(
     tmp_path: Path, word: str, reason: str
 ) -> None:
     columns = numbered(24)
@@ -460,7 +461,7 @@ def test_a_storage_outage_is_retried_and_no_image_is_rendered_twice(
         assert has_started.wait(WAIT_SECONDS)
         s3_server.kill()
         time.sleep(OUTAGE_SECONDS)
-        s3_server.start()  # here, because the server ends with the thread that started it
+        s3_server.start()  # in this thread, because the server ends with the thread that starts it
         progress = rendering.result()
 
     assert hashes_of(job) == hashes_without_ray(make_job(prompts, ""), tmp_path / "calm")

@@ -1,4 +1,4 @@
-"""Nodes that join and leave a cluster while a job runs on it: cut off, drained, without power."""
+"""Nodes that join and leave the cluster while a job runs: cut off, drained, or without power."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NUM_SHARDS = 16
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_job_waits_for_a_node_and_loses_no_try_when_its_node_goes_away(tmp_path: Path) -> None:
+def test_a_job_waits_for_a_node_and_uses_up_no_try_when_it_loses_one(tmp_path: Path) -> None:
     prompts = [f"prompt {n} toy:sleep=0.1" for n in range(5 * NUM_SHARDS)]
     path = write_prompts(tmp_path / "prompts.parquet", {"prompt": prompts})
     workers = {"max": 2, "batch_size": 2, "max_tries": 1}
@@ -53,7 +53,7 @@ def num_committed(folder: Path) -> int:
 
 def hashes_of(prompts: str, output: Path) -> dict[str, str]:
     rows = manifest_of(make_job(prompts, output))
-    assert len({row["image_id"] for row in rows}) == len(rows), "an image stands in the manifest twice"
+    assert len({row["image_id"] for row in rows}) == len(rows), "an image is in the manifest twice"
     return {row["image_id"]: row["image_sha256"] for row in rows}
 
 
@@ -67,7 +67,7 @@ print(*(node["NodeID"] for node in ray.nodes() if node["Resources"].get("CPU")))
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_node_with_a_spot_notice_finishes_what_it_holds_and_gets_nothing_new(tmp_path: Path) -> None:
+def test_a_node_with_a_spot_notice_finishes_its_shards_and_gets_no_new_ones(tmp_path: Path) -> None:
     prompts = [f"prompt {n} toy:sleep=0.1" for n in range(5 * NUM_SHARDS)]
     path = write_prompts(tmp_path / "prompts.parquet", {"prompt": prompts})
     workers = {"max": 1, "batch_size": 2, "max_tries": 1}
@@ -97,7 +97,7 @@ def test_a_node_with_a_spot_notice_finishes_what_it_holds_and_gets_nothing_new(t
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_host_that_is_cut_off_and_comes_back_leaves_every_image_once(tmp_path: Path) -> None:
+def test_a_host_that_is_cut_off_and_rejoins_leaves_every_image_once(tmp_path: Path) -> None:
     if (reason := hosts.why_not()) is not None:
         pytest.skip(f"hosts need root and iproute2: {reason}")
     prompts = [f"prompt {n} toy:sleep=0.1" for n in range(5 * 3 * NUM_SHARDS)]
@@ -118,7 +118,7 @@ def test_a_host_that_is_cut_off_and_comes_back_leaves_every_image_once(tmp_path:
         machines.cut(2)
         num_before = num_committed(tmp_path)
         wait_until(lambda: num_committed(tmp_path) >= num_before + 12, driver)
-        machines.mend(2)  # declared dead meanwhile, it cannot go on: it joins with a fresh Ray
+        machines.mend(2)  # Ray has declared it dead: it joins again with a new Ray
         machines.boot(2, ray_node(machines, 2, f"--address={head}", "--num-cpus=1"), log)
         answer = finish(driver)
     finally:
@@ -132,7 +132,7 @@ def test_a_host_that_is_cut_off_and_comes_back_leaves_every_image_once(tmp_path:
 
 
 def answers(machines: Hosts, address: str) -> bool:
-    """Whether the head's port takes connections, asked on its own host."""
+    """Whether the head's port accepts connections on its own host."""
     host, _, port = address.rpartition(":")
     connect = f"import socket; socket.create_connection(({host!r}, {port}), 5)"
     return subprocess.run(machines.on(1, sys.executable, "-c", connect), capture_output=True).returncode == 0

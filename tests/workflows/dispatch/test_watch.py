@@ -21,7 +21,7 @@ def clock() -> Clock:
 
 
 def test_an_actor_that_is_silent_for_too_long_is_named_with_its_silence(clock: Clock) -> None:
-    watchdog = Watchdog(60, clock)
+    watchdog = Watchdog(1, clock)
 
     with watchdog.listening("a"):
         clock.now = 59
@@ -31,7 +31,7 @@ def test_an_actor_that_is_silent_for_too_long_is_named_with_its_silence(clock: C
 
 
 def test_a_silence_that_no_call_waits_through_does_not_count(clock: Clock) -> None:
-    watchdog = Watchdog(60, clock)
+    watchdog = Watchdog(1, clock)
     with watchdog.listening("a"):
         clock.now = 50
     clock.now = 1000
@@ -42,7 +42,7 @@ def test_a_silence_that_no_call_waits_through_does_not_count(clock: Clock) -> No
 
 
 def test_a_batch_for_one_shard_resets_the_silence_for_the_others(clock: Clock) -> None:
-    watchdog = Watchdog(60, clock)
+    watchdog = Watchdog(1, clock)
 
     with watchdog.listening("a"):
         with watchdog.listening("a"):
@@ -54,7 +54,7 @@ def test_a_batch_for_one_shard_resets_the_silence_for_the_others(clock: Clock) -
 
 
 def test_a_failed_call_does_not_reset_the_silence(clock: Clock) -> None:
-    watchdog = Watchdog(60, clock)
+    watchdog = Watchdog(1, clock)
 
     def fail() -> None:
         with watchdog.listening("a"):
