@@ -122,7 +122,7 @@ class WorkersSection(_Section):
     )
     batch_size: int | Literal["auto"] = Field("auto", description="Images rendered together by one actor.")
     max_tries: int = Field(
-        3, ge=1, description="How often a shard may fail before its rows are tried by halves, or the job stops."
+        3, ge=1, description="How often a shard may fail before its rows are bisected, or the job stops."
     )
     on_shard_failure: Literal["stop", "skip"] = Field(
         "stop", description="A shard that cannot be rendered stops the job, or is left out: exit code 1 at the end."
