@@ -86,17 +86,17 @@ def run_retries(job: RenderJob, cluster: Cluster, show: Show) -> bool:
         plan, num_gone = plan_retries(Storage(job.output, job.storage), files)
         num_before = tally_output(job.output, job.storage).num_rejected
     show.line(
-        f"{job.name}: {num_before:,} rejected images, {plan.num_shards_remaining:,} shards to retry"
+        f"{job.name}: images rejected: {num_before:,}, shards to retry: {plan.num_shards_remaining:,}"
         if num_before
         else f"{job.name}: no rejected images, nothing to retry"
     )
     if num_gone:
-        show.line(f"note: {num_gone:,} shards cannot be retried, their prompt files are gone")
+        show.line(f"note: shards that cannot be retried, because their prompt file is gone: {num_gone:,}")
     if plan.num_shards_remaining:
         with _holding_output(job, show):
             _render_plan(job, plan, cluster, show)
             num_after = _settle_retries(job).num_rejected
-            show.line(f"done: {num_before - num_after:,} rejected images rendered, {num_after:,} still rejected")
+            show.line(f"done: {num_before - num_after:,} rendered, {num_after:,} still rejected")
             if report := _write_report(job, show):
                 show.line(f"report    {report}")
     return not num_gone

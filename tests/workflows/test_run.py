@@ -98,8 +98,8 @@ def test_a_retry_renders_rejected_images_and_a_second_one_has_nothing_to_do(job:
     assert run_retries(job, RecordingCluster(FixedActor), first)
     assert run_retries(job, RecordingCluster(FixedActor), second)
 
-    assert first.lines[0] == "toy: 1 rejected images, 1 shards to retry"
-    assert "done: 1 rejected images rendered, 0 still rejected" in first.lines
+    assert first.lines[0] == "toy: images rejected: 1, shards to retry: 1"
+    assert "done: 1 rendered, 0 still rejected" in first.lines
     assert second.lines == ["toy: no rejected images, nothing to retry"]
     assert (len(manifest_of(job)), rejected_of(job)) == (8, [])
 
