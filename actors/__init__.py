@@ -1,1 +1,1 @@
-"""What a GPU process does. Nothing here knows of Ray, of jobs or of storage layouts."""
+"""The part that runs in a GPU process. It knows nothing about Ray, jobs or storage layouts."""

@@ -14,7 +14,7 @@ from actors.request import ImageRequest, Rejection, RenderedImage
 
 
 class Engine(Protocol):
-    """What the actor needs of an engine. Each family's class has these and shares no base class.
+    """The interface of an engine. There is no base class: every family's class has these members.
 
     An engine of a family with checkpoints also has `predict(prompt)`: the conditional and the unconditional prediction
     that guidance begins with, two tensors of one shape, for `actors.checkpoint.doctor`.

@@ -1,24 +1,24 @@
-"""The kinds of error with a fate of their own; everything else is a bug and keeps its traceback."""
+"""The errors that callers treat differently. Every other error is a bug and keeps its traceback."""
 
 
 class InputError(ValueError):
-    """Something a user wrote or pointed at is wrong: the rule, the value, what is allowed. Exit code 2."""
+    """An input of the user is wrong. The message has the rule, the value and what is allowed. Exit code 2."""
 
 
 class JobFailure(RuntimeError):
-    """The job cannot go on, though nothing was wrong with what the user wrote. Exit code 1."""
+    """The job cannot continue although its input is correct. Exit code 1."""
 
 
 class EngineFailedError(RuntimeError):
-    """An engine raised while it rendered. Whether a row is to blame is found out by rendering it alone."""
+    """An engine raised while it rendered. Rendering each row alone finds out whether a row is the cause."""
 
 
 class CheckpointError(InputError):
-    """A checkpoint that cannot be used: what it is, what was found, what is allowed."""
+    """A checkpoint that cannot be used."""
 
 
 class NoSuchFolder(CheckpointError):
-    """The name leads nowhere: no such folder, bucket, repository or revision."""
+    """There is no such folder, bucket, repository or revision."""
 
 
 class CheckpointUnreachable(CheckpointError):

@@ -23,7 +23,7 @@ class Shape(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Identity:
-    """What a config.json is recognized as. A `prompt_format` of None means the family's default."""
+    """The layout of a recognized config.json. A `prompt_format` of None means the family's default."""
 
     layout: Literal["original", "transformers"]
     prompt_format: str | None = None
@@ -33,7 +33,7 @@ class FamilyConfig(Protocol):
     """The module `config.py` of a family's package. It imports no torch."""
 
     def identify(self, config: Mapping[str, Any], hub_id: str | None) -> Identity | None:
-        """What this config.json is; None if it belongs to another family."""
+        """The identity of this config.json; None if it belongs to another family."""
 
     def read_shape(self, config: Mapping[str, Any]) -> Shape:
         """The model's sizes. Raises CheckpointError for a setting that the engine does not implement."""

@@ -1,4 +1,4 @@
-"""The contestants of `benchmarks/engine.py` timed in turn, and what the table says of them."""
+"""The contestants of `benchmarks/engine.py` timed in turn, and the rows of the table."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ def flow_cases(
 
 
 def batch_sizes(arguments: argparse.Namespace, engine: JanusEngine | JanusFlowEngine) -> list[int]:
-    """As asked for, `auto` being what a job's `batch_size: auto` takes."""
+    """The requested sizes; `auto` is the size that `batch_size: auto` of a job chooses."""
     return [engine.default_batch_size if size == "auto" else int(size) for size in arguments.batch_sizes]
 
 
@@ -183,7 +183,7 @@ def check_same_codes(engine: JanusEngine, loop: JanusLoop, ids: list[int]) -> No
 
 
 def provenance(device: torch.device) -> str:
-    """What the numbers below were measured on."""
+    """The machine and the versions that the numbers were measured with."""
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
     if device.type == "cuda":
         machine = torch.cuda.get_device_name()

@@ -1,9 +1,9 @@
-"""What the engines are measured against: the algorithms of the public scripts, and transformers' `generate`.
+"""The engines' opponents: the algorithms of the public scripts, and transformers' `generate`.
 
-Written for the comparison after what https://github.com/deepseek-ai/Janus `generation_inference.py` and
-`demo/app_janusflow.py` do, over transformers' Llama and its Janus modules. Nothing is left out that they do and nothing
-is added: one prompt repeated, guidance rows in the batch, a key/value cache that grows by concatenation (Janus) or the
-whole sequence anew at every step (JanusFlow), one decode of all pictures.
+Written for the comparison, following `generation_inference.py` and `demo/app_janusflow.py` of
+https://github.com/deepseek-ai/Janus, over transformers' Llama and its Janus modules. Nothing is omitted and nothing is
+added: one prompt repeated, guidance rows in the batch, a key/value cache that grows by concatenation (Janus) or the
+whole sequence again at every step (JanusFlow), one decode of all images.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from actors.janusflow.config import FlowShape
 from actors.janusflow.network import FlowNetwork
 from actors.layers import to_uint8
 
-# B images, 2B rows, N codes of a picture, V codebook entries, C hidden channels, P prompt tokens, Q image tokens.
+# B images, 2B rows, N codes of an image, V codebook entries, C hidden channels, P prompt tokens, Q image tokens.
 
 
 class JanusLoop:

@@ -1,6 +1,6 @@
-"""Models with random weights for the benchmarks: two small ones for a CPU, and the published shapes for a GPU.
+"""Models with random weights for the benchmarks: small ones for a CPU, and the published shapes for a GPU.
 
-A folder holds the config and the tests' small tokenizer; the weights are made on the device and never written.
+A folder holds the config and the tests' small tokenizer; the weights are created on the device and never written.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ SMALL_WIDTHS = (32, 64, 128, 128)
 def janus_config(*, num_layers: int, hidden_size: int, grid_size: int, vq_widths: list[int]) -> dict[str, Any]:
     """A Janus with the published codebook of 16,384 entries.
 
-    Its picture decoder has as many levels as give it the share of the arithmetic that it has in Janus-Pro-1B, 0.2 of
-    the text model's: a level less halves the picture's sides.
+    The number of levels gives its image decoder the same share of the arithmetic as in Janus-Pro-1B, 0.2 of the text
+    model's: one level less halves the image's sides.
     """
     return {
         "model_type": "multi_modality",

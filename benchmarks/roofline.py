@@ -1,7 +1,7 @@
-"""What a device could do at best: bytes and operations of a render counted, the device's ceilings measured.
+"""The best speed that a device allows, from counted bytes and operations and measured ceilings.
 
-A render of a batch can be no faster than its bytes at the rate of a large copy and its multiplications at the rate of
-a large matrix product, taken step by step: the slower of the two is the limit.
+A render can move its bytes no faster than a large copy and multiply no faster than a large matrix product. Step by
+step, the slower of the two is the limit.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def flow_limit(
 
 
 def vq_flops(shape: JanusShape) -> float:
-    """Of decoding one picture, as torch counts them."""
+    """Operations to decode one image, as torch counts them."""
     with torch.device("meta"):
         vq, codes = VQDecoder(shape.vq), torch.zeros(1, shape.vq.num_codes, dtype=torch.long)
         with FlopCounterMode(display=False) as counter:

@@ -1,4 +1,4 @@
-"""What the images that are left will take: GPU-hours, money, bytes and writes, with what each number rests on."""
+"""The cost of the remaining images: GPU-hours, money, bytes and writes, each with the source of its number."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from actors.recipe import Recipe
 from workflows.job import RenderJob
 from workflows.plan import Plan
 
-# Measured: eight crops of 384 x 384 from two photographs, written by `encode`; they lay within 30 % of the mean.
-BYTES_A_PIXEL = {"png": 1.72, "webp": 1.25, "jpeg": 0.59}
-PHOTOGRAPHS = "the mean of eight crops of photographs; flat pictures take less"
+# Measured: eight crops of 384 x 384 from two photographs, written by `encode`; all are within 30 % of the mean.
+BYTES_PER_PIXEL = {"png": 1.72, "webp": 1.25, "jpeg": 0.59}
+PHOTOGRAPHS = "the mean of eight crops of photographs; flat images take less"
 # job.json, _SUCCESS and report.html.
-REQUESTS_A_JOB = 3
+REQUESTS_PER_JOB = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Speed:
-    """Images a second of one actor and where the number comes from. A limit is never reached."""
+    """Images per second of one actor, and the source of the number. A real actor is slower than a limit."""
 
     images_per_second: float
     source: str
@@ -29,10 +29,10 @@ class Speed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """For the images that are left. What rests on the speed is None where no speed is known.
+    """The cost of the remaining images. Fields that depend on the speed are None if it is unknown.
 
-    `gpu_hours` counts actor-hours where the job runs on CPUs. `num_writes` are PUT requests of an object store, if
-    nothing has to be tried again and no row is rejected.
+    `gpu_hours` is 0 for a job on CPUs. `num_writes` are PUT requests to an object store, without retries and without
+    rejected rows.
     """
 
     num_images: int
@@ -53,11 +53,11 @@ def estimate(
     bytes_an_image: float | None = None,
     gpu_hour_price: float | None = None,
 ) -> Estimate:
-    """Reckon with the job's own images; rows with a weight of their own in a sweep are counted as if they had none."""
+    """Estimate from the number of rows; in a sweep, a row with its own weight counts like any other."""
     num_images = (plan.num_rows - plan.num_rows_committed) * job.recipe.images_per_row
     actor_hours = num_images / speed.images_per_second / 3600 if speed else None
     gpu_hours = actor_hours * job.workers.gpus_per_actor if actor_hours is not None else None
-    guess = BYTES_A_PIXEL[job.images.format] * image_size**2
+    guess = BYTES_PER_PIXEL[job.images.format] * image_size**2
     latents = 4 * (image_size // 8) ** 2 * 4 if job.images.keep_latents else 0  # float32 [4, size / 8, size / 8]
     return Estimate(
         num_images=num_images,
@@ -101,4 +101,4 @@ def _num_writes(job: RenderJob, plan: Plan, num_images: int) -> int:
     if not num_shards:
         return 0
     is_packed, files_an_image = job.images.layout != "files", 1 + job.images.keep_latents
-    return (num_shards if is_packed else num_images * files_an_image) + num_shards + REQUESTS_A_JOB
+    return (num_shards if is_packed else num_images * files_an_image) + num_shards + REQUESTS_PER_JOB

@@ -15,7 +15,7 @@ from workflows.output.encode import encode_image
 from workflows.plan import Plan
 from workflows.rows import read_shard
 
-NUM_TIMED = 3  # batches; one before them warms up and is not counted
+NUM_TIMED = 3  # batches, after one that warms up
 
 
 class NothingToMeasureError(InputError):
@@ -24,7 +24,7 @@ class NothingToMeasureError(InputError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measurement:
-    """The median of full batches, and the mean size of their image files."""
+    """The median speed of full batches, and the mean size of their image files."""
 
     images_per_second: float
     bytes_an_image: float
@@ -39,7 +39,7 @@ def measure(engine: Engine, job: RenderJob, plan: Plan) -> Measurement:
     requests = [] if shard is None else read_shard(job, shard).requests
     requests = [request for request in requests if engine.refusal(request) is None]
     if not requests:
-        raise NothingToMeasureError("--measure: there is no row left that can be rendered")
+        raise NothingToMeasureError("--measure: no remaining row of the first shard can be rendered")
     batch_size = Batcher(engine, job.workers.batch_size).batch_size
     batch = [requests[index % len(requests)] for index in range(batch_size)]
     answers, seconds = engine.render(batch), []

@@ -1,1 +1,1 @@
-"""From the name of a checkpoint to its tensors: where it is, what it is, whether it is whole."""
+"""From the name of a checkpoint to its tensors: find it, identify it, check it, read it."""

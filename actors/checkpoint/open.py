@@ -1,4 +1,4 @@
-"""What a checkpoint is, before any of its weights are read: family, layout, shape, files, digest. No torch.
+"""Opens a checkpoint without reading weights: family, layout, shape, files, digest. No torch.
 
 A checkpoint is opened once per process: its record carries its folder, its parsed config.json and its shape.
 """
@@ -23,8 +23,8 @@ from actors.prompt import PROMPT_FORMATS
 class Checkpoint:
     """An opened checkpoint.
 
-    `name` is what the user wrote and `revision` the commit it resolved to (None unless it is a hub id). `family` is a
-    key of FAMILIES, or `vae`; `layout` is original, transformers or diffusers. `files` are all the files that a render
+    `name` is the name in the job file and `revision` the commit it resolved to (None unless it is a hub id). `family`
+    is a key of FAMILIES, or `vae`; `layout` is original, transformers or diffusers. `files` are all files that a render
     reads, `weight_files` the sorted names of those with weights. `shape` is None for a VAE. A family without
     checkpoints (toy) has its name and `family` and nothing else.
     """
@@ -77,7 +77,7 @@ def open_checkpoint(
     storage_options: Mapping[str, Any] | None = None,
     prompt_format: str | None = None,
 ) -> Checkpoint:
-    """Find a checkpoint and say what it is, from its config.json and its listing alone.
+    """Find and identify a checkpoint from its config.json and its listing alone.
 
     `name` is the name of a family without checkpoints (`toy`), a bundled name, a local folder, a URL that fsspec opens
     with `storage_options`, or a hub id, whose `revision` is pinned to a commit. The content of config.json decides the

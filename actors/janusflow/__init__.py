@@ -1,1 +1,1 @@
-"""JanusFlow: rectified flow steered by the language model, then the VAE."""
+"""JanusFlow: rectified flow guided by the language model, then the VAE."""

@@ -42,7 +42,7 @@ NOT_NEEDED = {
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class PromptState:
-    """What the language model keeps of one prompt. `keys` and `values` are one tensor [K, P, E] per layer.
+    """The state of the language model after one prompt. `keys` and `values` are one tensor [K, P, E] per layer.
 
     `mask_QT` is added to the scores of a row that follows the prompt: 0 where its tokens may attend, else minus
     infinity. `next_position` is the position of the row's time token.

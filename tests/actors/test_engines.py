@@ -1,4 +1,4 @@
-"""From a recipe to a running engine: what is read and asked for on the way, and what is refused."""
+"""From a recipe to a running engine: the files it reads, the requests it makes, and refused checkpoints."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ print(json.dumps([path for path in opened if path.endswith("config.json")]))
 
 
 def recipe_of(name: str) -> Recipe:
-    """What a job that renders with this checkpoint would pin."""
+    """The recipe of a job that renders with this checkpoint."""
     checkpoint, vae = open_models(name)
     family = FAMILIES[checkpoint.family]
     return Recipe(
@@ -80,7 +80,7 @@ def requests_for(repository: str, hub: HubServer) -> list[str]:
     return [path.split("?")[0] for path in hub.requests if repository in path]
 
 
-# ---- what a start reads and asks for ---------------------------------------------------------------------------------
+# ---- files and requests ---------------------------------------------------------------------------------
 
 
 def test_an_actor_start_reads_a_checkpoints_config_once() -> None:
@@ -147,7 +147,7 @@ def test_a_prompt_is_tokenized_at_most_once_per_image(folder: Path, monkeypatch:
     assert sorted(tokenized) == ["a blue ball", "a fox", "a red cube", "green"]
 
 
-# ---- what is refused -------------------------------------------------------------------------------------------------
+# ---- refused checkpoints ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("folder", "changed"), [(TINY, "model"), (FLOW, "vae/diffusion_pytorch_model")])

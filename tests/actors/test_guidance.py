@@ -8,7 +8,7 @@ import torch
 from actors.guidance import check_cfg_weight, guide, is_guided
 
 
-def test_guidance_is_the_formula_with_one_weight_a_row() -> None:
+def test_guidance_follows_the_formula_with_one_weight_per_row() -> None:
     cond = torch.tensor([[1.0, 2.0], [1.0, 2.0], [1.0, 2.0]])
     uncond = torch.tensor([[0.0, 4.0], [0.0, 4.0], [0.0, 4.0]])
 
@@ -46,7 +46,7 @@ def test_a_weight_of_one_gives_the_conditional_prediction_and_needs_no_other() -
 
 
 @pytest.mark.parametrize("weight", [1, 1.0, 2.5, 10])
-def test_weights_from_1_to_10_are_taken(weight: float) -> None:
+def test_weights_from_1_to_10_are_accepted(weight: float) -> None:
     check_cfg_weight(weight)
 
 
@@ -60,7 +60,7 @@ def test_other_weights_are_refused_unless_the_limits_are_lifted(weight: float) -
 
 
 @pytest.mark.parametrize("weight", [float("nan"), float("inf"), -float("inf")])
-def test_no_job_takes_a_weight_that_is_no_number(weight: float) -> None:
+def test_a_weight_that_is_not_finite_is_always_refused(weight: float) -> None:
     for allow_any in (False, True):
         with pytest.raises(ValueError, match=rf"cfg_weight must be a finite number, got {weight}"):
             check_cfg_weight(weight, allow_any=allow_any)

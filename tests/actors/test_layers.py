@@ -1,4 +1,4 @@
-"""SiLU: its values, and that they do not depend on where a number stands or how many threads share the work."""
+"""SiLU: its values, which do not depend on a number's position or on the number of threads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_the_values_are_those_of_the_formula() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_number_has_the_same_bits_wherever_it_stands(dtype: torch.dtype) -> None:
+def test_a_number_has_the_same_bits_at_any_position(dtype: torch.dtype) -> None:
     x = (torch.randn(40_000, generator=torch.Generator().manual_seed(0)) * 3).to(dtype)
     whole = silu(x)
 
@@ -26,7 +26,7 @@ def test_a_number_has_the_same_bits_wherever_it_stands(dtype: torch.dtype) -> No
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_in_place_the_bits_do_not_depend_on_the_threads_or_on_neighbours(dtype: torch.dtype) -> None:
+def test_in_place_the_bits_do_not_depend_on_the_threads_or_on_neighbors(dtype: torch.dtype) -> None:
     maps = (torch.randn(5, 32, 37, 41, generator=torch.Generator().manual_seed(0)) * 3).to(dtype)
     num_threads = torch.get_num_threads()
     try:

@@ -23,7 +23,7 @@ MASK = 2**64 - 1
         (0, "été", 0, 17412704032075553882),
     ],
 )
-def test_a_seed_is_the_one_that_the_rule_says(row_seed: int, prompt_id: str, image_index: int, seed: int) -> None:
+def test_a_seed_follows_the_rule(row_seed: int, prompt_id: str, image_index: int, seed: int) -> None:
     assert derive_seed(row_seed, prompt_id, image_index) == seed
 
 
@@ -42,7 +42,7 @@ def test_the_parts_of_a_seed_do_not_run_into_each_other() -> None:
         (MASK, [0.23494158814525556, 0.7173107484541781, 0.41117733204481477, 0.7161435204444477, 0.3501621337115973]),
     ],
 )
-def test_uniform_numbers_are_these(seed: int, numbers: list[float]) -> None:
+def test_uniform_numbers_are_pinned(seed: int, numbers: list[float]) -> None:
     assert uniform_noise(seed, 5).tolist() == numbers
 
 
@@ -67,7 +67,7 @@ def philox(key: int, num: int) -> list[int]:
     return outputs[:num]
 
 
-def test_a_shorter_draw_is_the_beginning_of_a_longer_one() -> None:
+def test_a_shorter_draw_is_a_prefix_of_a_longer_one() -> None:
     assert uniform_noise(5, 100).tolist() == uniform_noise(5, 576)[:100].tolist()
 
 
@@ -80,7 +80,7 @@ def test_uniform_numbers_are_uniform() -> None:
     assert distance < 1.95 / math.sqrt(noise.size)  # Kolmogorov-Smirnov at 0.1 %
 
 
-def test_normal_numbers_are_these() -> None:
+def test_normal_numbers_are_pinned() -> None:
     noise = normal_noise(7, (2, 2))
 
     assert noise.dtype == np.float32
@@ -96,7 +96,7 @@ def test_normal_numbers_are_normal_and_of_the_shape_asked_for() -> None:
     assert abs((np.abs(noise) < 1.959964).mean() - 0.95) < 0.005
 
 
-def test_neighbouring_seeds_share_no_stream() -> None:
+def test_neighboring_seeds_have_independent_streams() -> None:
     flat = [normal_noise(seed, (9216,)) for seed in range(5)]
 
     correlations = np.corrcoef(flat)[np.triu_indices(5, 1)]

@@ -36,7 +36,7 @@ def edit_tokenizer(folder: Path, tmp_path: Path, **changes: object) -> Path:
 
 
 @pytest.mark.parametrize(("prompt_format", "prompt", "reference"), JANUS)
-def test_janus_rows_are_those_of_the_reference(prompt_format: str, prompt: str, reference: dict) -> None:
+def test_janus_ids_match_the_reference(prompt_format: str, prompt: str, reference: dict) -> None:
     tokenizer = PromptTokenizer(TINY, prompt_format)
     ids = tokenizer.cond_ids(prompt)
     assert ids == reference["input_ids"]
@@ -44,7 +44,7 @@ def test_janus_rows_are_those_of_the_reference(prompt_format: str, prompt: str, 
 
 
 @pytest.mark.parametrize("reference", REFERENCE["janusflow"])
-def test_janusflow_rows_are_those_of_the_reference(reference: dict) -> None:
+def test_janusflow_ids_match_the_reference(reference: dict) -> None:
     tokenizer = PromptTokenizer(FLOW, "janus")
     ids = tokenizer.flow_cond_ids(reference["prompt"])
     assert ids == reference["used_ids"]
@@ -52,7 +52,7 @@ def test_janusflow_rows_are_those_of_the_reference(reference: dict) -> None:
 
 
 @pytest.mark.parametrize("post_processor", [None, "twice"])
-def test_bos_is_there_once_whatever_the_tokenizer_adds_by_itself(
+def test_there_is_one_bos_even_if_the_tokenizer_adds_its_own(
     post_processor: str | None, tmp_path: Path, tokenizer: PromptTokenizer
 ) -> None:
     template = json.loads((TINY / "tokenizer.json").read_text())["post_processor"]
@@ -74,7 +74,7 @@ def test_truncation_and_padding_of_the_tokenizer_file_do_not_apply(tmp_path: Pat
     )
 
 
-def test_space_around_a_prompt_does_not_count_and_space_inside_does(tokenizer: PromptTokenizer) -> None:
+def test_space_around_a_prompt_is_stripped_and_space_inside_is_kept(tokenizer: PromptTokenizer) -> None:
     assert tokenizer.cond_ids("\n  a red cube \t") == tokenizer.cond_ids("a red cube")
     assert tokenizer.cond_ids("a  red cube") != tokenizer.cond_ids("a red cube")
 
@@ -92,12 +92,12 @@ def test_any_unicode_text_is_a_row_between_bos_and_begin_of_image(prompt: str, t
     ("prompt", "place"),
     [("\ud800", "character 0 is the lone surrogate U\\+D800"), ("fox \udcff", "character 4 .* U\\+DCFF")],
 )
-def test_a_lone_surrogate_is_refused_by_its_place(prompt: str, place: str, tokenizer: PromptTokenizer) -> None:
+def test_a_lone_surrogate_is_refused_with_its_position(prompt: str, place: str, tokenizer: PromptTokenizer) -> None:
     with pytest.raises(ValueError, match=f"a prompt must be valid Unicode; {place}"):
         tokenizer.cond_ids(prompt)
 
 
-def test_the_special_tokens_are_spelled_as_the_published_vocabularies_spell_them() -> None:
+def test_the_special_tokens_are_those_of_the_published_vocabularies() -> None:
     added = json.loads((TINY / "tokenizer.json").read_text())["added_tokens"]
     published = {entry["id"]: entry["content"] for entry in added}
     assert [published[i] for i in (300, 302, 303)] == [BOS, PAD, BEGIN_OF_IMAGE]
@@ -114,7 +114,7 @@ def test_a_vocabulary_without_a_special_token_is_refused_by_its_name(token: str,
         PromptTokenizer(folder, "janus-pro")
 
 
-def test_role_tags_are_not_asked_of_a_vocabulary_that_writes_roles_as_words(tmp_path: Path) -> None:
+def test_role_tags_need_not_be_tokens_in_a_format_that_writes_roles_as_words(tmp_path: Path) -> None:
     added = json.loads((TINY / "tokenizer.json").read_text())["added_tokens"]
     folder = edit_tokenizer(TINY, tmp_path, added_tokens=[entry for entry in added if entry["content"] != "<|User|>"])
     assert PromptTokenizer(folder, "janus").cond_ids("a red cube") == PromptTokenizer(TINY, "janus").cond_ids(

@@ -28,7 +28,7 @@ def engine() -> ToyEngine:
     return load_engine(recipe())
 
 
-def test_the_table_of_engines_leads_to_it(engine: ToyEngine) -> None:
+def test_the_family_table_leads_to_the_toy_engine(engine: ToyEngine) -> None:
     assert isinstance(engine, ToyEngine)
 
 
@@ -53,7 +53,7 @@ def test_everything_that_decides_a_pixel_changes_it(engine: ToyEngine, change: d
 
 
 @pytest.mark.parametrize("change", [{"image_id": "y_3"}, {"prompt_id": "y"}, {"image_index": 3}])
-def test_names_decide_no_pixel(engine: ToyEngine, change: dict) -> None:
+def test_names_do_not_affect_pixels(engine: ToyEngine, change: dict) -> None:
     first, other = engine.render([request(), dataclasses.replace(request(), **change)])
 
     assert np.array_equal(first.pixels, other.pixels)
@@ -67,7 +67,7 @@ def test_images_are_pixels_with_codes(engine: ToyEngine) -> None:
     assert 0 <= image.codes.min() <= image.codes.max() < 16384
 
 
-def test_a_prompt_that_asks_for_nan_is_rejected_and_its_neighbours_are_not(engine: ToyEngine) -> None:
+def test_a_prompt_that_asks_for_nan_is_rejected_and_its_neighbors_are_not(engine: ToyEngine) -> None:
     first, second, third = engine.render([request(), request("toy:nan", image_id="bad"), request()])
 
     assert second == Rejection(image_id="bad", reason="the model's numbers became NaN")

@@ -41,7 +41,7 @@ def test_contestants_take_turns_and_the_first_round_is_not_timed() -> None:
     assert found.seconds == {"ours": 1.0, "public_loop": 1.0}
 
 
-def test_a_contestant_without_room_is_left_out_and_ours_is_not() -> None:
+def test_a_contestant_without_memory_is_left_out_unless_it_is_ours() -> None:
     def no_room() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -52,7 +52,7 @@ def test_a_contestant_without_room_is_left_out_and_ours_is_not() -> None:
         measure(case(ours=no_room), 1, CPU, itertools.count().__next__)
 
 
-def test_a_row_has_rates_ratios_and_the_share_of_the_limit() -> None:
+def test_a_row_has_speeds_ratios_and_the_share_of_the_limit() -> None:
     row = table_row(result(16, ours=1.0, public_loop=2.0, generate=4.0))
     assert row == "| A | float32 | 16 | 16 | 8 | 2.00 | 4 | 4.00 | 32 | 50% |"
 

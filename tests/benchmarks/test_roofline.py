@@ -21,7 +21,7 @@ NUM_WEIGHTS = 2 * (4 * 64 * 64 + 3 * 64 * 176) + 64 * (64 + 64)
 
 
 @pytest.mark.parametrize("num_images", [1, 3])
-def test_janus_reads_its_matrices_once_a_step_and_every_rows_cache(num_images: int) -> None:
+def test_janus_reads_its_matrices_once_per_step_and_every_rows_cache(num_images: int) -> None:
     num_keys = sum(10 + step for step in range(36))
     expected = 36 * NUM_WEIGHTS * 2 + 2 * num_images * num_keys * (2 * 2 * 64) * 4
     limit = janus_limit(shape_of("janus-tiny"), torch.bfloat16, torch.float32, 10, num_images, BYTES_ONLY)

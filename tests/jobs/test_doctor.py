@@ -31,7 +31,7 @@ def test_a_wrong_pad_is_named_and_exits_1(tmp_path: Path) -> None:
     assert "FAULT  pad settings           tokenizer_config.json calls '!' the pad token" in result.output
 
 
-def test_what_is_no_model_is_said_in_a_line(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_a_fault_of_one_line(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["doctor", str(tmp_path)], standalone_mode=False)
     assert result.return_value == 1
     assert "holds no config.json" in result.output

@@ -46,7 +46,7 @@ def test_the_plan_is_a_table_for_people(command: Command) -> None:
         "images        60 (4 per prompt)",
         "images left   60",
         "speed         unknown for this model; --measure renders a few images here, --images-per-second sets it",
-        "image bytes   423 kB (the mean of eight crops of photographs; flat pictures take less)",
+        "image bytes   423 kB (the mean of eight crops of photographs; flat images take less)",
         "PUT requests  68 (layout files), if the output is an object store",
         f"output        {command.folder}/out",
     ]

@@ -1,4 +1,4 @@
-"""The dtypes that tests of single parts run in; a part by itself does not avoid what the CPU cannot do."""
+"""The dtypes that tests of single parts run in: unlike an engine, a part does not avoid dtypes that the CPU lacks."""
 
 from __future__ import annotations
 

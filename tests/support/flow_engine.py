@@ -1,4 +1,4 @@
-"""What the tests of the JanusFlow engine's parts share: the tiny checkpoint, its goldens, recipes and requests.
+"""Shared by the tests of the JanusFlow engine: the tiny checkpoint, its goldens, recipes and requests.
 
 `tests/data/goldens/flow*.npz` were made with the reference implementation (deepseek-ai/Janus, commit 1daa72f) in
 float32 on the checkpoint in `tests/data/janusflow-tiny`.

@@ -1,4 +1,4 @@
-"""What the tests of the Janus engine share: the tiny checkpoint, larger random ones, recipes and requests.
+"""Shared by the tests of the Janus engine: the tiny checkpoint, larger random ones, recipes and requests.
 
 `tests/data/goldens/janus_*.npz` were made with the reference implementation (deepseek-ai/Janus, commit 1daa72f) in
 float32 on the checkpoint in `tests/data/janus-tiny`.

@@ -1,4 +1,4 @@
-"""Llama decoders with random weights, of any shape: what the tests of the decoder and of the engine share."""
+"""Llama decoders of any shape with random weights, for the tests of the decoder and of the engine."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class _Engine:
         return self._predictions
 
 
-def test_guidance_that_moves_nothing_is_a_fault() -> None:
+def test_guidance_without_an_effect_is_a_fault() -> None:
     logits = torch.arange(8.0)
     assert list(faults(check_guidance(_Engine(logits, logits + 1e-6)))) == ["guidance"]
     assert not faults(check_guidance(_Engine(logits, logits.flip(0))))

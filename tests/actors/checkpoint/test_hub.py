@@ -65,7 +65,7 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
 
 
 def ask(hub_url: str, home: Path, name: str, revision: str | None = None, *, fetch: bool = False, **env: str) -> dict:
-    """What the driver and an actor learn of `name` in a fresh process whose hub is `hub_url`."""
+    """What a fresh process whose hub is `hub_url` finds out about `name`."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
     env = {**clean, "HF_ENDPOINT": hub_url, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1", "HF_TOKEN": TOKEN, **env}
     command = [sys.executable, "-c", ASK, json.dumps([name, revision, fetch])]
@@ -98,7 +98,7 @@ def test_only_the_files_a_render_reads_are_downloaded_and_only_once(hub: HubServ
     assert hub.downloaded() == set()
 
 
-def test_without_a_hub_what_its_cache_holds_is_used(hub: HubServer, tmp_path: Path) -> None:
+def test_without_a_hub_its_cache_is_used(hub: HubServer, tmp_path: Path) -> None:
     online = ask(hub.url, tmp_path / "home", "org/tiny", fetch=True)
     offline = ask(hub.url, tmp_path / "home", "org/tiny", COMMIT, fetch=True, HF_HUB_OFFLINE="1")
     hub.error = (503, "")
@@ -135,7 +135,7 @@ def test_a_hub_id_of_janus_1_3b_means_its_role_tags(hub: HubServer, tmp_path: Pa
         ("org/ti--ny", None, None, "CheckpointError", "'org/ti--ny' is not a valid hub id"),
     ],
 )
-def test_what_the_hub_does_not_give_is_refused_in_one_sentence(
+def test_the_hubs_refusals_become_one_sentence(
     hub: HubServer,
     tmp_path: Path,
     name: str,
@@ -151,7 +151,7 @@ def test_what_the_hub_does_not_give_is_refused_in_one_sentence(
     assert "\n" not in answer["error"]
 
 
-def test_no_connection_and_no_permission_to_connect_are_told_apart(tmp_path: Path) -> None:
+def test_no_connection_and_offline_mode_have_different_messages(tmp_path: Path) -> None:
     with HubServer({}) as server:
         closed = server.url
     assert "the hub cannot be reached" in ask(closed, tmp_path / "home", "org/tiny")["error"]

@@ -1,4 +1,4 @@
-"""What a folder on disk is taken for, and what is refused before any weight is read."""
+"""How a folder on disk is identified, and what is refused before any weight is read."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_toy_needs_no_files() -> None:
         ("JanusFlow-1.3B", "janus"),
     ],
 )
-def test_the_published_configs_tell_their_role_tags(model: str, prompt_format: str, tiny: Path) -> None:
+def test_the_published_configs_determine_their_role_tags(model: str, prompt_format: str, tiny: Path) -> None:
     (tiny / "config.json").write_text(json.dumps(published(model)[0]))
     checkpoint = open_checkpoint(str(tiny))
     assert checkpoint.prompt_format == prompt_format
@@ -159,7 +159,7 @@ def test_an_index_that_points_out_of_its_folder_is_refused(tiny: Path) -> None:
         open_checkpoint(str(tiny))
 
 
-def test_weights_that_were_never_pulled_are_told_from_damaged_ones(tiny: Path) -> None:
+def test_git_lfs_pointers_and_empty_files_are_not_weights(tiny: Path) -> None:
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2631454\n"
     (tiny / "model.safetensors").write_text(pointer)
     with pytest.raises(CheckpointError, match="is a Git LFS pointer, not the weights: run `git lfs pull`"):
@@ -190,7 +190,7 @@ def test_an_incomplete_folder_names_what_is_missing(missing: str, tiny: Path) ->
         ("{half", "config.json of .* is not valid JSON: Expecting property name"),
     ],
 )
-def test_another_model_is_named_for_what_it_is(config: str, message: str, tiny: Path) -> None:
+def test_another_kind_of_model_is_refused_by_its_type(config: str, message: str, tiny: Path) -> None:
     (tiny / "config.json").write_text(config)
     with pytest.raises(CheckpointError, match=message):
         open_checkpoint(str(tiny))
@@ -208,29 +208,29 @@ def test_a_folder_with_no_model_in_it_lists_what_it_holds(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "name", ["./nothing", "../nothing/here", "/nothing/here", "~/nothing", "~nobody-here/x", "nothing", "a/b/c"]
 )
-def test_a_path_that_does_not_exist_is_not_asked_of_the_hub(name: str) -> None:
+def test_a_path_that_does_not_exist_is_not_looked_up_on_the_hub(name: str) -> None:
     with pytest.raises(NoSuchFolder, match=r"does not exist; allowed are a folder, the URL of a folder, a hub id"):
         open_checkpoint(name)
 
 
-def test_a_file_in_place_of_a_folder_is_refused() -> None:
+def test_a_file_instead_of_a_folder_is_refused() -> None:
     with pytest.raises(CheckpointError, match=r"config.json is a file, not a folder"):
         open_checkpoint(str(TINY / "config.json"))
 
 
-def test_a_folder_that_exists_wins_over_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_folder_wins_over_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(TINY, tmp_path / "deepseek-ai" / "Janus-Pro-1B")
     monkeypatch.chdir(tmp_path)
     assert open_checkpoint("deepseek-ai/Janus-Pro-1B").revision is None
 
 
 @pytest.mark.parametrize("name", [str(TINY), "janus-shapes"])
-def test_a_revision_belongs_to_a_hub_id(name: str) -> None:
+def test_a_revision_needs_a_hub_id(name: str) -> None:
     with pytest.raises(CheckpointError, match=f"model.revision needs a hub id .*, which {name} is not; got 'main'"):
         open_checkpoint(name, revision="main")
 
 
-def test_looking_at_a_checkpoint_loads_no_torch_and_no_transformers() -> None:
+def test_opening_a_checkpoint_loads_no_torch_and_no_transformers() -> None:
     code = (
         "import sys; from actors.checkpoint.open import open_checkpoint, weights_digest; "
         f"weights_digest(open_checkpoint({str(TINY)!r})); "

@@ -1,4 +1,4 @@
-"""One weight file on disk: what it says it holds, and what is wrong with one that cannot be read."""
+"""One weight file on disk: its shapes and values, and files that cannot be read."""
 
 from __future__ import annotations
 

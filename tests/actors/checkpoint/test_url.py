@@ -1,4 +1,4 @@
-"""Checkpoints at URLs: what is read, what is downloaded, and when it is not downloaded again."""
+"""Checkpoints at URLs: which files are read and downloaded, and when the cache is used."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 TINY, FLOW = ROOT / "tests" / "data" / "janus-tiny", ROOT / "tests" / "data" / "janusflow-tiny"
 
 # Two of these processes at once, on a file system that takes its time and writes down what it is asked to download.
-# What a render reads, and the two files about the tokenizer that are looked over before it.
+# The files that a render reads, and two about the tokenizer that are examined before it.
 NEEDED = [
     "config.json",
     "model.safetensors",
@@ -58,7 +58,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    """janus-tiny in memory://, with files beside it that no render reads."""
+    """janus-tiny in memory://, with additional files that no render reads."""
     url = f"memory://{uuid.uuid4().hex}/tiny"
     filesystem = upload(TINY, url)
     filesystem.pipe_file(f"{url}/pytorch_model.bin", b"the same weights once more")
@@ -110,7 +110,7 @@ def test_weights_changed_in_place_are_another_model(url: str, cache: Path) -> No
     assert weights_digest(open_checkpoint(url)) != digest
 
 
-def test_a_store_without_content_marks_is_told_apart_by_content(
+def test_a_store_without_content_marks_is_compared_by_content(
     url: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("actors.checkpoint.url._CONTENT_MARKS", ())
@@ -118,7 +118,7 @@ def test_a_store_without_content_marks_is_told_apart_by_content(
     assert not (cache / "sha256").exists()
 
 
-def test_the_digest_of_a_remote_file_is_noted_for_the_next_process(
+def test_the_digest_of_a_remote_file_is_kept_for_the_next_process(
     url: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digest = weights_digest(open_checkpoint(url))
@@ -126,7 +126,7 @@ def test_the_digest_of_a_remote_file_is_noted_for_the_next_process(
     assert weights_digest(open_checkpoint(url)) == digest
 
 
-def test_two_processes_that_fetch_at_once_download_once(cache: Path, tmp_path: Path) -> None:
+def test_two_processes_that_fetch_concurrently_download_once(cache: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     command = [sys.executable, "-c", FETCH, f"slow://{TINY}", str(log)]
     processes = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -136,7 +136,7 @@ def test_two_processes_that_fetch_at_once_download_once(cache: Path, tmp_path: P
     assert [path for path in (cache / "models").iterdir() if path.is_dir()] == [Path(folders.pop())]
 
 
-def test_what_a_killed_download_left_is_not_taken_for_a_model(url: str, cache: Path) -> None:
+def test_a_partial_download_is_not_used_as_a_model(url: str, cache: Path) -> None:
     folder = fetch(url)
     folder.rename(next(iter(folder.parent.glob("*.lock"))).with_suffix(".partial"))
     next(iter(folder.parent.glob("*.partial"))).joinpath("model.safetensors").write_bytes(b"half")
@@ -144,7 +144,7 @@ def test_what_a_killed_download_left_is_not_taken_for_a_model(url: str, cache: P
     assert not list(folder.parent.glob("*.partial"))
 
 
-def test_a_file_that_comes_cut_short_is_not_kept(url: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_arrives_incomplete_is_not_kept(url: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def cut(_: object, path: str, target: str) -> None:
         Path(target).write_bytes(b"half")
 
@@ -166,7 +166,7 @@ def test_the_autoencoder_inside_a_url_is_found_and_fetched_alone(cache: Path) ->
     assert weights_digest(vae) == weights_digest(open_vae(None, open_checkpoint(str(FLOW))))
 
 
-def test_a_file_url_is_read_where_it_lies(cache: Path) -> None:
+def test_a_file_url_is_read_in_place(cache: Path) -> None:
     assert open_checkpoint(f"file://{TINY}").weight_files == ("model.safetensors",)
     assert fetch(f"file://{TINY}") == TINY
     assert not cache.exists()
@@ -209,7 +209,7 @@ def test_a_store_that_does_not_answer_is_unreachable_and_not_a_wrong_checkpoint(
         ("nope://bucket/tiny", "nope://bucket/tiny cannot be opened: Protocol not known: nope"),
     ],
 )
-def test_a_url_that_leads_nowhere_says_so(url: str, message: str) -> None:
+def test_a_url_without_a_folder_is_refused(url: str, message: str) -> None:
     with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
         open_checkpoint(url)
 

@@ -34,7 +34,7 @@ TO_TRANSFORMERS = [
 
 @pytest.fixture(scope="module")
 def stored() -> dict[str, torch.Tensor]:
-    """All of janus-tiny as it lies on disk."""
+    """All tensors of janus-tiny, as stored."""
     return load_file(TINY / "model.safetensors")
 
 
@@ -90,7 +90,7 @@ def transformers_name(name: str) -> str:
     return re.sub(r"\.mid\.(\d)\.", lambda m: f".mid.{('block_1', 'attn_1', 'block_2')[int(m[1])]}.", name)
 
 
-def test_what_generation_needs_is_loaded_and_nothing_else(stored: dict[str, torch.Tensor]) -> None:
+def test_only_the_tensors_that_generation_needs_are_loaded(stored: dict[str, torch.Tensor]) -> None:
     weights = load(TINY)
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     assert shapes == tensor_shapes(fetched(TINY).shape)
@@ -156,7 +156,7 @@ def test_weights_come_in_the_dtype_asked_for(dtype: torch.dtype, folder: Path, s
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "bin"])
-def test_loaded_weights_do_not_depend_on_the_file_staying(
+def test_loaded_weights_survive_changes_to_their_file(
     ending: str, folder: Path, stored: dict[str, torch.Tensor]
 ) -> None:
     paths = write_sharded(folder, stored, ending)
@@ -189,7 +189,7 @@ def test_a_config_of_more_layers_than_the_weights_is_refused(folder: Path, store
         load(folder)
 
 
-def test_a_tensor_nobody_knows_is_named(folder: Path, stored: dict[str, torch.Tensor]) -> None:
+def test_an_unknown_tensor_is_named(folder: Path, stored: dict[str, torch.Tensor]) -> None:
     adapter = "language_model.model.layers.0.self_attn.q_proj.lora_A.weight"
     save_file({**stored, adapter: torch.zeros(4, 64)}, folder / "model.safetensors")
     message = f"holds 1 tensor that no janus model has: {adapter}; an adapter must be merged"

@@ -46,7 +46,7 @@ def test_the_small_published_models(model: str) -> None:
     assert read_shape(config_of(model)) == JanusShape(llama=llama, vq=VQ16, head_size=2048)
 
 
-def test_janus_pro_7b_means_the_defaults_of_llama_config() -> None:
+def test_janus_pro_7b_uses_the_defaults_of_llama_config() -> None:
     llama = LlamaShape(
         vocab_size=102400,
         hidden_size=4096,
@@ -62,7 +62,7 @@ def test_janus_pro_7b_means_the_defaults_of_llama_config() -> None:
     assert read_shape(config_of("Janus-Pro-7B")) == JanusShape(llama=llama, vq=VQ16, head_size=4096)
 
 
-def test_both_layouts_of_a_model_mean_the_same_shape() -> None:
+def test_both_layouts_of_a_model_have_the_same_shape() -> None:
     assert read_shape(transformers_config()) == read_shape(config_of("Janus-Pro-1B"))
 
 

@@ -1,4 +1,4 @@
-"""The VQ decoder: the reference's numbers at every stage, other grids, and pictures that do not mix."""
+"""The VQ decoder: the reference's numbers at every stage, other grids, and images that do not mix."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def codes(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(array).long()
 
 
-def random_codes(num_pictures: int, num_codes: int) -> torch.Tensor:
-    return torch.randint(NUM_CODES, (num_pictures, num_codes), generator=torch.Generator().manual_seed(0))
+def random_codes(num_images: int, num_codes: int) -> torch.Tensor:
+    return torch.randint(NUM_CODES, (num_images, num_codes), generator=torch.Generator().manual_seed(0))
 
 
-def test_codebook_entries_have_length_1_and_are_the_references(vq: VQDecoder, parts: dict[str, np.ndarray]) -> None:
+def test_codebook_entries_have_length_1_and_match_the_reference(vq: VQDecoder, parts: dict[str, np.ndarray]) -> None:
     entries_VE = vq.look_up(torch.arange(NUM_CODES)[:, None], (1, 1))[:, :, 0, 0]
     np.testing.assert_allclose(entries_VE, parts["quantize_codebook_entry_all_codes"], atol=1e-6)
     torch.testing.assert_close(entries_VE.norm(dim=1), torch.ones(NUM_CODES))
 
 
-def test_every_stage_is_the_references(vq: VQDecoder, parts: dict[str, np.ndarray]) -> None:
+def test_every_stage_matches_the_reference(vq: VQDecoder, parts: dict[str, np.ndarray]) -> None:
     x = vq.post_quant_conv(vq.look_up(codes(parts["decode_codes"]), (6, 6)))
     np.testing.assert_allclose(x[:1], parts["decode_post_quant_conv"], atol=1e-5)
     x = vq.decoder.conv_in(x)
@@ -69,7 +69,7 @@ def test_a_grid_need_not_be_square(vq: VQDecoder, parts: dict[str, np.ndarray]) 
     np.testing.assert_allclose(decoded, parts["decode_f32_h3w5"], atol=5e-5)
 
 
-def test_a_generated_picture_is_the_references_before_it_is_cut_off(vq: VQDecoder) -> None:
+def test_a_generated_image_matches_the_reference_before_it_is_clamped(vq: VQDecoder) -> None:
     golden = np.load(DATA / "goldens" / "janus_greedy.npz")
     decoded = vq(codes(golden["p0_cfg5_tokens"])[None], (6, 6))
     np.testing.assert_allclose(decoded[0], golden["p0_cfg5_decoded_f32"], atol=5e-5)
@@ -83,14 +83,14 @@ def test_the_grid_of_the_published_checkpoints(vq: VQDecoder) -> None:
 
 
 @needs_bfloat16
-def test_bfloat16_runs_in_bfloat16_and_stays_near(vq: VQDecoder) -> None:
+def test_bfloat16_runs_in_bfloat16_and_stays_close(vq: VQDecoder) -> None:
     low = decoder(torch.bfloat16)(random_codes(2, 36), (6, 6))
     assert low.dtype == torch.bfloat16
     high = vq(random_codes(2, 36), (6, 6))
     assert (low.float() - high).abs().mean() < 0.02 * high.std()
 
 
-def test_pixels_are_cut_off_and_not_rounded() -> None:
+def test_pixels_are_truncated_and_not_rounded() -> None:
     values = torch.tensor([-3.0, -1.0, -0.9999, 0.0, 0.5, 0.9999, 1.0, 3.0])
     expected = [0, 0, 0, 127, 191, 254, 255, 255]  # 0 -> 127.5, 0.5 -> 191.25, 0.9999 -> 254.98
     decoded = values.expand(1, 3, 1, 8)
@@ -100,21 +100,21 @@ def test_pixels_are_cut_off_and_not_rounded() -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("grid", [(6, 6), (3, 5)], ids=["6x6", "3x5"])
-def test_a_pictures_bits_do_not_depend_on_the_other_its_place_or_the_threads(
+def test_an_images_bits_do_not_depend_on_its_neighbor_its_position_or_the_threads(
     grid: tuple[int, int], dtype: torch.dtype
 ) -> None:
-    vq, pictures = decoder(dtype), random_codes(5, grid[0] * grid[1])
+    vq, images = decoder(dtype), random_codes(5, grid[0] * grid[1])
     torch.set_num_threads(1)
-    expected = torch.cat([vq(pair, grid) for pair in (pictures[:2], pictures[2:4], pictures[3:])])[[0, 1, 2, 3, 5]]
+    expected = torch.cat([vq(pair, grid) for pair in (images[:2], images[2:4], images[3:])])[[0, 1, 2, 3, 5]]
 
     for num_threads in (1, 2, 3, 5, 8):
         torch.set_num_threads(num_threads)
         for first, second in ((0, 1), (1, 0), (4, 2), (3, 3)):
-            decoded = vq(pictures[[first, second]], grid)
+            decoded = vq(images[[first, second]], grid)
             assert torch.equal(decoded, expected[[first, second]]), f"{num_threads} threads, {first} and {second}"
 
 
-def test_the_decoder_takes_its_tensors_and_no_others() -> None:
+def test_the_decoder_takes_only_its_tensors() -> None:
     checkpoint = fetched(TINY)
     weights, shape = read_weights(checkpoint, dtype=torch.float32, device="cpu"), checkpoint.shape
     load_vq_decoder(weights, shape.vq)

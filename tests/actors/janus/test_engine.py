@@ -35,14 +35,14 @@ def assert_same_picture(pixels: np.ndarray, golden: np.ndarray) -> None:
 
 @pytest.mark.parametrize("weight", WEIGHTS)
 @pytest.mark.parametrize("index", range(3))
-def test_greedy_codes_and_pictures_are_the_references(janus: JanusEngine, index: int, weight: str) -> None:
+def test_greedy_codes_and_images_match_the_reference(janus: JanusEngine, index: int, weight: str) -> None:
     golden = np.load(GOLDENS / "janus_greedy.npz")
     (image,) = janus.render([request(PROMPTS[index], cfg_weight=float(weight))])
     assert image.codes.tolist() == golden[f"p{index}_cfg{weight}_tokens"].tolist()
     assert_same_picture(image.pixels, golden[f"p{index}_cfg{weight}_image"])
 
 
-def test_one_mixed_batch_gives_each_image_the_references_codes(janus: JanusEngine) -> None:
+def test_a_mixed_batch_gives_each_image_the_references_codes(janus: JanusEngine) -> None:
     golden = np.load(GOLDENS / "janus_greedy.npz")
     cases = [(index, weight) for index in range(3) for weight in WEIGHTS]
     images = janus.render([request(PROMPTS[index], cfg_weight=float(weight)) for index, weight in cases])
@@ -59,7 +59,7 @@ def test_the_role_tags_of_janus_1_3b_give_their_own_codes(index: int) -> None:
 
 @pytest.mark.parametrize("weight", WEIGHTS)
 @pytest.mark.parametrize("index", range(3))
-def test_guided_logits_of_the_first_steps_are_the_references(janus: JanusEngine, index: int, weight: str) -> None:
+def test_guided_logits_of_the_first_steps_match_the_reference(janus: JanusEngine, index: int, weight: str) -> None:
     golden = np.load(GOLDENS / "janus_greedy.npz")
     tokens = torch.tensor(golden[f"p{index}_cfg{weight}_tokens"]).long()
     logits = []
@@ -78,7 +78,7 @@ def _sampled_runs() -> list[str]:
 
 
 @pytest.mark.parametrize("run", _sampled_runs())
-def test_sampled_codes_with_given_uniform_numbers_are_the_references(janus: JanusEngine, run: str) -> None:
+def test_sampled_codes_with_given_uniform_numbers_match_the_reference(janus: JanusEngine, run: str) -> None:
     golden = np.load(GOLDENS / "janus_sampled.npz")
     index, weight, temperature = int(run[1]), float(run.split("cfg")[1].split("_")[0]), float(run.split("_T")[1])
     uniform = torch.tensor(golden[f"{run}_uniform"]).double()
@@ -92,7 +92,7 @@ def test_sampled_codes_with_given_uniform_numbers_are_the_references(janus: Janu
 
 
 @pytest.mark.parametrize("run", _sampled_runs())
-def test_logits_after_the_references_own_sampled_codes_are_the_references(janus: JanusEngine, run: str) -> None:
+def test_logits_after_the_references_own_sampled_codes_match_the_reference(janus: JanusEngine, run: str) -> None:
     golden = np.load(GOLDENS / "janus_sampled.npz")
     tokens, logits = torch.tensor(golden[f"{run}_race_tokens"]).long(), []
     weight = float(run.split("cfg")[1].split("_")[0])
@@ -109,13 +109,13 @@ def test_the_grid_of_the_published_checkpoints() -> None:
     assert_same_picture(image.pixels[::32], golden["image_rows_u8"])
 
 
-def test_what_guidance_begins_with_are_the_references_logits(janus: JanusEngine) -> None:
+def test_the_first_logits_match_the_reference(janus: JanusEngine) -> None:
     golden = np.load(GOLDENS / "janus_parts.npz")["prefill_gen_head_last"]
     np.testing.assert_allclose(torch.stack(janus.predict(PROMPTS[0])).cpu(), golden, atol=1e-4)
 
 
 @torch.inference_mode()
-def test_transformers_own_generate_gives_the_same_codes_and_pictures(janus: JanusEngine) -> None:
+def test_transformers_generate_gives_the_same_codes_and_images(janus: JanusEngine) -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.JanusConfig(**copy.deepcopy(transformers_config()), tie_word_embeddings=False)
     config.vision_config.num_image_tokens = 36
@@ -137,7 +137,7 @@ def test_transformers_own_generate_gives_the_same_codes_and_pictures(janus: Janu
         assert_same_picture(image.pixels, pixels.numpy().astype(int))
 
 
-def test_what_the_model_is_told_of_each_code_is_the_references(janus: JanusEngine) -> None:
+def test_the_embedding_of_every_code_matches_the_reference(janus: JanusEngine) -> None:
     golden = np.load(GOLDENS / "janus_parts.npz")["prepare_gen_img_embeds_all_codes"]
     np.testing.assert_allclose(janus.model.code_embedding_VC.cpu(), golden, atol=1e-5)
 
@@ -152,7 +152,7 @@ def test_seeds_decide_images_and_weight_1_takes_no_unconditional_row(janus: Janu
     assert janus.tokenize(request(PROMPTS[0], cfg_weight=2.0)).uncond is not None
 
 
-def test_a_negative_prompt_stands_in_place_of_the_unconditional_one(janus: JanusEngine) -> None:
+def test_a_negative_prompt_replaces_the_unconditional_one(janus: JanusEngine) -> None:
     plain, steered = janus.render([request(PROMPTS[0]), request(PROMPTS[0], negative_prompt="green")])
     assert plain.codes.tolist() != steered.codes.tolist()
     # Steering a prompt away from itself changes nothing: guided and unguided are the same.
@@ -162,7 +162,7 @@ def test_a_negative_prompt_stands_in_place_of_the_unconditional_one(janus: Janus
     assert itself.codes.tolist() == unguided.codes.tolist()
 
 
-def test_outside_its_interval_guidance_does_nothing(janus: JanusEngine) -> None:
+def test_guidance_has_no_effect_outside_its_interval(janus: JanusEngine) -> None:
     intervals = (None, (0.0, 1.0), (0.99, 1.0), (0.0, 0.5))
     requests = [request(PROMPTS[1], cfg_interval=interval) for interval in intervals]
     images = janus.render([*requests, request(PROMPTS[1], cfg_weight=1.0)])

@@ -62,7 +62,7 @@ def test_codes_are_those_of_the_cpu_and_an_images_bytes_do_not_depend_on_its_bat
 
 
 @needs_triton
-def test_a_step_run_twice_does_what_it_does_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_a_step_twice_has_the_effect_of_running_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CUDA graph needs this: the step runs before it is captured, and again at the first replay."""
     janus, requests = gpu_engine(), [request("a cat", temperature=1.0)]
     expected = janus.render(requests)[0].codes.tolist()
@@ -71,7 +71,7 @@ def test_a_step_run_twice_does_what_it_does_once(monkeypatch: pytest.MonkeyPatch
 
 
 @needs_triton
-def test_a_nan_of_the_batch_before_leaves_nothing_behind() -> None:
+def test_a_nan_does_not_affect_the_next_batch() -> None:
     janus, good, bad = gpu_engine(), request("a cat"), request(PROMPTS[2])
     (expected,) = janus.render([good])
     embedding = janus.model.llama.embedding_VC

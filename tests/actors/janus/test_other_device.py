@@ -169,7 +169,7 @@ def test_a_step_of_the_flow_stays_on_its_device_and_asks_for_no_number(dtype: to
     assert v_RCHW.shape == z_RCHW.shape
 
 
-def test_what_the_other_tests_rely_on() -> None:
+def test_the_meta_device_raises_for_what_a_gpu_cannot_do() -> None:
     """The faults are noticed here, as they would not be on a CPU."""
     here, there = torch.zeros(3), torch.zeros(3, device=DEVICE)
     with pytest.raises(RuntimeError, match=r"device meta .* device cpu"):

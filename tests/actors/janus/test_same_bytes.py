@@ -1,4 +1,4 @@
-"""The Janus engine paints an image with the same bytes in any batch, in any place, with any number of threads."""
+"""The Janus engine renders the same bytes in any batch, at any position, with any number of threads."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_an_images_bytes_do_not_depend_on_its_batch(dtype: str) -> None:
                 assert image.pixels.tobytes() == alone[image.image_id].pixels.tobytes()
 
 
-def test_a_step_run_twice_does_what_it_does_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_a_step_twice_has_the_effect_of_running_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What capturing a step as a CUDA graph needs, which runs it before the first replay."""
     janus, requests = engine(), mixed_requests(5)
     expected = [image.codes.tolist() for image in janus.render(requests)]
@@ -85,7 +85,7 @@ def test_a_step_run_twice_does_what_it_does_once(monkeypatch: pytest.MonkeyPatch
     assert [image.codes.tolist() for image in janus.render(requests)] == expected
 
 
-def test_a_nan_of_the_batch_before_leaves_nothing_behind() -> None:
+def test_a_nan_does_not_affect_the_next_batch() -> None:
     janus, good, bad = engine(), request(PROMPTS[0]), request(PROMPTS[2])
     (expected,) = janus.render([good])
     embedding = janus.model.llama.embedding_VC

@@ -56,7 +56,7 @@ def test_each_image_takes_its_own_numbers_in_order() -> None:
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_an_image_whose_logits_were_not_finite_once_is_noted_and_its_neighbor_is_not(value: float) -> None:
+def test_only_an_image_with_logits_that_are_not_finite_is_marked(value: float) -> None:
     requests = [request("a cat", seed=seed, temperature=1.0) for seed in (0, 1)]
     sampler, expected = (loaded(requests, 3) for _ in range(2))
     for step in range(3):

@@ -1,4 +1,4 @@
-"""The VAE's decoder: the reference's pixels, the same bytes in any company, and what is refused."""
+"""The VAE's decoder: the reference's pixels, the same bytes in any batch, and refused VAEs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def latents(num_pictures: int) -> torch.Tensor:
     return torch.randn(num_pictures, 4, 12, 12, generator=torch.Generator().manual_seed(0))
 
 
-def test_pictures_are_the_references() -> None:
+def test_images_match_the_reference() -> None:
     parts = golden("flow_parts.npz")
     vae = VAE(TINY / "vae", dtype=torch.float32, device=CPU)
     z_BCHW = torch.from_numpy(parts["zT"])
@@ -50,7 +50,7 @@ def test_pictures_are_the_references() -> None:
     assert (difference > 0).mean() <= 1e-3
 
 
-def test_a_picture_has_the_same_bytes_alone_and_in_any_place_among_others(vae: VAE) -> None:
+def test_an_image_has_the_same_bytes_alone_and_at_any_position(vae: VAE) -> None:
     z_BCHW = latents(5)
     together = vae.decode(z_BCHW)
 
@@ -61,7 +61,7 @@ def test_a_picture_has_the_same_bytes_alone_and_in_any_place_among_others(vae: V
 
 
 @pytest.mark.usefixtures("num_threads_kept")
-def test_a_picture_has_the_same_bytes_with_any_number_of_threads(vae: VAE) -> None:
+def test_an_image_has_the_same_bytes_with_any_number_of_threads(vae: VAE) -> None:
     torch.set_num_threads(1)
     expected = vae.decode(latents(2))
 
@@ -70,11 +70,11 @@ def test_a_picture_has_the_same_bytes_with_any_number_of_threads(vae: VAE) -> No
         assert np.array_equal(vae.decode(latents(2)), expected), f"{num_threads} threads"
 
 
-def test_no_pictures_are_no_pixels(vae: VAE) -> None:
+def test_no_latents_decode_to_no_images(vae: VAE) -> None:
     assert vae.decode(latents(0)).shape[0] == 0
 
 
-def test_the_encoder_is_not_held(vae: VAE) -> None:
+def test_the_encoder_is_dropped(vae: VAE) -> None:
     assert {name.split(".")[0] for name, _ in vae.model.named_parameters()} == {"decoder", "post_quant_conv"}
 
 
@@ -92,7 +92,7 @@ def test_a_folder_that_lacks_a_tensor_of_the_decoder_is_refused(folder: Path) ->
         VAE(folder, dtype=torch.float32, device=CPU)
 
 
-def test_a_folder_without_its_encoder_will_do(folder: Path) -> None:
+def test_a_folder_without_an_encoder_is_accepted(folder: Path) -> None:
     path = folder / "diffusion_pytorch_model.safetensors"
     weights = load_file(path)
     save_file({name: weights[name] for name in weights if not name.startswith(("encoder.", "quant_conv."))}, path)

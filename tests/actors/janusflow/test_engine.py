@@ -46,7 +46,7 @@ def assert_same_picture(pixels: np.ndarray, expected: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("num_steps", [5, 30])
-def test_latents_and_pictures_are_the_references_for_all_prompts_and_weights_in_one_batch(
+def test_latents_and_images_match_the_reference_for_all_prompts_and_weights_in_one_batch(
     flow: JanusFlowEngine, flow_golden: dict[str, np.ndarray], num_steps: int
 ) -> None:
     cases = [(prompt, weight, image) for prompt in range(3) for weight in WEIGHTS for image in range(2)]
@@ -65,7 +65,7 @@ def test_latents_and_pictures_are_the_references_for_all_prompts_and_weights_in_
 
 @pytest.mark.parametrize("weight", WEIGHTS)
 @pytest.mark.parametrize("prompt", range(3))
-def test_velocities_of_the_first_steps_are_the_references(
+def test_velocities_of_the_first_steps_match_the_reference(
     flow: JanusFlowEngine, flow_golden: dict[str, np.ndarray], prompt: int, weight: int
 ) -> None:
     name = f"p{prompt}_cfg{weight}_steps30"
@@ -80,7 +80,7 @@ def test_velocities_of_the_first_steps_are_the_references(
 
 
 @pytest.mark.parametrize("prompt", range(3))
-def test_conditional_and_unconditional_velocity_are_the_references(
+def test_conditional_and_unconditional_velocities_match_the_reference(
     flow: JanusFlowEngine, flow_golden: dict[str, np.ndarray], prompt: int
 ) -> None:
     (prompts,) = flow.embed_prompts([request(TEXTS[prompt])])
@@ -94,7 +94,9 @@ def test_conditional_and_unconditional_velocity_are_the_references(
     np.testing.assert_allclose(v_RCHW.cpu().numpy(), expected, rtol=0, atol=1e-5)
 
 
-def test_every_step_of_a_render_is_the_references(flow: JanusFlowEngine, flow_golden: dict[str, np.ndarray]) -> None:
+def test_every_step_of_a_render_matches_the_reference(
+    flow: JanusFlowEngine, flow_golden: dict[str, np.ndarray]
+) -> None:
     trajectory = flow_golden["p0_cfg2_steps30_z_trajectory0"]
     velocity = flow.guided_velocity([request(TEXTS[0])], flow.embed_prompts([request(TEXTS[0])]))
 
@@ -123,7 +125,7 @@ def test_the_demos_time_grid_is_in_bfloat16() -> None:
     assert even_grid(30).times[1] * 1000 == pytest.approx(100 / 3)
 
 
-def test_the_published_latent_size_gives_the_references_picture() -> None:
+def test_the_published_latent_size_gives_the_references_image() -> None:
     full = golden("flow_full48.npz")
     flow = engine(latent_size=48)
     requests = [request(TEXTS[1], num_inference_steps=5)] * 2
@@ -163,7 +165,7 @@ def test_an_image_begins_with_the_noise_of_its_seed(flow: JanusFlowEngine) -> No
     assert np.array_equal(z_BCHW[1], normal_noise(2**64 - 1, (4, 12, 12)))
 
 
-def test_pixels_are_decoded_from_the_latents_beside_them(flow: JanusFlowEngine) -> None:
+def test_pixels_are_decoded_from_the_latents_of_the_answer(flow: JanusFlowEngine) -> None:
     (image,) = flow.render([request(num_inference_steps=2)])
 
     assert image.latents.dtype == np.float32
@@ -228,7 +230,7 @@ def test_an_interval_that_holds_no_step_leaves_the_image_unguided(flow: JanusFlo
     assert_same_bytes(outside, unguided)
 
 
-def test_a_negative_prompt_stands_in_the_unconditional_row_as_though_it_were_the_prompt(
+def test_the_unconditional_row_treats_a_negative_prompt_like_a_prompt(
     flow: JanusFlowEngine,
 ) -> None:
     z_BCHW, t_B = flow.latent_noise([request()]), torch.tensor([0.5], dtype=torch.float64)
@@ -242,7 +244,7 @@ def test_a_negative_prompt_stands_in_the_unconditional_row_as_though_it_were_the
     torch.testing.assert_close(guided, negative + 3 * (cond - negative))
 
 
-def test_a_prompt_is_its_own_negative_at_no_effect(flow: JanusFlowEngine) -> None:
+def test_a_prompt_as_its_own_negative_cancels_guidance(flow: JanusFlowEngine) -> None:
     guided, unguided = flow.render(
         [
             request(negative_prompt="a red cube", cfg_weight=5.0, num_inference_steps=3),
@@ -292,7 +294,7 @@ def test_the_longest_prompt_renders(flow: JanusFlowEngine) -> None:
 
 
 @pytest.mark.parametrize("num_steps", [0, -1, None])
-def test_an_image_of_no_steps_is_refused(flow: JanusFlowEngine, num_steps: int | None) -> None:
+def test_an_image_without_steps_is_refused(flow: JanusFlowEngine, num_steps: int | None) -> None:
     assert flow.refusal(request(num_inference_steps=num_steps)) == (
         f"num_inference_steps must be at least 1, got {num_steps}"
     )
@@ -313,7 +315,7 @@ def test_the_demos_time_grid_goes_with_euler_alone(flow: JanusFlowEngine) -> Non
     assert flow.refusal(request(match_reference_demo=True, solver="euler")) is None
 
 
-def test_an_image_whose_numbers_become_nan_is_rejected_and_its_neighbours_are_not(
+def test_an_image_whose_numbers_become_nan_is_rejected_and_its_neighbors_are_not(
     flow: JanusFlowEngine, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(TINY, tmp_path / "broken", copy_function=shutil.copyfile))
@@ -341,7 +343,7 @@ def test_no_requests_get_no_answers(flow: JanusFlowEngine) -> None:
     assert flow.render([]) == []
 
 
-def test_the_two_predictions_that_guidance_begins_with_are_the_prompts_and_the_unconditional_ones(
+def test_the_first_two_predictions_are_conditional_and_unconditional(
     flow: JanusFlowEngine,
 ) -> None:
     cond, uncond = flow.predict(TEXTS[0])

@@ -44,7 +44,7 @@ def recomputed(network: FlowNetwork, z_BCHW: torch.Tensor, t: float, ids: Sequen
     return network.vision_gen_dec_model(hidden, map_BCHW, t_emb_BD)
 
 
-def test_rows_of_different_prompts_and_times_get_what_a_plain_pass_gives_each(network: FlowNetwork) -> None:
+def test_rows_of_different_prompts_and_times_match_a_plain_forward_pass(network: FlowNetwork) -> None:
     z_BCHW = latents(network, 3)
     times = [0.0, 0.4, 0.97]
     all_ids = [prompt["used_ids"] for prompt in PROMPTS]
@@ -55,7 +55,7 @@ def test_rows_of_different_prompts_and_times_get_what_a_plain_pass_gives_each(ne
         torch.testing.assert_close(v_BCHW[row], recomputed(network, z_BCHW[row : row + 1], t, ids)[0], **CLOSE)
 
 
-def test_the_language_models_hidden_states_are_the_references(network: FlowNetwork) -> None:
+def test_the_language_models_hidden_states_match_the_reference(network: FlowNetwork) -> None:
     parts = golden("flow_parts.npz")
     ids = parts["ids"].tolist()
     cond = network.read_prompt(ids)
@@ -72,7 +72,7 @@ def test_the_language_models_hidden_states_are_the_references(network: FlowNetwo
 
 
 @pytest.mark.parametrize("num_ids", [1, 2, 63, 64, 65])
-def test_a_prompt_leaves_as_many_keys_as_it_has_tokens(network: FlowNetwork, num_ids: int) -> None:
+def test_a_prompt_state_has_one_key_per_token(network: FlowNetwork, num_ids: int) -> None:
     ids = (PROMPTS[2]["used_ids"])[:num_ids]
 
     state = network.read_prompt(ids)
@@ -83,7 +83,7 @@ def test_a_prompt_leaves_as_many_keys_as_it_has_tokens(network: FlowNetwork, num
     torch.testing.assert_close(network(z_BCHW, t_B, [state]), recomputed(network, z_BCHW, 0.3, ids), **CLOSE)
 
 
-def test_prompts_are_read_in_lengths_at_which_the_number_of_threads_does_not_show(network: FlowNetwork) -> None:
+def test_a_prompts_bits_do_not_depend_on_the_number_of_threads(network: FlowNetwork) -> None:
     num_read: list[int] = []
     handle = network.language_model.model.layers[0].register_forward_pre_hook(
         lambda module, args: num_read.append(args[0].shape[1])
@@ -96,7 +96,7 @@ def test_prompts_are_read_in_lengths_at_which_the_number_of_threads_does_not_sho
     assert num_read == [64, 64, 64, 128, 192]
 
 
-def test_what_is_kept_of_a_prompt_is_not_changed_by_a_step(network: FlowNetwork) -> None:
+def test_a_step_does_not_change_a_prompts_state(network: FlowNetwork) -> None:
     state = network.read_prompt(PROMPTS[0]["used_ids"])
     before = [tensor.clone() for tensor in (*state.keys, *state.values, state.mask_QT)]
 

@@ -1,4 +1,4 @@
-"""The JanusFlow engine paints an image with the same bytes in any batch, in any place, with any number of threads."""
+"""The JanusFlow engine renders the same bytes in any batch, at any position, with any number of threads."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def test_an_image_has_the_same_bytes_in_any_batch_and_with_any_number_of_threads
                 assert_same_bytes(image, alone[image.image_id])
 
 
-def test_calls_that_are_filled_up_change_nothing() -> None:
-    """What a GPU needs, where bits depend on the number of rows: tried here, where they do not."""
+def test_filling_up_calls_changes_no_bits() -> None:
+    """A GPU needs this because bits depend on the number of rows there; on a CPU they do not, so it can be tested."""
     flow, filling = engine(), engine()
     filling.fills_up_calls = True
     num_rows = []

@@ -44,7 +44,7 @@ def test_the_error_falls_with_the_order_of_the_solver(name: str, order: int) -> 
 
 
 @pytest.mark.parametrize("step", SOLVERS.values(), ids=SOLVERS)
-def test_a_straight_flow_arrives_in_one_step(step: Step) -> None:
+def test_one_step_integrates_a_straight_flow(step: Step) -> None:
     z0, z1 = torch.randn(2, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
     arrived = integrate(lambda z, t: z1 - z0, z0, 1, step)
@@ -66,7 +66,7 @@ def test_second_order_solvers_are_exact_where_the_velocity_is_linear_in_time(ste
 
 
 @pytest.mark.parametrize(("step", "tolerance"), [(euler, 2e-2), (heun, 1e-4), (midpoint, 1e-4)])
-def test_the_flow_backwards_leads_back(step: Step, tolerance: float) -> None:
+def test_integrating_backwards_returns_to_the_start(step: Step, tolerance: float) -> None:
     z0 = torch.randn(2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
     arrived = integrate(swing, z0, 200, step)
@@ -80,7 +80,7 @@ def test_the_flow_backwards_leads_back(step: Step, tolerance: float) -> None:
 
 
 @pytest.mark.parametrize("step", SOLVERS.values(), ids=SOLVERS)
-def test_a_row_gets_what_it_would_get_alone(step: Step) -> None:
+def test_a_row_gets_the_same_result_as_alone(step: Step) -> None:
     counts = [5, 1, 30, 5, 2]
     z0 = torch.randn(5, 4, 3, 3, generator=torch.Generator().manual_seed(2))
 
@@ -92,7 +92,7 @@ def test_a_row_gets_what_it_would_get_alone(step: Step) -> None:
     assert not torch.equal(together[0], integrate(swing, z0[:1], 6, step)[0])
 
 
-def test_a_row_that_has_arrived_is_not_computed_any_more() -> None:
+def test_a_finished_row_is_not_computed() -> None:
     seen: list[tuple[list[int], list[float]]] = []
 
     def velocity_of(rows: list[int]) -> Velocity:
@@ -112,7 +112,7 @@ def test_a_row_that_has_arrived_is_not_computed_any_more() -> None:
     ]
 
 
-def test_the_latents_handed_in_are_left_as_they_are() -> None:
+def test_the_input_latents_are_not_changed() -> None:
     z0 = torch.ones(2, 2)
     solve(lambda rows: swing, z0, [even_grid(3)] * 2, euler)
     assert torch.equal(z0, torch.ones(2, 2))

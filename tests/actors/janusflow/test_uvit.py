@@ -25,20 +25,20 @@ def parts() -> dict[str, torch.Tensor]:
 # ---- the reference's numbers -----------------------------------------------------------------------------------------
 
 
-def test_the_encoders_map_is_the_references(network: FlowNetwork, parts: dict[str, torch.Tensor]) -> None:
+def test_the_encoders_map_matches_the_reference(network: FlowNetwork, parts: dict[str, torch.Tensor]) -> None:
     map_BCHW, t_emb_BD = network.vision_gen_enc_model(parts["z0"][:1], torch.zeros(1))
 
     torch.testing.assert_close(map_BCHW[0], parts["x_emb_step0"][0], rtol=0, atol=1e-5)
     torch.testing.assert_close(t_emb_BD[0], parts["t_emb"][0], rtol=0, atol=1e-5)
 
 
-def test_the_time_embeddings_are_the_references(network: FlowNetwork, parts: dict[str, torch.Tensor]) -> None:
+def test_the_time_embeddings_match_the_reference(network: FlowNetwork, parts: dict[str, torch.Tensor]) -> None:
     t_emb_BD = network.vision_gen_enc_model.time_embed(parts["t_values"].float(), torch.float32)
 
     torch.testing.assert_close(t_emb_BD, parts["t_emb"], rtol=0, atol=1e-5)
 
 
-def test_the_decoders_velocity_is_the_references(network: FlowNetwork, parts: dict[str, torch.Tensor]) -> None:
+def test_the_decoders_velocity_matches_the_reference(network: FlowNetwork, parts: dict[str, torch.Tensor]) -> None:
     t_emb_BD = parts["t_emb"][:1].expand(2, -1)
 
     v_BCHW = network.vision_gen_dec_model(parts["dec_input_step0"], parts["x_emb_step0"], t_emb_BD)
@@ -86,7 +86,7 @@ def test_unpatchify_lays_out_a_position_as_a_patch() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_vectors_product_has_the_same_bits_beside_any_number_of_others(dtype: torch.dtype) -> None:
+def test_a_vectors_product_has_the_same_bits_next_to_any_number_of_others(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     linear = VectorLinear(64, 176).to(dtype).requires_grad_(False)
     x_BI = torch.randn(130, 64, generator=generator).to(dtype)

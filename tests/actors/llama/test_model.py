@@ -142,7 +142,7 @@ def test_a_row_of_nans_leaves_its_neighbors_alone() -> None:
     assert torch.equal(hidden_RC[others], expected_RC[others])
 
 
-def test_the_decoder_takes_its_tensors_and_no_others() -> None:
+def test_the_decoder_takes_only_its_tensors() -> None:
     shape = llama_shape()
     weights = random_weights(shape) | {"gen_embed.weight": torch.zeros(1)}
     Llama(weights, shape)

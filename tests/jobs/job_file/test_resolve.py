@@ -1,4 +1,4 @@
-"""From the wish to the resolved job: defaults by family, places settled, and settings of another family refused."""
+"""From the job file to the resolved job: defaults by family, absolute locations, and refused settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def job_of(*, num_gpus: int = 0, **changes: Any) -> RenderJob:
     return resolve(check_fields(fields), num_gpus=num_gpus)
 
 
-def test_what_the_job_file_leaves_out_is_settled() -> None:
+def test_missing_settings_get_their_defaults() -> None:
     job = job_of()
 
     assert (job.name, job.prompts, job.output, job.shard_rows) == ("render", "/data/prompts.parquet", "/data/out", 256)
@@ -55,7 +55,7 @@ def test_what_the_job_file_leaves_out_is_settled() -> None:
     }
 
 
-def test_what_the_job_file_says_is_taken() -> None:
+def test_the_job_files_settings_are_resolved() -> None:
     job = job_of(
         name="parti",
         sampling={
@@ -82,7 +82,7 @@ def test_what_the_job_file_says_is_taken() -> None:
     ("workers", "num_gpus", "expected"),
     [({}, 0, (0, "float32")), ({}, 8, (1, "bfloat16")), ({"gpus_per_actor": 0}, 8, (0, "float32"))],
 )
-def test_the_clusters_gpus_decide_where_the_job_leaves_it_open(
+def test_the_clusters_gpus_decide_the_defaults(
     workers: dict[str, Any], num_gpus: int, expected: tuple[int, str]
 ) -> None:
     job = job_of(workers=workers, num_gpus=num_gpus)
@@ -90,7 +90,7 @@ def test_the_clusters_gpus_decide_where_the_job_leaves_it_open(
     assert (job.workers.gpus_per_actor, job.recipe.dtype) == expected
 
 
-def test_the_job_files_number_format_beats_the_devices() -> None:
+def test_the_job_files_dtype_wins_over_the_devices() -> None:
     assert job_of(model={"checkpoint": "toy", "dtype": "float32"}, num_gpus=1).recipe.dtype == "float32"
 
 
@@ -116,7 +116,7 @@ def test_a_weight_out_of_range_is_refused(weight: Any) -> None:
         job_of(sampling={"cfg_weight": weight})
 
 
-def test_the_limits_of_the_weight_can_be_lifted_but_not_for_what_is_no_number() -> None:
+def test_the_limits_of_the_weight_can_be_lifted_for_finite_numbers() -> None:
     assert job_of(sampling={"cfg_weight": [0, 25], "allow_any_cfg_weight": True}).recipe.cfg_weights == (0.0, 25.0)
     with pytest.raises(JobFileError, match=r"must be a finite number, got inf"):
         job_of(sampling={"cfg_weight": float("inf"), "allow_any_cfg_weight": True})
@@ -128,7 +128,7 @@ def test_the_limits_of_the_weight_can_be_lifted_but_not_for_what_is_no_number() 
 @pytest.mark.parametrize(
     ("key", "value"), [("num_inference_steps", 30), ("solver", "euler"), ("match_reference_demo", True)]
 )
-def test_a_setting_of_another_family_is_refused_with_those_of_this_one(key: str, value: Any) -> None:
+def test_a_setting_of_another_family_is_refused_with_this_familys_settings(key: str, value: Any) -> None:
     with pytest.raises(JobFileError) as refused:
         job_of(model={"checkpoint": JANUS}, sampling={key: value})
 
@@ -152,7 +152,7 @@ def test_a_vae_and_latents_belong_to_janusflow() -> None:
         job_of(images={"keep_latents": True})
 
 
-def test_a_checkpoint_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"the model folder .* does not exist"):
         job_of(model={"checkpoint": str(tmp_path / "nothing")})
 
@@ -165,7 +165,7 @@ def test_the_default_weight_of_another_family_is_remarked_on() -> None:
     assert remarks(job_of(sampling={"cfg_weight": 3})) == []
 
 
-# ---- places ----------------------------------------------------------------------------------------------------------
+# ---- locations -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_the_default_weight_of_another_family_is_remarked_on() -> None:
         ("file:///data/prompts", "file:///data/prompts"),
     ],
 )
-def test_a_place_means_the_same_from_every_working_directory(
+def test_a_location_is_the_same_from_every_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, expected: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -192,7 +192,7 @@ def test_a_place_means_the_same_from_every_working_directory(
     assert absolute_location(place) == expected.format(cwd=os.getcwd(), home="/home/someone")
 
 
-def test_a_place_means_the_same_before_and_after_it_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_location_is_the_same_before_and_after_it_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a job would not be taken for itself when it is resumed."""
     monkeypatch.chdir(tmp_path)
     before = job_of(prompts="prompts", output="renders/one")
@@ -204,7 +204,7 @@ def test_a_place_means_the_same_before_and_after_it_exists(tmp_path: Path, monke
     assert (before.prompts, before.output) == (after.prompts, after.output)
 
 
-def test_a_model_is_a_folder_only_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_models_name_is_a_folder_only_if_it_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(JANUS).parent)
     assert job_of(model={"checkpoint": "janus-tiny"}).recipe.checkpoint == JANUS
 
@@ -223,7 +223,7 @@ def test_a_model_is_a_folder_only_where_there_is_one(tmp_path: Path, monkeypatch
         ("/data/**/*.parquet", "/data/out"),
     ],
 )
-def test_an_output_among_the_prompts_is_refused(prompts: str, output: str) -> None:
+def test_an_output_inside_the_prompts_is_refused(prompts: str, output: str) -> None:
     """A resume would render its own manifest: it has a column `prompt`."""
     with pytest.raises(JobFileError, match=r"output: must not be inside the prompts \(.*data.*\), got .*data"):
         job_of(prompts=prompts, output=output)
@@ -233,5 +233,5 @@ def test_an_output_among_the_prompts_is_refused(prompts: str, output: str) -> No
     ("prompts", "output"),
     [("/data/prompts", "/data/prompts-out"), ("/data/*.parquet", "/data/out"), ("/data/p.parquet", "/data/out")],
 )
-def test_an_output_alongside_the_prompts_is_no_fault(prompts: str, output: str) -> None:
+def test_an_output_alongside_the_prompts_is_accepted(prompts: str, output: str) -> None:
     assert job_of(prompts=prompts, output=output).output == output
