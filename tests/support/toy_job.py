@@ -20,6 +20,7 @@ from workflows.plan import Plan, Shard, make_plan
 from workflows.prompts import find_prompt_files
 from workflows.rows import ShardRows, read_shard
 from workflows.storage.store import Storage
+from workflows.verify.check import verify_output
 
 RECIPE = Recipe(
     family="toy",
@@ -38,6 +39,13 @@ RECIPE = Recipe(
     images_per_prompt=1,
     seed=0,
 )
+
+# Four rows, of which one is invalid and one cannot be rendered by the engine.
+FOUR_ROWS = {
+    "prompt": ["a red square", None, "toy:nan", "a blue circle"],
+    "id": ["red", "none", "nan", "blue"],
+    "challenge": ["color", "x", "y", "shape"],
+}
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -91,6 +99,12 @@ def manifest_of(job: RenderJob) -> list[dict[str, Any]]:
 def rejected_of(job: RenderJob) -> list[dict[str, Any]]:
     """Every rejected row, in the order of the shards."""
     return _rows(job, "rejected")
+
+
+def faults_of(job: RenderJob) -> list[str]:
+    """The faults that `verify` finds in the job's output, and whether rows are missing."""
+    findings = verify_output(Storage(job.output, job.storage), plan_job(job), job.recipe)
+    return findings.faults + ["rows are missing"] * bool(findings.num_missing)
 
 
 def bytes_of(folder: Path | str) -> dict[str, bytes]:

@@ -14,7 +14,6 @@ from actors.request import ImageRequest, Rejection, RenderedImage
 from workflows.output.encode import EXTENSIONS, encode_image
 from workflows.output.layouts import read_image
 from workflows.output.manifest import committed_parts, count_rows, manifest_name, read_table, settings_of_row
-from workflows.rows import SETTING_COLUMNS
 from workflows.storage.store import Storage
 
 
@@ -55,7 +54,7 @@ def _pick_rows(storage: Storage, num_images: int, chance: random.Random) -> list
 
 
 def _recipe_of(row: dict[str, Any]) -> Recipe:
-    """The recipe of a manifest row, without the values that only its request needs (weights, seed)."""
+    """The recipe of a manifest row, without the seed and the sampling settings, which its request holds."""
     return Recipe(
         family=row["family"],
         checkpoint=row["model"],
@@ -71,7 +70,6 @@ def _recipe_of(row: dict[str, Any]) -> Recipe:
         cfg_weights=(),
         images_per_prompt=1,
         seed=0,
-        **settings_of_row(row) | dict.fromkeys(SETTING_COLUMNS),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from jobs.job_file.errors import JobFileError
 from jobs.job_file.read import check_fields
 from jobs.job_file.resolve import remarks, resolve
 from workflows.job import Images, RenderJob, Workers
-from workflows.storage.store import absolute_location
 
 JANUS = str(Path(__file__).parents[2] / "data" / "janus-tiny")
 # Two files of weights would be two lines; printf '%s  model.safetensors\n' HASH | sha256sum
@@ -166,30 +164,6 @@ def test_the_default_weight_of_another_family_is_remarked_on() -> None:
 
 
 # ---- locations -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("place", "expected"),
-    [
-        ("/data/prompts", "/data/prompts"),
-        ("/data/prompts/", "/data/prompts"),
-        ("/data/../data/prompts", "/data/prompts"),
-        ("prompts", "{cwd}/prompts"),
-        ("./prompts/*.parquet", "{cwd}/prompts/*.parquet"),
-        ("prompts/**/*.parquet", "{cwd}/prompts/**/*.parquet"),
-        ("~/prompts", "{home}/prompts"),
-        ("s3://bucket/prompts/", "s3://bucket/prompts"),
-        ("s3://bucket/a/*.parquet", "s3://bucket/a/*.parquet"),
-        ("file:///data/prompts", "file:///data/prompts"),
-    ],
-)
-def test_a_location_is_the_same_from_every_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, expected: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", "/home/someone")
-
-    assert absolute_location(place) == expected.format(cwd=os.getcwd(), home="/home/someone")
 
 
 def test_a_location_is_the_same_before_and_after_it_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

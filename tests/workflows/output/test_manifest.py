@@ -16,6 +16,8 @@ from actors.batcher import Batcher
 from actors.request import ImageRequest, RenderedImage
 from actors.toy import ToyEngine
 from tests.support.toy_job import (
+    FOUR_ROWS,
+    faults_of,
     make_job,
     manifest_of,
     plan_job,
@@ -31,7 +33,6 @@ from workflows.output.commit import commit_shard, write_batch
 from workflows.output.layouts import LAYOUTS, read_image
 from workflows.output.manifest import committed_parts
 from workflows.storage.store import Storage
-from workflows.verify.check import verify_output
 
 
 class LatentEngine(ToyEngine):
@@ -44,18 +45,7 @@ class LatentEngine(ToyEngine):
 
 @pytest.fixture
 def job(tmp_path: Path) -> RenderJob:
-    """Four rows, of which one is invalid and one cannot be rendered by the engine."""
-    columns = {
-        "prompt": ["a red square", None, "toy:nan", "a blue circle"],
-        "id": ["red", "none", "nan", "blue"],
-        "challenge": ["colour", "x", "y", "shape"],
-    }
-    return make_job(write_prompts(tmp_path / "prompts.parquet", columns), tmp_path / "out")
-
-
-def all_missing(job: RenderJob) -> list[str]:
-    findings = verify_output(Storage(job.output), plan_job(job), job.recipe)
-    return findings.faults + ["rows are missing"] * bool(findings.num_missing)
+    return make_job(write_prompts(tmp_path / "prompts.parquet", FOUR_ROWS), tmp_path / "out")
 
 
 # ---- the manifest ----------------------------------------------------------------------------------------------------
@@ -220,7 +210,7 @@ def test_latents_are_kept_if_the_job_asks_and_the_engine_has_them(tmp_path: Path
         assert row["codes"] is None
         assert row["latents"].endswith("x_0.npy")
         assert read_image(Storage(job.output), row["latents"]).startswith(b"\x93NUMPY")
-        assert all_missing(job) == []
+        assert faults_of(job) == []
 
 
 # ---- rejected rows ---------------------------------------------------------------------------------------------------
@@ -278,7 +268,7 @@ def test_a_shard_of_rejected_rows_only_is_committed_too(tmp_path: Path, layout: 
 
     assert (receipt.num_images, receipt.num_rejected) == (0, 3)
     assert plan_job(job).num_shards_remaining == 0
-    assert all_missing(job) == []
+    assert faults_of(job) == []
 
 
 def test_a_shard_without_rejected_rows_has_no_rejected_file(tmp_path: Path) -> None:
