@@ -58,7 +58,7 @@ def progress_line(progress: Progress, *, is_over: bool = False) -> str:
 
 
 def result_lines(result: Result) -> list[str]:
-    """What the run came to, and where its files are."""
+    """The totals of the run, and where its files are."""
     tally, progress, output = result.tally, result.progress, result.job.output
     lines = [
         f"done: {counted(tally.num_images, 'image')}, {tally.num_rejected:,} rejected, in {result.seconds:.0f} s",

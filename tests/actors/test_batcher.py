@@ -181,9 +181,9 @@ def test_a_batch_is_filled_from_several_calls() -> None:
 # ---- failures --------------------------------------------------------------------------------------------------------
 
 
-def fail_on(*poison: str) -> Callable[[list[str]], None]:
+def fail_on(*bad: str) -> Callable[[list[str]], None]:
     def before(batch: list[str]) -> None:
-        if set(poison) & set(batch):
+        if set(bad) & set(batch):
             raise RuntimeError(f"the engine failed on {batch}")
 
     return before

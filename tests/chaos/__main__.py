@@ -11,16 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests import conftest
-from tests.chaos.acts import ACTS
-from tests.chaos.play import Outcome, play
-from tests.chaos.scene import scene
+from tests.chaos.faults import FAULTS
+from tests.chaos.machines import running_machines
+from tests.chaos.rounds import Outcome, run_round
 from tests.support.servers import ceph
 from tests.support.servers.ceph import CephServer
 from tests.support.servers.moto import MotoServer
 from tests.support.servers.s3 import S3Server
 
-NUM_ACTS = 12
-COLUMNS = ("round", "layout", *ACTS, "runs", "images", "lost", "doubled", "different", "seconds")
+NUM_FAULTS = 12
+COLUMNS = ("round", "layout", *FAULTS, "runs", "images", "lost", "doubled", "different", "seconds")
 
 
 def main() -> int:
@@ -29,15 +29,15 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="jobs to render; default 5")
     parser.add_argument("--seed", type=int, default=0, help="seed of the faults; default 0")
     parser.add_argument("--first", type=int, default=0, help="number of the first round, to repeat one")
-    parser.add_argument("--acts", type=int, default=NUM_ACTS, help=f"faults per round; default {NUM_ACTS}")
+    parser.add_argument("--faults", type=int, default=NUM_FAULTS, help=f"faults per round; default {NUM_FAULTS}")
     arguments = parser.parse_args()
     outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory(prefix="chaos-") as name, _store(Path(name)) as store:
         print(f"store: {store.name}\n\n| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
-        with scene(Path(name), store) as here:
+        with running_machines(Path(name), store) as machines:
             for number in range(arguments.first, arguments.first + arguments.rounds):
                 folder = Path(name) / str(number)
-                outcome = play(here, folder, seed=arguments.seed, number=number, num_acts=arguments.acts)
+                outcome = run_round(machines, folder, seed=arguments.seed, number=number, num_faults=arguments.faults)
                 outcomes.append(outcome)
                 print(_line(outcome, str(number), outcome.layout), flush=True)
                 print(*outcome.errors, sep="\n", end="\n" * bool(outcome.errors), file=sys.stderr, flush=True)
@@ -59,7 +59,7 @@ def _store(folder: Path) -> Iterator[S3Server]:
 
 
 def _line(outcome: Outcome, *names: str) -> str:
-    faults = [outcome.faults[kind] for kind in ACTS]
+    faults = [outcome.faults[kind] for kind in FAULTS]
     counts = (outcome.num_runs, outcome.num_images, outcome.num_lost, outcome.num_doubled, outcome.num_different)
     return f"| {' | '.join(map(str, (*names, *faults, *counts, round(outcome.seconds))))} |"
 

@@ -85,10 +85,10 @@ class Hosts:
         return ("nsenter", "--target", first, "--mount", "--pid", "--net", "--uts", "--ipc", *command)
 
     def cut(self, host: int) -> None:
-        """Pull the host's cable: it goes on, alone."""
+        """Pull the host's cable: the host keeps running, alone."""
         _ip("-n", self._namespace(0), "link", "set", f"v{host}", "down")
 
-    def mend(self, host: int) -> None:
+    def reconnect(self, host: int) -> None:
         _ip("-n", self._namespace(0), "link", "set", f"v{host}", "up")
 
     def down(self) -> None:

@@ -118,7 +118,7 @@ def test_a_host_that_is_cut_off_and_rejoins_leaves_every_image_once(tmp_path: Pa
         machines.cut(2)
         num_before = num_committed(tmp_path)
         wait_until(lambda: num_committed(tmp_path) >= num_before + 12, driver)
-        machines.mend(2)  # Ray has declared it dead: it joins again with a new Ray
+        machines.reconnect(2)  # Ray has declared it dead: it joins again with a new Ray
         machines.boot(2, ray_node(machines, 2, f"--address={head}", "--num-cpus=1"), log)
         answer = finish(driver)
     finally:

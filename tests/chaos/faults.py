@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from tests.chaos.scene import ACTOR, ANY_TASK, Scene
+from tests.chaos.machines import ACTOR, ANY_TASK, Machines
 from tests.support.servers.faulty_proxy import at_random
 
 GAP_SECONDS = (0.3, 3.0)
@@ -20,7 +20,7 @@ FAULT_RATE = 0.3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Act:
+class Fault:
     """A fault of this `kind` after `gap` seconds; `seed` draws its victim and its duration."""
 
     gap: float
@@ -29,39 +29,39 @@ class Act:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stage:
+class Targets:
     """Everything that can be killed at this moment."""
 
-    scene: Scene
+    machines: Machines
     driver: subprocess.Popen[str]
 
 
-def draw_acts(seed: int, number: int, num_acts: int, *, keeps_objects: bool) -> list[Act]:
+def draw_faults(seed: int, number: int, num_faults: int, *, keeps_objects: bool) -> list[Fault]:
     """The faults of a round. A store that loses its objects when it is killed is not killed."""
     chance = random.Random(f"{seed}/{number}")
-    kinds = [kind for kind in ACTS if keeps_objects or kind != "store"]
+    kinds = [kind for kind in FAULTS if keeps_objects or kind != "store"]
     weights = [WEIGHTS.get(kind, 1.0) for kind in kinds]
     return [
-        Act(gap=chance.uniform(*GAP_SECONDS), kind=kind, seed=chance.randrange(2**32))
-        for kind in chance.choices(kinds, weights, k=num_acts)
+        Fault(gap=chance.uniform(*GAP_SECONDS), kind=kind, seed=chance.randrange(2**32))
+        for kind in chance.choices(kinds, weights, k=num_faults)
     ]
 
 
-def perform(act: Act, stage: Stage) -> bool:
+def cause(fault: Fault, targets: Targets) -> bool:
     """Cause the fault. False if there was no victim."""
-    return ACTS[act.kind](stage, random.Random(act.seed))
+    return FAULTS[fault.kind](targets, random.Random(fault.seed))
 
 
-def _kill_actor(stage: Stage, chance: random.Random) -> bool:
-    return _signal_one(stage.scene.processes(ACTOR), chance, signal.SIGKILL)
+def _kill_actor(targets: Targets, chance: random.Random) -> bool:
+    return _signal_one(targets.machines.processes(ACTOR), chance, signal.SIGKILL)
 
 
-def _kill_task(stage: Stage, chance: random.Random) -> bool:
-    return _signal_one(stage.scene.processes(*ANY_TASK), chance, signal.SIGKILL)
+def _kill_task(targets: Targets, chance: random.Random) -> bool:
+    return _signal_one(targets.machines.processes(*ANY_TASK), chance, signal.SIGKILL)
 
 
-def _freeze_actor(stage: Stage, chance: random.Random) -> bool:
-    actors = stage.scene.processes(ACTOR)
+def _freeze_actor(targets: Targets, chance: random.Random) -> bool:
+    actors = targets.machines.processes(ACTOR)
     if not actors:
         return False
     with _stopped(chance.choice(actors)):
@@ -69,41 +69,41 @@ def _freeze_actor(stage: Stage, chance: random.Random) -> bool:
     return True
 
 
-def _cut_node(stage: Stage, chance: random.Random) -> bool:
-    stage.scene.replace_node(chance)
+def _cut_node(targets: Targets, chance: random.Random) -> bool:
+    targets.machines.replace_node(chance)
     return True
 
 
-def _cut_cluster(stage: Stage, chance: random.Random) -> bool:
-    stage.scene.replace_cluster()
+def _cut_cluster(targets: Targets, chance: random.Random) -> bool:
+    targets.machines.replace_cluster()
     return True
 
 
-def _kill_driver(stage: Stage, chance: random.Random) -> bool:
-    return _signal_one([stage.driver.pid], chance, signal.SIGKILL)
+def _kill_driver(targets: Targets, chance: random.Random) -> bool:
+    return _signal_one([targets.driver.pid], chance, signal.SIGKILL)
 
 
-def _end_driver(stage: Stage, chance: random.Random) -> bool:
-    return _signal_one([stage.driver.pid], chance, signal.SIGTERM)
+def _end_driver(targets: Targets, chance: random.Random) -> bool:
+    return _signal_one([targets.driver.pid], chance, signal.SIGTERM)
 
 
-def _kill_store(stage: Stage, chance: random.Random) -> bool:
-    stage.scene.store.kill()
+def _kill_store(targets: Targets, chance: random.Random) -> bool:
+    targets.machines.store.kill()
     time.sleep(chance.uniform(*AWAY_SECONDS))
-    stage.scene.store.start()
+    targets.machines.store.start()
     return True
 
 
-def _freeze_store(stage: Stage, chance: random.Random) -> bool:
-    stage.scene.store.pause()
+def _freeze_store(targets: Targets, chance: random.Random) -> bool:
+    targets.machines.store.pause()
     time.sleep(chance.uniform(*AWAY_SECONDS))
-    stage.scene.store.resume()
+    targets.machines.store.resume()
     return True
 
 
-def _disturb_store(stage: Stage, chance: random.Random) -> bool:
+def _disturb_store(targets: Targets, chance: random.Random) -> bool:
     """Give every third request a busy answer, a broken connection, a lost answer or a slow one."""
-    proxy = stage.scene.proxy
+    proxy = targets.machines.proxy
     calm, proxy.choose = proxy.choose, at_random(chance.randrange(2**32), FAULT_RATE)
     time.sleep(chance.uniform(*AWAY_SECONDS))
     proxy.choose = calm
@@ -111,7 +111,7 @@ def _disturb_store(stage: Stage, chance: random.Random) -> bool:
 
 
 # Each fault by its name in the table.
-ACTS: dict[str, Callable[[Stage, random.Random], bool]] = {
+FAULTS: dict[str, Callable[[Targets, random.Random], bool]] = {
     "actor": _kill_actor,
     "task": _kill_task,
     "actor frozen": _freeze_actor,

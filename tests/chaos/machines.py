@@ -19,7 +19,7 @@ NUM_NODES = 3
 ACTOR, ANY_TASK = "ray::EngineActo", ("ray::_write_bat", "ray::_read_shar", "ray::_commit_sh", "ray::IDLE")
 
 
-class Scene:
+class Machines:
     """A head without CPUs, `NUM_NODES` nodes with one each, a store, and the proxy through which the job uses it."""
 
     def __init__(self, folder: Path, store: S3Server, proxy: FaultyProxy) -> None:
@@ -73,11 +73,11 @@ class Scene:
 
 
 @contextmanager
-def scene(folder: Path, store: S3Server) -> Iterator[Scene]:
-    """A scene on a store that is running."""
+def running_machines(folder: Path, store: S3Server) -> Iterator[Machines]:
+    """The machines around a store that is running."""
     with FaultyProxy(store.port).running() as proxy:
-        here = Scene(folder, store, proxy)
+        machines = Machines(folder, store, proxy)
         try:
-            yield here
+            yield machines
         finally:
-            here.stop()
+            machines.stop()

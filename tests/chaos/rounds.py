@@ -8,8 +8,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.chaos.acts import Act, Stage, draw_acts, perform
-from tests.chaos.scene import NUM_NODES, Scene
+from tests.chaos.faults import Fault, Targets, cause, draw_faults
+from tests.chaos.machines import NUM_NODES, Machines
 from tests.support import toy_job
 from tests.support.command import JANUS_BATCH, finish, run, start, write_job
 from tests.support.toy_job import make_job, manifest_of, recipe, rejected_of, write_prompts
@@ -53,17 +53,17 @@ class Outcome:
         return not (self.num_lost or self.num_doubled or self.num_different or self.errors)
 
 
-def play(scene: Scene, folder: Path, *, seed: int, number: int, num_acts: int) -> Outcome:
-    """Render a job to its end despite `num_acts` faults, and check its output."""
+def run_round(machines: Machines, folder: Path, *, seed: int, number: int, num_faults: int) -> Outcome:
+    """Render a job to its end despite `num_faults` faults, and check its output."""
     folder.mkdir(parents=True)
     prompts = write_prompts(folder / "prompts.parquet", _columns())
     layout = LAYOUTS[number % len(LAYOUTS)]
     calm = _job(prompts, str(folder / "calm"), layout)
     toy_job.render(calm)
-    faulty = _job(prompts, scene.store.url(f"chaos-{seed}-{number}"), layout, storage=scene.storage_options)
+    faulty = _job(prompts, machines.store.url(f"chaos-{seed}-{number}"), layout, storage=machines.storage_options)
     outcome, started_at = Outcome(number=number, layout=layout), time.monotonic()
-    acts = draw_acts(seed, number, num_acts, keeps_objects=scene.store.keeps_objects)
-    _render_despite(scene, _job_file(folder, faulty), acts, outcome)
+    faults = draw_faults(seed, number, num_faults, keeps_objects=machines.store.keeps_objects)
+    _render_despite(machines, _job_file(folder, faulty), faults, outcome)
     outcome.seconds = time.monotonic() - started_at
     _check(faulty, calm, outcome)
     return outcome
@@ -94,17 +94,17 @@ def _job_file(folder: Path, job: RenderJob) -> Path:
     )
 
 
-def _render_despite(scene: Scene, job_file: Path, acts: list[Act], outcome: Outcome) -> None:
+def _render_despite(machines: Machines, job_file: Path, faults: list[Fault], outcome: Outcome) -> None:
     """Start the driver, and restart it whenever it has ended, until it succeeds."""
-    waiting, deadline = list(reversed(acts)), time.monotonic() + ROUND_SECONDS
-    driver, due = _start(scene, job_file, outcome), time.monotonic() + _gap(waiting)
+    waiting, deadline = list(reversed(faults)), time.monotonic() + ROUND_SECONDS
+    driver, due = _start(machines, job_file, outcome), time.monotonic() + _gap(waiting)
     try:
         while driver.poll() is None or (driver.returncode != 0 and outcome.num_runs < MAX_RUNS):
             if driver.poll() is not None:
                 _note_end(driver, outcome)
-                driver = _start(scene, job_file, outcome)
+                driver = _start(machines, job_file, outcome)
             # A fault without a victim waits for one.
-            if waiting and time.monotonic() >= due and perform(waiting[-1], Stage(scene=scene, driver=driver)):
+            if waiting and time.monotonic() >= due and cause(waiting[-1], Targets(machines=machines, driver=driver)):
                 outcome.faults[waiting.pop().kind] += 1
                 due = time.monotonic() + _gap(waiting)
             if time.monotonic() > deadline:
@@ -116,14 +116,14 @@ def _render_despite(scene: Scene, job_file: Path, acts: list[Act], outcome: Outc
         driver.kill()
 
 
-def _gap(waiting: list[Act]) -> float:
+def _gap(waiting: list[Fault]) -> float:
     return waiting[-1].gap if waiting else 0.0
 
 
-def _start(scene: Scene, job_file: Path, outcome: Outcome) -> subprocess.Popen[str]:
+def _start(machines: Machines, job_file: Path, outcome: Outcome) -> subprocess.Popen[str]:
     outcome.num_runs += 1
-    scene.repair()
-    return start("render", job_file, "--address", scene.address, program=("env", GIVE_UP_SOON, *JANUS_BATCH))
+    machines.repair()
+    return start("render", job_file, "--address", machines.address, program=("env", GIVE_UP_SOON, *JANUS_BATCH))
 
 
 def _note_end(driver: subprocess.Popen[str], outcome: Outcome) -> None:
