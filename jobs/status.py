@@ -10,7 +10,8 @@ import click
 from jobs.terminal.text import counted
 from workflows.output.claim import SUCCESS_FILE, open_output
 from workflows.output.manifest import committed_parts
-from workflows.output.tally import plan_of, tally_output
+from workflows.output.remaining import plan_of
+from workflows.output.tally import tally_output
 from workflows.storage.errors import storage_errors
 
 

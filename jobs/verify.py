@@ -9,7 +9,7 @@ import click
 from jobs.terminal.text import counted
 from workflows.output.claim import Claim, open_output
 from workflows.output.manifest import committed_parts
-from workflows.output.tally import plan_of
+from workflows.output.remaining import plan_of
 from workflows.plan import Plan
 from workflows.storage.errors import storage_errors
 from workflows.storage.lease import hold_output

@@ -25,7 +25,8 @@ from workflows.export.layout import ExportError, ExportLayout, Written
 from workflows.export.layouts import EXPORT_LAYOUTS
 from workflows.output.claim import Claim, read_claim
 from workflows.output.manifest import committed_parts, parts_of_shards
-from workflows.output.tally import completion_of, tally_output
+from workflows.output.remaining import completion_of
+from workflows.output.tally import tally_output
 from workflows.storage.errors import storage_errors
 from workflows.storage.store import Storage
 

@@ -1,18 +1,14 @@
-"""What an output holds, counted from storage alone, and how much of its prompts is missing."""
+"""What an output holds, counted from storage alone."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from actors.errors import InputError
-from workflows.output.claim import SUCCESS_FILE, Claim
 from workflows.output.manifest import NUM_READERS, committed_parts, count_rows, read_table, rejected_files
-from workflows.plan import Plan, make_plan, split_part_id
-from workflows.prompts import COLUMN_TYPES, find_prompt_files
+from workflows.plan import split_part_id
 from workflows.storage.errors import storage_errors
 from workflows.storage.store import Storage
 
@@ -41,38 +37,6 @@ def tally_output(output: str, storage_options: dict[str, Any]) -> Tally:
                 reasons.update(counted)
     num_shards = len({split_part_id(part)[0] for part in parts})
     return Tally(num_shards=num_shards, num_images=num_images, num_rejected=reasons.total(), reasons=reasons)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Completion:
-    """How much of a job is missing. `num_missing` is None if the prompts cannot be read; `unknown` says why."""
-
-    is_marked: bool
-    num_missing: int | None
-    unknown: str = ""
-
-    @property
-    def is_finished(self) -> bool:
-        return self.is_marked and not self.num_missing
-
-
-def completion_of(storage: Storage, claim: Claim, parts: Iterable[str]) -> Completion:
-    """Compare the prompts as they are now with the committed parts."""
-    is_marked = storage.exists(SUCCESS_FILE)
-    try:
-        plan = plan_of(storage, claim, parts)
-    except InputError as error:
-        return Completion(is_marked=is_marked, num_missing=None, unknown=str(error))
-    return Completion(is_marked=is_marked, num_missing=plan.num_rows_remaining * claim.recipe.images_per_row)
-
-
-def plan_of(storage: Storage, claim: Claim, parts: Iterable[str]) -> Plan:
-    """The output's prompt files as they are now, minus the committed parts; counts rows and reads no columns.
-
-    Raises PromptsError, SourceChangedError, DamagedFileError or StorageError.
-    """
-    files = find_prompt_files(claim.prompts, storage.options, ignored_columns=COLUMN_TYPES)
-    return make_plan(files, parts, claim.shard_rows)
 
 
 def _count_reasons(storage: Storage, name: str) -> Counter[str]:

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from actors.recipe import Recipe
 from janus_batch import VERSION
 from workflows.output.claim import Claim
-from workflows.output.tally import Completion
+from workflows.output.remaining import Completion
 from workflows.report import charts as report_charts
 from workflows.report.quality_rules import NEAR_DUPLICATE, NEAR_DUPLICATE_CONDITION, QUALITY_RULES, RULE_NAMES
 from workflows.report.rejections import Rejections

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from workflows.output.claim import read_claim
 from workflows.output.manifest import committed_parts
-from workflows.output.tally import completion_of
+from workflows.output.remaining import completion_of
 from workflows.report.page import ReportFacts, make_page
 from workflows.report.rejections import collect_rejections
 from workflows.report.selection import load_images, select_images
