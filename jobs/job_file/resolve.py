@@ -43,11 +43,27 @@ def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True, models: M
     read, for a plan. `models` are those of the job file if the caller has opened them. Raises JobFileError,
     CheckpointError or StorageError.
     """
-    model, storage = spec.model, spec.storage
-    checkpoint, vae = models or open_models_of(spec)
-    _check_family_settings(spec, checkpoint.family)
-    gpus = spec.workers.gpus_per_actor if spec.workers.gpus_per_actor is not None else min(num_gpus, 1)
-    recipe = Recipe(
+    models = models or open_models_of(spec)
+    _check_family_settings(spec, models[0].family)
+    _check_output(absolute_location(spec.prompts), absolute_location(spec.output))
+    workers = _workers(spec, num_gpus)
+    default_dtype = "bfloat16" if workers.gpus_per_actor else "float32"
+    return RenderJob(
+        name=spec.name or "render",
+        prompts=absolute_location(spec.prompts),
+        output=absolute_location(spec.output),
+        storage=dict(spec.storage),
+        recipe=_recipe(spec, models, default_dtype=default_dtype, with_digest=with_digest),
+        images=Images(**spec.images.model_dump()),
+        workers=workers,
+        shard_rows=spec.shard_rows,
+        allow_faults=spec.model.allow_faults,
+    )
+
+
+def _recipe(spec: JobSpec, models: Models, *, default_dtype: str, with_digest: bool) -> Recipe:
+    model, (checkpoint, vae) = spec.model, models
+    return Recipe(
         family=checkpoint.family,
         checkpoint=absolute_model_name(model.checkpoint),
         revision=checkpoint.revision,
@@ -56,35 +72,26 @@ def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True, models: M
         vae=absolute_model_name(vae.name) if vae else None,
         vae_revision=vae.revision if vae else None,
         vae_sha256=weights_digest(vae) if vae and with_digest else None,
-        dtype=model.dtype or ("bfloat16" if gpus else "float32"),
+        dtype=model.dtype or default_dtype,
         kv_cache=model.kv_cache,
         sampler=FAMILIES[checkpoint.family].sampler,
         **_sampling_fields(spec, checkpoint.family),
     )
-    batch_size = spec.workers.batch_size
-    workers = Workers(
-        min=spec.workers.min,
-        max=spec.workers.max,
-        gpus_per_actor=gpus,
-        accelerator_type=spec.workers.accelerator_type,
-        batch_size=None if isinstance(batch_size, str) else batch_size,
-        max_tries=spec.workers.max_tries,
-        storage_retry_seconds=spec.workers.storage_retry_seconds,
-        on_shard_failure=spec.workers.on_shard_failure,
-        stall_minutes=spec.workers.stall_minutes,
-        drain_seconds=spec.workers.drain_seconds,
-    )
-    _check_output(absolute_location(spec.prompts), absolute_location(spec.output))
-    return RenderJob(
-        name=spec.name or "render",
-        prompts=absolute_location(spec.prompts),
-        output=absolute_location(spec.output),
-        storage=dict(storage),
-        recipe=recipe,
-        images=Images(**spec.images.model_dump()),
-        workers=workers,
-        shard_rows=spec.shard_rows,
-        allow_faults=model.allow_faults,
+
+
+def _workers(spec: JobSpec, num_gpus: int) -> Workers:
+    section = spec.workers
+    return Workers(
+        min=section.min,
+        max=section.max,
+        gpus_per_actor=min(num_gpus, 1) if section.gpus_per_actor is None else section.gpus_per_actor,
+        accelerator_type=section.accelerator_type,
+        batch_size=None if isinstance(section.batch_size, str) else section.batch_size,
+        max_tries=section.max_tries,
+        storage_retry_seconds=section.storage_retry_seconds,
+        on_shard_failure=section.on_shard_failure,
+        stall_minutes=section.stall_minutes,
+        drain_seconds=section.drain_seconds,
     )
 
 
