@@ -16,6 +16,9 @@ from actors.request import ImageRequest, Rejection, RenderedImage
 class Engine(Protocol):
     """The interface of an engine. There is no base class: every family's class has these members.
 
+    An engine that overlaps batches also has `stream(batches)`: one list of answers per batch, in order. It takes the
+    next batch, if there is one, before it returns the answers to the one before.
+
     An engine of a family with checkpoints also has `predict(prompt)`: the conditional and the unconditional prediction
     that guidance begins with, two tensors of one shape, for `actors.checkpoint.doctor`.
     """

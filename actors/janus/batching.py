@@ -31,7 +31,6 @@ CPU_SHARE = 0.125  # of the machine's memory, for keys and values
 GPU_ROWS = 256  # at most: one more row costs its keys and values, one more batch all the weights
 FP8_ROWS = 512  # the same with keys and values of half the size
 GPU_SHARE = 0.75  # of the memory that is free next to the weights; the rest is for prompts and images
-BATCHES_PER_CALL = 4  # on a GPU, per call of `render`: every batch but the last is decoded while the next one runs
 SMALLEST_LOOP = 16  # rows; each size has its own CUDA graphs
 
 
@@ -43,8 +42,8 @@ class CpuLoops:
         self.longest_prompt = model.llama.shape.context_length - num_codes
         self._memory = torch.empty(0)
 
-    def images_per_call(self, rows_per_image: int) -> int:
-        """The number of images per `render` call at which the engine is fastest."""
+    def images_per_batch(self, rows_per_image: int) -> int:
+        """The number of images per batch at which the engine is fastest."""
         row_bytes = bytes_per_row(self.model.llama.shape, num_slots(TYPICAL_PROMPT + self.num_codes), itemsize=4)
         return images_on_cpu(row_bytes, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
@@ -86,9 +85,9 @@ class GpuLoops:
         self._graphs = GraphPool() if self.device.type == "cuda" else None
         self._loops: dict[tuple[int, int], DecodeLoop] = {}
 
-    def images_per_call(self, rows_per_image: int) -> int:
-        """The number of images per `render` call at which the engine is fastest."""
-        return self.max_rows // rows_per_image * BATCHES_PER_CALL
+    def images_per_batch(self, rows_per_image: int) -> int:
+        """The number of images per batch at which the engine is fastest."""
+        return self.max_rows // rows_per_image
 
     def split(self, prompt_lengths: Sequence[Sequence[int]]) -> list[list[int]]:
         """Group images into batches, given the prompt length of each of an image's rows: the indices of each batch."""

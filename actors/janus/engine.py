@@ -10,8 +10,9 @@ size: two on a CPU, where a single image would use other kernels, and one on a G
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
@@ -61,6 +62,21 @@ class Tokens:
     chosen: torch.cuda.Event | None
 
 
+@dataclass(slots=True)
+class _Batch:
+    """A batch of requests and the answers so far, by index."""
+
+    num_images: int
+    answers: dict[int, RenderedImage | Rejection] = field(default_factory=dict)
+
+    @property
+    def is_finished(self) -> bool:
+        return len(self.answers) == self.num_images
+
+    def in_order(self) -> list[RenderedImage | Rejection]:
+        return [self.answers[index] for index in range(self.num_images)]
+
+
 class JanusEngine:
     """Renders requests with one fetched Janus or Janus-Pro checkpoint.
 
@@ -95,7 +111,7 @@ class JanusEngine:
             else:
                 self.loops = CpuLoops(self.model, self.num_codes)
                 self.decode_pixels = CpuDecoder(self.vq, self.grid_size)
-        self.default_batch_size = self.loops.images_per_call(1 + any(map(is_guided, recipe.cfg_weights)))
+        self.default_batch_size = self.loops.images_per_batch(1 + any(map(is_guided, recipe.cfg_weights)))
         self._decode_stream = torch.cuda.Stream() if is_gpu else None
         self._uncond_states: dict[tuple[int, ...], PromptState] = {}
 
@@ -108,24 +124,37 @@ class JanusEngine:
             num_image_tokens=self.num_codes,
         )
 
-    @torch.inference_mode()
     def render(self, requests: Sequence[ImageRequest]) -> list[RenderedImage | Rejection]:
         """One answer per request, in order."""
-        prompts = [self.tokenize(request) for request in requests]
-        batches = self.split(requests, prompts)
-        chosen: list[Tokens] = []
-        decoded: list[Pixels] = []
-        for images in batches:
-            chosen.append(self.choose_codes([requests[i] for i in images], [prompts[i] for i in images]))
-            if len(chosen) > 1:  # on a GPU its kernels run alongside those of the batch just enqueued
-                decoded.append(self._decode_alongside(chosen[-2]))
-        decoded += [self._decode_alongside(tokens) for tokens in chosen[-1:]]
-        if self._decode_stream:
-            torch.cuda.current_stream().wait_stream(self._decode_stream)
-        answers = {}
-        for images, tokens, pixels in zip(batches, chosen, decoded, strict=True):
-            answers.update(zip(images, _answers(tokens, pixels), strict=True))
-        return [answers[image] for image in range(len(requests))]
+        return next(self.stream([requests])) if requests else []
+
+    @torch.inference_mode()
+    def stream(self, batches: Iterable[Sequence[ImageRequest]]) -> Iterator[list[RenderedImage | Rejection]]:
+        """One list of answers per batch of requests, in order.
+
+        On a GPU the images of a batch are decoded while the codes of the next one are chosen. A batch that needs more
+        rows than there are is rendered in parts.
+        """
+        unfinished: deque[_Batch] = deque()
+        last: tuple[_Batch, list[int], Tokens] | None = None
+        for requests in batches:
+            prompts = [self.tokenize(request) for request in requests]
+            parts = self.split(requests, prompts)
+            unfinished.append(batch := _Batch(num_images=len(requests)))
+            for images in parts:
+                tokens = self.choose_codes([requests[i] for i in images], [prompts[i] for i in images])
+                if last:
+                    self._finish(*last)
+                last = (batch, images, tokens)
+            while unfinished and unfinished[0].is_finished:
+                yield unfinished.popleft().in_order()
+            if not self._decode_stream:
+                self._finish(*last)
+                last = None
+                yield unfinished.popleft().in_order()
+        if last:
+            self._finish(*last)
+            yield unfinished.popleft().in_order()
 
     @torch.inference_mode()
     def predict(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -195,14 +224,17 @@ class JanusEngine:
 
         return loop.run(self.num_codes, is_guiding)[: len(requests)]
 
-    def _decode_alongside(self, tokens: Tokens) -> Pixels:
-        """Codes to pixels; on a GPU on a stream of its own, as soon as the codes are computed."""
+    def _finish(self, batch: _Batch, images: Sequence[int], tokens: Tokens) -> None:
+        """Decode a part of a batch and wait for its answers; on a GPU on a stream of its own."""
         if not self._decode_stream:
-            return self.decode_pixels(tokens.codes_BN)
+            batch.answers.update(zip(images, _answers(tokens, self.decode_pixels(tokens.codes_BN)), strict=True))
+            return
         self._decode_stream.wait_event(tokens.chosen)
-        tokens.codes_BN.record_stream(self._decode_stream)
-        with torch.cuda.stream(self._decode_stream):
-            return self.decode_pixels(tokens.codes_BN)
+        for tensor in (tokens.codes_BN, tokens.is_finite_B):
+            tensor.record_stream(self._decode_stream)
+        with torch.cuda.stream(self._decode_stream):  # copies too: the other stream has the next batch's codes ahead
+            answers = _answers(tokens, self.decode_pixels(tokens.codes_BN))
+            batch.answers.update(zip(images, answers, strict=True))
 
 
 def _answers(tokens: Tokens, decoded: Pixels) -> Iterator[RenderedImage | Rejection]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -269,6 +269,81 @@ def test_an_engine_that_answers_other_requests_is_a_bug_and_does_not_hang(answer
         render(batcher, requests_of("a", 2))
     engine.is_faulty = False
     assert ids(render(batcher, requests_of("a", 2))) == ["a0", "a1"]
+
+
+# ---- an engine that streams ------------------------------------------------------------------------------------------
+
+
+class StreamingEngine(RecordingEngine):
+    """Takes the next batch before it answers the one before."""
+
+    def stream(self, batches: Iterable[Sequence[ImageRequest]]) -> Iterator[list[RenderedImage | Rejection]]:
+        previous = None
+        for requests in batches:
+            answers = self.render(requests)
+            if previous is not None:
+                yield previous
+            previous = answers
+        if previous is not None:
+            yield previous
+
+
+def test_a_streaming_engine_has_the_next_batch_when_it_answers_one() -> None:
+    engine = StreamingEngine()
+    batches = Batcher(engine).render(requests_of("a", 10))
+
+    assert ids(next(batches)) == ["a0", "a1", "a2", "a3"]
+    assert [len(batch) for batch in engine.batches] == [4, 4]
+    assert [ids(batch) for batch in batches] == [["a4", "a5", "a6", "a7"], ["a8", "a9"]]
+
+
+def test_a_stream_goes_on_with_the_requests_of_other_calls() -> None:
+    engine = StreamingEngine()
+    batcher = Batcher(engine)
+    first = batcher.render(requests_of("a", 8))
+    next(first)
+    second = batcher.render(requests_of("b", 2))
+    next(second)  # its thread drives the engine, which answers the first call's second batch on the way
+
+    assert engine.batches == [["a0", "a1", "a2", "a3"], ["a4", "a5", "a6", "a7"], ["b0", "b1"]]
+    assert ids(next(first)) == ["a4", "a5", "a6", "a7"]
+
+
+def test_a_stream_starts_again_when_requests_come_after_its_end() -> None:
+    batcher = Batcher(StreamingEngine())
+    for name in "ab":
+        assert ids(render(batcher, requests_of(name, 5))) == [f"{name}{n}" for n in range(5)]
+
+
+def test_a_stream_that_fails_returns_the_requests_of_other_calls_and_fails_one() -> None:
+    engine = StreamingEngine(fail_on("b1"))
+    batcher = Batcher(engine)
+    first = batcher.render(requests_of("a", 8))
+    assert ids(next(first)) == ["a0", "a1", "a2", "a3"]
+
+    with pytest.raises(EngineFailedError, match="the engine failed on"):
+        render(batcher, requests_of("b", 2))
+
+    assert ids(next(first)) == ["a4", "a5", "a6", "a7"]
+
+
+def test_a_stream_that_runs_out_of_memory_renders_all_requests_in_smaller_batches() -> None:
+    engine = StreamingEngine(run_out_above(3, MemoryError))
+    requests = requests_of("a", 20)
+
+    answers = render(Batcher(engine, batch_size=16), requests)
+
+    assert [request for request, _ in answers] == requests
+    assert [len(batch) for batch in engine.batches] == [16, 8, 4, *[2] * 10]
+
+
+def test_a_stream_that_ends_without_an_answer_is_a_bug_and_does_not_hang() -> None:
+    class SilentEngine(RecordingEngine):
+        def stream(self, batches: Iterable[Sequence[ImageRequest]]) -> Iterator[list[RenderedImage | Rejection]]:
+            return iter(list(batches)[:0])
+
+    with pytest.raises(AssertionError, match=r"asked for \['a0', 'a1'\] and answered \[\]"):
+        render(Batcher(SilentEngine()), requests_of("a", 2))
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import torch
 from actors.janus.engine import JanusEngine
 from actors.janus.network import read_weights
 from actors.janus.sampler import sample_codes
-from actors.request import Rejection
+from actors.request import ImageRequest, Rejection
 from tests.actors.checkpoint.test_weights import transformers_config, transformers_name
 from tests.support.checkpoints import TINY, fetched
 from tests.support.janus_engine import GOLDENS, PROMPTS, decode, engine, request
@@ -204,3 +204,33 @@ def test_nan_in_one_codebook_entry_rejects_the_images_that_use_it_and_no_other()
     image, rejection = janus.render([request(PROMPTS[0]), request(PROMPTS[1])])
     assert image.pixels.tobytes() == good.pixels.tobytes()
     assert rejection == Rejection(image_id="image", reason="the image decoder's numbers became NaN or infinite")
+
+
+def test_on_a_gpu_the_images_of_a_batch_are_decoded_once_the_next_batch_is_enqueued(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    janus, steps = engine(), []
+
+    def choose(requests: list[ImageRequest], prompts: list) -> list[str]:
+        steps.append(("choose", ids := [entry.image_id for entry in requests]))
+        return ids
+
+    def finish(batch, images, tokens: list[str]) -> None:
+        steps.append(("decode", tokens))
+        batch.answers.update(zip(images, tokens, strict=True))
+
+    monkeypatch.setattr(janus, "choose_codes", choose)
+    monkeypatch.setattr(janus, "_finish", finish)
+    janus._decode_stream = "a stream"
+    batches = [[request("a cat", image_id=name) for name in names] for names in ("ab", "c")]
+
+    assert list(janus.stream(batches)) == [["a", "b"], ["c"]]
+    assert steps == [("choose", ["a", "b"]), ("choose", ["c"]), ("decode", ["a", "b"]), ("decode", ["c"])]
+
+
+def test_a_batch_of_several_guidance_intervals_is_rendered_in_parts_and_answered_in_order(janus: JanusEngine) -> None:
+    intervals = [None, (0.0, 0.5), None]
+    requests = [request(PROMPTS[0], image_id=str(n), cfg_interval=interval) for n, interval in enumerate(intervals)]
+    answers = janus.render(requests)
+    assert [answer.image_id for answer in answers] == ["0", "1", "2"]
+    assert answers[0].codes.tolist() == answers[2].codes.tolist() != answers[1].codes.tolist()
