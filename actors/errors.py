@@ -1,5 +1,7 @@
 """The errors that callers treat differently. Every other error is a bug and keeps its traceback."""
 
+MAX_SHOWN = 120  # characters of a value in an error message
+
 
 class InputError(ValueError):
     """An input of the user is wrong. The message has the rule, the value and what is allowed. Exit code 2."""
@@ -27,3 +29,9 @@ class CheckpointUnreachable(CheckpointError):
 
 class OtherWeightsError(CheckpointError):
     """The checkpoint holds other weights than those the recipe was made with."""
+
+
+def one_line(text: str) -> str:
+    """A text from outside for an error message: cut to a line, without characters that a terminal would act on."""
+    plain = "".join(character if character.isprintable() else "?" for character in text[: MAX_SHOWN + 1])
+    return plain if len(plain) <= MAX_SHOWN else plain[:MAX_SHOWN] + "..."

@@ -8,7 +8,8 @@ from rich.progress import Progress
 
 from workflows.export.write import Export, export_output
 from workflows.output.claim import open_output
-from workflows.storage.store import Storage, absolute_location
+from workflows.storage.path import absolute_location
+from workflows.storage.store import Storage
 
 
 def export(
@@ -23,7 +24,9 @@ def export(
     """Export an output and print the counts. Returns 0; errors are raised."""
     source, _ = open_output(output, endpoint_url)
     is_same_store = dest.partition("://")[0] == source.url.partition("://")[0]
-    destination = Storage(absolute_location(dest), source.options if is_same_store else {}, is_first_contact=True)
+    destination = Storage(
+        absolute_location(dest, "DEST"), source.options if is_same_store else {}, is_first_contact=True
+    )
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("shards", total=None)

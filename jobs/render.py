@@ -8,7 +8,7 @@ from jobs.terminal.show import showing
 from workflows.dispatch.cluster import Cluster
 from workflows.run import run_job
 from workflows.storage.lease import WhenHeld
-from workflows.storage.store import absolute_location
+from workflows.storage.path import absolute_location
 
 
 def render(spec: JobSpec, *, address: str | None, when_held: WhenHeld = "refuse", as_json: bool = False) -> int:

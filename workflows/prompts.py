@@ -82,12 +82,13 @@ def read_rows(file: PromptFile, start: int, stop: int, storage: dict[str, Any]) 
 
 def _matching_files(fs: fsspec.AbstractFileSystem, root: str) -> tuple[str, list[dict[str, Any]]]:
     """The folder to which names are relative, and fsspec's info for each matching file."""
-    if glob.has_magic(root):
+    info = _info(fs, root)  # a name that exists is taken literally, whatever characters are in it
+    if info is None and glob.has_magic(root):
         found = {path: info for path, info in fs.glob(root, detail=True).items() if info["type"] == "file"}
         folder = root[: root.index(next(c for c in root if c in "*?["))].rpartition("/")[0]
         if not _is_hidden(root[len(folder) :]):  # as in a shell, hidden files must be asked for
             found = {path: info for path, info in found.items() if not _is_hidden(path[len(folder) :])}
-    elif (info := _info(fs, root)) and info["type"] == "file":
+    elif info is not None and info["type"] == "file":
         found, folder = {root: info}, root.rpartition("/")[0]
     else:
         found, folder = fs.find(root, detail=True), root.rstrip("/")

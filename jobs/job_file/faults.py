@@ -5,45 +5,57 @@ from __future__ import annotations
 import difflib
 import math
 import typing
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from jobs.job_file.credentials import SECRET_FAULT
-from jobs.job_file.spec import BETWEEN_FAULT, JobSpec, section_of
+from actors.errors import one_line
+from jobs.job_file.spec import BETWEEN_FAULT, SECRET_FAULT, JobSpec, section_of
+from workflows.storage.credentials import secret_in
 
-# What people write who want another picture size; the models garble every size they were not trained at.
+# What people write who want another image size; the models garble every size they were not trained at.
 SIZE_KEYS = frozenset({"width", "height", "size", "image_size", "img_size", "resolution"})
 
 
 def explain(fault: ErrorDetails) -> str:
-    """One line for one fault: the dotted key, the rule, the value."""
-    path = [str(part) for part in fault["loc"]]
-    if fault["type"] != "extra_forbidden":
-        path = [part for part in path if not _is_union_branch(part)]
-    key = ".".join(path)
-    if fault["type"] == "extra_forbidden" and path[-1] in SIZE_KEYS:
-        return (
-            f"{key}: a checkpoint renders pictures of one size (Janus, Janus-Pro and JanusFlow: 384 x 384) and no other"
-        )
-    if fault["type"] == "extra_forbidden":
-        known = _known_keys(path[:-1])
-        close = difflib.get_close_matches(path[-1], known, n=1)
-        hint = f"did you mean `{close[0]}`?" if close else f"allowed are {', '.join(known)}"
-        return f"{key}: there is no such key; {hint}"
-    if fault["type"] == "missing":
+    """One line for one fault. A value that may hold a secret is not shown."""
+    path, kind, rule = [one_line(str(part)) for part in fault["loc"]], fault["type"], fault["msg"]
+    if kind == "extra_forbidden":
+        return f"{'.'.join(path)}: {_unknown_key(path)}"
+    key = ".".join(part for part in path if not _is_union_branch(part))
+    if kind == "missing":
         return f"{key}: this key is needed"
-    if fault["type"] == BETWEEN_FAULT:
-        return str(fault["msg"])
-    if fault["type"] == SECRET_FAULT:
-        return f"{key}: {fault['msg']}"  # the value is not shown
-    value = fault["input"]
-    shown = "nan" if isinstance(value, float) and math.isnan(value) else repr(value)
-    return f"{key}: {fault['msg'].removeprefix('Value error, ')}, got {shown}"
+    if kind == BETWEEN_FAULT:
+        return rule
+    if kind == SECRET_FAULT:
+        return f"{key}: {rule}"
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        rule = "must be a section, with keys and values"
+    if fault["input"] is None:
+        return f"{key}: has no value; {rule}"
+    return f"{key}: {rule.removeprefix('Value error, ')}, got {_shown(fault['input'])}"
+
+
+def _unknown_key(path: list[str]) -> str:
+    if path[-1] in SIZE_KEYS:
+        return "a checkpoint renders images of one size (Janus, Janus-Pro and JanusFlow: 384 x 384) and no other"
+    known = _known_keys(path[:-1])
+    close = difflib.get_close_matches(path[-1], known, n=1)
+    hint = f"did you mean `{close[0]}`?" if close else f"allowed are {', '.join(known)}"
+    return f"there is no such key; {hint}"
+
+
+def _shown(value: Any) -> str:
+    if secret_in(value) is not None:
+        return "a value that is not shown, because it may hold a secret"
+    if isinstance(value, float) and math.isnan(value):
+        return "nan"
+    return one_line(repr(value))
 
 
 def _is_union_branch(part: str) -> bool:
-    """pydantic names the tried branch of a union in the location; a person never wrote it."""
+    """pydantic names the tried branch of a union in the location; the user never wrote it."""
     return part in {"float", "int", "str"} or part.startswith(("list[", "literal[", "constrained"))
 
 

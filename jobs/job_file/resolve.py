@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from fnmatch import fnmatch
 from typing import Any
 
 from actors.checkpoint.folder import BUNDLED
@@ -14,7 +13,7 @@ from actors.recipe import SAMPLING_SETTINGS, Recipe, SamplingSettings, sampling_
 from jobs.job_file.errors import JobFileError
 from jobs.job_file.spec import JobSpec
 from workflows.job import Images, RenderJob, Workers
-from workflows.storage.store import absolute_location
+from workflows.storage.path import absolute_location, lies_among
 
 # Sampling settings that some families take and others do not; every family takes the rest.
 FAMILY_KEYS = tuple(name for name in SAMPLING_SETTINGS if any(name in facts.settings for facts in FAMILIES.values()))
@@ -45,13 +44,14 @@ def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True, models: M
     """
     models = models or open_models_of(spec)
     _check_family_settings(spec, models[0].family)
-    _check_output(absolute_location(spec.prompts), absolute_location(spec.output))
+    prompts, output = absolute_location(spec.prompts, "prompts"), absolute_location(spec.output, "output")
+    _check_output(prompts, output)
     workers = _workers(spec, num_gpus)
     default_dtype = "bfloat16" if workers.gpus_per_actor else "float32"
     return RenderJob(
         name=spec.name or "render",
-        prompts=absolute_location(spec.prompts),
-        output=absolute_location(spec.output),
+        prompts=prompts,
+        output=output,
         storage=dict(spec.storage),
         recipe=_recipe(spec, models, default_dtype=default_dtype, with_digest=with_digest),
         images=Images(**spec.images.model_dump()),
@@ -153,8 +153,7 @@ def _sampling_fields(spec: JobSpec, family: str) -> dict[str, Any]:
 
 def _check_output(prompts: str, output: str) -> None:
     """Refuse an output inside the prompts: a resume would read its manifest as prompts."""
-    is_inside = f"{output}/".startswith(f"{prompts}/")
-    if is_inside or ("**" in prompts and fnmatch(f"{output}/manifest/part.parquet", prompts)):
+    if lies_among(output, prompts):
         raise JobFileError(f"output: must not be inside the prompts ({prompts}), got {output}")
 
 

@@ -10,17 +10,20 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from jobs.job_file.credentials import check_address, check_storage_options
 from jobs.job_file.cron import check_cron
 from jobs.job_file.date_fields import check_date_fields, has_dates
+from workflows.storage.credentials import secret_in, secret_in_address
+from workflows.storage.path import check_location
 
-BETWEEN_FAULT = "between"
+# Kinds of faults: of several keys together, where the rule says it all, and of a value that must not be shown.
+BETWEEN_FAULT, SECRET_FAULT = "between", "secret"
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+MAX_NAME_LENGTH = 200
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -50,8 +53,8 @@ class ModelSection(_Section):
 
     @field_validator("checkpoint", "vae")
     @classmethod
-    def _check_address(cls, value: str | None) -> str | None:
-        return value if value is None else check_address(value)
+    def _check_location(cls, value: str | None) -> str | None:
+        return value if value is None else _checked_location(value)
 
     @field_validator("dtype", mode="before")
     @classmethod
@@ -204,20 +207,46 @@ class JobSpec(_Section):
     shard_rows: int = Field(256, ge=1, le=1_000_000, description="Prompt rows of one shard.")
     schedule: ScheduleSection | None = Field(None, description="When `janus-batch schedule` runs the job.")
 
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, value: str | None) -> str | None:
+        if value is not None and (not value.strip() or not value.isprintable() or len(value) > MAX_NAME_LENGTH):
+            raise ValueError(
+                f"must have 1 to {MAX_NAME_LENGTH} characters, no line breaks and no other control characters"
+            )
+        return value
+
     @field_validator("storage")
     @classmethod
     def _check_storage(cls, value: dict[str, Any]) -> dict[str, Any]:
-        check_storage_options(value)
+        if secret := secret_in(value):
+            raise _secret_fault(secret)
+        for key, option in value.items():
+            if key.endswith("_kwargs") and not isinstance(option, dict):
+                raise ValueError(f"{key} must be a section, with keys and values")
+        if not isinstance(value.get("endpoint_url", ""), str):
+            raise ValueError("endpoint_url must be text: http://HOST:PORT")
         try:
             json.dumps(value)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f"options must be text, numbers, true or false, lists and sections ({error})") from error
         return value
 
     @field_validator("prompts", "output")
     @classmethod
-    def _check_address(cls, value: str) -> str:
-        return check_address(value)
+    def _check_location(cls, value: str) -> str:
+        return _checked_location(value)
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _fill_empty_sections(cls, fields: Any) -> Any:
+        """A section whose keys are all commented out is null in YAML: it has its defaults."""
+        if not isinstance(fields, dict):
+            return fields
+        sections = {"storage", *(key for key, field in cls.model_fields.items() if section_of(field.annotation))}
+        optional = {key for key, field in cls.model_fields.items() if field.default is None}
+        empty: dict[str, Any] = {key: {} for key in sections - optional if key in fields and fields[key] is None}
+        return {**fields, **empty}
 
     @pydantic.model_validator(mode="after")
     def _check_dates(self) -> JobSpec:
@@ -236,6 +265,18 @@ class JobSpec(_Section):
     @property
     def has_dates(self) -> bool:
         return has_dates(self.prompts) or has_dates(self.output)
+
+
+def _checked_location(location: str) -> str:
+    if secret := secret_in_address(location):
+        raise _secret_fault(secret)
+    check_location(location)
+    return location
+
+
+def _secret_fault(secret: str) -> PydanticCustomError:
+    rule = f"{secret} is refused, since a job file is copied into job.json and logs"
+    return PydanticCustomError(SECRET_FAULT, "{rule}; credentials come from the environment", {"rule": rule})
 
 
 def _plain_error(rule: str) -> PydanticCustomError:

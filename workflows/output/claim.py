@@ -16,7 +16,8 @@ from actors.recipe import Recipe
 from janus_batch import VERSION
 from workflows.job import Images, RenderJob
 from workflows.storage.errors import StorageError, storage_errors
-from workflows.storage.store import CONDITIONAL_CREATE, Storage, absolute_location
+from workflows.storage.path import absolute_location
+from workflows.storage.store import CONDITIONAL_CREATE, Storage
 
 JOB_FILE, SUCCESS_FILE = "job.json", "_SUCCESS"
 
@@ -99,7 +100,7 @@ def claimed_shard_rows(storage: Storage, job: RenderJob) -> int:
 def open_output(output: str, endpoint_url: str | None) -> tuple[Storage, Claim]:
     """The storage and the claim of an output folder. Raises StorageError if it is not one, and OtherVersionError."""
     address = {"endpoint_url": endpoint_url} if endpoint_url else {}
-    url = absolute_location(output)
+    url = absolute_location(output, "OUTPUT")
     with storage_errors(output):
         claim = read_claim(Storage(url, address, is_first_contact=True))
     return Storage(url, claim.job_file.get("storage", {}) | address), claim

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import inspect
 import os
 import random
 import time
@@ -21,9 +22,7 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from workflows.storage.errors import StorageError, StorageFailure, s3_code, storage_errors
-
-# Keys of fsspec options that would put a secret into a job file, and from there into job.json.
-SECRET_OPTIONS = frozenset({"key", "secret", "token", "password", "sas_token", "account_key", "connection_string"})
+from workflows.storage.path import is_local
 
 # For the first contact with an S3 store: a wrong address should fail within seconds.
 FIRST_CONTACT = {"connect_timeout": 5, "read_timeout": 10, "retries": {"mode": "standard", "total_max_attempts": 2}}
@@ -205,31 +204,39 @@ def open_url(
 
     With `is_first_contact`, an S3 store that cannot be reached fails within seconds.
     """
-    # A job's storage options belong to its object store, and CONDITIONAL_CREATE is not an option of fsspec.
-    options = {key: value for key, value in options.items() if key != CONDITIONAL_CREATE} if _is_remote(url) else {}
-    is_s3, shown = url.startswith(("s3://", "s3a://")), ", ".join(options)
-    if is_s3:
-        timeouts = FIRST_CONTACT if is_first_contact else EACH_CALL
-        options = {**options, "config_kwargs": {**timeouts, **options.get("config_kwargs", {})}}
+    protocol = "file" if is_local(url) else url.partition("://")[0]
+    is_s3 = protocol in ("s3", "s3a")
     with storage_errors(url):
+        file_system = fsspec.get_filesystem_class(protocol)
+        options = _options_of(file_system, protocol, options)
+        shown = ", ".join(options)
         try:
-            fs, path = fsspec.core.url_to_fs(url, **options)
+            if is_s3:
+                timeouts = FIRST_CONTACT if is_first_contact else EACH_CALL
+                options = {**options, "config_kwargs": {**timeouts, **options.get("config_kwargs", {})}}
+            # Not url_to_fs, which cuts a path or key at `::`.
+            fs = file_system(**{**file_system._get_kwargs_from_urls(url), **options})
+            path = str(file_system._strip_protocol(url))
             if is_s3:
                 fs.retries = 1  # s3fs would otherwise repeat botocore's own retries
             if is_s3 and is_first_contact:
                 fs.connect()
-        except TypeError as error:
+        except (TypeError, AttributeError, KeyError) as error:
             raise StorageError(f"{url} cannot be opened with storage options {shown}: {error}") from error
     return fs, path
 
 
-def absolute_location(location: str) -> str:
-    """A path or URL that means the same from every working directory and on every node."""
-    return location.rstrip("/") if "://" in location else os.path.abspath(os.path.expanduser(location))
-
-
-def _is_remote(url: str) -> bool:
-    return "://" in url and not url.startswith(("file://", "local://"))
+def _options_of(file_system: type[fsspec.AbstractFileSystem], protocol: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The storage options of a job that are for this file system: they are written for the job's object store, and its
+    prompts may lie on a disk or a web server.
+    """
+    if protocol == "file":
+        return {}
+    options = {key: value for key, value in options.items() if key != CONDITIONAL_CREATE}
+    if protocol not in ("http", "https"):
+        return options
+    named = inspect.signature(file_system.__init__).parameters
+    return {key: value for key, value in options.items() if key in named}
 
 
 def _says_exists(error: OSError) -> bool:

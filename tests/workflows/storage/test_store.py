@@ -15,7 +15,7 @@ from tests.support.servers.s3 import S3Server
 from tests.support.toy_job import bytes_of
 from workflows.storage import store as storage_module
 from workflows.storage.errors import StorageFailure
-from workflows.storage.store import Storage, absolute_location
+from workflows.storage.store import Storage
 
 NUM_RACERS = 8
 
@@ -190,33 +190,6 @@ def test_a_reader_never_sees_a_part_of_a_file(tmp_path: Path) -> None:
         writing.result()
 
     assert seen <= set(contents)
-
-
-# ---- locations -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("location", "expected"),
-    [
-        ("/data/prompts", "/data/prompts"),
-        ("/data/prompts/", "/data/prompts"),
-        ("/data/../data/prompts", "/data/prompts"),
-        ("prompts", "{cwd}/prompts"),
-        ("./prompts/*.parquet", "{cwd}/prompts/*.parquet"),
-        ("prompts/**/*.parquet", "{cwd}/prompts/**/*.parquet"),
-        ("~/prompts", "{home}/prompts"),
-        ("s3://bucket/prompts/", "s3://bucket/prompts"),
-        ("s3://bucket/a/*.parquet", "s3://bucket/a/*.parquet"),
-        ("file:///data/prompts", "file:///data/prompts"),
-    ],
-)
-def test_an_absolute_location_is_the_same_from_every_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str, expected: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", "/home/someone")
-
-    assert absolute_location(location) == expected.format(cwd=os.getcwd(), home="/home/someone")
 
 
 # ---- S3 --------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,86 @@
+"""YAML as a job file may be written: text, numbers, true and false, lists and sections, within bounds.
+
+A key that is there twice is refused: YAML libraries keep the last one in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import yaml
+from yaml.constructor import ConstructorError
+from yaml.nodes import MappingNode, Node, ScalarNode
+
+from actors.errors import one_line
+
+MAX_DEPTH, MAX_VALUES, MAX_DIGITS = 20, 10_000, 50
+TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map")}
+MERGE, DATE = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:timestamp"
+# PyYAML's words for these repeat a part of the value, which may be a secret that starts with `*` or `!`.
+PLAIN_WORDS = {"found undefined alias": "an alias (*) of nothing", "found undefined tag handle": "a tag (!) of nothing"}
+
+
+def load_yaml(text: str) -> Any:
+    """The value that a YAML text holds. Raises ValueError with the line and the rule, but without the value."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark, problem = error.problem_mark or error.context_mark, error.problem or error.context or "not valid"
+        line = f"line {mark.line + 1}: " if mark else ""
+        plain = next((words for start, words in PLAIN_WORDS.items() if problem.startswith(start)), problem)
+        raise ValueError(line + one_line(" ".join(plain.split()))) from error
+    except yaml.YAMLError as error:  # a character that YAML does not allow
+        raise ValueError(one_line(" ".join(str(error).split()))) from error
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, which builds no objects, with the rules of this file."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth, self._num_values, self._sizes = 0, 0, dict[int, int]()
+
+    def compose_node(self, parent: Node | None, index: Any) -> Node:
+        """Compose one value; an alias counts as much as the value it repeats."""
+        is_alias = self.check_event(yaml.AliasEvent)
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise ConstructorError(None, None, f"more than {MAX_DEPTH} sections and lists inside each other", mark)
+        before = self._num_values
+        node = super().compose_node(parent, index)
+        assert node is not None
+        if is_alias and id(node) not in self._sizes:
+            raise ConstructorError(None, None, "an alias (*) inside the value that it repeats", mark)
+        self._num_values += self._sizes[id(node)] if is_alias else 1
+        if self._num_values > MAX_VALUES:
+            raise ConstructorError(None, None, f"more than {MAX_VALUES:,} values", mark)
+        self._sizes[id(node)] = self._num_values - before
+        self._depth -= 1
+        return node
+
+    def construct_object(self, node: Node, deep: bool = False) -> Any:
+        if node.tag == DATE:
+            raise ConstructorError(None, None, "YAML reads this value as a date; put text into quotes", node.start_mark)
+        if node.tag not in TAGS:
+            raise ConstructorError(None, None, "a kind of value that a job file does not have (!)", node.start_mark)
+        if node.tag.endswith((":int", ":float")) and len(str(node.value)) > MAX_DIGITS:
+            raise ConstructorError(None, None, f"a number of more than {MAX_DIGITS} digits", node.start_mark)
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, AttributeError, TypeError, OverflowError) as error:
+            kind = node.tag.rpartition(":")[2]
+            raise ConstructorError(None, None, f"the value is no {kind}", node.start_mark) from error
+
+    def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """A section; PyYAML would let the last of two equal keys win."""
+        seen = set()
+        for key, _ in node.value if isinstance(node, MappingNode) else ():
+            if not isinstance(key, ScalarNode) or key.tag == MERGE:
+                continue
+            name = self.construct_object(key)
+            if name in seen:
+                raise ConstructorError(None, None, f"the key `{one_line(key.value)}` is there twice", key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)

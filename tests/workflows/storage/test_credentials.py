@@ -1,0 +1,117 @@
+"""Which names and values are taken for secrets, and which are not."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs.job_file.errors import JobFileError
+from jobs.job_file.read import check_fields
+from workflows.storage.credentials import is_secret_name, secret_in, secret_in_address
+
+SECRET = "hunter2-planted"
+SMALLEST = {"prompts": "prompts.parquet", "output": "renders", "model": {"checkpoint": "toy"}}
+
+SECRET_NAMES = [
+    *("key", "Key", "KEY", "secret", "client_secret", "password", "Password", "passwd", "pwd", "passphrase"),
+    *("api_key", "apiKey", "apikey", "APIKEY", "API-Key", "account-key", "account_key", "AccountKey", "shared_key"),
+    *("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "token", "authToken", "sasToken", "SAS_TOKEN"),
+    *("Authorization", "X-Authorization", "auth", "http_auth", "Cookie", "connection_string", "connectionString"),
+    *("credential", "credentials", "SSECustomerKey", "private_key", "bearer", "X-Amz-Signature", "sig"),
+]
+PLAIN_NAMES = [
+    *("endpoint_url", "region_name", "anon", "signature_version", "SSEKMSKeyId", "ServerSideEncryption", "profile"),
+    *("requester_pays", "use_ssl", "verify", "connect_timeout", "addressing_style", "account_name", "auth_type"),
+    *("project", "cache_timeout", "monkey", "tokenizer", "keyspace", "versionId", "default_block_size"),
+]
+
+
+@pytest.mark.parametrize("name", SECRET_NAMES)
+def test_a_name_of_a_secret_is_known_in_any_spelling(name: str) -> None:
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize("name", PLAIN_NAMES)
+def test_other_names_are_not_taken_for_secrets(name: str) -> None:
+    assert not is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"https://me:{SECRET}@host/x",
+        f"s3://{SECRET}@bucket/x",
+        f"https:/me:{SECRET}@host",
+        f"zip://x.parquet::https://u:{SECRET}@h/x.zip",
+        f"https://h/x?apikey={SECRET}",
+        f"https://h/x?a=1&X-Amz-Security-Token={SECRET}",
+        f"https://h/x?sv=2020&sig={SECRET}",
+        f"https://h/x?api%5Fkey={SECRET}",
+        f"https://h/x#access_token={SECRET}",
+        f"https://me%3A{SECRET}%40host/x?x=https%3A%2F%2Fu:p%40h",
+    ],
+)
+def test_an_address_with_a_secret_is_known_and_not_shown(address: str) -> None:
+    assert SECRET not in str(secret_in_address(address))
+    for key in ("prompts", "output", "model"):
+        fields = {**SMALLEST, key: {"checkpoint": address} if key == "model" else address}
+        with pytest.raises(JobFileError, match="credentials come from the environment") as refused:
+            check_fields(fields)
+        assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "s3://bucket/a@b/c.parquet",
+        "prompts@home.parquet",
+        "/data/x@y/",
+        "https://h/x?versionId=3",
+        "s3://b/key=1/x.parquet",
+    ],
+)
+def test_other_addresses_are_not_taken_for_secrets(address: str) -> None:
+    assert secret_in_address(address) is None
+    assert check_fields({**SMALLEST, "prompts": address}).prompts == address
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [
+        *({name: SECRET} for name in SECRET_NAMES),
+        {"a": [{"secret": SECRET}]},
+        {"a": [[{"b": {"token": SECRET}}]]},
+        {"headers": {"Authorization": f"Bearer {SECRET}"}},
+        {"headers": {"X-Custom": f"Bearer {SECRET}"}},
+        {"headers": [["X-Custom", f"basic {SECRET}"]]},
+        {"client_kwargs": {"auth": ["user", SECRET]}},
+        {"l": [f"https://u:{SECRET}@h"]},
+        {"endpoint_url": f"http://me:{SECRET}@host"},
+        {"client_kwargs": {"endpoint_url": f"http://{SECRET}@host/path"}},
+        {"pem": f"-----BEGIN PRIVATE KEY-----{SECRET}"},
+        {"id": "AKIAABCDEFGHIJKLMNOP", "x": SECRET},
+        [f"https://u:{SECRET}@h"],
+        f"https://u:{SECRET}@h",
+    ],
+)
+def test_a_secret_in_storage_options_is_refused_and_not_shown(storage: object) -> None:
+    assert secret_in(storage) is not None
+    with pytest.raises(JobFileError, match=r"^storage: ") as refused:
+        check_fields({**SMALLEST, "storage": storage})
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompts": [f"https://u:{SECRET}@h"]},
+        {"workers": f"https://u:{SECRET}@h"},
+        {"shard_rows": {"password": SECRET}},
+        {"sampling": {"cfg_weight": f"https://h?token={SECRET}"}},
+        {"api_key": SECRET},
+        {"model": {"checkpoint": "toy", "token": SECRET}},
+    ],
+)
+def test_a_secret_in_the_wrong_place_is_not_shown(fields: dict[str, object]) -> None:
+    with pytest.raises(JobFileError) as refused:
+        check_fields({**SMALLEST, **fields})
+    assert SECRET not in str(refused.value)

@@ -1,0 +1,137 @@
+"""Paths and URLs that a user gives: one spelling for each location, and a refusal of what means something else.
+
+A path that exists is taken literally, whatever characters are in it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+import fsspec
+from fsspec.utils import glob_translate
+
+from actors.errors import InputError, one_line
+from workflows.storage.credentials import secret_in_address
+
+MAX_PATH_BYTES, MAX_NAME_BYTES = 4096, 255  # of the file systems of Linux and macOS
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/*)(.*)", re.DOTALL)
+_VARIABLE = re.compile(r"\$\{\w+\}|\$[A-Z_][A-Z0-9_]*\b|(?:^|/)\$\w+")
+_MAGIC = re.compile(r"[*?[]")
+
+# Stores with buckets, whose keys are text: an empty part or `..` in a key is no folder. The aliases are one store.
+_BUCKETS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "cos", "r2"}
+_ALIASES = {"s3a": "s3", "gcs": "gs", "abfss": "abfs"}
+_LOCAL, _WEB = {"file", "local"}, {"http", "https"}
+
+# Where Parquet files of an output may lie, relative to it.
+_OUTPUT_FILES = ("manifest/part.parquet", "rejected/part.parquet", "images/part.parquet", "images/0/part.parquet")
+
+
+class LocationError(InputError):
+    """A path or URL that would not mean what it says: the rule, the value, what is allowed."""
+
+
+def absolute_location(location: str, name: str = "location") -> str:
+    """A path or URL that means the same from every folder and on every node. Raises LocationError, with `name` in it.
+
+    `~` is expanded, `file://` and `local://` become paths, schemes become lower case and slashes at the end are cut.
+    """
+    try:
+        check_location(location)
+    except ValueError as error:
+        raise LocationError(f"{name}: {error}{shown_location(location)}") from error
+    path = _local_path(location)
+    if path is not None:
+        return os.path.abspath(os.path.expanduser(path))
+    scheme, _, rest = location.partition("://")
+    return f"{scheme.lower()}://{rest}".rstrip("/")
+
+
+def check_location(location: str) -> None:
+    """Raise ValueError with the rule that a path or URL breaks; the text does not repeat the value."""
+    if secret := secret_in_address(location):
+        raise ValueError(f"{secret} is refused; credentials come from the environment")
+    if not location.strip():
+        raise ValueError("must not be empty")
+    if location != location.strip() or not location.isprintable():
+        raise ValueError("must not start or end with a space, or hold line breaks and other control characters")
+    path = _local_path(location)
+    if path is None:
+        _check_url(location)
+    elif path != location and not path.startswith("/"):
+        raise ValueError("a file:// URL holds an absolute path: file:///folder")
+    else:
+        _check_path(path)
+
+
+def shown_location(location: str) -> str:
+    """`, got VALUE` for the end of a message; nothing if the value may hold a secret."""
+    return "" if secret_in_address(location) else f", got {one_line(repr(location))}"
+
+
+def lies_among(output: str, prompts: str) -> bool:
+    """Whether an output would put Parquet files among the prompts, a file, folder or glob; both absolute locations."""
+    (store, output), (other_store, prompts) = _comparable(output), _comparable(prompts)
+    if store != other_store:
+        return False
+    if f"{output}/".startswith(f"{prompts}/"):
+        return True
+    pattern = re.compile(glob_translate(prompts)) if _MAGIC.search(prompts) else None
+    return pattern is not None and any(pattern.match(f"{output}/{file}") for file in _OUTPUT_FILES)
+
+
+def is_local(url: str) -> bool:
+    """Whether an absolute location is on a file system of this machine."""
+    return _local_path(url) is not None
+
+
+def _local_path(location: str) -> str | None:
+    """The local path that a location means, None for a URL."""
+    scheme, found, rest = location.partition("://")
+    if found and scheme.lower() in _LOCAL:
+        return rest
+    return None if found and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme) else location
+
+
+def _check_path(path: str) -> None:
+    expanded = os.path.expanduser(path)
+    if len(os.fsencode(expanded)) > MAX_PATH_BYTES or any(
+        len(os.fsencode(part)) > MAX_NAME_BYTES for part in expanded.split("/")
+    ):
+        raise ValueError(f"a path has at most {MAX_PATH_BYTES:,} bytes, and a name in it {MAX_NAME_BYTES}")
+    if os.path.lexists(expanded):
+        return
+    if expanded.startswith("~"):
+        raise ValueError("there is no such user")
+    if _VARIABLE.search(path):
+        raise ValueError("variables such as $HOME and ${NAME} are not expanded; write the path itself, or ~/")
+    if (found := _SCHEME.match(path)) and found[1].lower() in (fsspec.available_protocols() if found[2] else _BUCKETS):
+        raise ValueError(f"a URL has two slashes after its scheme: {found[1].lower()}://")
+
+
+def _check_url(url: str) -> None:
+    scheme, _, rest = url.partition("://")
+    if "::" in url:
+        raise ValueError("`::` (a chain of URLs) is not supported; name the file or folder itself")
+    if _VARIABLE.search(rest):
+        raise ValueError("variables such as $HOME and ${NAME} are not expanded; write the URL itself")
+    if scheme.lower() in _WEB:
+        return
+    parts = rest.rstrip("/").split("/")
+    if scheme.lower() in _BUCKETS and not parts[0]:
+        raise ValueError("the URL names no bucket")
+    if "" in parts[1:] or {".", ".."} & set(parts[1:]):
+        raise ValueError("a URL has no empty part (//) and no part . or .. in it")
+
+
+def _comparable(location: str) -> tuple[str, str]:
+    """The store of a location and the path in it, with links resolved in the folders before a glob begins."""
+    if not is_local(location):
+        scheme, _, rest = location.partition("://")
+        return _ALIASES.get(scheme, scheme), rest
+    magic = None if os.path.lexists(location) else _MAGIC.search(location)
+    if magic is None:
+        return "", os.path.realpath(location)
+    folder, slash, pattern = location[: magic.start()].rpartition("/")
+    return "", os.path.realpath(folder or "/").rstrip("/") + slash + pattern + location[magic.start() :]
