@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from actors.checkpoint.files import TEXT_MODEL_STEMS, VAE_STEMS, StoredFile, find_weight_files, read_json
-from actors.checkpoint.folder import Folder, LocalFolder, find_folder
+from actors.checkpoint.find import find_folder
+from actors.checkpoint.folder import Folder, LocalFolder
 from actors.errors import CheckpointError, NoSuchFolder
 from actors.families import FAMILIES, Identity, Shape
 from actors.prompt import PROMPT_FORMATS
