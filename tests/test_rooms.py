@@ -1,18 +1,25 @@
-"""The rules of the three rooms: jobs -> workflows -> actors, what may be loaded where, and what may not be written."""
+"""The rules of the three rooms: who may import whom, what loads torch, how large a folder may get.
+
+The import rules are contracts of import-linter, in pyproject.toml; `lint-imports` prints the chain that breaks one.
+"""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from importlinter.cli import lint_imports
 
 from tests.support.rooms import HEAVY, Project
 
 ROOT = Path(__file__).parents[1]
+MAX_ENTRIES = 16  # modules and packages in one folder
 
 # The files that know Ray: the cluster and its actors, Ray's errors, the path of one shard, the metrics, and the client
 # of Ray's job server.
@@ -31,8 +38,26 @@ def test_the_rooms_are_read(project: Project) -> None:
     assert {"actors/request.py", "workflows/plan.py", "jobs/cli.py"} <= {str(source.path) for source in project.rooms}
 
 
-def test_imports_run_downhill_only(project: Project) -> None:
-    assert project.uphill_imports() == []
+def test_the_import_contracts_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert lint_imports("pyproject.toml", no_cache=True, no_logo=True) == 0
+
+
+def test_the_rooms_import_no_other_folder(project: Project) -> None:
+    assert project.imports_of_other_folders() == []
+
+
+def test_no_folder_is_a_drawer(project: Project) -> None:
+    assert project.crowded_folders(MAX_ENTRIES) == []
+
+
+def test_workflows_lists_its_contents_in_the_order_of_the_data() -> None:
+    """The docstring of the package is its table of contents; import-linter enforces the same order."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract.get("containers") == ["workflows"])
+    listed = re.findall(r"^(\w+)  ", (ROOT / "workflows/__init__.py").read_text(), flags=re.MULTILINE)
+
+    assert listed == layers[::-1]
 
 
 @pytest.mark.parametrize("package", HEAVY)
@@ -63,12 +88,12 @@ def test_no_checkpoint_runs_code(project: Project) -> None:
 @pytest.mark.parametrize(
     ("check", "files", "broken"),
     [
-        (Project.uphill_imports, {"actors/a.py": "def f():\n    from jobs import spec"}, "actors/a.py:2 imports jobs"),
-        (Project.uphill_imports, {"workflows/a.py": "from . import b"}, "workflows/a.py:1 imports "),
+        (Project.imports_of_other_folders, {"workflows/a.py": "from . import b"}, "workflows/a.py:1 imports "),
+        (Project.imports_of_other_folders, {"jobs/a.py": "import tests.support"}, "jobs/a.py:1 imports tests.support"),
         (
-            Project.uphill_imports,
-            {"jobs/a.py": "import tests.support.rooms"},
-            "jobs/a.py:1 imports tests.support.rooms",
+            lambda project: project.crowded_folders(1),
+            {"jobs/__init__.py": "", "jobs/a.py": "", "jobs/b/__init__.py": "", "jobs/b/c.py": ""},
+            "jobs has 2 entries, allowed are 1",
         ),
         (
             lambda project: project.imports_outside("torch", ("actors",)),

@@ -1,1 +1,17 @@
-"""What the driver does, in the order of the data: prompts, plan, pool, dispatch, commit, resume."""
+"""What the driver does, in the order of the data. Each step imports only steps above it.
+
+job             the resolved job
+storage         files behind fsspec, their errors, retries, the lease on an output
+prompts         prompt files and their footers
+plan            which row ranges of these files are still to be rendered
+rows            the rows of one shard, checked and turned into requests
+output          what a job writes: claim, images, manifest parts, rejected rows
+retry_rejected  which rejected rows to retry
+dispatch        shards to GPU actors, and what happens when one fails
+report          report.html of an output
+run             the main function: claim, hold, plan, render, check, count, report
+estimate        what a job will cost
+measure         how fast this machine renders it
+verify          an output checked against its manifest, and repaired
+export          an output as a dataset or for a benchmark
+"""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-ROOMS = ("actors", "workflows", "jobs")  # each may import itself and those before it
+ROOMS = ("actors", "workflows", "jobs")
 HEAVY = ("torch", "transformers", "diffusers")  # seconds to load, and absent from no GPU process: actors only
 OTHER_FOLDERS = ("tests", "benchmarks", "examples")
 
@@ -60,13 +60,26 @@ class Project:
         ]
         self.rooms = [source for source in self.sources if source.room in ROOMS]
 
-    def uphill_imports(self) -> list[str]:
-        """Imports of a higher room, or of a folder that is no room; relative ones hide their room and count too."""
+    def imports_of_other_folders(self) -> list[str]:
+        """Imports of a folder that is no room. Relative imports hide their room and count too."""
         return [
             f"{source.path}:{found.line} imports {found.module}"
             for source in self.rooms
             for found in source.imports
-            if found.top in (*ROOMS[ROOMS.index(source.room) + 1 :], *OTHER_FOLDERS, "")
+            if found.top in (*OTHER_FOLDERS, "")
+        ]
+
+    def crowded_folders(self, most: int) -> list[str]:
+        """Folders of the rooms with more than `most` modules and packages, dunder files not counted."""
+        entries: dict[Path, set[str]] = defaultdict(set)
+        for source in self.rooms:
+            for path in (source.path, *source.path.parents[:-2]):
+                if path.name not in ("__init__.py", "__main__.py"):
+                    entries[path.parent].add(path.stem)
+        return [
+            f"{folder} has {len(names)} entries, allowed are {most}"
+            for folder, names in sorted(entries.items())
+            if len(names) > most
         ]
 
     def imports_outside(self, package: str, allowed: tuple[str, ...]) -> list[str]:
