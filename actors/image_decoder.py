@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from actors.cuda_graph import GraphPool
+from actors.kernels.cuda_graph import GraphPool
 from actors.kernels.group_norm import add_group_norm
 from actors.layers import to_uint8
 

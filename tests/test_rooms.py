@@ -19,7 +19,7 @@ from importlinter.cli import lint_imports
 from tests.support.rooms import HEAVY, Project
 
 ROOT = Path(__file__).parents[1]
-MAX_ENTRIES = 16  # modules and packages in one folder
+MAX_ENTRIES = 18  # modules and packages in one folder
 
 # The files that know Ray: the cluster and its actors, Ray's errors, the path of one shard, the metrics, and the client
 # of Ray's job server.

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 
 import torch
 
-from actors.cuda_graph import GraphPool
 from actors.errors import CheckpointError
 from actors.janus.decode_loop import Choose, DecodeLoop
 from actors.janus.network import CodeModel
 from actors.janus.sampler import CodeSampler
 from actors.kernels.attention import FP8, PAGE
+from actors.kernels.cuda_graph import GraphPool
 from actors.llama.cache import PagedCache, PagePool, PromptState, RowCache, pages_of
 from actors.llama.config import LlamaShape
 from actors.llama.linear import MIN_ROWS

@@ -13,9 +13,9 @@ from collections.abc import Callable, Hashable, Sequence
 
 import torch
 
-from actors.cuda_graph import GraphPool
 from actors.guidance import guide
 from actors.janus.network import CodeModel
+from actors.kernels.cuda_graph import GraphPool
 from actors.llama.cache import PagedCache, PromptState, RowCache
 
 # step (an int64 tensor of no dimension), guided logits float32 [B, V] -> the images' next codes [B]

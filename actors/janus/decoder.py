@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from actors import image_decoder
-from actors.cuda_graph import GraphPool
 from actors.janus.config import NUM_RES_BLOCKS, VQShape
+from actors.kernels.cuda_graph import GraphPool
 from actors.layers import Conv1, silu_, to_uint8
 
 IMAGES_PER_CALL = 2  # on a CPU

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from actors import image_decoder
-from actors.cuda_graph import GraphPool
 from actors.device import compute_dtype
 from actors.errors import CheckpointError, InputError
+from actors.kernels.cuda_graph import GraphPool
 from actors.layers import ContiguousGroupNorm, Conv1, InPlaceSiLU, to_uint8
 
 # Images per call of the decoder on a CPU; the last image is repeated to fill it up. A single image would use other
