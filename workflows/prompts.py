@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from actors.errors import InputError
 from workflows.storage.damage import damage_errors
 from workflows.storage.errors import storage_errors
+from workflows.storage.parquet import read_row_group
 from workflows.storage.store import open_url
 
 NUM_FOOTER_READERS = 16  # threads: on object storage each footer takes one or two round trips
@@ -192,7 +193,7 @@ def _open_footer(url: str, version: str, options: str) -> pq.FileMetaData:
 def _read_row_group(url: str, version: str, options: str, group: int) -> pa.Table:
     """One row group, cached for the next shards: a row group often holds many of them."""
     with _open_planned(url, version, options) as file:
-        table = pq.ParquetFile(file).read_row_group(group)
+        table = read_row_group(file, group)
     # Arrow cannot `take` from string views yet.
     kinds = [pa.large_string() if pa.types.is_string_view(field.type) else field.type for field in table.schema]
     return table.cast(pa.schema(zip(table.column_names, kinds, strict=True)))

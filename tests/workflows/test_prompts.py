@@ -168,7 +168,9 @@ def test_one_huge_row_group_is_decoded_once_in_a_process(tmp_path: Path, monkeyp
     (file,) = find_prompt_files(path, {})
     decoded = []
     real = pq.ParquetFile.read_row_group
-    monkeypatch.setattr(pq.ParquetFile, "read_row_group", lambda self, n: decoded.append(n) or real(self, n))
+    monkeypatch.setattr(
+        pq.ParquetFile, "read_row_group", lambda self, n, **how: decoded.append(n) or real(self, n, **how)
+    )
 
     rows = [read_rows(file, start, start + 10, {})["prompt"].to_pylist() for start in range(0, 1000, 10)]
 

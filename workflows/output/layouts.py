@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from workflows.storage.damage import damage_errors
+from workflows.storage.parquet import read_parquet
 from workflows.storage.store import Storage
 
 _ENTRY = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # what Hugging Face `datasets` decodes
@@ -91,7 +92,7 @@ def _tar_members(data: bytes) -> dict[str, bytes]:
 
 def _image_table_members(data: bytes) -> dict[str, bytes]:
     """The images and latents of a Parquet pack. Raises ArrowInvalid if it has other columns."""
-    table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+    table = read_parquet(data)
     if missing := {"image", "latents"}.difference(table.column_names):
         raise pa.ArrowInvalid(f"it has no column {min(missing)}")
     entries = [entry for name in ("image", "latents") for entry in table[name].cast(_ENTRY).to_pylist() if entry]

@@ -20,6 +20,7 @@ from actors.recipe import SAMPLING_SETTINGS, SamplingSettings
 from workflows.output.picture_statistics import STATISTICS_FIELDS
 from workflows.plan import part_of_file, split_part_id
 from workflows.storage.damage import damage_errors
+from workflows.storage.parquet import read_parquet
 from workflows.storage.store import Storage
 
 NUM_READERS = 16  # threads that read parts, rejected rows or images
@@ -156,7 +157,7 @@ def read_table(storage: Storage, name: str, columns: list[str] | None = None) ->
     """Read a part or a file of rejected rows, and check each page. Raises FileNotFoundError or DamagedFileError."""
     data = storage.read(name)
     with part_errors(storage, name):
-        return pq.read_table(pa.BufferReader(data), columns=columns, page_checksum_verification=True)
+        return read_parquet(data, columns)
 
 
 def part_errors(storage: Storage, name: str) -> AbstractContextManager[None]:

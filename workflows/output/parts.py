@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from workflows.output.encode import EXTENSIONS
 from workflows.output.manifest import MANIFEST_SCHEMA, manifest_name, part_errors
+from workflows.storage.parquet import open_parquet
 from workflows.storage.store import Storage
 
 _EXTENSIONS = "|".join(EXTENSIONS.values())
@@ -36,7 +36,7 @@ def read_part(storage: Storage, part: str, columns: Sequence[str] | None = None)
     name = manifest_name(part)
     data = storage.read(name)
     with part_errors(storage, name):
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        file = open_parquet(data)
         present = file.schema_arrow.names
         wanted = MANIFEST_SCHEMA.names if columns is None else columns
         _check_present(present, wanted)

@@ -1,0 +1,37 @@
+"""Readers of Parquet files that leave no Python object in Arrow's threads. All rows are read here.
+
+Arrow decodes columns on threads of its own, and such a thread may be the last to let go of the file. If the file
+belongs to Python, the thread then asks for the interpreter's lock, and a process that is about to exit aborts with
+code 134 ("terminate called without an active exception").
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+def open_parquet(data: bytes) -> pq.ParquetFile:
+    """A Parquet file in memory that Arrow owns. Each page is checked when it is read. Raises ArrowInvalid."""
+    owned = pa.allocate_buffer(len(data))
+    pa.FixedSizeBufferWriter(owned).write(data)
+    return pq.ParquetFile(pa.BufferReader(owned), page_checksum_verification=True)
+
+
+def read_parquet(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of a Parquet file: all columns, or those named. Raises ArrowInvalid unless it has each of them once."""
+    file = open_parquet(data)
+    counts = Counter(file.schema_arrow.names)
+    for name in counts if columns is None else columns:
+        if counts[name] != 1:
+            raise pa.ArrowInvalid(f"it has {counts[name]} columns `{name}`, expected one")
+    return file.read(columns)
+
+
+def read_row_group(file: IO[bytes], group: int) -> pa.Table:
+    """One row group of an open file, which is not read as a whole. Decoded on the caller's thread."""
+    return pq.ParquetFile(file).read_row_group(group, use_threads=False)
