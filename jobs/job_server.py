@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
+import re
 import sys
 import time
 from contextlib import contextmanager
@@ -100,6 +102,12 @@ class JobServer:
             self._client.get_job_logs(submission_id)
         except RuntimeError as error:
             raise JobFailure(f"{submission_id} is called {details.status}, but its node no longer answers") from error
+
+
+def plain_id(name: str) -> str:
+    """A submission id of ASCII letters, digits and hyphens. Names that differ in other characters get different ids."""
+    plain = re.sub(r"[^A-Za-z0-9-]", "-", name)
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def _connect(address: str) -> JobSubmissionClient:

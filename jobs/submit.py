@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import tempfile
 import uuid
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ import click
 from jobs.job_file.dates import dated, scheduled_time
 from jobs.job_file.read import read_job_file
 from jobs.job_file.spec import JobSpec
-from jobs.job_server import JobServer, SubmissionError
+from jobs.job_server import JobServer, SubmissionError, plain_id
 from jobs.terminal.text import say
 from jobs.upload import default_working_dir, entrypoint, stage
 
@@ -58,7 +57,7 @@ def submit(
     _check_output(spec)
     options = _options(submission, spec)
     server = JobServer(address)
-    submission_id = submission.submission_id or f"{_plain(spec.name or 'job')}-{uuid.uuid4().hex[:8]}"
+    submission_id = submission.submission_id or f"{plain_id(spec.name or 'job')}-{uuid.uuid4().hex[:8]}"
     if submission.submission_id and server.knows(submission_id):
         say(f"{submission_id} was submitted before: following it")
     else:
@@ -160,7 +159,3 @@ def _metadata(submission: Submission, spec: JobSpec) -> dict[str, str]:
             raise SubmissionError(f"--metadata: {key} is written by janus-batch itself; take another key")
         metadata[key] = value
     return metadata
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9-]", "-", name)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
-import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import click
 import yaml
+from cronsim import CronSim
 
+from jobs.schedule.runner import PROGRAM
 from jobs.schedule.scheduled_job import ScheduledJob, ScheduleError, read_scheduled_jobs
 
 TEMPLATE = Path(__file__).with_name("kuberay.yaml")
@@ -22,12 +25,13 @@ _OTHERS_LACK = re.compile(r"#|(^|[\s,])\d?(L|LW)(?=$|[\s,/])", re.IGNORECASE)
 
 
 def export(job_files: Sequence[str], settings: Sequence[str], target: str, *, address: str | None, image: str) -> int:
-    """Print the crontab or the manifests. Raises ScheduleError for a schedule with seconds, which neither knows."""
+    """Print the crontab or the manifests. Raises ScheduleError for a job that would mean something else there."""
     for number, job in enumerate(read_scheduled_jobs(job_files, settings)):
         _check_cron(job, target)
         if target == "cron":
             click.echo(_crontab(job, settings, address))
         else:
+            _check_locations(job)
             documents = [_config_map(job), _ray_cron_job(job, settings, image)]
             text = yaml.safe_dump_all(documents, sort_keys=False, width=110)
             click.echo(("---\n" if number else "") + text, nl=False)
@@ -44,15 +48,35 @@ def _check_cron(job: ScheduledJob, target: str) -> None:
         raise ScheduleError(f"schedule.cron: --to {target} takes no L, W or #, got {job.schedule.cron!r}")
 
 
+def _check_locations(job: ScheduledJob) -> None:
+    """Raise ScheduleError for a relative path: the container has another current folder."""
+    checkpoint = job.spec.model.checkpoint
+    locations = {"prompts": job.spec.prompts, "output": job.spec.output}
+    if checkpoint.startswith((".", "~")) or Path(checkpoint).is_dir():  # else a bundled name or a hub id
+        locations["model.checkpoint"] = checkpoint
+    for key, location in locations.items():
+        if "://" not in location and not location.startswith("/"):
+            raise ScheduleError(
+                f"{key}: a relative path means nothing in the container of --to kuberay, got {location!r}; use a URL, "
+                "or an absolute path that is mounted there"
+            )
+
+
 def _crontab(job: ScheduledJob, settings: Sequence[str], address: str | None) -> str:
-    section = job.schedule
+    """Three lines. Relative paths mean the current folder, as they would for `render` here."""
     verb = ["render"] if address is None else ["submit", "--address", address]
-    command = [sys.executable, "-m", "jobs", *verb, *_options(job, settings), str(job.job_file.resolve())]
-    root, log = Path(__file__).parents[2], f"$HOME/{_dns_name(job.name)}.log"
-    line = f'cd {shlex.quote(str(root))} && {shlex.join(command)} >> "{log}" 2>&1'
-    line = line.replace("%", r"\%")  # which cron takes for a line break
-    note = f"# {job.name}: a cron that does not know CRON_TZ (Debian's) takes the machine's own time zone"
-    return f"{note}\nCRON_TZ={section.time_zone}\n{section.cron} {line}"
+    command = [*PROGRAM, *verb, *_options(job, settings), str(job.job_file.resolve())]
+    log = re.sub(r"[^\w.-]+", "-", job.name)
+    run = f'cd {shlex.quote(os.getcwd())} && {shlex.join(command)} >> "$HOME/{log}.log" 2>&1'
+    lines = [
+        f"# {job.name}: a cron that does not know CRON_TZ (Debian's) takes the machine's own time zone",
+        f"CRON_TZ={job.schedule.time_zone}",
+        " ".join(job.schedule.cron.split()) + " " + run.replace("%", r"\%"),  # cron takes % for a line break
+    ]
+    for line in lines:
+        if not line.isprintable():
+            raise ScheduleError(f"--to cron: a line of a crontab has no line breaks in it, got {line!r}")
+    return "\n".join(lines)
 
 
 def _config_map(job: ScheduledJob) -> dict[str, Any]:
@@ -79,7 +103,7 @@ def _ray_cron_job(job: ScheduledJob, settings: Sequence[str], image: str) -> dic
     manifest: dict[str, Any] = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))
     manifest["metadata"]["name"] = _dns_name(job.name)
     spec = manifest["spec"]
-    spec["schedule"], spec["timeZone"] = section.cron, section.time_zone
+    spec["schedule"], spec["timeZone"] = _with_sunday_as_0(section.cron), section.time_zone
     template = spec["jobTemplate"]
     template["entrypoint"] = shlex.join(["janus-batch", "render", *_options(job, settings), JOB_PLACE])
     template["backoffLimit"] = section.max_tries - 1
@@ -97,6 +121,15 @@ def _ray_cron_job(job: ScheduledJob, settings: Sequence[str], image: str) -> dic
     if workers.accelerator_type:
         group["resources"] = {f"accelerator_type:{workers.accelerator_type}": "1"}
     return manifest
+
+
+def _with_sunday_as_0(cron: str) -> str:
+    """The expression with the weekdays 0 to 6: KubeRay's library knows no 7."""
+    *others, weekdays = cron.split()
+    if "7" in weekdays:
+        days = CronSim(cron, datetime.now(UTC)).weekdays
+        weekdays = ",".join(str(day) for day in sorted({day % 7 for day in days if isinstance(day, int)}))
+    return " ".join([*others, weekdays])
 
 
 def _options(job: ScheduledJob, settings: Sequence[str]) -> list[str]:

@@ -7,11 +7,17 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+from janus_batch import ROOT
 from jobs.exit_codes import DONE, EXIT_CODES, INCOMPLETE, WRONG
+from jobs.job_server import plain_id
 from jobs.schedule.scheduled_job import ScheduledJob
 from jobs.schedule.state import Run, State
 from jobs.terminal.text import say
+
+# This program from any folder, whatever files there are called.
+PROGRAM = (sys.executable, "-P", str(Path(ROOT) / "janus_batch.py"))
 
 RETRY_SECONDS = 60.0  # before the second try of an incomplete run; doubled for each further try
 STOP_SECONDS = 150.0  # for a render to stop: it finishes the shards in flight
@@ -65,7 +71,7 @@ class Runner:
         self._processes[run.schedule] = run, subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
 
     def _command(self, run: Run) -> list[str]:
-        command = [sys.executable, "-m", "jobs", *self._verb(run), str(self._jobs[run.schedule].job_file)]
+        command = [*PROGRAM, *self._verb(run), str(self._jobs[run.schedule].job_file)]
         command += ["--scheduled-at", run.scheduled_at.isoformat()]
         return command + [part for setting in self._settings for part in ("--set", setting)]
 
@@ -73,7 +79,7 @@ class Runner:
         """Both wait for the output: a run of an earlier scheduler may still hold it."""
         if self._address is None:
             return ["render", "--wait-for-output"]
-        submission_id = run.id if not run.tries else f"{run.id}-{run.tries + 1}"
+        submission_id = plain_id(run.id if not run.tries else f"{run.id}-{run.tries + 1}")
         return ["submit", "--wait-for-output", "--address", self._address, "--submission-id", submission_id]
 
     def _end(self, run: Run, exit_code: int, now: datetime) -> None:

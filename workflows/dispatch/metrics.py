@@ -45,17 +45,17 @@ METRICS: dict[str, tuple[type[Metric], str, list[float]]] = {
 
 def count(name: str, job: str, number: float) -> None:
     """Add to a counter."""
-    _metric(name, Counter).inc(number, {"job_name": job})
+    _metric(name, Counter).inc(number, _tags(job))
 
 
 def observe(name: str, job: str, value: float) -> None:
     """Add a value to a histogram."""
-    _metric(name, Histogram).observe(value, {"job_name": job})
+    _metric(name, Histogram).observe(value, _tags(job))
 
 
 def show(name: str, job: str, value: float) -> None:
     """Set a gauge."""
-    _metric(name, Gauge).set(value, {"job_name": job})
+    _metric(name, Gauge).set(value, _tags(job))
 
 
 class ProgressMetrics:
@@ -105,6 +105,11 @@ def timed(name: str, job: str) -> Iterator[None]:
     start = time.monotonic()
     yield
     observe(name, job, time.monotonic() - start)
+
+
+def _tags(job: str) -> dict[str, str]:
+    """Ray's metrics take ASCII tags only: `café` becomes `caf\\xe9`."""
+    return {"job_name": job.encode("ascii", "backslashreplace").decode()}
 
 
 def _metric(name: str, kind: type[Kind]) -> Kind:

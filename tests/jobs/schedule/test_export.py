@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from janus_batch import ROOT
 from jobs.schedule.export import export
 from jobs.schedule.scheduled_job import ScheduleError
 from tests.support.scheduled_job import write_scheduled
@@ -18,7 +22,7 @@ def test_the_crontab_has_the_time_zone_the_queue_and_no_bare_percent_sign(
 
     _, zone, line = capsys.readouterr().out.splitlines()
     assert zone == "CRON_TZ=Europe/Berlin"
-    assert line.startswith("0 2 * * 1-5 cd ")
+    assert line.startswith(f"0 2 * * 1-5 cd {os.getcwd()} && {sys.executable} -P {ROOT}/janus_batch.py submit ")
     assert " submit --address http://head:8265 --wait-for-output --set name=50\\% " in line
 
 
@@ -42,3 +46,44 @@ def test_names_with_the_same_letters_are_exported(tmp_path: Path, capsys: pytest
     path = write_scheduled(tmp_path, schedule={"cron": "0 2 * jul WED"})
     export([str(path)], [], "cron", address=None, image="x")
     assert "0 2 * jul WED cd " in capsys.readouterr().out
+
+
+def test_a_job_is_logged_under_its_own_name_without_the_shells_characters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export([str(write_scheduled(tmp_path))], ["name='夜間 $(touch owned)'"], "cron", address=None, image="x")
+
+    assert capsys.readouterr().out.endswith(' >> "$HOME/夜間-touch-owned-.log" 2>&1\n')
+
+
+@pytest.mark.parametrize("setting", ["schedule.cron='0 2 * *\n\n  *'", "sampling.seed=7\n"])
+def test_a_line_break_does_not_become_a_line_of_the_crontab(
+    setting: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ScheduleError, match="--to cron: a line of a crontab has no line breaks in it"):
+        export([str(write_scheduled(tmp_path))], [setting], "cron", address=None, image="x")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"prompts": "prompts/x"}, "prompts"),
+        ({"output": "~/out"}, "output"),
+        ({"model": {"checkpoint": "./ck"}}, "model.checkpoint"),
+    ],
+)
+def test_a_relative_path_is_not_exported_to_a_container(changes: dict[str, object], key: str, tmp_path: Path) -> None:
+    path = write_scheduled(tmp_path, **changes)
+    with pytest.raises(ScheduleError, match=f"^{key}: a relative path means nothing in the container"):
+        export([str(path)], [], "kuberay", address=None, image="x")
+
+
+@pytest.mark.parametrize(("weekdays", "exported"), [("7", "0"), ("5-7", "0,5,6"), ("1-5", "1-5"), ("sun", "sun")])
+def test_kuberay_counts_sunday_as_0(
+    weekdays: str, exported: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_scheduled(tmp_path, schedule={"cron": f"0 2 * * {weekdays}"})
+    export([str(path)], [], "kuberay", address=None, image="x")
+    *_, manifest = yaml.safe_load_all(capsys.readouterr().out)
+    assert manifest["spec"]["schedule"] == f"0 2 * * {exported}"

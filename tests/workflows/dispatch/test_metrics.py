@@ -34,8 +34,9 @@ def test_the_dashboard_reads_every_metric_and_no_other() -> None:
 
 @pytest.mark.slow
 def test_a_job_reports_its_metrics_at_the_nodes_port(tmp_path: Path, ray_cluster: None) -> None:
+    """Under a name of which Ray takes the ASCII characters only."""
     prompts = [f"prompt {n} toy:sleep=0.05" + " toy:nan" * (n == 3) for n in range(20)]
-    job = make_job(write_prompts(tmp_path / "prompts.parquet", {"prompt": prompts}), tmp_path / "out", name="metrics")
+    job = make_job(write_prompts(tmp_path / "prompts.parquet", {"prompt": prompts}), tmp_path / "out", name="métrics")
     claim_output(job, {})
     render_shards(job, plan_job(job), Cluster(), Progress(name=job.name))
 
@@ -43,6 +44,6 @@ def test_a_job_reports_its_metrics_at_the_nodes_port(tmp_path: Path, ray_cluster
     while not set(METRICS) - OF_TROUBLE <= found:
         assert time.monotonic() < deadline, sorted(set(METRICS) - found)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-            lines = [line for line in answer.read().decode().splitlines() if 'job_name="metrics"' in line]
+            lines = [line for line in answer.read().decode().splitlines() if r'job_name="m\\xe9trics"' in line]
         found |= {re.sub(f"({'|'.join(SUFFIXES)})$", "", line.split("{")[0].removeprefix("ray_")) for line in lines}
         time.sleep(0.5)
