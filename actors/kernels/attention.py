@@ -172,14 +172,14 @@ def _attend(
 
     table_ptr += row * pages_of_row
     value_slots = num_pages.to(tl.int64) * K * PAGE  # the values' slots follow the keys'
-    page = tl.load(table_ptr + slot // PAGE, mask=position >= 0, other=0).to(tl.int64)
-    at = (page * K + kv_head) * PAGE + slot % PAGE
+    new_page = tl.load(table_ptr + slot // PAGE, mask=position >= 0, other=0).to(tl.int64)
+    new_at = (new_page * K + kv_head) * PAGE + slot % PAGE
     writes = (position >= 0) & (head % (H // K) == 0)
     if HAS_SCALES:
         k_scale = tl.maximum(tl.max(tl.abs(k_new), 0), FP8_MIN_SCALE) / FP8_MAX
         v_scale = tl.maximum(tl.max(tl.abs(v_new), 0), FP8_MIN_SCALE) / FP8_MAX
-        tl.store(scale_ptr + at, k_scale, mask=writes)
-        tl.store(scale_ptr + value_slots + at, v_scale, mask=writes)
+        tl.store(scale_ptr + new_at, k_scale, mask=writes)
+        tl.store(scale_ptr + value_slots + new_at, v_scale, mask=writes)
         k_stored = (k_new / k_scale).to(kv_ptr.dtype.element_ty)
         v_stored = (v_new / v_scale).to(kv_ptr.dtype.element_ty)
         k_new = k_stored.to(tl.float32) * k_scale
@@ -190,8 +190,8 @@ def _attend(
         k_new = k_stored.to(tl.float32)
         v_new = v_stored.to(tl.float32)
     num_written = tl.where(writes, D, 0)
-    tl.store(kv_ptr + at * D + d, k_stored, mask=d < num_written)
-    tl.store(kv_ptr + (value_slots + at) * D + d, v_stored, mask=d < num_written)
+    tl.store(kv_ptr + new_at * D + d, k_stored, mask=d < num_written)
+    tl.store(kv_ptr + (value_slots + new_at) * D + d, v_stored, mask=d < num_written)
 
     # Softmax as it goes: the row's own token first, then the slots before it, rescaled when a larger score comes.
     largest = tl.sum(q * k_new, 0)

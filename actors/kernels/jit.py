@@ -12,17 +12,19 @@ class Kernel:
     """A function in Triton's language; `kernel[grid](...)` compiles it on first use and launches it.
 
     Inside, `tl` is `triton.language`. Numbers are not specialized: a kernel is compiled once for each dtype and each
-    `tl.constexpr`, never again for another number of rows.
+    `tl.constexpr`, never again for another number of rows. Products and sums are fused, whatever Triton's default is,
+    which its versions and an environment variable change.
     """
 
     def __init__(self, function: Callable[..., None]) -> None:
         self.function = function
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
-        return self._compiled[grid]
+        return functools.partial(self.compiled[grid], enable_fp_fusion=True)
 
     @functools.cached_property
-    def _compiled(self) -> Any:
+    def compiled(self) -> Any:
+        """Triton's function, not compiled for any arguments yet."""
         import triton
         import triton.language
 
