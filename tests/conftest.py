@@ -32,7 +32,7 @@ from tests.support.servers.s3 import S3Server
 
 ACCESS_KEY, SECRET_KEY = "janus-batch-tests", "a secret of the tests only"
 S3_TESTS_RAN = pytest.StashKey[bool]()
-NOT_QUICK = {"ray", "s3", "interpreter", "slow"}
+NOT_QUICK = {"ray", "s3", "interpreter", "gpu", "slow"}
 
 
 @contextmanager

@@ -27,6 +27,11 @@ def needs_triton(test):
     return pytest.mark.interpreter(_skip_without_triton(test))
 
 
+def needs_gpu(test):
+    """Mark a test that runs on a CUDA GPU alone."""
+    return pytest.mark.gpu(pytest.mark.skipif(DEVICE.type != "cuda", reason="there is no GPU")(test))
+
+
 def random(*size: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Standard normal numbers on DEVICE."""
     return torch.randn(*size, generator=torch.Generator().manual_seed(seed)).to(DEVICE, dtype)

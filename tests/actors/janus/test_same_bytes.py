@@ -14,6 +14,7 @@ from actors.janus.engine import JanusEngine
 from actors.janus.sampler import CodeSampler
 from actors.request import ImageRequest, Rejection
 from tests.support.janus_engine import PROMPTS, decode, engine, mixed_requests, request, write_random_checkpoint
+from tests.support.triton import needs_gpu
 
 pytestmark = pytest.mark.slow  # together they take more than a minute
 
@@ -83,6 +84,18 @@ def test_running_a_step_twice_has_the_effect_of_running_it_once(monkeypatch: pyt
     expected = [image.codes.tolist() for image in janus.render(requests)]
     monkeypatch.setattr(DecodeLoop, "_launch", lambda loop, key, work: (work(), work()))
     assert [image.codes.tolist() for image in janus.render(requests)] == expected
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_replayed_cuda_graphs_give_the_bytes_of_calls(dtype: str) -> None:
+    janus, requests = engine(dtype=dtype), mixed_requests(NUM_REQUESTS)
+    replayed = [janus.render(requests) for _ in "ab"]
+    janus.loops._loops.clear()
+    janus.loops._graphs = janus.decode_pixels.graphs = None
+    for images in zip(janus.render(requests), *replayed, strict=True):
+        assert len({image.codes.tobytes() for image in images}) == 1
+        assert len({image.pixels.tobytes() for image in images}) == 1
 
 
 def test_a_nan_does_not_affect_the_next_batch() -> None:

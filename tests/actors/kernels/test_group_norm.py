@@ -58,7 +58,7 @@ def test_an_image_of_many_parts_is_the_references(monkeypatch: pytest.MonkeyPatc
 
 
 @needs_triton
-def test_an_images_bits_do_not_depend_on_its_neighbours() -> None:
+def test_an_images_bits_do_not_depend_on_its_neighbors() -> None:
     x, bias, norm = channels_last(3, 64, 6, 5), random(64, seed=1), scale_and_shift(64)
     expected = add_group_norm(x, bias, x, *norm, 32, EPS, True)[1]
     x[1] = torch.nan

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from actors.kernels.matmul import TILE_ROWS, matmul, matmul_reference
-from tests.support.triton import DEVICE, needs_triton, random
+from tests.support.triton import DEVICE, needs_gpu, needs_triton, random
 
 
 @needs_triton
@@ -29,6 +29,16 @@ def test_a_rows_bits_depend_neither_on_the_number_of_rows_nor_on_its_place() -> 
         good = [place for place, row in enumerate(rows) if row != 1]
         assert torch.equal(part[good], expected[torch.tensor(rows, device=DEVICE)[good]]), f"{len(rows)} rows"
         assert part[[place for place, row in enumerate(rows) if row == 1]].isnan().all()
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bits_of_the_published_sizes_do_not_depend_on_the_number_of_rows(dtype: torch.dtype) -> None:
+    """On the GPU itself: the interpreter cannot tell how its matrix units add."""
+    x, weight = random(256, 2048, dtype=dtype), random(6144, 2048, seed=1, dtype=dtype)
+    expected = matmul(x, weight)
+    for num_rows in (1, 2, 16, 63, 64, 100, 255):
+        assert torch.equal(matmul(x[-num_rows:], weight), expected[-num_rows:]), f"{num_rows} rows"
 
 
 @needs_triton

@@ -31,7 +31,7 @@ def test_without_a_second_part_the_sum_is_the_first_itself() -> None:
 
 
 @needs_triton
-def test_a_rows_bits_do_not_depend_on_its_neighbours() -> None:
+def test_a_rows_bits_do_not_depend_on_its_neighbors() -> None:
     x, y, weight = random(7, 96), random(7, 96, seed=1), random(96, seed=2)
     expected = add_norm(x, y, weight, EPS)
     x[3] = torch.nan

@@ -34,7 +34,7 @@ def test_queries_keys_and_values_are_the_references(num_heads: int, num_kv_heads
 
 
 @needs_triton
-def test_a_token_of_nans_leaves_its_neighbours_alone() -> None:
+def test_a_token_of_nans_leaves_its_neighbors_alone() -> None:
     qkv, (position_T, slot_T), tables = random(6, 3 * 2 * HEAD_DIM), token_places(6), rotary_tables(8, HEAD_DIM)
     kv, kv_with_nan = (torch.zeros(2, 9, 2, HEAD_DIM, device=DEVICE) for _ in range(2))
     expected = rotate_and_store(qkv, kv, position_T, slot_T, *tables)

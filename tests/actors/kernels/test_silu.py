@@ -18,7 +18,7 @@ def test_the_gate_is_the_references(num_rows: int, num_channels: int, dtype: tor
 
 
 @needs_triton
-def test_a_rows_bits_do_not_depend_on_its_neighbours() -> None:
+def test_a_rows_bits_do_not_depend_on_its_neighbors() -> None:
     gate_up = random(5, 48)
     expected = silu_mul(gate_up)
     gate_up[2] = torch.nan

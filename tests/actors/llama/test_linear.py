@@ -1,4 +1,4 @@
-"""Packed matrices: their values, and rows whose bits do not depend on the rows beside them."""
+"""Packed matrices: their values, and rows whose bits do not depend on other rows."""
 
 from __future__ import annotations
 
