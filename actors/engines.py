@@ -20,7 +20,8 @@ class Engine(Protocol):
     next batch, if there is one, before it returns the answers to the one before.
 
     An engine of a family with checkpoints also has `predict(prompt)`: the conditional and the unconditional prediction
-    that guidance begins with, two tensors of one shape, for `actors.checkpoint.doctor`.
+    that guidance begins with, two tensors of one shape, and `is_decoder_finite()`: whether the numbers of one decoded
+    image are finite. Both are for `actors.checkpoint.doctor`.
     """
 
     device: str  # as the manifest has it: "cpu AVX2" or the GPU's name

@@ -1,5 +1,7 @@
 """The errors that callers treat differently. Every other error is a bug and keeps its traceback."""
 
+import reprlib
+
 MAX_SHOWN = 120  # characters of a value in an error message
 
 
@@ -35,3 +37,12 @@ def one_line(text: str) -> str:
     """A text from outside for an error message: cut to a line, without characters that a terminal would act on."""
     plain = "".join(character if character.isprintable() else "?" for character in text[: MAX_SHOWN + 1])
     return plain if len(plain) <= MAX_SHOWN else plain[:MAX_SHOWN] + "..."
+
+
+def shown(value: object) -> str:
+    """A parsed value from outside for an error message: its repr, cut to a line, however large or deep it is."""
+    return one_line(_SHORT.repr(value))
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = MAX_SHOWN

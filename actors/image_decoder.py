@@ -78,6 +78,12 @@ class Pixels:
     is_finite_B: torch.Tensor
 
 
+def no_pixels(device: torch.device) -> Pixels:
+    """The pixels of no image."""
+    empty = torch.empty(0, 0, 0, 3, dtype=torch.uint8, device=device)
+    return Pixels(pixels=empty, is_finite_B=empty.new_empty(0, dtype=torch.bool))
+
+
 class ImageDecoder:
     """Codes or latents to images, one at a time.
 
@@ -107,8 +113,7 @@ class ImageDecoder:
             pixels.append(self.pixels.clone())
             is_finite.append(self.is_finite.clone())
         if not pixels:
-            empty = torch.empty(0, 0, 0, 3, dtype=torch.uint8, device=self.input.device)
-            return Pixels(pixels=empty, is_finite_B=empty.new_empty(0, dtype=torch.bool))
+            return no_pixels(self.input.device)
         return Pixels(pixels=torch.cat(pixels), is_finite_B=torch.cat(is_finite))
 
     def _decode(self) -> None:

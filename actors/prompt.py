@@ -10,9 +10,10 @@ import functools
 from array import array
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from actors.errors import CheckpointError
+from actors.errors import CheckpointError, one_line
+from actors.json_file import MAX_BYTES, parse_object
 from actors.request import ImageRequest
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 BOS = "<\uff5cbegin\u2581of\u2581sentence\uff5c>"
 PAD = "<\uff5c\u2581pad\u2581\uff5c>"
 BEGIN_OF_IMAGE = "<begin_of_image>"
+
+# How many times as long as a prompt its normalized text may be. Unicode's own normal forms reach 18.
+MAX_GROWTH = 64
 
 # Prompts whose ids are kept between `refusal` and `render`, more than an actor ever has waiting: 4 bytes a token.
 NUM_PROMPTS_KEPT = 2**15
@@ -63,11 +67,12 @@ class PromptTokenizer:
     """A checkpoint's tokenizer with its prompt template; `folder` holds its tokenizer.json.
 
     `prompt_format` is a key of PROMPT_FORMATS (see `actors.checkpoint.open`). An engine asks for the ids of a prompt
-    twice, when it checks a request and when it renders it; the second time they come from memory. Raises
-    CheckpointError where tokenizer.json cannot be read or a special token is not in its vocabulary.
+    twice, when it checks a request and when it renders it; the second time they come from memory. `vocab_size` is the
+    number of tokens that the model embeds, if it is known. Raises CheckpointError where tokenizer.json cannot be read,
+    or its vocabulary lacks a special token or has an id that the model does not embed.
     """
 
-    def __init__(self, folder: Path, prompt_format: str | None) -> None:
+    def __init__(self, folder: Path, prompt_format: str | None, *, vocab_size: int | None = None) -> None:
         if prompt_format not in PROMPT_FORMATS:
             raise CheckpointError(f"prompt_format must be one of {', '.join(PROMPT_FORMATS)}, got {prompt_format!r}")
         self._tokenizer = _read_tokenizer(Path(folder) / "tokenizer.json")
@@ -78,6 +83,10 @@ class PromptTokenizer:
         if roles_are_tokens:
             self._special_id(self._user)
             self._special_id(self._assistant)
+        if vocab_size is not None and (largest := max(self.names_by_id())) >= vocab_size:
+            raise CheckpointError(
+                f"the ids of tokenizer.json must be below {vocab_size}, the tokens that the model embeds; got {largest}"
+            )
         self._encode = functools.lru_cache(maxsize=NUM_PROMPTS_KEPT)(self._encode_text)
 
     def cond_ids(self, prompt: str) -> list[int]:
@@ -96,10 +105,20 @@ class PromptTokenizer:
         """JanusFlow: like Janus without the last id, which the time embedding replaces."""
         return self.cond_ids(prompt)[:-1]
 
+    def names_by_id(self) -> dict[int, set[str]]:
+        """All names of each id, from the vocabulary and its added tokens."""
+        names: dict[int, set[str]] = {}
+        for name, token_id in self._tokenizer.get_vocab(with_added_tokens=True).items():
+            names.setdefault(token_id, set()).add(name)
+        return names
+
     def _encode_text(self, prompt: str) -> array[int]:
         text = f"{self._user}: {prompt.strip()}\n\n{self._assistant}:"
         # Without special tokens the tokenizer adds no bos of its own, which some tokenizer.json files ask for.
-        return array("I", self._tokenizer.encode(text, add_special_tokens=False).ids)
+        try:
+            return array("I", self._tokenizer.encode(text, add_special_tokens=False).ids)
+        except Exception as error:  # the tokenizers library raises Exception itself
+            raise ValueError(f"tokenizer.json cannot encode this prompt: {one_line(str(error))}") from error
 
     def _special_id(self, token: str) -> int:
         token_id: int | None = self._tokenizer.token_to_id(token)
@@ -113,13 +132,41 @@ def _read_tokenizer(path: Path) -> Tokenizer:
 
     if not path.is_file():
         raise CheckpointError(f"there is no {path}")
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    normalizer = parse_object(data, str(path)).get("normalizer")
+    if (growth := _largest_growth(normalizer)) > MAX_GROWTH:
+        raise CheckpointError(
+            f"the normalizer of {path} must make a text at most {MAX_GROWTH} times as long, it makes one {growth:.3g} "
+            "times as long"
+        )
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_str(data.decode())
     except Exception as error:  # the tokenizers library raises Exception itself
-        raise CheckpointError(f"{path} cannot be read as a tokenizer: {error}") from error
+        raise CheckpointError(f"{path} cannot be read as a tokenizer: {one_line(str(error))}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def _largest_growth(normalizer: Any) -> float:
+    """By how much a normalizer of tokenizer.json may multiply the length of a text.
+
+    Replacements that follow one another multiply: 40 of `a` by ten would need more memory than there is.
+    """
+    if not isinstance(normalizer, dict):
+        return 1.0
+    parts = normalizer.get("normalizers")
+    if isinstance(parts, list):
+        growth = 1.0
+        for part in parts:
+            growth = min(growth * _largest_growth(part), 1e300)
+        return growth
+    content, pattern = normalizer.get("content"), normalizer.get("pattern")
+    if not isinstance(content, str):
+        return 8.0 if normalizer.get("type") == "Precompiled" else 1.0  # a table of SentencePiece
+    replaced = pattern.get("String") if isinstance(pattern, dict) else None
+    return max(1.0, len(content) / len(replaced)) if replaced and isinstance(replaced, str) else 1.0 + len(content)
 
 
 def _check_is_unicode(prompt: str) -> None:

@@ -1,4 +1,4 @@
-"""`janus-batch doctor`: examine a checkpoint, from its files to the effect of its guidance."""
+"""`janus-batch doctor`: examine a checkpoint, from its files to its image decoder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from actors.checkpoint.doctor import Finding, check_guidance, check_tokenizer
+from actors.checkpoint.doctor import Finding, check_guidance, check_image_decoder, check_tokenizer
 from actors.checkpoint.open import Checkpoint, fetch_checkpoint, open_checkpoint, open_vae
 from actors.engines import Engine, load_engine
 from actors.errors import CheckpointError
@@ -53,6 +53,7 @@ def _findings(
         check="weights", is_ok=True, detail="every tensor that generation needs is there, in the shape of config.json"
     )
     yield from check_guidance(engine)
+    yield from check_image_decoder(engine)
 
 
 def _print(finding: Finding) -> None:

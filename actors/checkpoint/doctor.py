@@ -1,4 +1,4 @@
-"""Checks of a checkpoint's tokenizer and guidance. They render nothing and change nothing.
+"""Checks of a checkpoint's tokenizer, guidance and image decoder. They change nothing.
 
 A published checkpoint once had a tokenizer configuration with a wrong pad id. Its unconditional prompt was no longer
 unconditional, nothing failed, and guidance silently had no effect. These checks find such a checkpoint.
@@ -6,13 +6,14 @@ unconditional, nothing failed, and guidance silently had no effect. These checks
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from actors.checkpoint.files import read_json
+from actors.checkpoint.folder import Folder, LocalFolder
 from actors.checkpoint.open import Checkpoint
+from actors.errors import CheckpointError, one_line, shown
 from actors.prompt import BEGIN_OF_IMAGE, BOS, PAD, PromptTokenizer, role_tags
 
 PROBE_PROMPT = "a photo of a red apple on a wooden table"
@@ -32,9 +33,9 @@ class Finding:
 
 def check_tokenizer(checkpoint: Checkpoint) -> Iterator[Finding]:
     """The special tokens of a fetched checkpoint's prompts, and whether all files about the tokenizer agree on them."""
-    folder, prompt_format = checkpoint.path, checkpoint.prompt_format
-    tokenizer = PromptTokenizer(folder, prompt_format)
-    names_of = _names_by_id(folder)
+    prompt_format = checkpoint.prompt_format
+    tokenizer = PromptTokenizer(checkpoint.path, prompt_format)
+    names_of = tokenizer.names_by_id()
     for name, token_id in (
         (BOS, tokenizer.bos_id),
         (PAD, tokenizer.pad_id),
@@ -49,7 +50,7 @@ def check_tokenizer(checkpoint: Checkpoint) -> Iterator[Finding]:
         f"; not in the vocabulary: {', '.join(missing)}" if missing else ""
     )
     yield Finding(check="role tags", is_ok=not missing, detail=detail)
-    yield _check_pad_settings(folder, tokenizer.pad_id)
+    yield _check_pad_settings(LocalFolder(checkpoint.path, checkpoint.name), tokenizer.pad_id)
     yield _check_unconditional_prompt(tokenizer)
 
 
@@ -72,19 +73,14 @@ def check_guidance(engine: Any) -> Iterator[Finding]:
     )
 
 
-def _names_by_id(folder: Path) -> dict[int, set[str]]:
-    """All names of each id in tokenizer.json, from its vocabulary and its added tokens."""
-    fields = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    vocabulary = fields.get("model", {}).get("vocab", {})
-    if isinstance(vocabulary, list):  # unigram models list [name, score] ordered by id
-        vocabulary = {entry[0]: index for index, entry in enumerate(vocabulary)}
-    names: dict[int, set[str]] = {}
-    for name, token_id in [*vocabulary.items(), *((t["content"], t["id"]) for t in fields.get("added_tokens", []))]:
-        names.setdefault(token_id, set()).add(name)
-    return names
+def check_image_decoder(engine: Any) -> Iterator[Finding]:
+    """Whether the engine decodes one image to finite numbers. NaN would become black pixels, not an error."""
+    is_finite = engine.is_decoder_finite()
+    detail = "one image, all numbers finite" if is_finite else "the numbers of an image become NaN or infinite"
+    yield Finding(check="image decoder", is_ok=is_finite, detail=detail)
 
 
-def _check_pad_settings(folder: Path, pad_id: int) -> Finding:
+def _check_pad_settings(folder: Folder, pad_id: int) -> Finding:
     """tokenizer_config.json and special_tokens_map.json must not name another token as the pad.
 
     This program takes the pad's id from the vocabulary, but other programs take it from these files. A checkpoint whose
@@ -92,26 +88,48 @@ def _check_pad_settings(folder: Path, pad_id: int) -> Finding:
     """
     faults, seen = [], []
     for file_name in ("tokenizer_config.json", "special_tokens_map.json"):
-        path = folder / file_name
-        if not path.is_file():
+        if file_name not in folder.files():
             continue
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        pad = fields.get("pad_token")
-        pad = pad.get("content") if isinstance(pad, dict) else pad
-        seen.append(f"{file_name}: {pad!r}")
-        if pad not in (None, PAD):
-            faults.append(f"{file_name} calls {pad!r} the pad token, it must be {PAD!r} or null")
-        if fields.get("pad_token_id", pad_id) not in (None, pad_id):
-            faults.append(f"{file_name} gives pad_token_id {fields['pad_token_id']}, the vocabulary says {pad_id}")
-        for token_id, token in fields.get("added_tokens_decoder", {}).items():
-            if (token.get("content") == PAD) != (int(token_id) == pad_id):
-                name = token.get("content")
-                faults.append(f"{file_name} gives id {token_id} to {name!r}, the vocabulary says {pad_id} is {PAD!r}")
+        try:
+            fields = read_json(folder, file_name)
+        except CheckpointError as error:
+            faults.append(str(error))
+            continue
+        pad = _content(fields.get("pad_token"))
+        seen.append(f"{file_name}: {shown(pad)}")
+        faults += [f"{file_name} {fault}" for fault in _pad_faults(fields, pad, pad_id)]
     return Finding(check="pad settings", is_ok=not faults, detail="; ".join(faults or seen or ["no such file"]))
 
 
+def _pad_faults(fields: Mapping[str, Any], pad: object, pad_id: int) -> Iterator[str]:
+    """What the fields of one settings file say of the pad that the vocabulary does not."""
+    if pad not in (None, PAD):
+        yield f"calls {shown(pad)} the pad token, it must be {PAD!r} or null"
+    if fields.get("pad_token_id", pad_id) not in (None, pad_id):
+        yield f"gives pad_token_id {shown(fields['pad_token_id'])}, the vocabulary says {pad_id}"
+    tokens = fields.get("added_tokens_decoder") or {}
+    if not isinstance(tokens, dict):
+        yield f"must hold an object added_tokens_decoder, got {shown(tokens)}"
+        return
+    for token_id, token in tokens.items():
+        name = _content(token)
+        if not isinstance(name, str) or not token_id.isdecimal():
+            yield f"must give each id in added_tokens_decoder a token, got {shown(token_id)}: {shown(token)}"
+            return
+        if (name == PAD) != (token_id == str(pad_id)):
+            yield f"gives id {one_line(token_id)} to {shown(name)}, the vocabulary says {pad_id} is {PAD!r}"
+
+
+def _content(token: object) -> object:
+    """The text of a token, which is written as text or as an object with its `content`."""
+    return token.get("content") if isinstance(token, dict) else token
+
+
 def _check_unconditional_prompt(tokenizer: PromptTokenizer) -> Finding:
-    cond = tokenizer.cond_ids(PROBE_PROMPT)
+    try:
+        cond = tokenizer.cond_ids(PROBE_PROMPT)
+    except ValueError as error:
+        return Finding(check="unconditional prompt", is_ok=False, detail=str(error))
     uncond = tokenizer.uncond_ids(len(cond))
     num_same = sum(a == b for a, b in zip(cond, uncond, strict=True))
     is_ok = num_same == 2  # the first and the last id: bos and begin-of-image

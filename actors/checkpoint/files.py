@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from actors.errors import CheckpointError
+from actors.errors import CheckpointError, one_line, shown
+from actors.json_file import MAX_BYTES, is_lfs_pointer, parse_object
 
 TEXT_MODEL_STEMS = ("model", "pytorch_model")
 VAE_STEMS = ("diffusion_pytorch_model", "diffusion_pytorch_model")
-_LFS_POINTER = b"version https://git-lfs"
 _LFS_POINTER_MAX_BYTES = 1024
+_MAX_NAMES_SHOWN = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredFile:
-    """A file of a model folder: its size in bytes, and its SHA-256 where the store already knows it."""
+    """A file of a model folder: its size in bytes, and its SHA-256 where the store already knows it.
+
+    `fault` says why it cannot be read, such as "is a folder"; None for a regular file.
+    """
 
     name: str
     size: int
     sha256: str | None = None
+    fault: str | None = None
 
 
 class SmallFiles(Protocol):
@@ -36,17 +40,23 @@ class SmallFiles(Protocol):
 
 def read_json(folder: SmallFiles, file_name: str) -> dict[str, Any]:
     """The object in a small JSON file of the folder. Raises CheckpointError if it is missing or not an object."""
-    if file_name not in folder.files():
+    files = folder.files()
+    if file_name not in files:
         raise CheckpointError(
-            f"{folder.name} holds no {file_name}, so it is not a model folder; it holds {_some(folder.files())}"
+            f"{folder.name} holds no {file_name}, so it is not a model folder; it holds {_some(files)}"
         )
-    try:
-        value = json.loads(folder.read(file_name))
-    except ValueError as error:
-        raise CheckpointError(f"{file_name} of {folder.name} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{file_name} of {folder.name} must hold a JSON object, got a {type(value).__name__}")
-    return value
+    check_readable(folder, file_name)
+    if files[file_name].size > MAX_BYTES:
+        raise CheckpointError(
+            f"{file_name} of {folder.name} must have at most {MAX_BYTES:,} bytes, got {files[file_name].size:,}"
+        )
+    return parse_object(folder.read(file_name), f"{file_name} of {folder.name}")
+
+
+def check_readable(folder: SmallFiles, file_name: str) -> None:
+    """Raise CheckpointError unless this entry of the folder is a regular file."""
+    if fault := folder.files()[file_name].fault:
+        raise CheckpointError(f"{file_name} of {folder.name} must be a file; it {fault}")
 
 
 def find_weight_files(folder: SmallFiles, stems: tuple[str, str]) -> tuple[str | None, tuple[str, ...]]:
@@ -72,11 +82,13 @@ def find_weight_files(folder: SmallFiles, stems: tuple[str, str]) -> tuple[str |
 def _shards(folder: SmallFiles, index: str) -> tuple[str, ...]:
     weight_map = read_json(folder, index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index} of {folder.name} has no weight_map")
-    names = sorted({str(name) for name in weight_map.values()})
+        raise CheckpointError(f"{index} of {folder.name} must hold a weight_map: an object of tensor and file names")
+    names = sorted({name if isinstance(name, str) else shown(name) for name in weight_map.values()})
     for name in names:
         if "/" in name or "\\" in name or not name.endswith((".safetensors", ".bin")):
-            raise CheckpointError(f"{index} of {folder.name} names {name!r}, which is not a weight file of that folder")
+            raise CheckpointError(
+                f"{index} of {folder.name} names {shown(name)}, which is not a weight file of that folder"
+            )
     return tuple(names)
 
 
@@ -86,17 +98,17 @@ def _checked(folder: SmallFiles, index: str | None, names: tuple[str, ...]) -> t
     if missing:
         raise CheckpointError(
             f"{folder.name} is incomplete: {index} names {len(names)} weight files and {len(missing)} of them "
-            f"are missing: {', '.join(missing)}"
+            f"are missing: {_some(missing)}"
         )
     for name in names:
+        check_readable(folder, name)
         if files[name].size == 0:
             raise CheckpointError(f"{name} of {folder.name} is empty")
-        if files[name].size < _LFS_POINTER_MAX_BYTES and folder.read(name).startswith(_LFS_POINTER):
+        if files[name].size < _LFS_POINTER_MAX_BYTES and is_lfs_pointer(folder.read(name)):
             raise CheckpointError(f"{name} of {folder.name} is a Git LFS pointer, not the weights: run `git lfs pull`")
     return index, names
 
 
-def _some(files: Mapping[str, StoredFile]) -> str:
-    names = sorted(files)
-    shown = ", ".join(names[:8]) or "no files"
-    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown
+def _some(names: Collection[str]) -> str:
+    first = ", ".join(one_line(name) for name in sorted(names)[:_MAX_NAMES_SHOWN]) or "no files"
+    return f"{first} and {len(names) - _MAX_NAMES_SHOWN} more" if len(names) > _MAX_NAMES_SHOWN else first

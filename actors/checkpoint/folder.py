@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -25,7 +27,7 @@ class Folder(Protocol):
         """The commit of a hub repository, 40 hex digits; None for every other folder."""
 
     def files(self) -> Mapping[str, StoredFile]:
-        """The files directly in the folder, by name."""
+        """The entries directly in the folder, by name. Those that are no regular file have a `fault`."""
 
     def read(self, file_name: str) -> bytes:
         """The content of a small file."""
@@ -53,19 +55,18 @@ class LocalFolder:
                 f"the model folder {self.path} {what}; allowed are a folder, the URL of a folder, a hub id "
                 f"(organization/name) and {', '.join(BUNDLED)}"
             )
-        try:
-            with os.scandir(self.path) as entries:
-                return {e.name: StoredFile(name=e.name, size=e.stat().st_size) for e in entries if e.is_file()}
-        except PermissionError as error:
-            raise CheckpointError(f"this user is not allowed to read the model folder {self.path}") from error
+        with _explained(self.path), os.scandir(self.path) as entries:
+            return {entry.name: _describe(entry) for entry in entries}
 
     def read(self, file_name: str) -> bytes:
-        return (self.path / file_name).read_bytes()
+        with _explained(self.path / file_name):
+            return (self.path / file_name).read_bytes()
 
     def sha256(self, file_name: str) -> str:
-        path = (self.path / file_name).resolve()
-        status = path.stat()
-        return _file_sha256(path, status.st_size, status.st_mtime_ns)
+        with _explained(self.path / file_name):
+            path = (self.path / file_name).resolve()
+            status = path.stat()
+            return _file_sha256(path, status.st_size, status.st_mtime_ns)
 
     def fetch(self, file_names: Sequence[str]) -> Path:
         return self.path
@@ -79,3 +80,21 @@ def _file_sha256(path: Path, size: int, mtime_ns: int) -> str:
     """Cached per process, for as long as the file keeps its size and time."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _describe(entry: os.DirEntry[str]) -> StoredFile:
+    try:
+        status = entry.stat()
+    except OSError:
+        return StoredFile(name=entry.name, size=0, fault="is a link that leads nowhere")
+    if stat.S_ISREG(status.st_mode):
+        return StoredFile(name=entry.name, size=status.st_size)
+    return StoredFile(name=entry.name, size=0, fault="is a folder" if stat.S_ISDIR(status.st_mode) else "is a device")
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error

@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from actors.checkpoint.files import TEXT_MODEL_STEMS, VAE_STEMS, StoredFile, find_weight_files, read_json
+from actors.checkpoint.files import (
+    TEXT_MODEL_STEMS,
+    VAE_STEMS,
+    StoredFile,
+    check_readable,
+    find_weight_files,
+    read_json,
+)
 from actors.checkpoint.find import find_folder
 from actors.checkpoint.folder import Folder, LocalFolder
 from actors.errors import CheckpointError, NoSuchFolder
@@ -204,6 +211,8 @@ def _stored(folder: Folder, names: list[str | None]) -> tuple[StoredFile, ...]:
     missing = [name for name in names if name and name not in files]
     if missing:
         raise CheckpointError(f"{folder.name} is incomplete: it holds no {', '.join(missing)}")
+    for name in filter(None, names):
+        check_readable(folder, name)
     return tuple(files[name] for name in names if name)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
-import pickle
 import zipfile
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
-from actors.errors import CheckpointError
+from actors.errors import CheckpointError, one_line
 
 _DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
@@ -53,20 +52,30 @@ class _BinFile:
         try:
             # Files from before torch 1.6 are not zip archives and cannot be mapped.
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+        except OSError as error:
+            if error.errno != errno.EINVAL:
                 raise  # a fault of the disk; EINVAL: torch seeks before the start of an archive that is cut short
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise CheckpointError(
-                f"{path} is damaged, cut short ({path.stat().st_size} bytes) or contains more than tensors: {reason}"
-            ) from error
+            raise _damaged(path, error) from error
+        except Exception as error:  # torch raises almost every kind for a file that it did not write
+            raise _damaged(path, error) from error
         if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
             raise CheckpointError(f"{path} must contain a plain dictionary of tensors")
+        for name, tensor in content.items():
+            if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+                raise CheckpointError(
+                    f"{one_line(str(name))} in {path} must be stored whole; it repeats a smaller tensor"
+                )
         self._tensors = content
         self.shapes = {name: tuple(tensor.shape) for name, tensor in content.items()}
 
     def read(self, name: str) -> torch.Tensor:
         return _checked(self.path, name, self._tensors[name])
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    reason = one_line(str(error).splitlines()[0]) if str(error) else type(error).__name__
+    size = path.stat().st_size
+    return CheckpointError(f"{path} is damaged, cut short ({size} bytes) or contains more than tensors: {reason}")
 
 
 def _checked(path: Path, name: str, tensor: torch.Tensor) -> torch.Tensor:

@@ -9,9 +9,12 @@ from torch import nn
 
 from actors.checkpoint.open import Checkpoint
 from actors.checkpoint.tensors import TensorFile, open_tensor_file
-from actors.errors import CheckpointError
+from actors.errors import CheckpointError, one_line
 
 _MAX_NAMES_SHOWN = 8
+
+# Tables that older versions of transformers stored with the weights. They follow from config.json.
+_BUFFERS = (".inv_freq", ".cos_cached", ".sin_cached", ".position_ids")
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -33,11 +36,13 @@ def load_weights(
     choice of kernel, does not depend on its position in the file.
 
     Raises CheckpointError where a file is damaged, an expected tensor is missing or has another shape, or a tensor is
-    neither expected nor in `not_needed`.
+    neither expected, nor in `not_needed`, nor a table that follows from config.json.
     """
     found: dict[str, tuple[TensorFile, str]] = {}  # expected name -> (file, name in that file)
     for file in (open_tensor_file(checkpoint.path / name) for name in checkpoint.weight_files):
         for stored_name in file.shapes:
+            if stored_name.endswith(_BUFFERS):
+                continue
             name = rename(stored_name)
             if name in found:
                 raise CheckpointError(
@@ -81,6 +86,6 @@ def _count(names: Iterable[str]) -> str:
 
 
 def _some(names: Iterable[str]) -> str:
-    ordered = sorted(names)
+    ordered = sorted(map(one_line, names))
     more = f" and {len(ordered) - _MAX_NAMES_SHOWN} more" if len(ordered) > _MAX_NAMES_SHOWN else ""
     return ", ".join(ordered[:_MAX_NAMES_SHOWN]) + more

@@ -9,9 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from actors.errors import CheckpointError
+from actors.errors import CheckpointError, shown
 from actors.families import Identity
-from actors.llama.config import LlamaShape, integer, integers, read_llama_shape, require, section
+from actors.llama.config import (
+    MAX_SIZE,
+    LlamaShape,
+    check_image_fits,
+    integer,
+    integers,
+    read_llama_shape,
+    require,
+    section,
+)
 
 NUM_RES_BLOCKS = 2  # per level of the VQ decoder, plus one; fixed in VQ-16
 _GROUP_NORM_GROUPS = 32
@@ -69,7 +78,7 @@ def identify(config: Mapping[str, Any], hub_id: str | None) -> Identity | None:
         return None
     is_janus_1_3b = (
         (hub_id or "").endswith("/Janus-1.3B")
-        or "_attn_implementation" in (config.get("language_config") or {})
+        or "_attn_implementation" in section(config, "language_config", default={})
         or (config.get("transformers_version") == "4.38.2" and "architectures" not in config)
     )
     return Identity(layout="original", prompt_format="janus" if is_janus_1_3b else None)
@@ -84,16 +93,17 @@ def _read_original(config: Mapping[str, Any]) -> JanusShape:
     llama = read_llama_shape(config, "language_config")
     vision = section(config, "gen_vision_config")
     if vision.get("cls", "VQ-16") != "VQ-16":
-        raise CheckpointError(f"gen_vision_config.cls must be VQ-16, got {vision['cls']!r}")
+        raise CheckpointError(f"gen_vision_config.cls must be VQ-16, got {shown(vision['cls'])}")
     params = section(vision, "params", "gen_vision_config")
     head = section(section(config, "gen_head_config"), "params", "gen_head_config")
     aligner = section(section(config, "gen_aligner_config"), "params", "gen_aligner_config")
     require(aligner, "projector_type", "mlp_gelu", "gen_aligner_config.params")
     require(aligner, "depth", 2, "gen_aligner_config.params", default=1)
-    tower = (config.get("vision_config") or {}).get("params") or {}
+    tower = section(section(config, "vision_config", default={}), "params", "vision_config", default={})
     return JanusShape(
         llama=llama,
         vq=_vq_shape(
+            llama,
             codebook_size=integer(params, "image_token_size", 16384, "gen_vision_config.params"),
             code_dim=integer(params, "n_embed", 8, "gen_vision_config.params"),
             channels=integer(params, "ch", 128, "gen_vision_config.params"),
@@ -117,22 +127,26 @@ def _read_transformers(config: Mapping[str, Any]) -> JanusShape:
     return JanusShape(
         llama=llama,
         vq=_vq_shape(
+            llama,
             codebook_size=integer(vq, "num_embeddings", 16384, "vq_config"),
             code_dim=integer(vq, "embed_dim", 8, "vq_config"),
             channels=integer(vq, "base_channels", 128, "vq_config"),
             channel_multipliers=integers(vq, "channel_multiplier", (1, 1, 2, 2, 4), "vq_config"),
             z_channels=integer(vq, "latent_channels", 256, "vq_config"),
-            image_size=integer(config.get("vision_config") or {}, "image_size", 384, "vision_config"),
+            image_size=integer(section(config, "vision_config", default={}), "image_size", 384, "vision_config"),
         ),
         head_size=llama.hidden_size,
     )
 
 
-def _vq_shape(*, image_size: int, **fields: Any) -> VQShape:
+def _vq_shape(llama: LlamaShape, *, image_size: int, **fields: Any) -> VQShape:
     """Models render at the size that their vision tower reads: 384 in every published checkpoint."""
     multipliers = fields["channel_multipliers"]
     downsampling = 2 ** (len(multipliers) - 1)
-    if any(fields["channels"] * multiplier % _GROUP_NORM_GROUPS for multiplier in multipliers):
+    channels = [fields["channels"] * multiplier for multiplier in multipliers]
+    if max(channels) > MAX_SIZE:
+        raise CheckpointError(f"the VQ decoder must have at most {MAX_SIZE} channels, got {channels}")
+    if any(number % _GROUP_NORM_GROUPS for number in channels):
         raise CheckpointError(
             f"the VQ decoder's channels ({fields['channels']} x {list(multipliers)}) must be multiples of "
             f"{_GROUP_NORM_GROUPS}, the number of its normalization groups"
@@ -141,4 +155,6 @@ def _vq_shape(*, image_size: int, **fields: Any) -> VQShape:
         raise CheckpointError(
             f"an image size of {image_size} pixels is not a multiple of {downsampling} pixels per code"
         )
-    return VQShape(grid_size=image_size // downsampling, **fields)
+    vq = VQShape(grid_size=image_size // downsampling, **fields)
+    check_image_fits(vq.num_codes, image_size, llama)
+    return vq

@@ -96,7 +96,9 @@ class JanusEngine:
         self.shape = checkpoint.shape
         self.grid_size = grid_size or self.shape.vq.grid_size
         self.num_codes = self.grid_size**2
-        self.tokenizer = PromptTokenizer(checkpoint.path, checkpoint.prompt_format)
+        self.tokenizer = PromptTokenizer(
+            checkpoint.path, checkpoint.prompt_format, vocab_size=self.shape.llama.vocab_size
+        )
         if weights is None:
             weights = read_weights(checkpoint, dtype=DTYPES[recipe.dtype], device=self.torch_device)
         weights = to_compute_dtype(weights)
@@ -163,6 +165,15 @@ class JanusEngine:
         states = self.prefill([PromptIds(cond=cond, uncond=self.tokenizer.uncond_ids(len(cond)))])
         logits = self.model.head(torch.stack([state.hidden_C for state in states])).float()
         return logits[0], logits[1]
+
+    @torch.inference_mode()
+    def is_decoder_finite(self) -> bool:
+        """Whether the tables of codes, and one image of codes from all over the codebook, are finite."""
+        tables = (self.model.code_embedding_VC, self.vq.quantize.embedding.weight)
+        last_code = self.shape.vq.codebook_size - 1
+        codes_1N = torch.linspace(0, last_code, self.num_codes, device=self.torch_device).long()[None]
+        is_finite_1 = self.decode_pixels(codes_1N).is_finite_B
+        return bool(is_finite_1.all()) and all(bool(table.isfinite().all()) for table in tables)
 
     def split(self, requests: Sequence[ImageRequest], prompts: Sequence[PromptIds]) -> list[list[int]]:
         """Group images into batches; returns their indices. The images of a batch have the same guidance interval."""

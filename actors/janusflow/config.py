@@ -9,12 +9,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from actors.errors import CheckpointError
+from actors.errors import CheckpointError, shown
 from actors.families import Identity
-from actors.llama.config import LlamaShape, integer, integers, number, read_llama_shape, require, section
+from actors.llama.config import (
+    MAX_LAYERS,
+    LlamaShape,
+    check_image_fits,
+    integer,
+    integers,
+    number,
+    read_llama_shape,
+    require,
+    section,
+)
 
 TIME_SCALE = 1000.0  # the network counts the time from 0 to this
 VAE_DOWNSAMPLING = 8  # pixels per latent position, per side
+_MAX_VAE_LAYERS = 2**5  # per level; published autoencoders have 2
 
 # Every AutoencoderKL config has these; older ones have no _class_name.
 _VAE_KEYS = {"block_out_channels", "down_block_types", "up_block_types", "latent_channels"}
@@ -72,15 +83,22 @@ def read_shape(config: Mapping[str, Any]) -> FlowShape:
     require(dec, "block_out_channels", list(channels), dec_name, default=[768])
     require(dec, "out_channels", enc.get("input_channels", 3), dec_name, default=3)
     require(dec, "norm_eps", enc.get("norm_eps", 1e-6), dec_name, default=1e-6)
-    tower = (config.get("vision_und_enc_config") or {}).get("params") or {}
+    tower_name = "vision_und_enc_config"
+    tower = section(section(config, tower_name, default={}), "params", tower_name, default={})
+    image_size = integer(tower, "image_size", 384, f"{tower_name}.params")
+    if image_size % (2 * VAE_DOWNSAMPLING):
+        raise CheckpointError(
+            f"an image size of {image_size} pixels is not a multiple of {2 * VAE_DOWNSAMPLING} pixels per token"
+        )
+    check_image_fits((image_size // (2 * VAE_DOWNSAMPLING)) ** 2, image_size, llama)
     return FlowShape(
         llama=llama,
         latent_channels=integer(enc, "input_channels", 3, enc_name),
-        latent_size=integer(tower, "image_size", 384, "vision_und_enc_config.params") // VAE_DOWNSAMPLING,
+        latent_size=image_size // VAE_DOWNSAMPLING,
         encoder_channels=channels[0],
         decoder_channels=integer(dec, "in_channels", 768, dec_name),
-        num_encoder_blocks=integer(enc, "layers_in_middle", 2, enc_name),
-        num_decoder_blocks=integer(dec, "layers_in_middle", 2, dec_name),
+        num_encoder_blocks=integer(enc, "layers_in_middle", 2, enc_name, largest=MAX_LAYERS),
+        num_decoder_blocks=integer(dec, "layers_in_middle", 2, dec_name, largest=MAX_LAYERS),
         norm_eps=number(enc, "norm_eps", 1e-6, enc_name),
     )
 
@@ -92,25 +110,27 @@ def check_vae(config: Mapping[str, Any], name: str, shape: FlowShape) -> None:
     """
     if config.get("_class_name", "AutoencoderKL") != "AutoencoderKL" or not config.keys() >= _VAE_KEYS:
         found = config.get("_class_name") or config.get("model_type")
-        raise CheckpointError(f"model.vae must be a diffusers AutoencoderKL folder; {name} is of kind {found!r}")
-    scaling_factor = config.get("scaling_factor")
-    if isinstance(scaling_factor, bool) or not isinstance(scaling_factor, int | float) or not scaling_factor > 0:
+        raise CheckpointError(f"model.vae must be a diffusers AutoencoderKL folder; {name} is of kind {shown(found)}")
+    if config.get("scaling_factor") is None:
         raise CheckpointError(
-            f"the config.json of {name} must hold a scaling_factor (0.13025 for stabilityai/sdxl-vae), "
-            f"got {scaling_factor!r}"
+            f"the config.json of {name} must hold a scaling_factor (0.13025 for stabilityai/sdxl-vae), got None"
         )
+    number(config, "scaling_factor", 1.0, name)
     for key in ("shift_factor", "latents_mean", "latents_std"):
         if config.get(key) is not None:
             raise CheckpointError(
-                f"{key} of {name} must be null: JanusFlow's latents are only scaled; got {config[key]}"
+                f"{key} of {name} must be null: JanusFlow's latents are only scaled; got {shown(config[key])}"
             )
     if config["latent_channels"] != shape.latent_channels:
         raise CheckpointError(
-            f"{name} decodes latents of {config['latent_channels']} channels, the checkpoint makes "
+            f"{name} decodes latents of {shown(config['latent_channels'])} channels, the checkpoint makes "
             f"{shape.latent_channels}"
         )
-    downsampling = 2 ** (len(config["block_out_channels"]) - 1)
+    downsampling = 2 ** (len(integers(config, "block_out_channels", (), name)) - 1)
     if downsampling != VAE_DOWNSAMPLING:
         raise CheckpointError(
             f"{name} decodes a latent to {downsampling} pixels per side, JanusFlow needs {VAE_DOWNSAMPLING}"
         )
+    require(config, "out_channels", 3, name, default=3)
+    integer(config, "in_channels", 3, name)
+    integer(config, "layers_per_block", 1, name, largest=_MAX_VAE_LAYERS)

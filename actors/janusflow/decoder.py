@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from actors import image_decoder
+from actors.checkpoint.files import VAE_STEMS, find_weight_files, read_json
+from actors.checkpoint.folder import LocalFolder
+from actors.checkpoint.tensors import open_tensor_file
+from actors.checkpoint.weights import shapes_of
 from actors.device import compute_dtype
-from actors.errors import CheckpointError, InputError
+from actors.errors import CheckpointError, InputError, one_line
 from actors.kernels.cuda_graph import GraphPool
 from actors.layers import ContiguousGroupNorm, Conv1, InPlaceSiLU, to_uint8
 
@@ -31,16 +35,20 @@ class VAE:
         self.model = nn.Module.to(_load(folder, dtype), self.device, self.dtype)
         self.scaling_factor = self.model.config.scaling_factor
 
-    def decode(self, z_BCHW: torch.Tensor) -> np.ndarray:
-        """Pixels of the solver's latents, uint8 [B, 8 * S, 8 * S, 3]."""
+    def decode(self, z_BCHW: torch.Tensor) -> image_decoder.Pixels:
+        """Pixels [B, 8 * S, 8 * S, 3] of the solver's latents."""
         num_images = len(z_BCHW)
-        parts = []
+        pixels, is_finite = [], []
         for start in range(0, num_images, IMAGES_PER_DECODE):
             rows = [min(row, num_images - 1) for row in range(start, start + IMAGES_PER_DECODE)]
-            parts.append(to_uint8(self.decode_call(z_BCHW[rows])))
-        if not parts:
-            return np.empty((0, 0, 0, 3), dtype=np.uint8)
-        return torch.cat(parts)[:num_images].cpu().numpy()
+            decoded = self.decode_call(z_BCHW[rows])
+            pixels.append(to_uint8(decoded))
+            is_finite.append(decoded.isfinite().flatten(1).all(dim=1))
+        if not pixels:
+            return image_decoder.no_pixels(self.device)
+        return image_decoder.Pixels(
+            pixels=torch.cat(pixels)[:num_images], is_finite_B=torch.cat(is_finite)[:num_images]
+        )
 
     def decode_call(self, z_BCHW: torch.Tensor) -> torch.Tensor:
         """The decoder's output [B, 3, 8 * S, 8 * S], mostly in [-1, 1]."""
@@ -97,6 +105,7 @@ def _block_for_gpu(block: nn.Module) -> image_decoder.Block:
 def _load(folder: Path, dtype: torch.dtype) -> nn.Module:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # takes seconds to import
 
+    _check_shapes(folder, AutoencoderKL)
     try:
         model, found = AutoencoderKL.from_pretrained(
             folder, torch_dtype=dtype, low_cpu_mem_usage=False, local_files_only=True, output_loading_info=True
@@ -106,9 +115,36 @@ def _load(folder: Path, dtype: torch.dtype) -> nn.Module:
     missing = [key for key in found["missing_keys"] if not key.startswith(("encoder.", "quant_conv."))]
     if missing:
         raise CheckpointError(f"{folder} lacks {len(missing)} of the VAE decoder's tensors, {missing[0]} among them")
+    unexpected = [key for key in found["unexpected_keys"] if key.startswith(("decoder.", "post_quant_conv."))]
+    if unexpected:
+        raise CheckpointError(
+            f"{folder} holds {len(unexpected)} of the decoder's tensors that its config.json does not ask for, "
+            f"{unexpected[0]} among them"
+        )
     del model.encoder, model.quant_conv
     _replace_layers(model)
     return model.eval().requires_grad_(False)
+
+
+def _check_shapes(folder: Path, autoencoder: Any) -> None:
+    """Hold the sizes of config.json against the weight files' headers, before diffusers allocates the model."""
+    local = LocalFolder(folder, str(folder))
+    try:
+        with torch.device("meta"):
+            expected = shapes_of(autoencoder.from_config(read_json(local, "config.json")))
+    except CheckpointError:
+        raise
+    except Exception as error:  # diffusers checks no types
+        raise CheckpointError(
+            f"{folder} cannot be loaded as a diffusers AutoencoderKL: its config.json is wrong "
+            f"({type(error).__name__}: {one_line(str(error))})"
+        ) from error
+    for file_name in find_weight_files(local, VAE_STEMS)[1]:
+        for name, shape in open_tensor_file(folder / file_name).shapes.items():
+            if expected.get(name, shape) != shape:
+                raise CheckpointError(
+                    f"{name} of {folder} has shape {list(shape)}, its config.json means {list(expected[name])}"
+                )
 
 
 def _replace_layers(model: nn.Module) -> None:

@@ -23,6 +23,7 @@ import torch
 from actors.checkpoint.open import Checkpoint
 from actors.device import find_device, to_compute_dtype
 from actors.guidance import guide, is_guided, is_inside
+from actors.image_decoder import Pixels
 from actors.janusflow.batching import IMAGES_PER_BATCH, call_in_parts
 from actors.janusflow.decoder import VAE, check_vae_dtype, gpu_decoder
 from actors.janusflow.network import PromptState, build_network, read_weights
@@ -68,7 +69,9 @@ class JanusFlowEngine:
         self.fills_up_calls = self.torch_device.type == "cuda"
         self.shape = checkpoint.shape
         self.latent_size = latent_size or self.shape.latent_size
-        self.tokenizer = PromptTokenizer(checkpoint.path, checkpoint.prompt_format)
+        self.tokenizer = PromptTokenizer(
+            checkpoint.path, checkpoint.prompt_format, vocab_size=self.shape.llama.vocab_size
+        )
         if weights is None:
             weights = read_weights(checkpoint, dtype=dtype, device=self.torch_device)
         is_gpu = self.torch_device.type == "cuda"
@@ -99,13 +102,18 @@ class JanusFlowEngine:
         z_BCHW = self.latent_noise(requests)
         z_BCHW = self.integrate(z_BCHW, requests, prompts)
         is_finite_B = z_BCHW.isfinite().flatten(1).all(1).cpu()
-        pixels = iter(self.decode_latents(z_BCHW[is_finite_B]))
-        return [
-            RenderedImage(image_id=request.image_id, pixels=next(pixels), latents=latents)
-            if is_finite
-            else Rejection(image_id=request.image_id, reason="the latents became NaN or infinite while integrating")
-            for request, latents, is_finite in zip(requests, z_BCHW.cpu().numpy(), is_finite_B, strict=True)
-        ]
+        decoded = self.decode_latents(z_BCHW[is_finite_B])
+        pixels, are_pixels_finite = iter(decoded.pixels.cpu().numpy()), iter(decoded.is_finite_B.tolist())
+        answers: list[RenderedImage | Rejection] = []
+        for request, latents, is_finite in zip(requests, z_BCHW.cpu().numpy(), is_finite_B, strict=True):
+            if not is_finite:
+                reason = "the latents became NaN or infinite while integrating"
+                answers.append(Rejection(image_id=request.image_id, reason=reason))
+                continue
+            image = RenderedImage(image_id=request.image_id, pixels=next(pixels), latents=latents)
+            reason = "the image decoder's numbers became NaN or infinite"
+            answers.append(image if next(are_pixels_finite) else Rejection(image_id=request.image_id, reason=reason))
+        return answers
 
     @torch.inference_mode()
     def predict(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -115,6 +123,12 @@ class JanusFlowEngine:
         z_RCHW = torch.from_numpy(normal_noise(0, self._latent_shape)).expand(2, *self._latent_shape)
         v_RCHW = self.network_velocity(z_RCHW, torch.zeros(2, dtype=torch.float64), [cond, uncond])
         return v_RCHW[0], v_RCHW[1]
+
+    @torch.inference_mode()
+    def is_decoder_finite(self) -> bool:
+        """Whether the VAE decodes one latent of noise to finite numbers."""
+        z_1CHW = torch.from_numpy(normal_noise(0, self._latent_shape))[None].to(self.torch_device)
+        return bool(self.decode_latents(z_1CHW).is_finite_B.all())
 
     def embed_prompts(self, requests: Sequence[ImageRequest]) -> list[ImagePrompts]:
         """Keys and values of every distinct prompt, computed once.
@@ -161,11 +175,9 @@ class JanusFlowEngine:
             end_BCHW[images] = solve(velocity_of, z_BCHW[images], grids, SOLVERS[solver or DEFAULT_SOLVER])
         return end_BCHW
 
-    def decode_latents(self, z_BCHW: torch.Tensor) -> np.ndarray:
-        """Pixels, uint8 [B, 8 * H, 8 * W, 3]."""
-        if self.image_decoder:
-            return self.image_decoder(z_BCHW).pixels.cpu().numpy()
-        return self.vae.decode(z_BCHW)
+    def decode_latents(self, z_BCHW: torch.Tensor) -> Pixels:
+        """Pixels [B, 8 * H, 8 * W, 3]."""
+        return self.image_decoder(z_BCHW) if self.image_decoder else self.vae.decode(z_BCHW)
 
     def guided_velocity(self, requests: Sequence[ImageRequest], prompts: Sequence[ImagePrompts]) -> Velocity:
         """`(z, t) -> velocity` of these images, with guidance: the only function that a solver calls."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from actors.errors import CheckpointError
+from actors.errors import CheckpointError, shown
 
 # The defaults of transformers' LlamaConfig. Janus-Pro-7B leaves most settings of its text model to them.
 _DEFAULTS = {
@@ -17,6 +17,18 @@ _DEFAULTS = {
     "num_attention_heads": 32,
     "max_position_embeddings": 2048,
 }
+# The largest values that are read: far above every published model's, and small enough to compute with.
+_LARGEST = {
+    "vocab_size": 2**20,
+    "hidden_size": 2**16,
+    "intermediate_size": 2**18,
+    "num_hidden_layers": 2**9,
+    "num_attention_heads": 2**10,
+    "max_position_embeddings": 2**18,
+}
+MAX_SIZE = 2**16  # the largest of any other whole number
+MAX_LAYERS = _LARGEST["num_hidden_layers"]
+_MAX_NUMBER = 1e12  # a rope_theta of 1e7 is large
 # Settings that the engines implement one value of.
 _FIXED = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
 
@@ -42,7 +54,7 @@ def read_llama_shape(config: Mapping[str, Any], name: str) -> LlamaShape:
     llama = section(config, name)
     for key, value in _FIXED.items():
         require(llama, key, value, name, default=value)
-    values = {key: integer(llama, key, default, name) for key, default in _DEFAULTS.items()}
+    values = {key: integer(llama, key, default, name, largest=_LARGEST[key]) for key, default in _DEFAULTS.items()}
     num_heads = values["num_attention_heads"]
     num_kv_heads = integer(llama, "num_key_value_heads", num_heads, name)
     head_dim = integer(llama, "head_dim", values["hidden_size"] // num_heads, name)
@@ -65,47 +77,66 @@ def read_llama_shape(config: Mapping[str, Any], name: str) -> LlamaShape:
     )
 
 
+def check_image_fits(num_tokens: int, image_size: int, llama: LlamaShape) -> None:
+    """Raise CheckpointError unless an image's tokens leave room for a prompt in the text model's context."""
+    if not 0 < num_tokens < llama.context_length:
+        raise CheckpointError(
+            f"an image of {image_size} pixels per side needs {num_tokens} tokens; 1 to {llama.context_length - 1} fit "
+            f"into the {llama.context_length} positions of the text model"
+        )
+
+
 def _rope_theta(llama: Mapping[str, Any], name: str) -> float:
     """The base of the rotary embedding, from `rope_theta` or from transformers 5's `rope_parameters`."""
-    require(llama, "rope_scaling", None, name, default=None)
-    parameters = llama.get("rope_parameters") or {}
-    require(parameters, "rope_type", "default", f"{name}.rope_parameters", default="default")
+    for key in ("rope_scaling", "rope_parameters"):
+        part = section(llama, key, name, default={})
+        for kind in ("rope_type", "type"):  # older versions of transformers write `type`
+            require(part, kind, "default", f"{name}.{key}", default="default")
+    parameters = section(llama, "rope_parameters", name, default={})
     return number(parameters, "rope_theta", number(llama, "rope_theta", 10000.0, name), f"{name}.rope_parameters")
 
 
 # ---- field checks: `parent` is a section of config.json and `name` its dotted path, for messages -------------------
 
 
-def section(parent: Mapping[str, Any], key: str, name: str = "") -> dict[str, Any]:
-    """The object under `key`. Raises CheckpointError where there is none."""
-    value = parent.get(key)
+def section(
+    parent: Mapping[str, Any], key: str, name: str = "", *, default: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The object under `key`, or the default where it is missing or null. Raises CheckpointError."""
+    value = default if parent.get(key) is None else parent[key]
     if not isinstance(value, dict):
-        raise CheckpointError(f"config.json must hold an object {f'{name}.{key}' if name else key}, got {value!r}")
+        raise CheckpointError(f"config.json must hold an object {f'{name}.{key}' if name else key}, got {shown(value)}")
     return value
 
 
-def integer(parent: Mapping[str, Any], key: str, default: int, name: str) -> int:
+def integer(parent: Mapping[str, Any], key: str, default: int, name: str, *, largest: int = MAX_SIZE) -> int:
     """The positive whole number under `key`, or the default where it is missing or null. Raises CheckpointError."""
     value = default if parent.get(key) is None else parent[key]
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise CheckpointError(f"{name}.{key} must be a positive whole number, got {value!r}")
-    return value
+    if not _is_size(value, largest):
+        raise CheckpointError(f"{name}.{key} must be a positive whole number of at most {largest}, got {shown(value)}")
+    return int(value)
 
 
 def integers(parent: Mapping[str, Any], key: str, default: tuple[int, ...], name: str) -> tuple[int, ...]:
-    """The list of positive whole numbers under `key`, or the default. Raises CheckpointError."""
-    values = parent.get(key) or list(default)
-    if not isinstance(values, list) or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in values):
-        raise CheckpointError(f"{name}.{key} must be a list of positive whole numbers, got {values!r}")
+    """The list of up to 16 positive whole numbers under `key`, or the default. Raises CheckpointError."""
+    values = list(default) if parent.get(key) is None else parent[key]
+    if not isinstance(values, list) or not 1 <= len(values) <= 16 or not all(_is_size(v, MAX_SIZE) for v in values):
+        raise CheckpointError(
+            f"{name}.{key} must be a list of 1 to 16 positive whole numbers of at most {MAX_SIZE}, got {shown(values)}"
+        )
     return tuple(values)
 
 
 def number(parent: Mapping[str, Any], key: str, default: float, name: str) -> float:
     """The positive number under `key`, or the default. Raises CheckpointError."""
     value = default if parent.get(key) is None else parent[key]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise CheckpointError(f"{name}.{key} must be a positive number, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _MAX_NUMBER:
+        raise CheckpointError(f"{name}.{key} must be a positive number of at most {_MAX_NUMBER:g}, got {shown(value)}")
     return float(value)
+
+
+def _is_size(value: object, largest: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= largest
 
 
 _NO_DEFAULT = object()
@@ -115,5 +146,5 @@ def require(parent: Mapping[str, Any], key: str, allowed: Any, name: str, *, def
     """Raise CheckpointError unless the setting, or its default where it is missing, is the one allowed value."""
     value = parent.get(key, default)
     if value is _NO_DEFAULT or value != allowed:
-        found = "nothing" if value is _NO_DEFAULT else repr(value)
+        found = "nothing" if value is _NO_DEFAULT else shown(value)
         raise CheckpointError(f"{name}.{key} must be {allowed!r}, the only one these engines implement; got {found}")

@@ -23,8 +23,8 @@ MAX_BYTES = 8e6
 def test_held_out_prompts_of_one_shape_are_drawn_at_the_working_weight(name: str) -> None:
     engine, recipe = load(CHECKPOINTS / name)
     scenes = held_out_singles(21, 24)
-    pictures = render(engine, recipe, scenes, FAMILIES[recipe.family].default_cfg_weight)
-    assert share_right(pictures, scenes) >= 0.85
+    images = render(engine, recipe, scenes, FAMILIES[recipe.family].default_cfg_weight)
+    assert share_right(images, scenes) >= 0.85
 
 
 @pytest.mark.slow

@@ -186,7 +186,7 @@ def test_an_incomplete_folder_names_what_is_missing(missing: str, tiny: Path) ->
         ('{"model_type": "multi_modality"}', "of type 'multi_modality', not one of .* with a gen_vision_config"),
         ('{"_class_name": "AutoencoderKL"}', "is a model of type 'AutoencoderKL'"),
         ("{}", "is a model of type None"),
-        ("[]", "config.json of .* must hold a JSON object, got a list"),
+        ("[]", r"config.json of .* must hold a JSON object, got \[\], a list"),
         ("{half", "config.json of .* is not valid JSON: Expecting property name"),
     ],
 )

@@ -24,7 +24,7 @@ def janus() -> JanusEngine:
     return engine()
 
 
-def assert_same_picture(pixels: np.ndarray, golden: np.ndarray) -> None:
+def assert_same_image(pixels: np.ndarray, golden: np.ndarray) -> None:
     difference = np.abs(pixels.astype(int) - golden)
     assert difference.max() <= 1
     assert (difference > 0).mean() <= 1e-3
@@ -39,7 +39,7 @@ def test_greedy_codes_and_images_match_the_reference(janus: JanusEngine, index: 
     golden = np.load(GOLDENS / "janus_greedy.npz")
     (image,) = janus.render([request(PROMPTS[index], cfg_weight=float(weight))])
     assert image.codes.tolist() == golden[f"p{index}_cfg{weight}_tokens"].tolist()
-    assert_same_picture(image.pixels, golden[f"p{index}_cfg{weight}_image"])
+    assert_same_image(image.pixels, golden[f"p{index}_cfg{weight}_image"])
 
 
 def test_a_mixed_batch_gives_each_image_the_references_codes(janus: JanusEngine) -> None:
@@ -106,7 +106,7 @@ def test_the_grid_of_the_published_checkpoints() -> None:
     (image,) = engine(grid_size=24).render([request(PROMPTS[1])])
     assert image.pixels.shape == (384, 384, 3)
     assert image.codes.tolist() == golden["tokens"].tolist()
-    assert_same_picture(image.pixels[::32], golden["image_rows_u8"])
+    assert_same_image(image.pixels[::32], golden["image_rows_u8"])
 
 
 def test_the_first_logits_match_the_reference(janus: JanusEngine) -> None:
@@ -134,7 +134,7 @@ def test_transformers_generate_gives_the_same_codes_and_images(janus: JanusEngin
         (image,) = janus.render([request(prompt)])
         assert image.codes.tolist() == codes[0].tolist()
         pixels = (theirs.decode_image_tokens(codes)[0].clamp(-1, 1) + 1) * 127.5
-        assert_same_picture(image.pixels, pixels.numpy().astype(int))
+        assert_same_image(image.pixels, pixels.numpy().astype(int))
 
 
 def test_the_embedding_of_every_code_matches_the_reference(janus: JanusEngine) -> None:

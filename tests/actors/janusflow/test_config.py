@@ -81,7 +81,7 @@ def test_janusflow_without_an_autoencoder_asks_for_one(flow: Path) -> None:
     ("changes", "message"),
     [
         ({"scaling_factor": None}, r"must hold a scaling_factor \(0.13025 for stabilityai/sdxl-vae\), got None"),
-        ({"scaling_factor": -1}, "must hold a scaling_factor .*, got -1"),
+        ({"scaling_factor": -1}, "scaling_factor must be a positive number of at most .*, got -1"),
         ({"shift_factor": 0.1159}, "shift_factor of .* must be null: JanusFlow's latents are only scaled; got 0.1159"),
         ({"latent_channels": 16}, "decodes latents of 16 channels, the checkpoint makes 4"),
         ({"block_out_channels": [8, 16, 16]}, "decodes a latent to 4 pixels per side, JanusFlow needs 8"),

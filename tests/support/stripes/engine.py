@@ -34,6 +34,9 @@ class StripesEngine:
         ids = torch.tensor(self.tokenizer.cond_ids(prompt)).float()
         return ids, torch.zeros_like(ids)
 
+    def is_decoder_finite(self) -> bool:
+        return bool(self.palette.colors.weight.isfinite().all())
+
     def _render_one(self, request: ImageRequest) -> RenderedImage:
         num_tokens = len(self.tokenizer.cond_ids(request.prompt))
         codes = (num_tokens + uniform_noise(request.seed, 2) * self.shape.num_colors).astype(np.int32)
