@@ -10,10 +10,9 @@ import functools
 from array import array
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from actors.errors import CheckpointError, one_line
-from actors.json_file import MAX_BYTES, parse_object
 from actors.request import ImageRequest
 
 if TYPE_CHECKING:
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
 BOS = "<\uff5cbegin\u2581of\u2581sentence\uff5c>"
 PAD = "<\uff5c\u2581pad\u2581\uff5c>"
 BEGIN_OF_IMAGE = "<begin_of_image>"
-
-# How many times as long as a prompt its normalized text may be. Unicode's own normal forms reach 18.
-MAX_GROWTH = 64
 
 # Prompts whose ids are kept between `refusal` and `render`, more than an actor ever has waiting: 4 bytes a token.
 NUM_PROMPTS_KEPT = 2**15
@@ -132,41 +128,13 @@ def _read_tokenizer(path: Path) -> Tokenizer:
 
     if not path.is_file():
         raise CheckpointError(f"there is no {path}")
-    with path.open("rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    normalizer = parse_object(data, str(path)).get("normalizer")
-    if (growth := _largest_growth(normalizer)) > MAX_GROWTH:
-        raise CheckpointError(
-            f"the normalizer of {path} must make a text at most {MAX_GROWTH} times as long, it makes one {growth:.3g} "
-            "times as long"
-        )
     try:
-        tokenizer = Tokenizer.from_str(data.decode())
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the tokenizers library raises Exception itself
         raise CheckpointError(f"{path} cannot be read as a tokenizer: {one_line(str(error))}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
-
-
-def _largest_growth(normalizer: Any) -> float:
-    """By how much a normalizer of tokenizer.json may multiply the length of a text.
-
-    Replacements that follow one another multiply: 40 of `a` by ten would need more memory than there is.
-    """
-    if not isinstance(normalizer, dict):
-        return 1.0
-    parts = normalizer.get("normalizers")
-    if isinstance(parts, list):
-        growth = 1.0
-        for part in parts:
-            growth = min(growth * _largest_growth(part), 1e300)
-        return growth
-    content, pattern = normalizer.get("content"), normalizer.get("pattern")
-    if not isinstance(content, str):
-        return 8.0 if normalizer.get("type") == "Precompiled" else 1.0  # a table of SentencePiece
-    replaced = pattern.get("String") if isinstance(pattern, dict) else None
-    return max(1.0, len(content) / len(replaced)) if replaced and isinstance(replaced, str) else 1.0 + len(content)
 
 
 def _check_is_unicode(prompt: str) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from actors.checkpoint.json_file import MAX_BYTES, is_lfs_pointer, parse_object
 from actors.errors import CheckpointError, one_line, shown
-from actors.json_file import MAX_BYTES, is_lfs_pointer, parse_object
 
 TEXT_MODEL_STEMS = ("model", "pytorch_model")
 VAE_STEMS = ("diffusion_pytorch_model", "diffusion_pytorch_model")

@@ -22,6 +22,7 @@ from actors.checkpoint.files import (
 )
 from actors.checkpoint.find import find_folder
 from actors.checkpoint.folder import Folder, LocalFolder
+from actors.checkpoint.tokenizer_file import check_tokenizer_file
 from actors.errors import CheckpointError, NoSuchFolder
 from actors.families import FAMILIES, Identity, Shape
 from actors.prompt import PROMPT_FORMATS
@@ -172,12 +173,15 @@ def weights_digest(checkpoint: Checkpoint) -> str:
 def fetch_checkpoint(checkpoint: Checkpoint) -> Checkpoint:
     """The same checkpoint with every file that a render reads on this machine's disk, downloaded if necessary.
 
-    Its digest is that of the local files. Raises CheckpointError; for the kind CheckpointUnreachable a retry may help.
+    Checks its tokenizer.json (see `actors.checkpoint.tokenizer_file`). The digest is that of the local files. Raises
+    CheckpointError; for the kind CheckpointUnreachable a retry may help.
     """
     assert checkpoint.folder is not None
     path = checkpoint.folder.fetch([file.name for file in checkpoint.files])
     folder = LocalFolder(path, checkpoint.folder.name, checkpoint.revision)
     files = tuple(dataclasses.replace(file, sha256=None) for file in checkpoint.files)
+    if any(file.name == "tokenizer.json" for file in files):
+        check_tokenizer_file(folder)
     return dataclasses.replace(checkpoint, folder=folder, files=files)
 
 
