@@ -17,7 +17,8 @@ from jobs.exit_codes import EXIT_CODES, INCOMPLETE
 from jobs.terminal.text import say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from ray.job_submission import JobDetails, JobSubmissionClient
 
@@ -102,6 +103,19 @@ class JobServer:
             self._client.get_job_logs(submission_id)
         except RuntimeError as error:
             raise JobFailure(f"{submission_id} is called {details.status}, but its node no longer answers") from error
+
+
+def files_to_upload(folder: Path, excludes: Sequence[str]) -> set[str]:
+    """The files, relative to `folder`, that Ray packs: all that no .gitignore, .rayignore or exclude leaves out."""
+    from ray._private.ray_constants import RAY_RUNTIME_ENV_IGNORE_GITIGNORE
+    from ray._private.runtime_env.packaging import _dir_travel, _get_excludes
+
+    found: list[Path] = []
+    is_git_heeded = os.environ.get(RAY_RUNTIME_ENV_IGNORE_GITIGNORE, "0") != "1"
+    quiet = logging.getLogger("janus-batch.upload")
+    quiet.setLevel(logging.WARNING)
+    _dir_travel(folder, [_get_excludes(folder, list(excludes))], found.append, is_git_heeded, quiet)
+    return {str(path.relative_to(folder)) for path in found if path.is_file()}
 
 
 def plain_id(name: str) -> str:

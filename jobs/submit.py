@@ -22,7 +22,7 @@ from jobs.job_file.read import read_job_file
 from jobs.job_file.spec import JobSpec
 from jobs.job_server import JobServer, SubmissionError, plain_id
 from jobs.terminal.text import say
-from jobs.upload import default_working_dir, entrypoint, stage
+from jobs.upload import check_upload, default_working_dir, entrypoint, stage
 
 if TYPE_CHECKING:
     from workflows.storage.lease import WhenHeld
@@ -62,7 +62,7 @@ def submit(
         say(f"{submission_id} was submitted before: following it")
     else:
         command = _render_options(settings, submission, as_written)
-        _upload(server, submission_id, Path(job_file), command, submission.working_dir, options)
+        _upload(server, submission_id, Path(job_file), spec, command, submission.working_dir, options)
     click.echo(submission_id)
     return server.follow(submission_id) if is_waited_for else 0
 
@@ -77,16 +77,30 @@ def _upload(
     server: JobServer,
     submission_id: str,
     job_file: Path,
+    spec: JobSpec,
     render_options: Sequence[str],
     working_dir: str | None,
     options: dict[str, Any],
 ) -> None:
-    folder = Path(working_dir) if working_dir else default_working_dir()
+    folder, runtime_env = Path(working_dir) if working_dir else default_working_dir(), options["runtime_env"]
+    needed = _relative_paths(spec, folder)
     with tempfile.TemporaryDirectory(prefix="janus-batch-") as staged:
-        stage(Path(staged), folder, job_file)
+        stage(Path(staged), folder, job_file, needed)
+        check_upload(Path(staged), folder, needed, runtime_env.get("excludes", []))
         say(f"uploading {folder} to {server.address}")
-        options["runtime_env"]["working_dir"] = staged
+        runtime_env["working_dir"] = staged
         server.submit(submission_id, entrypoint(folder, job_file, render_options), **options)
+
+
+def _relative_paths(spec: JobSpec, folder: Path) -> dict[str, str]:
+    """The paths of the job file, by key, that mean the uploaded folder; a model may be a hub id or a bundled name."""
+    models = {"model.checkpoint": spec.model.checkpoint, "model.vae": spec.model.vae or ""}
+    folders = {key: name for key, name in models.items() if name and (name[0] == "." or (folder / name).is_dir())}
+    return {
+        key: location
+        for key, location in {"prompts": spec.prompts, **folders}.items()
+        if "://" not in location and not location.startswith(("/", "~"))
+    }
 
 
 def _options(submission: Submission, spec: JobSpec) -> dict[str, Any]:
@@ -128,6 +142,8 @@ def _runtime_env(submission: Submission) -> dict[str, Any]:
         raise SubmissionError("--runtime-env-json: name the working_dir with --working-dir")
     if "worker_process_setup_hook" in runtime_env:
         raise SubmissionError("--runtime-env-json: janus-batch sets worker_process_setup_hook itself; leave it out")
+    if not isinstance(runtime_env.get("excludes", []), list):
+        raise SubmissionError("--runtime-env-json: excludes must be a list of patterns, as in a .gitignore")
     missing = [name for name in submission.variables if name not in os.environ]
     if missing:
         raise SubmissionError(f"--env: {', '.join(missing)} is not set here, so there is no value to send")

@@ -5,12 +5,14 @@ It is staged as symbolic links, which Ray follows when it packs the folder.
 
 from __future__ import annotations
 
+import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from glob import glob
 from pathlib import Path
 
 from janus_batch import ROOT
-from jobs.job_server import SubmissionError
+from jobs.job_server import SubmissionError, files_to_upload
 
 PROGRAM = ("janus_batch.py", "actors", "workflows", "jobs")
 JOB_FOLDER = "submitted-job"  # of the job file, and of the program where the working directory is not its own
@@ -26,14 +28,19 @@ def default_working_dir() -> Path:
     return Path(ROOT)
 
 
-def stage(staged: Path, working_dir: Path, job_file: Path) -> None:
-    """Fill `staged`, an empty folder, with what is uploaded. Raises SubmissionError."""
+def stage(staged: Path, working_dir: Path, job_file: Path, needed: Mapping[str, str] | None = None) -> None:
+    """Fill `staged`, an empty folder, with what is uploaded. Raises SubmissionError.
+
+    `needed` are the relative paths that the job file names, by key.
+    """
+    needed = needed or {}
     if not working_dir.is_dir():
         raise SubmissionError(f"--working-dir: {working_dir} is no folder")
     if (working_dir / JOB_FOLDER).exists():
         raise SubmissionError(f"--working-dir: janus-batch puts the job into {working_dir / JOB_FOLDER}; rename yours")
+    left_out = LEFT_OUT - {os.path.normpath(location).split("/")[0] for location in needed.values()}
     for entry in working_dir.resolve().iterdir():
-        if entry.name not in LEFT_OUT:
+        if entry.name not in left_out:
             (staged / entry.name).symlink_to(entry)
     (staged / JOB_FOLDER).mkdir()
     (staged / JOB_FOLDER / job_file.name).write_bytes(job_file.read_bytes())
@@ -41,6 +48,35 @@ def stage(staged: Path, working_dir: Path, job_file: Path) -> None:
         for name in PROGRAM:
             (staged / JOB_FOLDER / name).symlink_to(Path(ROOT) / name)
         (staged / JOB_FOLDER / ".gitignore").write_text("__pycache__/\n")
+
+
+def check_upload(staged: Path, working_dir: Path, needed: Mapping[str, str], excludes: Sequence[str]) -> None:
+    """Raise SubmissionError unless every file that the job names by a relative path is uploaded."""
+    uploaded = files_to_upload(staged, excludes) if needed else set()
+    for key, location in needed.items():
+        pattern = os.path.normpath(location)
+        if pattern.startswith(".."):
+            raise SubmissionError(f"{key}: must be in the uploaded folder, {working_dir}, got {location!r}")
+        files = _files_of(staged, pattern, ".parquet" if key == "prompts" else "")
+        if not files:
+            raise SubmissionError(f"{key}: nothing in the uploaded folder, {working_dir}, matches {location!r}")
+        if missing := sorted(files - uploaded):
+            raise SubmissionError(
+                f"{key}: .gitignore, .rayignore or `excludes` leaves {len(missing):,} of {len(files):,} files out of "
+                f"the upload, such as {missing[0]}; make an exception there (!{missing[0]}), or name another folder "
+                "with --working-dir"
+            )
+
+
+def _files_of(folder: Path, pattern: str, ending: str) -> set[str]:
+    """The files, relative to `folder`, that a relative path or glob means; of a folder, those with this ending."""
+    is_there = (folder / pattern).exists()  # then it is taken literally
+    places = [folder / pattern] if is_there else [Path(path) for path in glob(str(folder / pattern), recursive=True)]
+    files = [place for place in places if place.is_file()]
+    for place in places if is_there else []:
+        for parent, _, names in os.walk(place, followlinks=True):
+            files += [Path(parent) / name for name in names if name.endswith(ending) and name[0] not in "._"]
+    return {str(file.relative_to(folder)) for file in files}
 
 
 def entrypoint(working_dir: Path, job_file: Path, options: Sequence[str]) -> str:

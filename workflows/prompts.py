@@ -21,6 +21,7 @@ from actors.errors import InputError
 from workflows.storage.damage import damage_errors
 from workflows.storage.errors import storage_errors
 from workflows.storage.parquet import read_row_group
+from workflows.storage.path import is_uploaded
 from workflows.storage.store import open_url
 
 NUM_FOOTER_READERS = 16  # threads: on object storage each footer takes one or two round trips
@@ -132,7 +133,16 @@ def _read_footer(
 def _version_of(info: dict[str, Any]) -> str:
     """8 hex digits that change when the file may have changed."""
     mark = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or info.get("created")
+    if is_uploaded(info["name"]):  # unpacked again, an uploaded file has another time
+        mark = _content_hash(info["name"], info["size"], info["mtime"])
     return hashlib.sha256(f"{info['size']}|{mark}".encode()).hexdigest()[:8]
+
+
+@functools.lru_cache(maxsize=1024)
+def _content_hash(path: str, size: int, mtime: float) -> str:
+    """Of a small local file; an upload has 100 MiB at most."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _footer_cache(fs: fsspec.AbstractFileSystem) -> dict[str, Any]:

@@ -17,8 +17,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from actors.errors import JobFailure
 from jobs.job_server import JobServer, JobServerAwayError, SubmissionError
 from jobs.submit import Submission, submit
-from jobs.upload import stage
-from tests.support.command import ROOT, finish, press_ctrl_c, run, start, wait_until, write_job
+from tests.support.command import finish, press_ctrl_c, run, start, wait_until, write_job
 from tests.support.servers.ray_head import PROGRAMS, RayHead
 from tests.support.toy_job import make_job, manifest_of, write_prompts
 
@@ -200,6 +199,26 @@ def test_the_same_submission_id_is_followed_and_not_handed_in_again(
     assert [job.submission_id for job in client.list_jobs()].count("of-one-night") == 1
 
 
+def test_a_submitted_job_is_resumed_after_a_change_in_the_uploaded_folder(head: RayHead, tmp_path: Path) -> None:
+    """Each upload is unpacked into another folder, and its files get another time."""
+    folder = tmp_path / "work"
+    write_prompts(folder / "prompts" / "p.parquet", {"prompt": ["prompt 0", "prompt 1"]})
+    job_file = write_job(tmp_path / "job.yaml", "prompts", tmp_path / "out", **SMALL)
+    command = ("submit", job_file, "--working-dir", folder, "--address", head.url)
+    first = run(*command)
+    (folder / "NOTES.txt").write_text("nothing that an image depends on\n")
+
+    second = run(*command)
+
+    assert (first.returncode, second.returncode) == (0, 0), second.stderr
+    assert "resuming: 2 prompts done" in second.stderr
+
+    write_prompts(folder / "prompts" / "p.parquet", {"prompt": ["prompt 0", "prompt 2"]})
+    changed = run(*command)
+    assert changed.returncode == 2
+    assert "p.parquet" in changed.stderr
+
+
 # ---- refusals --------------------------------------------------------------------------------------------------------
 
 
@@ -261,6 +280,7 @@ def test_an_output_inside_the_uploaded_folder_is_refused(job_file: Path) -> None
         (Submission(runtime_env_json="[]"), r"--runtime-env-json must be a JSON object, got list"),
         (Submission(runtime_env_json='{"working_dir": "."}'), "name the working_dir with --working-dir"),
         (Submission(runtime_env_json='{"env_vars": [1]}'), "env_vars must be a JSON object, got list"),
+        (Submission(runtime_env_json='{"excludes": "*.png"}'), "excludes must be a list of patterns"),
         (Submission(runtime_env_json='{"worker_process_setup_hook": "a.b"}'), "sets worker_process_setup_hook itself"),
         (Submission(entrypoint_resources="[1]"), r"--entrypoint-resources must be a JSON object, got list"),
         (Submission(metadata=["team"]), r"--metadata takes key=value \(--metadata team=search\), got 'team'"),
@@ -270,15 +290,6 @@ def test_an_output_inside_the_uploaded_folder_is_refused(job_file: Path) -> None
 def test_an_environment_that_cannot_be_sent_is_refused(job_file: Path, submission: Submission, message: str) -> None:
     with pytest.raises(SubmissionError, match=message):
         submit(str(job_file), [], submission, address="http://127.0.0.1:1")
-
-
-def test_a_folder_that_is_none_or_in_the_way_is_refused(job_file: Path, head: RayHead, tmp_path: Path) -> None:
-    (tmp_path / "mine" / "submitted-job").mkdir(parents=True)
-
-    with pytest.raises(SubmissionError, match=r"puts the job into .*mine/submitted-job; rename yours"):
-        submit(str(job_file), [], Submission(working_dir=str(tmp_path / "mine")), address=head.url)
-    with pytest.raises(SubmissionError, match=r"--working-dir: .*nowhere is no folder"):
-        submit(str(job_file), [], Submission(working_dir=str(tmp_path / "nowhere")), address=head.url)
 
 
 def test_a_folder_that_is_too_large_is_refused(job_file: Path, head: RayHead, tmp_path: Path) -> None:
@@ -322,14 +333,3 @@ def test_a_job_that_is_not_there_cannot_be_stopped(head: RayHead) -> None:
 
     assert answer.returncode == 2
     assert "Job no-such-job does not exist" in answer.stderr
-
-
-def test_the_uploaded_folder_leaves_out_what_a_job_does_not_need(tmp_path: Path) -> None:
-    job_file = write_job(tmp_path / "job.yaml", "prompts", "out")
-    (tmp_path / "staged").mkdir()
-    stage(tmp_path / "staged", ROOT, job_file)
-
-    names = {path.name for path in (tmp_path / "staged").iterdir()}
-    assert {"actors", "workflows", "jobs", "janus_batch.py", "pyproject.toml", "submitted-job"} <= names
-    assert names.isdisjoint({".git", "tests", "renders", "benchmarks"})
-    assert (tmp_path / "staged" / "submitted-job" / "job.yaml").read_bytes() == job_file.read_bytes()

@@ -16,7 +16,7 @@ from actors.recipe import Recipe
 from janus_batch import VERSION
 from workflows.job import Images, RenderJob
 from workflows.storage.errors import StorageError, storage_errors
-from workflows.storage.path import absolute_location
+from workflows.storage.path import absolute_location, stable_location
 from workflows.storage.store import CONDITIONAL_CREATE, Storage
 
 JOB_FILE, SUCCESS_FILE = "job.json", "_SUCCESS"
@@ -183,12 +183,13 @@ def _check_same_job(job: RenderJob, claim: Claim, ignore: tuple[str, ...] = ()) 
 def _pinned_fields(claim: Claim) -> dict[str, Any]:
     """The values that a resume must find unchanged, by dotted name and as JSON has them."""
     fields = claim.model_dump(mode="json")
-    return {
+    pinned = {
         "prompts": claim.prompts,
         **{f"images.{name}": value for name, value in fields["images"].items()},
         f"storage.{CONDITIONAL_CREATE}": claim.conditional_create,
         **{f"recipe.{name}": value for name, value in fields["recipe"].items()},
     }
+    return {name: stable_location(value) if isinstance(value, str) else value for name, value in pinned.items()}
 
 
 def _now() -> str:

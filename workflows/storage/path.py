@@ -18,6 +18,8 @@ MAX_PATH_BYTES, MAX_NAME_BYTES = 4096, 255  # of the file systems of Linux and m
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/*)(.*)", re.DOTALL)
 _VARIABLE = re.compile(r"\$\{\w+\}|\$[A-Z_][A-Z0-9_]*\b|(?:^|/)\$\w+")
 _MAGIC = re.compile(r"[*?[]")
+# Where Ray unpacks an uploaded working directory: the name has a hash of all its files.
+_UPLOADED = re.compile(r"^(?:file://)?/.*/working_dir_files/_ray_pkg_[0-9a-f]+(?=/|$)")
 
 # Stores with buckets, whose keys are text: an empty part or `..` in a key is no folder. The aliases are one store.
 _BUCKETS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "cos", "r2"}
@@ -79,6 +81,16 @@ def lies_among(output: str, prompts: str) -> bool:
         return True
     pattern = re.compile(glob_translate(prompts)) if _MAGIC.search(prompts) else None
     return pattern is not None and any(pattern.match(f"{output}/{file}") for file in _OUTPUT_FILES)
+
+
+def is_uploaded(location: str) -> bool:
+    """Whether a location is in a working directory that Ray unpacked for a submitted job."""
+    return bool(_UPLOADED.match(location))
+
+
+def stable_location(location: str) -> str:
+    """The same text for the same location in every upload of a working directory, for comparison only."""
+    return _UPLOADED.sub("working directory", location)
 
 
 def is_local(url: str) -> bool:
