@@ -186,7 +186,7 @@ def retry_rejected(output: str, endpoint_url: str | None, settings: tuple[str, .
 @options.output
 @click.option("--replay", metavar="N", type=click.IntRange(min=1), help="Re-render N random images and compare bytes.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed that picks the images of --replay.")
-@click.option("--repair", is_flag=True, help="Take back damaged shards; the next run re-renders them.")
+@click.option("--repair", is_flag=True, help="Remove damaged images; the next run re-renders them.")
 @click.option("--clean", is_flag=True, help="Remove orphans: files that no manifest row names.")
 def verify(output: str, endpoint_url: str | None, replay: int | None, seed: int, repair: bool, clean: bool) -> int:
     """Check the files, hashes and keys of an output against its manifest. Exits with 1 on a fault."""

@@ -95,7 +95,7 @@ def _facts(job: RenderJob, plan: Plan) -> dict[str, Any]:
         "num_shards_remaining": plan.num_shards_remaining,
         "images_per_row": images_per_row,
         "num_images": plan.num_images(images_per_row),
-        "num_images_remaining": plan.num_rows_remaining * images_per_row,
+        "num_images_remaining": plan.num_images_remaining(images_per_row),
     }
 
 

@@ -26,11 +26,12 @@ def status(output: str, endpoint_url: str | None, *, as_json: bool) -> int:
         "name": claim.name,
         "num_images": tally.num_images,
         "num_rejected": tally.num_rejected,
-        "num_images_remaining": plan.num_rows_remaining * claim.recipe.images_per_row,
+        "num_images_remaining": plan.num_images_remaining(claim.recipe.images_per_row),
+        "num_images_to_repair": plan.num_images_to_repair,
         "num_rows_remaining": plan.num_rows_remaining,
         "num_shards_committed": tally.num_shards,
         "num_shards_remaining": plan.num_shards_remaining,
-        "is_finished": is_marked and not plan.num_rows_remaining,
+        "is_finished": is_marked and not plan.num_shards_remaining,
         "reasons": dict(tally.reasons.most_common()),
     }
     if as_json:
@@ -49,7 +50,10 @@ def _print_facts(facts: dict[str, Any]) -> None:
         f"remaining  {counted(facts['num_images_remaining'], 'image')} "
         f"of {counted(facts['num_rows_remaining'], 'prompt')} in {counted(facts['num_shards_remaining'], 'shard')}"
     )
-    if not facts["num_rows_remaining"] and not facts["is_finished"]:
+    if facts["num_images_to_repair"]:
+        num_images = counted(facts["num_images_to_repair"], "image")
+        click.echo(f"           {num_images} of them: the file was missing or damaged, and the next run re-renders it")
+    if not facts["num_shards_remaining"] and not facts["is_finished"]:
         click.echo("           the job is not marked finished: the next run checks the output and marks it")
     click.echo(f"rejected   {counted(facts['num_rejected'], 'image')}")
     for reason, count in list(facts["reasons"].items())[:10]:

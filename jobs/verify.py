@@ -15,7 +15,7 @@ from workflows.storage.errors import storage_errors
 from workflows.storage.lease import hold_output
 from workflows.storage.store import Storage
 from workflows.verify.check import Findings, verify_output
-from workflows.verify.repair import LIVE_SECONDS, remove_orphans, take_back
+from workflows.verify.repair import LIVE_SECONDS, remove_orphans, repair_output
 from workflows.verify.replay import replay_images
 
 MAX_LINES = 20  # of each kind of finding
@@ -42,7 +42,7 @@ def _check(storage: Storage, claim: Claim, *, is_repaired: bool, is_cleaned: boo
         findings = verify_output(storage, plan, claim.recipe)
     _print_findings(findings)
     if is_repaired:
-        _repair(storage, plan, parts, findings)
+        _repair(storage, claim, plan, parts, findings)
     if is_cleaned:
         _clean(storage, findings, parts)
     return findings
@@ -60,15 +60,19 @@ def _print_findings(findings: Findings) -> None:
         _print_some(findings.orphans)
 
 
-def _repair(storage: Storage, plan: Plan, parts: list[str], findings: Findings) -> None:
-    """Take back the shards that are at fault, and print them."""
+def _repair(storage: Storage, claim: Claim, plan: Plan, parts: list[str], findings: Findings) -> None:
+    """Make the images at fault pending, and print their shards."""
     with storage_errors(storage.url):
-        taken = take_back(storage, plan, parts, findings.shards_at_fault)
-    click.echo(f"taken back  {counted(len(taken), 'shard')}; the next run of the job renders them")
-    _print_some(taken)
-    if gone := sorted(set(findings.shards_at_fault).difference(taken)):
-        click.echo(f"kept        {counted(len(gone), 'shard')} at fault whose prompt file is gone")
-        _print_some(gone)
+        repairs = repair_output(storage, claim, plan, parts, findings.at_fault)
+    num_images, num_shards = counted(repairs.num_images, "image"), counted(len(repairs.repaired), "shard")
+    click.echo(f"pending     {num_images} in {num_shards}; the next run of the job re-renders these images")
+    _print_some(repairs.repaired)
+    if repairs.taken_back:
+        click.echo(f"taken back  {counted(len(repairs.taken_back), 'shard')}; the next run of the job renders them")
+        _print_some(repairs.taken_back)
+    if repairs.kept:
+        click.echo(f"kept        {counted(len(repairs.kept), 'shard')} at fault whose prompt file is gone")
+        _print_some(repairs.kept)
 
 
 def _clean(storage: Storage, findings: Findings, parts: list[str]) -> None:

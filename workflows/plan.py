@@ -29,7 +29,8 @@ class Shard:
     """Rows `start` to `stop` of one prompt file: the unit of dispatch, of retry and of commit.
 
     `retry` is 0 for the first rendering, which renders all their images. Retry 1, 2, ... (`retry-rejected`) renders
-    the `num_rejected` images that the shard's last part rejected.
+    the `num_rejected` images that the shard's last part rejected. With `is_repair`, these are the images that
+    `verify --repair` took out of the manifest, and no others.
     """
 
     file: PromptFile
@@ -37,6 +38,7 @@ class Shard:
     stop: int
     retry: int = 0
     num_rejected: int = 0
+    is_repair: bool = False
 
     @property
     def id(self) -> str:
@@ -60,11 +62,15 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """The prompt files of a job and the row ranges that are committed: file name -> sorted (start, stop)."""
+    """The prompt files of a job and the row ranges that are committed: file name -> sorted (start, stop).
+
+    `repairs` are committed shards of which some images are to be re-rendered, see `workflows.output.repairs`.
+    """
 
     files: tuple[PromptFile, ...]
     committed: dict[str, list[tuple[int, int]]]
     shard_rows: int
+    repairs: tuple[Shard, ...] = ()
 
     @property
     def num_rows(self) -> int:
@@ -80,8 +86,16 @@ class Plan:
         return self.num_rows * images_per_row
 
     def num_images_committed(self, images_per_row: int) -> int:
-        """Images that the committed rows ask for at most."""
-        return self.num_rows_committed * images_per_row
+        """Images that the committed rows ask for at most, without those to repair."""
+        return self.num_rows_committed * images_per_row - self.num_images_to_repair
+
+    def num_images_remaining(self, images_per_row: int) -> int:
+        """Images that are left to render at most."""
+        return self.num_rows_remaining * images_per_row + self.num_images_to_repair
+
+    @property
+    def num_images_to_repair(self) -> int:
+        return sum(shard.num_rejected for shard in self.repairs)
 
     @property
     def num_rows_remaining(self) -> int:
@@ -90,10 +104,11 @@ class Plan:
     @property
     def num_shards_remaining(self) -> int:
         gaps = (gap for file in self.files for gap in self._gaps(file))
-        return sum(-(-(stop - start) // self.shard_rows) for start, stop in gaps)
+        return len(self.repairs) + sum(-(-(stop - start) // self.shard_rows) for start, stop in gaps)
 
     def remaining_shards(self) -> Iterator[Shard]:
         """The shards that are not committed, one at a time, so that memory does not grow with their number."""
+        yield from self.repairs
         for file in self.files:
             for gap_start, gap_stop in self._gaps(file):
                 for start in range(gap_start, gap_stop, self.shard_rows):

@@ -12,11 +12,21 @@ from dataclasses import replace
 
 from actors.request import ImageRequest
 from workflows.job import RenderJob
-from workflows.output.manifest import committed_parts, last_parts, read_table, rejected_file, rejected_files
+from workflows.output.manifest import (
+    REJECTED_SCHEMA,
+    committed_parts,
+    last_parts,
+    read_table,
+    rejected_file,
+    rejected_files,
+)
+from workflows.output.repairs import REPAIR_REASON
 from workflows.plan import RetryPlan, Shard, part_id, shard_of, split_part_id
 from workflows.prompts import PromptFile
 from workflows.rows import RejectedRow, ShardRows, read_shard
 from workflows.storage.store import Storage
+
+COLUMNS = [name for name in REJECTED_SCHEMA.names if name != "source"]  # the fields of a RejectedRow
 
 
 def plan_retries(storage: Storage, files: Iterable[PromptFile]) -> tuple[RetryPlan, int]:
@@ -34,13 +44,19 @@ def plan_retries(storage: Storage, files: Iterable[PromptFile]) -> tuple[RetryPl
 
 
 def read_rejected(job: RenderJob, shard: Shard) -> ShardRows:
-    """The rows of a shard that the part before this retry rejected, checked again, with the same ids and seeds."""
+    """The rows of a shard that the part before this retry rejected, checked again, with the same ids and seeds.
+
+    A repair has the requests of its own images alone. The other rejected rows are carried over as they are.
+    """
     storage, rows = Storage(job.output, job.storage), read_shard(job, shard)
     before = part_id(replace(shard, retry=0).id, shard.retry - 1)
     name = rejected_file(storage, before)
     images_of: dict[int, set[str] | None] = defaultdict(set)  # by prompt row; None: all of its images
-    for row in read_table(storage, name, ["row", "image_id"]).to_pylist() if name else ():
-        if row["image_id"] is None:
+    carried_over = []
+    for row in read_table(storage, name, COLUMNS).to_pylist() if name else ():
+        if shard.is_repair and row["reason"] != REPAIR_REASON:
+            carried_over.append(RejectedRow(**row))
+        elif row["image_id"] is None:
             images_of[row["row"]] = None
         elif (images := images_of[row["row"]]) is not None:
             images.add(row["image_id"])
@@ -53,7 +69,10 @@ def read_rejected(job: RenderJob, shard: Shard) -> ShardRows:
     return replace(
         rows,
         requests=[request for request in rows.requests if is_wanted(request)],
-        rejected=[part for row in rows.rejected if row.row in images_of for part in _split(row, images_of[row.row])],
+        rejected=[
+            *carried_over,
+            *(part for row in rows.rejected if row.row in images_of for part in _split(row, images_of[row.row])),
+        ],
     )
 
 

@@ -16,6 +16,7 @@ from workflows.job import RenderJob
 from workflows.output.claim import JOB_FILE, SUCCESS_FILE, check_claim, claim_output, mark_success, restore_claim
 from workflows.output.manifest import remove_superseded
 from workflows.output.remaining import find_job_prompts, plan_job
+from workflows.output.repairs import settle_repairs
 from workflows.output.tally import Tally, tally_output
 from workflows.plan import Plan, RetryPlan
 from workflows.prompts import PromptFile
@@ -67,9 +68,12 @@ def run_job(
             files = find_job_prompts(job)
         with storage_failures(job.output):
             plan = plan_job(job, files)
+            settle_repairs(Storage(job.output, job.storage), plan.repairs)
         show.plan(job, plan, is_resumed=is_resumed or has_waited)
         progress = _render_plan(job, plan, cluster, show)
         _check_nothing_is_missing(job, files)
+        if plan.repairs:
+            _remove_superseded(job)
         tally = _count_images(job, is_finished=True)
         report = _write_report(job, show)
         seconds = time.monotonic() - started_at
@@ -81,7 +85,7 @@ def run_retries(job: RenderJob, cluster: Cluster, show: Show) -> bool:
     cluster.check_gpus(job)
     check_claim(job)
     files = find_job_prompts(job)
-    plan_job(job, files)  # raises SourceChangedError for a prompt file that was changed
+    repairs = plan_job(job, files).repairs  # raises SourceChangedError for a prompt file that was changed
     with storage_errors(job.output):
         plan, num_gone = plan_retries(Storage(job.output, job.storage), files)
         num_before = tally_output(job.output, job.storage).num_rejected
@@ -94,6 +98,7 @@ def run_retries(job: RenderJob, cluster: Cluster, show: Show) -> bool:
         show.line(f"note: shards that cannot be retried, because their prompt file is gone: {num_gone:,}")
     if plan.num_shards_remaining:
         with _holding_output(job, show):
+            settle_repairs(Storage(job.output, job.storage), repairs)
             _render_plan(job, plan, cluster, show)
             num_after = _settle_retries(job).num_rejected
             show.line(f"done: {num_before - num_after:,} rendered, {num_after:,} still rejected")
@@ -152,6 +157,12 @@ def _count_images(job: RenderJob, *, is_finished: bool) -> Tally:
         if is_finished:
             retry_storage(seconds, mark_success, job, tally.num_images, tally.num_rejected)
     return tally
+
+
+def _remove_superseded(job: RenderJob) -> None:
+    """Remove the rejected rows that this run's repairs replace."""
+    with storage_failures(job.output):
+        remove_superseded(Storage(job.output, job.storage))
 
 
 def _settle_retries(job: RenderJob) -> Tally:

@@ -85,6 +85,7 @@ def test_status_of_a_finished_output_succeeds(command: Command) -> None:
         "num_images": 8,
         "num_rejected": 2,
         "num_images_remaining": 0,
+        "num_images_to_repair": 0,
         "num_rows_remaining": 0,
         "num_shards_committed": 3,
         "num_shards_remaining": 0,
@@ -217,18 +218,18 @@ def flip(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("folder", "damage"),
+    ("folder", "damage", "line"),
     [
-        ("images", None),
-        ("images", flip),
-        ("rejected", None),
-        ("manifest", flip),
-        ("manifest", lambda data: b""),
-        ("manifest", lambda data: data[:1000]),
+        ("images", None, "pending     1 image in 1 shard"),
+        ("images", flip, "pending     1 image in 1 shard"),
+        ("rejected", None, "pending     0 images in 1 shard"),
+        ("manifest", flip, "taken back  1 shard"),
+        ("manifest", lambda data: b"", "taken back  1 shard"),
+        ("manifest", lambda data: data[:1000], "taken back  1 shard"),
     ],
 )
-def test_shards_with_missing_or_damaged_files_are_taken_back_and_re_rendered_to_the_same_bytes(
-    command: Command, folder: str, damage: Callable[[bytes], bytes] | None
+def test_images_with_missing_or_damaged_files_are_re_rendered_to_the_same_bytes(
+    command: Command, folder: str, damage: Callable[[bytes], bytes] | None, line: str
 ) -> None:
     finish(job := job_of(command))
     before = {row["image_id"]: row["image_sha256"] for row in manifest_of(job)}
@@ -243,7 +244,9 @@ def test_shards_with_missing_or_damaged_files_are_taken_back_and_re_rendered_to_
 
     assert code == 1
     assert "faults      1\n" in out
-    assert "\ntaken back  1 shard; the next run of the job renders them\n" in out
+    assert f"\n{line}; the next run of the job re" in out
+    assert not storage.exists("_SUCCESS")
+    assert not storage.exists("report.html")
     assert command("status", job.output)[0] == 1
     render(job)
     assert {row["image_id"]: row["image_sha256"] for row in manifest_of(job)} == before
@@ -263,7 +266,7 @@ def test_a_shard_that_cannot_be_re_rendered_is_not_taken_back(command: Command) 
     code, out, _ = command("verify", job.output, "--repair")
 
     assert code == 1
-    assert "taken back  0 shards" in out
+    assert "pending     0 images in 0 shards" in out
     assert "kept        1 shard at fault whose prompt file is gone\n" in out
     assert len(storage.names("manifest")) == 2
 

@@ -13,11 +13,14 @@ from actors.batcher import Batcher
 from actors.recipe import Recipe
 from actors.toy import ToyEngine
 from workflows.job import RenderJob
+from workflows.output import remaining
 from workflows.output.claim import claim_output
 from workflows.output.commit import Receipt, commit_shard, write_batch
-from workflows.output.manifest import committed_parts, read_table
-from workflows.plan import Plan, Shard, make_plan
+from workflows.output.manifest import read_table, remove_superseded
+from workflows.output.repairs import settle_repairs
+from workflows.plan import Plan, Shard
 from workflows.prompts import find_prompt_files
+from workflows.retry_rejected import read_rejected
 from workflows.rows import ShardRows, read_shard
 from workflows.storage.store import Storage
 from workflows.verify.check import verify_output
@@ -68,8 +71,7 @@ def make_job(prompts: Path | str, output: Path | str, **changes: Any) -> RenderJ
 
 def plan_job(job: RenderJob) -> Plan:
     """The plan of what is not committed yet."""
-    files = find_prompt_files(job.prompts, job.storage)
-    return make_plan(files, committed_parts(Storage(job.output, job.storage)), job.shard_rows)
+    return remaining.plan_job(job, find_prompt_files(job.prompts, job.storage))
 
 
 def rows_of(job: RenderJob) -> list[ShardRows]:
@@ -78,14 +80,19 @@ def rows_of(job: RenderJob) -> list[ShardRows]:
 
 
 def render(job: RenderJob) -> list[Receipt]:
-    """Claim the output, and render and commit every remaining shard."""
+    """Claim the output, and render and commit every remaining shard and repair."""
     claim_output(job, {})
-    return [render_shard(job, shard) for shard in plan_job(job).remaining_shards()]
+    plan, storage = plan_job(job), Storage(job.output, job.storage)
+    settle_repairs(storage, plan.repairs)
+    receipts = [render_shard(job, shard) for shard in plan.remaining_shards()]
+    if plan.repairs:
+        remove_superseded(storage)
+    return receipts
 
 
 def render_shard(job: RenderJob, shard: Shard, engine: Any = None) -> Receipt:
     """The path of one shard: read its rows, render them, write each batch, commit."""
-    rows = read_shard(job, shard)
+    rows = (read_rejected if shard.retry else read_shard)(job, shard)
     batcher = Batcher(engine or ToyEngine(job.recipe), batch_size=3)
     written = [write_batch(job, shard.id, "cpu", batch) for batch in batcher.render(rows.requests)]
     return commit_shard(job, rows, *written)

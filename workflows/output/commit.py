@@ -83,17 +83,18 @@ def commit_shard(job: RenderJob, rows: ShardRows, *written: WrittenBatch) -> Rec
     storage, shard = Storage(job.output, job.storage), rows.shard
     packed = {name: data for batch in written for name, data in batch.packed.items()}
     manifest = _manifest_table(rows, [row for batch in written for row in batch.rows])
-    rejected = rows.rejected + [_rejected_image(rows, *pair) for batch in written for pair in batch.rejected]
+    rejected = rows.rejected + [rejected_image(rows, *pair) for batch in written for pair in batch.rejected]
     expected = len(rows.requests)
     found = manifest.num_rows + sum(len(batch.rejected) for batch in written)
     if found != expected:
         raise AssertionError(f"shard {shard.id} has {found} answers for {expected} requests")
-    if (shard.retry and not manifest.num_rows) or storage.exists(manifest_name(shard.id)):
+    is_in_vain = shard.retry and not shard.is_repair and not manifest.num_rows
+    if is_in_vain or storage.exists(manifest_name(shard.id)):
         return _receipt(shard, manifest, rejected, is_first=False)
     manifest = write_pack(storage, job.images.layout, shard.id, packed, manifest)
     rejected_name = ""
     if rejected:
-        rejected_name = storage.put_alongside(f"rejected/{shard.id}.parquet", _rejected_bytes(shard, rejected))
+        rejected_name = storage.put_alongside(f"rejected/{shard.id}.parquet", rejected_bytes(shard, rejected))
     manifest = manifest.replace_schema_metadata({REJECTED_KEY: rejected_name})
     is_first = storage.create(manifest_name(shard.id), parquet_bytes(manifest))
     return _receipt(shard, manifest, rejected, is_first=is_first)
@@ -169,7 +170,8 @@ def _manifest_table(rows: ShardRows, image_rows: list[dict[str, Any]]) -> pa.Tab
     return table
 
 
-def _rejected_image(rows: ShardRows, request: ImageRequest, reason: str) -> RejectedRow:
+def rejected_image(rows: ShardRows, request: ImageRequest, reason: str) -> RejectedRow:
+    """The record of an image that is not rendered, for this reason."""
     return RejectedRow(
         row=rows.shard.start + rows.row_of[request.prompt_id],
         prompt_id=request.prompt_id,
@@ -180,7 +182,8 @@ def _rejected_image(rows: ShardRows, request: ImageRequest, reason: str) -> Reje
     )
 
 
-def _rejected_bytes(shard: Shard, rejected: Iterable[RejectedRow]) -> bytes:
+def rejected_bytes(shard: Shard, rejected: Iterable[RejectedRow]) -> bytes:
+    """The Parquet file of a shard's rejected rows."""
     rows = [
         {name: getattr(row, name) for name in REJECTED_SCHEMA.names if name != "source"} | {"source": shard.file.url}
         for row in rejected

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from actors.errors import InputError
 from workflows.job import RenderJob
 from workflows.output.claim import SUCCESS_FILE, Claim, claimed_shard_rows
 from workflows.output.manifest import committed_parts
+from workflows.output.repairs import pending_repairs
 from workflows.plan import Plan, make_plan
 from workflows.prompts import COLUMN_TYPES, PromptFile, find_prompt_files
 from workflows.rows import ignored_columns
@@ -25,7 +26,7 @@ def plan_job(job: RenderJob, files: list[PromptFile]) -> Plan:
     """The plan of the rows that are not committed. Raises SourceChangedError, or StorageError for the output."""
     storage = Storage(job.output, job.storage)
     with storage_errors(job.output):
-        return make_plan(files, committed_parts(storage), claimed_shard_rows(storage, job))
+        return _plan(storage, files, committed_parts(storage), claimed_shard_rows(storage, job))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,13 +49,18 @@ def completion_of(storage: Storage, claim: Claim, parts: Iterable[str]) -> Compl
         plan = plan_of(storage, claim, parts)
     except InputError as error:
         return Completion(is_marked=is_marked, num_missing=None, unknown=str(error))
-    return Completion(is_marked=is_marked, num_missing=plan.num_rows_remaining * claim.recipe.images_per_row)
+    return Completion(is_marked=is_marked, num_missing=plan.num_images_remaining(claim.recipe.images_per_row))
 
 
 def plan_of(storage: Storage, claim: Claim, parts: Iterable[str]) -> Plan:
-    """The output's prompt files as they are now, minus the committed parts; counts rows and reads no columns.
+    """The output's prompt files as they are now, minus the committed parts; counts rows and reads no columns of them.
 
     Raises PromptsError, SourceChangedError, DamagedFileError or StorageError.
     """
     files = find_prompt_files(claim.prompts, storage.options, ignored_columns=COLUMN_TYPES)
-    return make_plan(files, parts, claim.shard_rows)
+    return _plan(storage, files, parts, claim.shard_rows)
+
+
+def _plan(storage: Storage, files: list[PromptFile], parts: Iterable[str], shard_rows: int) -> Plan:
+    plan = make_plan(files, parts := list(parts), shard_rows)
+    return replace(plan, repairs=pending_repairs(storage, files, parts))

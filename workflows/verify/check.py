@@ -43,7 +43,9 @@ class Findings:
     """The result of a check.
 
     * `num_images`, `num_rejected`: in the manifest; `num_missing`: images of prompts that are not rendered yet.
-    * `faults`: what is wrong, one line each; `shards_at_fault`: the ids of the shards whose own files are wrong.
+    * `faults`: what is wrong, one line each.
+    * `at_fault`: shards whose own files are wrong: by id, the images that are missing, damaged or of other settings;
+      None if a part of the shard's manifest is damaged.
     * `orphans`: files that no manifest part names, left by attempts that did not commit. They do no harm.
     """
 
@@ -51,7 +53,7 @@ class Findings:
     num_rejected: int = 0
     num_missing: int = 0
     faults: list[str] = field(default_factory=list)
-    shards_at_fault: list[str] = field(default_factory=list)
+    at_fault: dict[str, set[str] | None] = field(default_factory=dict)
     orphans: list[str] = field(default_factory=list)
 
     @property
@@ -69,28 +71,34 @@ def verify_output(storage: Storage, plan: Plan, recipe: Recipe) -> Findings:
         for shard in readers.map(lambda parts: _check_shard(storage, parts, recipe), parts_of_shards(parts)):
             findings.num_images += shard.num_images
             findings.num_rejected += shard.num_rejected
-            faults = shard.faults + [f"{name} is missing" for name in sorted(shard.latents - names)]
+            lost = {name: images for name, images in shard.latents.items() if name not in names}
+            faults = shard.faults + [f"{name} is missing" for name in sorted(lost)]
             findings.faults += faults
-            findings.shards_at_fault += [shard.shard_id] if faults else []
+            if faults:
+                findings.at_fault[shard.shard_id] = (
+                    None if shard.at_fault is None else shard.at_fault.union(*lost.values())
+                )
             keys.update(shard.keys)
-            named |= shard.files | shard.latents | shard.rejected_files
+            named |= shard.files | set(shard.latents) | shard.rejected_files
     findings.faults += [_duplicate_fault(key, count) for key, count in keys.items() if count > 1]
     findings.orphans = _find_orphans(storage, named, parts)
-    findings.num_missing = plan.num_rows_remaining * recipe.images_per_row
+    findings.num_missing = plan.num_images_remaining(recipe.images_per_row)
     return findings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _CheckedShard:
-    """The result of checking one shard. `keys` identify its images; the sets are the files that its parts name."""
+    """The result of checking one shard. `at_fault` is as in Findings, `keys` identify its images, and `files`,
+    `latents` (with the images they belong to) and `rejected_files` are the files that its parts name."""
 
     shard_id: str
     num_images: int = 0
     num_rejected: int = 0
     faults: list[str]
+    at_fault: set[str] | None
     keys: list[tuple[str, int, float]] = field(default_factory=list)
     files: set[str] = field(default_factory=set)
-    latents: set[str] = field(default_factory=set)
+    latents: dict[str, set[str]] = field(default_factory=dict)
     rejected_files: set[str] = field(default_factory=set)
 
 
@@ -101,12 +109,17 @@ def _check_shard(storage: Storage, parts: list[str], recipe: Recipe) -> _Checked
         rows = [row for part in parts for row in _read_part(storage, part)]
         rejected_name = rejected_file(storage, parts[-1])
     except DamagedFileError as error:
-        return _CheckedShard(shard_id=shard_id, faults=[str(error)])
+        return _CheckedShard(shard_id=shard_id, faults=[str(error)], at_fault=None)
     rows_of_file: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         rows_of_file[row["image"].partition("#")[0]].append(row)
-    faults = [fault for file, rows_in in rows_of_file.items() for fault in _check_file(storage, file, rows_in)]
-    faults += _check_settings(parts[0], rows, recipe)
+    checked = [_check_file(storage, file, rows_in) for file, rows_in in rows_of_file.items()]
+    checked.append(_check_settings(parts[0], rows, recipe))
+    faults = [fault for found, _ in checked for fault in found]
+    latents: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        if row["latents"]:
+            latents[row["latents"].partition("#")[0]].add(row["image_id"])
     rejected: list[dict[str, Any]] = []
     try:
         rejected = read_table(storage, rejected_name).to_pylist() if rejected_name else []
@@ -120,9 +133,10 @@ def _check_shard(storage: Storage, parts: list[str], recipe: Recipe) -> _Checked
         num_images=len(rows),
         num_rejected=sum(row["num_images"] for row in rejected),
         faults=faults,
+        at_fault=set().union(*(images for _, images in checked)),
         keys=[(row["prompt_id"], row["image_index"], row["cfg_weight"]) for row in rows],
         files=set(rows_of_file),
-        latents={row["latents"].partition("#")[0] for row in rows if row["latents"]},
+        latents=latents,
         rejected_files={rejected_name} if rejected_name else set(),
     )
 
@@ -156,33 +170,37 @@ def _check_counts(
     return faults
 
 
-def _check_settings(shard_id: str, rows: list[dict[str, Any]], recipe: Recipe) -> list[str]:
-    """Faults of rows with other settings than job.json has: it was edited, or the part belongs to another output."""
-    faults = []
+def _check_settings(shard_id: str, rows: list[dict[str, Any]], recipe: Recipe) -> tuple[list[str], set[str]]:
+    """Faults of rows with other settings than job.json has, and their images: it was edited, or the part belongs to
+    another output."""
+    faults, images = [], set()
     for setting in SETTINGS:
         wanted = getattr(recipe, setting)
         others = {row[setting] for row in rows} - {wanted}
         faults += [f"shard {shard_id} was rendered with {setting} {other}, job.json has {wanted}" for other in others]
-    return faults
+        images |= {row["image_id"] for row in rows if row[setting] != wanted}
+    return faults, images
 
 
-def _check_file(storage: Storage, file: str, rows: Iterable[dict[str, Any]]) -> list[str]:
-    """Faults of the images in one file, which is an image or a pack of images."""
+def _check_file(storage: Storage, file: str, rows: list[dict[str, Any]]) -> tuple[list[str], set[str]]:
+    """Faults of the images in one file, which is an image or a pack of images, and the images at fault."""
+    all_images = {row["image_id"] for row in rows}
     try:
         is_pack = any("#" in row["image"] for row in rows)
         members = read_pack(storage, file) if is_pack else {"": storage.read(file)}
     except FileNotFoundError:
-        return [f"{row['image']} is missing" for row in rows]
+        return [f"{row['image']} is missing" for row in rows], all_images
     except DamagedFileError as error:
-        return [str(error)]
-    faults = []
+        return [str(error)], all_images
+    faults = {}
     for row in rows:
         data = members.get(row["image"].partition("#")[2])
         if data is None:
-            faults.append(f"{row['image']} is missing")
+            faults[row["image_id"]] = f"{row['image']} is missing"
         elif hashlib.sha256(data).hexdigest() != row["image_sha256"]:
-            faults.append(f"{row['image']} is not the file that its manifest row describes: its SHA-256 differs")
-    return faults
+            fault = f"{row['image']} is not the file that its manifest row describes: its SHA-256 differs"
+            faults[row["image_id"]] = fault
+    return list(faults.values()), set(faults)
 
 
 def _duplicate_fault(key: tuple[str, int, float], count: int) -> str:

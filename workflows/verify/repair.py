@@ -1,17 +1,42 @@
-"""Repairs of an output: take shards back whose files are at fault, and remove files that no manifest part names."""
+"""Repairs of an output: make the images at fault pending, and remove files that no manifest part names.
+
+The mark and the report of a finished output go first, so that an interrupted repair never looks finished.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from workflows.output.manifest import manifest_name, parts_of_shards
-from workflows.plan import Plan, part_of_file, shard_of, split_part_id
+from workflows.job import RenderJob
+from workflows.output.claim import SUCCESS_FILE, Claim
+from workflows.output.commit import rejected_bytes, rejected_image
+from workflows.output.manifest import REJECTED_SCHEMA, manifest_name, parts_of_shards, read_table, rejected_file
+from workflows.output.repairs import REPAIR_REASON, repair_file, replace_part
+from workflows.plan import Plan, Shard, part_of_file, shard_of, split_part_id
+from workflows.report.write import REPORT_FILE
+from workflows.rows import RejectedRow, ShardRows, read_shard
+from workflows.storage.damage import DamagedFileError
 from workflows.storage.store import Storage
 
 # A running attempt has written files of a part that is not committed yet. An attempt that wrote nothing for a day has
 # ended.
 LIVE_SECONDS = 24 * 3600
+
+
+@dataclass(kw_only=True, slots=True)
+class Repairs:
+    """The result of a repair.
+
+    * `num_images`: images that the next run re-renders, in the shards `repaired`.
+    * `taken_back`: shards whose part of the manifest is damaged: the next run renders them whole.
+    * `kept`: shards at fault whose prompt file is gone.
+    """
+
+    num_images: int = 0
+    repaired: list[str] = field(default_factory=list)
+    taken_back: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -22,18 +47,79 @@ class Cleaning:
     kept: list[str] = field(default_factory=list)
 
 
-def take_back(storage: Storage, plan: Plan, parts: Iterable[str], shard_ids: Iterable[str]) -> list[str]:
-    """Remove all manifest parts of these shards, so that the next run renders them. Returns their ids.
+def repair_output(
+    storage: Storage, claim: Claim, plan: Plan, parts: Iterable[str], at_fault: dict[str, set[str] | None]
+) -> Repairs:
+    """Make the images at fault pending, so that the next run re-renders them and nothing else.
 
-    Shards whose prompt file is gone are kept. A shard's retries go before its own part, because they hold only images
-    that the part before them rejected.
+    `at_fault` has the images at fault by shard id; None if a part of the shard's manifest is damaged.
     """
-    wanted = {shard_id for shard_id in shard_ids if shard_of(plan.files, shard_id, retry=0)}
+    repairs, shards = Repairs(), {id: shard_of(plan.files, id, retry=0) for id in at_fault}
+    repairs.kept = sorted(shard_id for shard_id, shard in shards.items() if shard is None)
+    if len(repairs.kept) < len(shards):
+        storage.remove(SUCCESS_FILE)
+        storage.remove(REPORT_FILE)
     for of_shard in parts_of_shards(parts):
-        if split_part_id(of_shard[0])[0] in wanted:
-            for part in reversed(of_shard):
-                storage.remove(manifest_name(part))
-    return sorted(wanted)
+        shard_id, _ = split_part_id(of_shard[0])
+        if (shard := shards.get(shard_id)) is None:
+            continue
+        if (image_ids := at_fault[shard_id]) is None:
+            _take_back(storage, of_shard)
+            repairs.taken_back.append(shard_id)
+        else:
+            repairs.num_images += _repair_shard(storage, claim, shard, of_shard, image_ids)
+            repairs.repaired.append(shard_id)
+    return repairs
+
+
+def _take_back(storage: Storage, parts: list[str]) -> None:
+    """Remove all parts of a shard, so that the next run renders it.
+
+    Retries go before the shard's own part, because they hold only images that the part before them rejected.
+    """
+    for part in reversed(parts):
+        storage.remove(manifest_name(part))
+
+
+def _repair_shard(storage: Storage, claim: Claim, shard: Shard, parts: list[str], at_fault: set[str]) -> int:
+    """Make a shard's images at fault pending, and those that neither its parts nor its rejected rows account for.
+
+    Returns the number of pending images. Until the last part is replaced, nothing has changed; see
+    `workflows.output.repairs` for the rest.
+    """
+    rows, last, before = read_shard(_job_of(storage, claim), shard), parts[-1], rejected_file(storage, parts[-1])
+    tables = [read_table(storage, manifest_name(part), ["image_id"]) for part in parts]
+    intact = {image_id for table in tables for image_id in table["image_id"].to_pylist()} - at_fault
+    rejected = [row for row in _rejected_rows(storage, before, rows) if row.image_id not in intact | at_fault]
+    accounted = intact | {row.image_id for row in rejected}
+    missing = [request for request in rows.requests if request.image_id not in accounted]
+    listed = [*rejected, *(rejected_image(rows, request, REPAIR_REASON) for request in missing)]
+    name = storage.put_alongside(repair_file(last), rejected_bytes(shard, listed)) if listed else ""
+    replace_part(storage, last, at_fault, name)
+    for part in parts[:-1]:
+        replace_part(storage, part, at_fault)
+    if before and before != name:
+        storage.remove(before)
+    return sum(row.reason == REPAIR_REASON for row in listed)
+
+
+def _rejected_rows(storage: Storage, name: str | None, rows: ShardRows) -> list[RejectedRow]:
+    """The prompt rows that are rejected as a whole, and the rejected images in the file of this name if it is there."""
+    if name is None:
+        return rows.rejected
+    try:
+        table = read_table(storage, name, [column for column in REJECTED_SCHEMA.names if column != "source"])
+    except (FileNotFoundError, DamagedFileError):
+        return rows.rejected
+    image_ids = {request.image_id for request in rows.requests}
+    return [*rows.rejected, *(RejectedRow(**row) for row in table.to_pylist() if row["image_id"] in image_ids)]
+
+
+def _job_of(storage: Storage, claim: Claim) -> RenderJob:
+    """The job of an output, as far as it decides its prompts and requests."""
+    return RenderJob(
+        name=claim.name, prompts=claim.prompts, output=storage.url, recipe=claim.recipe, storage=storage.options
+    )
 
 
 def remove_orphans(storage: Storage, orphans: Iterable[str], parts: Iterable[str]) -> Cleaning:
