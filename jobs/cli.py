@@ -33,7 +33,8 @@ def cli() -> None:
 
 
 @cli.command(short_help="Run jobs, here or on a cluster.")
-@options.jobs
+@options.jobs_or_none
+@options.one_line
 @options.ray_address
 @click.option("--json", "as_json", is_flag=True, help="Print progress as JSON, one object per line.")
 @options.scheduled_at
@@ -45,23 +46,32 @@ def render(
     scheduled_at: str | None,
     when_held: WhenHeld | None,
     as_json: bool,
+    **given: Any,
 ) -> int:
-    """Run one or more jobs, one after the other.
+    """Run one or more jobs, one after the other, or one without a job file.
+
+    Without a job file: janus-batch render --prompt "a red circle" --checkpoint janus-shapes --output out
 
     After an interruption, run the same command again: it resumes where it stopped. An output that another run is
     writing to is refused.
     """
     from jobs.job_file.dates import dated
+    from jobs.job_file.one_line import one_line_spec
     from jobs.job_file.read import read_job_file
     from jobs.render import render
 
-    for spec in [dated(read_job_file(job_file, list(settings)), scheduled_at) for job_file in job_files]:
-        render(spec, address=address, when_held=when_held or "refuse", as_json=as_json)
+    if not job_files or any(given.values()):
+        specs = [one_line_spec(job_files, settings, **given)]
+    else:
+        specs = [read_job_file(job_file, list(settings)) for job_file in job_files]
+    for spec in [dated(spec, scheduled_at) for spec in specs]:
+        render(spec, prompts=given["prompts"], address=address, when_held=when_held or "refuse", as_json=as_json)
     return DONE
 
 
 @cli.command(short_help="Run a job through the job server of a Ray cluster.")
 @click.argument("job_file", metavar="[JOB.yaml]", type=click.Path(), required=False)
+@options.needs_a_job_file
 @options.settings
 @click.option(
     "--address",
@@ -100,6 +110,7 @@ def submit(
 
 @cli.command(short_help="Estimate the images, GPU hours and bytes of a job.")
 @options.job
+@options.needs_a_job_file
 @options.scheduled_at
 @click.option("--measure", is_flag=True, help="Render a few images on this machine to measure speed and size.")
 @click.option("--images-per-second", type=click.FloatRange(min=0, min_open=True), help="Throughput of one actor.")

@@ -30,6 +30,25 @@ settings = click.option(
 )
 job = _group(click.argument("job_file", metavar="JOB.yaml", type=click.Path()), settings)
 jobs = _group(click.argument("job_files", metavar="JOB.yaml...", type=click.Path(), nargs=-1, required=True), settings)
+jobs_or_none = _group(click.argument("job_files", metavar="[JOB.yaml...]", type=click.Path(), nargs=-1), settings)
+one_line = _group(
+    click.option("--prompt", "prompts", metavar="TEXT", multiple=True, help="Render this prompt. Can be repeated."),
+    click.option("--prompts", "prompts_path", metavar="PATH", help="Render the prompts of these Parquet files."),
+    click.option("--checkpoint", metavar="NAME", help="The model to render with, such as janus-shapes."),
+    click.option("--output", metavar="FOLDER", help="The output folder."),
+)
+
+
+def _refuse_one_line(context: click.Context, _option: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        raise click.UsageError(
+            f"{context.info_name} takes no --prompt, --prompts or --checkpoint; it needs a job file, JOB.yaml", context
+        )
+
+
+needs_a_job_file = click.option(
+    "--prompt", "--prompts", "--checkpoint", hidden=True, is_eager=True, expose_value=False, callback=_refuse_one_line
+)
 scheduled_at = click.option(
     "--scheduled-at", metavar="TIME", help="Fill in date fields from this time instead of the last scheduled time."
 )

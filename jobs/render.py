@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from jobs.job_file.resolve import resolve
 from jobs.job_file.spec import JobSpec
 from jobs.terminal.show import showing
 from workflows.dispatch.cluster import Cluster
+from workflows.output.given_prompts import store_prompts
 from workflows.run import run_job
 from workflows.storage.lease import WhenHeld
 from workflows.storage.path import absolute_location
 
 
-def render(spec: JobSpec, *, address: str | None, when_held: WhenHeld = "refuse", as_json: bool = False) -> int:
-    """Run the job; the exit code is always 0, because failures are raised. `as_json`: progress as JSON lines."""
+def render(
+    spec: JobSpec,
+    *,
+    prompts: Sequence[str] = (),
+    address: str | None = None,
+    when_held: WhenHeld = "refuse",
+    as_json: bool = False,
+) -> int:
+    """Run the job; the exit code is always 0, because failures are raised. `as_json`: progress as JSON lines.
+
+    `prompts` are texts from the command line, which are stored in the output first.
+    """
     cluster = Cluster(address)
     with showing(spec.name or "render", absolute_location(spec.output), as_json=as_json) as show:
         num_gpus = cluster.num_gpus() if spec.workers.gpus_per_actor is None else 0
         job = resolve(spec, num_gpus=num_gpus)
+        if prompts:
+            store_prompts(job, prompts)
         run_job(job, spec.model_dump(), cluster, show, when_held=when_held)
     return 0

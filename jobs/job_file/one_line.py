@@ -1,0 +1,59 @@
+"""A job without a job file: its prompts, checkpoint and output come from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from jobs.job_file.read import check_fields
+from jobs.job_file.spec import MAX_NAME_LENGTH, JobSpec
+from workflows.output.given_prompts import given_prompts_location
+from workflows.storage.path import absolute_location
+
+EXAMPLE = 'janus-batch render --prompt "a red circle" --checkpoint janus-shapes --output out'
+
+
+def one_line_spec(
+    job_files: Sequence[str],
+    settings: Sequence[str],
+    *,
+    prompts: Sequence[str],
+    prompts_path: str | None,
+    checkpoint: str | None,
+    output: str | None,
+) -> JobSpec:
+    """The job that the options describe, with `--set` settings laid over it. It is named after the output folder.
+
+    Raises UsageError for a wrong combination of options, JobFileError and LocationError.
+    """
+    if job_files:
+        raise click.UsageError("give either job files or --prompt, --prompts, --checkpoint and --output, not both")
+    if bool(prompts) == (prompts_path is not None):
+        raise click.UsageError(f"give JOB.yaml, or --prompt, or --prompts PATH, and one of them only: {EXAMPLE}")
+    if checkpoint is None or output is None:
+        missing = "--checkpoint NAME" if checkpoint is None else "--output FOLDER"
+        raise click.UsageError(f"a job without a job file needs {missing}: {EXAMPLE}")
+    _check_texts(prompts)
+    location = absolute_location(output, "--output")
+    spec = check_fields(
+        {
+            "name": location.rpartition("/")[2][:MAX_NAME_LENGTH] or "render",
+            "prompts": given_prompts_location(location) if prompts_path is None else prompts_path,
+            "output": location,
+            "model": {"checkpoint": checkpoint},
+        },
+        settings,
+    )
+    if spec.output != location or (prompts and spec.prompts != given_prompts_location(location)):
+        raise click.UsageError("--set changes neither prompts nor output here; use --prompt, --prompts and --output")
+    return spec
+
+
+def _check_texts(prompts: Sequence[str]) -> None:
+    """Refuse texts that no row can hold, before anything is written."""
+    for number, prompt in enumerate(prompts, 1):
+        if not prompt.strip():
+            raise click.UsageError(f"--prompt: a prompt must not be empty, number {number} is")
+        if any("\ud800" <= character <= "\udfff" for character in prompt):  # bytes of the shell that are not UTF-8
+            raise click.UsageError(f"--prompt: a prompt must be UTF-8 text, number {number} is not")
