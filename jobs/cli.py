@@ -69,6 +69,16 @@ def render(
     return DONE
 
 
+@cli.command(short_help="Write a job file for this machine.")
+@click.argument("path", metavar="[PATH]", type=click.Path(), default="job.yaml")
+def init(path: str) -> int:
+    """Write a commented job file for this machine, and example prompts next to it. Overwrites no file."""
+    from jobs.init import init
+    from workflows.dispatch.cluster import Cluster
+
+    return init(path, num_gpus=Cluster().num_gpus())
+
+
 @cli.command(short_help="Run a job through the job server of a Ray cluster.")
 @click.argument("job_file", metavar="[JOB.yaml]", type=click.Path(), required=False)
 @options.needs_a_job_file

@@ -42,7 +42,9 @@ one_line = _group(
 def _refuse_one_line(context: click.Context, _option: click.Parameter, value: str | None) -> None:
     if value is not None:
         raise click.UsageError(
-            f"{context.info_name} takes no --prompt, --prompts or --checkpoint; it needs a job file, JOB.yaml", context
+            f"{context.info_name} takes no --prompt, --prompts or --checkpoint; it needs a job file, which "
+            "`janus-batch init` writes",
+            context,
         )
 
 

@@ -71,4 +71,7 @@ def test_other_verbs_say_that_they_need_a_job_file(command: Command, verb: str, 
     code, _, err = command(verb, option, "a fox")
 
     assert code == 2
-    assert f"{verb} takes no --prompt, --prompts or --checkpoint; it needs a job file, JOB.yaml" in err
+    assert (
+        f"{verb} takes no --prompt, --prompts or --checkpoint; it needs a job file, which `janus-batch init` writes"
+        in err
+    )
