@@ -13,7 +13,7 @@ import click
 from actors.errors import InputError, JobFailure
 from janus_batch import VERSION
 from jobs import options
-from jobs.exit_codes import DONE, INCOMPLETE, WRONG
+from jobs.terminal.exit_codes import DONE, INCOMPLETE, WRONG
 
 if TYPE_CHECKING:
     from workflows.storage.lease import WhenHeld
@@ -214,6 +214,23 @@ def verify(output: str, endpoint_url: str | None, replay: int | None, seed: int,
     from jobs.verify import verify
 
     return verify(output, endpoint_url, num_replays=replay or 0, seed=seed, is_repaired=repair, is_cleaned=clean)
+
+
+@cli.command(short_help="Re-render one image, or vary it.")
+@options.output
+@click.argument("image_id", metavar="IMAGE_ID")
+@click.option(
+    "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Vary it: sampling.cfg_weight=7. Can be repeated."
+)
+@click.option("--to", metavar="FILE", type=click.Path(dir_okay=False), help="The file to write. Default: IMAGE_ID.png.")
+def replay(output: str, endpoint_url: str | None, image_id: str, **how: Any) -> int:
+    """Re-render one image of an output from its manifest row, on this machine, and compare it with the stored one.
+
+    Writes the image into the current folder. Exits with 1 if an image that is not varied has other bytes.
+    """
+    from jobs.replay import replay
+
+    return replay(output, image_id, endpoint_url, **how)
 
 
 @cli.command(short_help="Write OUTPUT/report.html.")

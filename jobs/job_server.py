@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from actors.errors import InputError, JobFailure
-from jobs.exit_codes import EXIT_CODES, INCOMPLETE
+from jobs.terminal.exit_codes import EXIT_CODES, INCOMPLETE
 from jobs.terminal.text import say
 
 if TYPE_CHECKING:

@@ -43,7 +43,7 @@ def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True, models: M
     CheckpointError or StorageError.
     """
     models = models or open_models_of(spec)
-    _check_family_settings(spec, models[0].family)
+    check_family_settings(spec, models[0].family)
     prompts, output = absolute_location(spec.prompts, "prompts"), absolute_location(spec.output, "output")
     _check_output(prompts, output)
     workers = _workers(spec, num_gpus)
@@ -108,7 +108,7 @@ def remarks(job: RenderJob) -> list[str]:
     ]
 
 
-def _check_family_settings(spec: JobSpec, family: str) -> None:
+def check_family_settings(spec: JobSpec, family: str) -> None:
     """Refuse a setting of another family by name, with the settings this one takes."""
     facts = FAMILIES[family]
     takes = facts.settings

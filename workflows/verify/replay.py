@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow.compute as pc
+
 from actors.batcher import Batcher
 from actors.engines import open_engine
+from actors.errors import InputError, one_line
 from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
 from workflows.output.encode import EXTENSIONS, encode_image
 from workflows.output.layouts import read_image
-from workflows.output.manifest import committed_parts, count_rows, manifest_name, read_table, settings_of_row
+from workflows.output.manifest import (
+    NUM_READERS,
+    committed_parts,
+    count_rows,
+    manifest_name,
+    read_table,
+    settings_of_row,
+)
 from workflows.storage.store import Storage
 
 
@@ -27,6 +39,15 @@ class Replay:
     difference: str = ""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageReplay:
+    """One image, re-rendered by its id. `data` is the image file, None if the request cannot be rendered now."""
+
+    request: ImageRequest
+    data: bytes | None
+    replay: Replay
+
+
 def replay_images(storage: Storage, num_images: int, seed: int) -> Iterator[Replay]:
     """Re-render `num_images` randomly picked images and compare them with their files byte for byte.
 
@@ -37,6 +58,46 @@ def replay_images(storage: Storage, num_images: int, seed: int) -> Iterator[Repl
         chosen = {_request_of(row): row for row in rows if _recipe_of(row) == recipe}
         for request, answer in _render(storage, recipe, list(chosen)):
             yield _compare(storage, chosen[request], request, answer, recipe)
+
+
+def find_image(storage: Storage, image_id: str) -> dict[str, Any]:
+    """The manifest row of an image, the first one if several shards have the id. Raises InputError."""
+    parts = committed_parts(storage)
+
+    def find(part: str) -> int:
+        return int(pc.index(read_table(storage, manifest_name(part), ["image_id"])["image_id"], image_id).as_py())
+
+    with ThreadPoolExecutor(NUM_READERS) as readers:
+        for part, position in zip(parts, readers.map(find, parts), strict=True):
+            if position >= 0:
+                row: dict[str, Any] = read_table(storage, manifest_name(part)).slice(position, 1).to_pylist()[0]
+                return row
+    raise InputError(
+        f"the manifest of {storage.url} has no image_id {one_line(image_id)!r}; its column `image_id` lists the images"
+    )
+
+
+def replay_image(storage: Storage, row: dict[str, Any], image_format: str, changes: dict[str, Any]) -> ImageReplay:
+    """Re-render the image of a manifest row, with changes to its request, and encode it in a format of `EXTENSIONS`.
+
+    Raises OtherWeightsError or CheckpointError if its model cannot be loaded.
+    """
+    recipe, request = _recipe_of(row), dataclasses.replace(_request_of(row), **changes)
+    ((_, answer),) = _render(storage, recipe, [request])
+    return ImageReplay(
+        request=request,
+        data=None if isinstance(answer, Rejection) else encode_image(answer.pixels, image_format, request, recipe),
+        replay=_compare(storage, row, request, answer, recipe),
+    )
+
+
+def format_of(image: str) -> str:
+    """The image format of a file name, by its extension. Raises InputError."""
+    extension = image.rpartition(".")[2]
+    for name, ending in EXTENSIONS.items():
+        if extension.lower() == ending:
+            return name
+    raise InputError(f"an image file ends in {', '.join(f'.{ending}' for ending in EXTENSIONS.values())}, got {image}")
 
 
 def _pick_rows(storage: Storage, num_images: int, chance: random.Random) -> list[dict[str, Any]]:
@@ -103,9 +164,7 @@ def _difference(
     """How the re-rendered image differs from the stored file; empty if it does not."""
     if isinstance(answer, Rejection):
         return f"it cannot be rendered now: {answer.reason}"
-    extension = row["image"].rpartition(".")[2]
-    image_format = next(name for name, ending in EXTENSIONS.items() if ending == extension)
-    data = encode_image(answer.pixels, image_format, request, recipe)
+    data = encode_image(answer.pixels, format_of(row["image"]), request, recipe)
     try:
         stored = read_image(storage, row["image"])
     except (FileNotFoundError, KeyError):
