@@ -1,6 +1,6 @@
 """Where the tests of kernels run: on the GPU where there is one, else in Triton's interpreter (see conftest.py).
 
-The interpreter (3.9) differs from a GPU in three ways that tests would see: it truncates to bfloat16 instead of
+The interpreter (3.7 to 3.9) differs from a GPU in three ways that tests would see: it truncates to bfloat16 instead of
 rounding, it loses the carry when it rounds to fp8, and it multiplies tiles with numpy, where a row's bits depend on its
 place in the tile. `_correct_interpreter` replaces the three.
 """
