@@ -10,7 +10,9 @@ class InputError(ValueError):
 
 
 class JobFailure(RuntimeError):
-    """The job cannot continue although its input is correct. Exit code 1."""
+    """The job cannot continue although its input is correct. Exit code 1. `advice` is what the user can do."""
+
+    advice = "run the same command again to resume; committed images are kept"
 
 
 class EngineFailedError(RuntimeError):

@@ -16,6 +16,7 @@ from jobs import options
 from jobs.terminal.exit_codes import DONE, INCOMPLETE, WRONG
 
 if TYPE_CHECKING:
+    from workflows.output.acceptance import RejectionLimit
     from workflows.storage.lease import WhenHeld
 
 DEFAULT_IMAGE = f"registry.example.com/janus-batch:{VERSION}"
@@ -34,9 +35,10 @@ def cli() -> None:
 
 @cli.command(short_help="Run jobs, here or on a cluster.")
 @options.jobs_or_none
-@options.one_line
+@options.without_job_file
 @options.ray_address
 @click.option("--json", "as_json", is_flag=True, help="Print progress as JSON, one object per line.")
+@options.acceptance
 @options.scheduled_at
 @options.when_held
 def render(
@@ -46,6 +48,8 @@ def render(
     scheduled_at: str | None,
     when_held: WhenHeld | None,
     as_json: bool,
+    max_rejected: RejectionLimit | None,
+    allow_empty: bool,
     **given: Any,
 ) -> int:
     """Run one or more jobs, one after the other, or one without a job file.
@@ -65,7 +69,15 @@ def render(
     else:
         specs = [read_job_file(job_file, list(settings)) for job_file in job_files]
     for spec in [dated(spec, scheduled_at) for spec in specs]:
-        render(spec, prompts=given["prompts"], address=address, when_held=when_held or "refuse", as_json=as_json)
+        render(
+            spec,
+            prompts=given["prompts"],
+            address=address,
+            when_held=when_held or "refuse",
+            as_json=as_json,
+            max_rejected=max_rejected,
+            allow_empty=allow_empty,
+        )
     return DONE
 
 
@@ -290,7 +302,7 @@ def main() -> None:
     except InputError as error:
         _fail(str(error), WRONG)
     except JobFailure as error:
-        _fail(f"{error}\nrun the same command again to resume; committed images are kept", INCOMPLETE)
+        _fail(f"{error}\n{error.advice}", INCOMPLETE)
 
 
 def _fail(message: str, code: int) -> None:

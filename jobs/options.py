@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from actors.errors import one_line
+
+if TYPE_CHECKING:
+    from workflows.output.acceptance import RejectionLimit
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -31,7 +36,7 @@ settings = click.option(
 job = _group(click.argument("job_file", metavar="JOB.yaml", type=click.Path()), settings)
 jobs = _group(click.argument("job_files", metavar="JOB.yaml...", type=click.Path(), nargs=-1, required=True), settings)
 jobs_or_none = _group(click.argument("job_files", metavar="[JOB.yaml...]", type=click.Path(), nargs=-1), settings)
-one_line = _group(
+without_job_file = _group(
     click.option("--prompt", "prompts", metavar="TEXT", multiple=True, help="Render this prompt. Can be repeated."),
     click.option("--prompts", "prompts_path", metavar="PATH", help="Render the prompts of these Parquet files."),
     click.option("--checkpoint", metavar="NAME", help="The model to render with, such as janus-shapes."),
@@ -71,6 +76,26 @@ when_held = _group(
         flag_value="ignore",
         help="Render alongside another run. Safe, but images are rendered twice.",
     ),
+)
+
+
+def _rejection_limit(_context: click.Context, _option: click.Parameter, value: str | None) -> RejectionLimit | None:
+    from workflows.output.acceptance import read_rejection_limit
+
+    try:
+        return None if value is None else read_rejection_limit(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}, got {one_line(value or '')}") from error
+
+
+acceptance = _group(
+    click.option(
+        "--max-rejected",
+        metavar="LIMIT",
+        callback=_rejection_limit,
+        help="Exit with 1 if more images than this are rejected: a number, or a percentage such as 5%.",
+    ),
+    click.option("--allow-empty", is_flag=True, help="Exit with 0 if the prompts have no rows."),
 )
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

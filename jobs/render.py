@@ -8,6 +8,7 @@ from jobs.job_file.resolve import resolve
 from jobs.job_file.spec import JobSpec
 from jobs.terminal.show import showing
 from workflows.dispatch.cluster import Cluster
+from workflows.output.acceptance import RejectionLimit, check_accepted
 from workflows.output.given_prompts import store_prompts
 from workflows.run import run_job
 from workflows.storage.lease import WhenHeld
@@ -21,10 +22,13 @@ def render(
     address: str | None = None,
     when_held: WhenHeld = "refuse",
     as_json: bool = False,
+    max_rejected: RejectionLimit | None = None,
+    allow_empty: bool = False,
 ) -> int:
     """Run the job; the exit code is always 0, because failures are raised. `as_json`: progress as JSON lines.
 
-    `prompts` are texts from the command line, which are stored in the output first.
+    `prompts` are texts from the command line, which are stored in the output first. `max_rejected` and `allow_empty`
+    decide whether the finished output is accepted.
     """
     cluster = Cluster(address)
     with showing(spec.name or "render", absolute_location(spec.output), as_json=as_json) as show:
@@ -32,5 +36,6 @@ def render(
         job = resolve(spec, num_gpus=num_gpus)
         if prompts:
             store_prompts(job, prompts)
-        run_job(job, spec.model_dump(), cluster, show, when_held=when_held)
+        tally = run_job(job, spec.model_dump(), cluster, show, when_held=when_held)
+        check_accepted(job.output, tally, limit=max_rejected, allow_empty=allow_empty)
     return 0

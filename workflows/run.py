@@ -57,8 +57,11 @@ class Show(Protocol):
 
 def run_job(
     job: RenderJob, job_file: dict[str, Any], cluster: Cluster, show: Show, *, when_held: WhenHeld = "refuse"
-) -> None:
-    """Render a job to its end. Raises InputError for a job that is refused, and JobFailure for one that fails."""
+) -> Tally:
+    """Render a job to its end; what its output holds then.
+
+    Raises InputError for a job that is refused, and JobFailure for one that fails.
+    """
     started_at = time.monotonic()
     cluster.check_gpus(job)
     files = find_job_prompts(job)
@@ -78,6 +81,7 @@ def run_job(
         report = _write_report(job, show)
         seconds = time.monotonic() - started_at
         show.result(Result(job=job, tally=tally, progress=progress, seconds=seconds, report=report))
+        return tally
 
 
 def run_retries(job: RenderJob, cluster: Cluster, show: Show) -> bool:

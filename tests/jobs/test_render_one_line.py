@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from tests.support.command import run
 from tests.support.command_line import Command
-from tests.support.toy_job import bytes_of
+from tests.support.toy_job import bytes_of, make_job, render, write_prompts
+from workflows.output.given_prompts import given_prompts_location, store_prompts
 
 
 @pytest.fixture
@@ -75,3 +77,56 @@ def test_other_verbs_say_that_they_need_a_job_file(command: Command, verb: str, 
         f"{verb} takes no --prompt, --prompts or --checkpoint; it needs a job file, which `janus-batch init` writes"
         in err
     )
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> list[str]:
+    """The line of a job that is finished with one of its two images rejected."""
+    output = tmp_path / "out"
+    job = make_job(given_prompts_location(str(output)), output, shard_rows=256)
+    store_prompts(job, ["a", "toy:nan"])
+    render(job)
+    return ["render", "--prompt", "a", "--prompt", "toy:nan", "--checkpoint", "toy", "--output", str(output)]
+
+
+@pytest.mark.parametrize(("limit", "code"), [("50%", 0), ("1", 0), ("49%", 1), ("0", 1)])
+def test_more_rejected_images_than_allowed_fail_the_job(
+    command: Command, finished: list[str], limit: str, code: int
+) -> None:
+    found, _, err = command(*finished, "--max-rejected", limit)
+
+    assert found == code
+    assert "       1  " in err
+    if code:
+        assert err.splitlines()[-2:] == [
+            f"janus-batch: 1 of 2 images were rejected (50.0%), --max-rejected allows {limit}; "
+            f"{command.folder}/out/rejected has the reasons",
+            "janus-batch: committed images are kept",
+        ]
+
+
+def test_a_program_reads_the_counts_and_then_the_failure(command: Command, finished: list[str]) -> None:
+    code, out, _ = command(*finished, "--max-rejected", "0", "--json")
+
+    assert code == 1
+    done, failed = (json.loads(line) for line in out.splitlines())
+    assert (done["event"], done["num_rejected"]) == ("done", 1)
+    assert (failed["event"], failed["error"].partition(" (")[0]) == ("failed", "1 of 2 images were rejected")
+
+
+def test_prompts_without_rows_fail_unless_that_is_allowed(command: Command) -> None:
+    prompts = write_prompts(command.folder / "none.parquet", {"prompt": pa.array([], pa.string())})
+    line = ["render", "--prompts", prompts, "--checkpoint", "toy", "--output", str(command.folder / "out")]
+
+    code, _, err = command(*line)
+
+    assert code == 1
+    assert f"the prompts have no rows, so {command.folder}/out has no images; --allow-empty accepts this" in err
+    assert command(*line, "--allow-empty")[0] == 0
+
+
+def test_a_limit_that_makes_no_sense_is_refused(command: Command, finished: list[str]) -> None:
+    code, _, err = command(*finished, "--max-rejected", "5 images")
+
+    assert code == 2
+    assert "must be a number of images, such as 100, or a percentage from 0% to 100%, got 5 images" in err

@@ -1,0 +1,55 @@
+"""The last lines of a run: the counts, the reasons for rejected images, and the next commands."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from jobs.terminal.lines import result_lines
+from tests.support.toy_job import make_job
+from workflows.dispatch.progress import Progress
+from workflows.output.tally import Tally
+from workflows.run import Result
+
+
+def lines_of(reasons: dict[str, int], output: str = "/data/out") -> list[str]:
+    tally = Tally(num_shards=1, num_images=10, num_rejected=sum(reasons.values()), reasons=Counter(reasons))
+    job = make_job("prompts.parquet", output)
+    return result_lines(Result(job=job, tally=tally, progress=Progress(), seconds=7.4, report=f"{output}/report.html"))
+
+
+def test_without_rejected_images_the_next_commands_end_the_run() -> None:
+    assert lines_of({}) == [
+        "done: 10 images, 0 rejected, in 7 s",
+        "images    /data/out/images",
+        "manifest  /data/out/manifest   (one row per image: prompt, seed, weight, model, hash)",
+        "report    /data/out/report.html",
+        "next      janus-batch status /data/out",
+        "          janus-batch verify /data/out",
+        "          janus-batch export /data/out DEST --layout imagefolder",
+    ]
+
+
+def test_the_three_most_frequent_reasons_are_named() -> None:
+    lines = lines_of({"rare": 1, "prompt is empty": 1200, "prompt is null": 30, "too\nlong": 4, "odd": 2})
+
+    start = lines.index("rejected  /data/out/rejected   (one row per rejection, with its reason)")
+    assert lines[start + 1 : start + 5] == [
+        "   1,200  prompt is empty",
+        "      30  prompt is null",
+        "       4  too?long",
+        "          and 2 other reasons",
+    ]
+    assert "          janus-batch retry-rejected /data/out" in lines
+
+
+@pytest.mark.parametrize(("reasons", "last"), [({"a": 1}, "       1  a"), ({"a": 4, "b": 3, "c": 2, "d": 1}, None)])
+def test_only_reasons_that_are_not_shown_are_counted(reasons: dict[str, int], last: str | None) -> None:
+    lines = lines_of(reasons)
+
+    assert lines[lines.index("report    /data/out/report.html") - 1] == (last or "          and 1 other reason")
+
+
+def test_the_commands_can_be_pasted_for_any_folder() -> None:
+    assert "          janus-batch verify '/data/my $out'" in lines_of({}, "/data/my $out")
