@@ -31,7 +31,7 @@ import yaml
 from actors.batcher import Batcher
 from actors.engines import open_engine
 from actors.recipe import Recipe
-from actors.request import ImageRequest
+from actors.request import ImageRequest, RenderedImage
 from benchmarks.planning import provenance
 from examples.shapes.world import describe, held_out_singles
 from jobs.job_file.resolve import resolve
@@ -164,11 +164,11 @@ class RayDataEngine:
     def __call__(self, batch: dict) -> dict:
         requests = [self._requests[image_id] for image_id in batch["id"]]
         for request, image in zip(requests, self._engine.render(requests), strict=True):
-            self._write(request, image.pixels, self._job.recipe)
+            self._write(request, image, self._job.recipe)
         return {**batch, "seed": np.array([request.seed for request in requests], np.uint64)}
 
-    def _write(self, request: ImageRequest, pixels: np.ndarray, recipe: Recipe) -> None:
-        data = encode_image(pixels, "png", request, recipe)
+    def _write(self, request: ImageRequest, image: RenderedImage, recipe: Recipe) -> None:
+        data = encode_image(image, "png", request, recipe)
         (self._folder / "output" / "images" / f"{request.image_id}.png").write_bytes(data)
 
 

@@ -40,7 +40,7 @@ def replay(output: str, image_id: str, endpoint_url: str | None, *, settings: Se
         return 1
     _write(file, result.data)
     _print_result(row, result, changes, file)
-    return 0 if changes or result.replay.same_bytes else 1
+    return 0 if changes or result.replay.same_pixels else 1
 
 
 def _changes(row: dict[str, Any], spec_fields: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:

@@ -100,9 +100,12 @@ def _print_some(lines: list[str]) -> None:
 
 
 def _print_replays(storage: Storage, num_replays: int, seed: int) -> int:
-    """Re-render and print. Returns the number of images with other bytes."""
+    """Re-render and print. Returns the number of images with other pixels."""
     replays = list(replay_images(storage, num_replays, seed))
-    different = [replay for replay in replays if not replay.same_bytes]
-    click.echo(f"replayed    {len(replays):,} images, {len(replays) - len(different):,} with the same bytes")
+    num_same = sum(replay.same_bytes for replay in replays)
+    different = [replay for replay in replays if not replay.same_pixels]
+    num_texts = len(replays) - num_same - len(different)
+    with_text = f", {num_texts:,} with the same pixels and another text in the file" if num_texts else ""
+    click.echo(f"replayed    {len(replays):,} images, {num_same:,} with the same bytes{with_text}")
     _print_some([f"{replay.image}: {replay.difference}" for replay in different])
     return len(different)

@@ -48,7 +48,7 @@ def measure(engine: Engine, job: RenderJob, plan: Plan) -> Measurement:
         answers = engine.render(batch)
         seconds.append(time.monotonic() - start)
     sizes = [
-        len(encode_image(answer.pixels, job.images.format, request, job.recipe))
+        len(encode_image(answer, job.images.format, request, job.recipe))
         for request, answer in zip(batch, answers, strict=True)
         if isinstance(answer, RenderedImage)
     ]

@@ -107,7 +107,7 @@ def _write_image(
 
     For layout files, its files are stored when this returns.
     """
-    data = encode_image(image.pixels, job.images.format, request, job.recipe)
+    data = encode_image(image, job.images.format, request, job.recipe)
     files = {location(job.images.layout, shard_id, request.image_id, EXTENSIONS[job.images.format]): data}
     if job.images.keep_latents and image.latents is not None:
         files[location(job.images.layout, shard_id, request.image_id, "npy")] = npy_bytes(image.latents)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
+import io
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
+from actors.request import ImageRequest, RenderedImage
 from actors.toy import ToyEngine
 from tests.support.servers.s3 import S3Server
 from tests.support.toy_job import make_job, manifest_of, recipe, render, write_prompts
 from workflows.job import Images, RenderJob
+from workflows.output.encode import encode_image
 from workflows.output.layouts import LAYOUTS
 from workflows.storage.store import Storage
 from workflows.verify.replay import replay_images
@@ -135,3 +141,37 @@ def test_an_output_without_images_has_nothing_to_replay(tmp_path: Path) -> None:
     render(job)
 
     assert replay(job) == []
+
+
+def test_a_file_with_another_text_has_the_same_pixels(tmp_path: Path) -> None:
+    """As another version of janus-batch writes it. A file that is not the one of its row differs all the same."""
+    job = rendered(tmp_path)
+    part, storage = min(Path(job.output, "manifest").iterdir()), Storage(job.output)
+    table = pq.read_table(part)
+    rows = table.to_pylist()
+    other = recipe(checkpoint="another-name")
+    for row, is_recorded in zip(rows, [True, False], strict=False):
+        data = encode_image(stored_image(storage, row["image"]), "png", request_of(row), other)
+        storage.write(row["image"], data)
+        row["image_sha256"] = hashlib.sha256(data).hexdigest() if is_recorded else row["image_sha256"]
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), part)
+
+    by_image = {r.image: r for r in replay(job)}
+    first, second = by_image[rows[0]["image"]], by_image[rows[1]["image"]]
+
+    assert (first.same_bytes, first.same_pixels, first.difference) == (
+        False,
+        True,
+        "the same pixels, and another text in the file",
+    )
+    assert (second.same_pixels, second.difference) == (False, "other bytes, the same codes")
+
+
+def stored_image(storage: Storage, name: str) -> RenderedImage:
+    pixels = np.asarray(Image.open(io.BytesIO(storage.read(name))).convert("RGB"))
+    return RenderedImage(image_id=name, pixels=pixels)
+
+
+def request_of(row: dict) -> ImageRequest:
+    names = ("image_id", "prompt_id", "image_index", "prompt", "negative_prompt", "seed", "cfg_weight")
+    return ImageRequest(**{name: row[name] for name in names})
