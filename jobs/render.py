@@ -13,6 +13,7 @@ from workflows.output.given_prompts import store_prompts
 from workflows.run import run_job
 from workflows.storage.lease import WhenHeld
 from workflows.storage.path import absolute_location
+from workflows.storage.retry import wait_for_storage
 
 
 def render(
@@ -33,9 +34,10 @@ def render(
     cluster = Cluster(address)
     with showing(spec.name or "render", absolute_location(spec.output), as_json=as_json) as show:
         num_gpus = cluster.num_gpus() if spec.workers.gpus_per_actor is None else 0
-        job = resolve(spec, num_gpus=num_gpus)
+        seconds = spec.workers.storage_retry_seconds
+        job = wait_for_storage(spec.model.checkpoint, seconds, show.line, resolve, spec, num_gpus=num_gpus)
         if prompts:
-            store_prompts(job, prompts)
+            wait_for_storage(job.output, seconds, show.line, store_prompts, job, prompts)
         tally = run_job(job, spec.model_dump(), cluster, show, when_held=when_held)
         check_accepted(job.output, tally, limit=max_rejected, allow_empty=allow_empty)
     return 0

@@ -11,6 +11,7 @@ from jobs.terminal.show import showing
 from workflows.dispatch.cluster import Cluster
 from workflows.output.claim import Claim, open_output
 from workflows.run import run_retries
+from workflows.storage.retry import wait_for_storage
 from workflows.storage.store import Storage
 
 
@@ -20,7 +21,8 @@ def retry_rejected(output: str, endpoint_url: str | None, settings: tuple[str, .
     spec, cluster = _spec_of(claim, storage, settings), Cluster(address)
     with showing(claim.name, storage.url) as show:
         num_gpus = cluster.num_gpus() if spec.workers.gpus_per_actor is None else 0
-        job = resolve(spec, num_gpus=num_gpus)
+        seconds = spec.workers.storage_retry_seconds
+        job = wait_for_storage(spec.model.checkpoint, seconds, show.line, resolve, spec, num_gpus=num_gpus)
         return 0 if run_retries(job, cluster, show) else 1
 
 

@@ -1,6 +1,7 @@
 """What the driver does, in the order of the data. Each step imports only steps above it.
 
 job             the resolved job
+side_work       what must not change how the work ends: report, metrics, display
 storage         files behind fsspec, their errors, retries, the lease on an output
 prompts         prompt files and their footers
 plan            which row ranges of these files are still to be rendered

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ParamSpec, Protocol, TypeVar
 
-from actors.errors import InputError
 from workflows.dispatch.cluster import Cluster
 from workflows.dispatch.loop import render_shards
 from workflows.dispatch.progress import Progress
 from workflows.job import RenderJob
-from workflows.output.claim import JOB_FILE, SUCCESS_FILE, check_claim, claim_output, mark_success, restore_claim
+from workflows.output.acceptance import check_any_image, top_reasons
+from workflows.output.claim import JOB_FILE, check_claim, claim_output, mark_success, restore_claim
 from workflows.output.manifest import remove_superseded
 from workflows.output.remaining import find_job_prompts, plan_job
 from workflows.output.repairs import settle_repairs
@@ -22,10 +22,14 @@ from workflows.plan import Plan, RetryPlan
 from workflows.prompts import PromptFile
 from workflows.report.write import write_report
 from workflows.retry_rejected import plan_retries
-from workflows.storage.errors import StorageFailure, storage_errors, storage_failures
+from workflows.side_work import side_work
+from workflows.storage.errors import storage_errors, storage_failures
 from workflows.storage.lease import OutputRemovedError, WhenHeld, hold_output
-from workflows.storage.retry import retry_storage
+from workflows.storage.retry import retry_storage, wait_for_storage
 from workflows.storage.store import Storage
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,21 +68,23 @@ def run_job(
     """
     started_at = time.monotonic()
     cluster.check_gpus(job)
-    files = find_job_prompts(job)
-    is_resumed = claim_output(job, job_file)
+    wait = _Waiting(job, show)
+    files = wait.for_prompts(find_job_prompts, job)
+    is_resumed = wait.for_output(claim_output, job, job_file)
     with _restoring_claim(job, job_file), _holding_output(job, show, when_held) as has_waited:
         if has_waited:
-            files = find_job_prompts(job)
+            files = wait.for_prompts(find_job_prompts, job)
         with storage_failures(job.output):
-            plan = plan_job(job, files)
-            settle_repairs(Storage(job.output, job.storage), plan.repairs)
+            plan = wait.for_output(plan_job, job, files)
+            wait.for_output(settle_repairs, Storage(job.output, job.storage), plan.repairs)
         show.plan(job, plan, is_resumed=is_resumed or has_waited)
         progress = _render_plan(job, plan, cluster, show)
         _check_nothing_is_missing(job, files)
         if plan.repairs:
             _remove_superseded(job)
-        tally = _count_images(job, is_finished=True)
+        tally = _finish(job)
         report = _write_report(job, show)
+        check_any_image(job.output, tally)
         seconds = time.monotonic() - started_at
         show.result(Result(job=job, tally=tally, progress=progress, seconds=seconds, report=report))
         return tally
@@ -87,35 +93,50 @@ def run_job(
 def run_retries(job: RenderJob, cluster: Cluster, show: Show) -> bool:
     """Retry the rejected images of an output, in place; False if the prompt files of some are gone."""
     cluster.check_gpus(job)
-    check_claim(job)
-    files = find_job_prompts(job)
-    repairs = plan_job(job, files).repairs  # raises SourceChangedError for a prompt file that was changed
-    with storage_errors(job.output):
-        plan, num_gone = plan_retries(Storage(job.output, job.storage), files)
-        num_before = tally_output(job.output, job.storage).num_rejected
+    wait = _Waiting(job, show)
+    wait.for_output(check_claim, job)
+    files = wait.for_prompts(find_job_prompts, job)
+    remaining = wait.for_output(plan_job, job, files)  # raises SourceChangedError for a prompt file that was changed
+    plan, num_gone = wait.for_output(_plan_retries, job, files)
+    before = wait.for_output(tally_output, job.output, job.storage)
     show.line(
-        f"{job.name}: images rejected: {num_before:,}, shards to retry: {plan.num_shards_remaining:,}"
-        if num_before
+        f"{job.name}: images rejected: {before.num_rejected:,}, shards to retry: {plan.num_shards_remaining:,}"
+        if before.num_rejected
         else f"{job.name}: no rejected images, nothing to retry"
     )
     if num_gone:
         show.line(f"note: shards that cannot be retried, because their prompt file is gone: {num_gone:,}")
     if plan.num_shards_remaining:
         with _holding_output(job, show):
-            settle_repairs(Storage(job.output, job.storage), repairs)
+            wait.for_output(settle_repairs, Storage(job.output, job.storage), remaining.repairs)
             _render_plan(job, plan, cluster, show)
-            num_after = _settle_retries(job).num_rejected
-            show.line(f"done: {num_before - num_after:,} rendered, {num_after:,} still rejected")
+            after = _settle_retries(job, is_complete=not remaining.num_shards_remaining)
+            _show_retries(before, after, show)
             if report := _write_report(job, show):
                 show.line(f"report    {report}")
+            check_any_image(job.output, after)
     return not num_gone
 
 
 # ---- the steps -------------------------------------------------------------------------------------------------------
 
 
+class _Waiting:
+    """Runs the steps before the first shard. Each waits for a store that is away, within its own budget."""
+
+    def __init__(self, job: RenderJob, show: Show) -> None:
+        self._job, self._seconds, self._say = job, job.workers.storage_retry_seconds, show.line
+
+    def for_prompts(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return wait_for_storage(self._job.prompts, self._seconds, self._say, step, *args, **kwargs)
+
+    def for_output(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return wait_for_storage(self._job.output, self._seconds, self._say, step, *args, **kwargs)
+
+
 def _holding_output(job: RenderJob, show: Show, when_held: WhenHeld = "refuse") -> AbstractContextManager[bool]:
-    return hold_output(Storage(job.output, job.storage), job.name, when_held=when_held, say=show.line)
+    storage, seconds = Storage(job.output, job.storage), job.workers.storage_retry_seconds
+    return hold_output(storage, job.name, when_held=when_held, say=show.line, retry_seconds=seconds)
 
 
 @contextmanager
@@ -124,7 +145,7 @@ def _restoring_claim(job: RenderJob, job_file: dict[str, Any]) -> Iterator[None]
     try:
         yield
     except OutputRemovedError:
-        restore_claim(job, job_file)
+        retry_storage(job.output, job.workers.storage_retry_seconds, restore_claim, job, job_file)
         raise
 
 
@@ -148,41 +169,52 @@ def _render_plan(job: RenderJob, plan: Plan | RetryPlan, cluster: Cluster, show:
 def _check_nothing_is_missing(job: RenderJob, files: list[PromptFile]) -> None:
     """Raise OutputRemovedError if committed files have disappeared; retries storage like the shards do."""
     with storage_failures(job.output):
-        plan = retry_storage(job.workers.storage_retry_seconds, plan_job, job, files)
-        if plan.num_shards_remaining or not Storage(job.output, job.storage).exists(JOB_FILE):
+        plan = _retry(job, plan_job, job, files)
+        if plan.num_shards_remaining or not _retry(job, Storage(job.output, job.storage).exists, JOB_FILE):
             raise OutputRemovedError(job.output)
 
 
-def _count_images(job: RenderJob, *, is_finished: bool) -> Tally:
-    """Count what the output holds, and mark it as finished; retries storage like the shards do."""
-    seconds = job.workers.storage_retry_seconds
+def _finish(job: RenderJob) -> Tally:
+    """Count what the output holds, and mark it as finished if it holds what its prompts asked for."""
     with storage_failures(job.output):
-        tally = retry_storage(seconds, tally_output, job.output, job.storage)
-        if is_finished:
-            retry_storage(seconds, mark_success, job, tally.num_images, tally.num_rejected)
+        tally = _retry(job, tally_output, job.output, job.storage)
+        if tally.num_images or not tally.num_rejected:
+            _retry(job, mark_success, job, tally.num_images, tally.num_rejected)
     return tally
 
 
 def _remove_superseded(job: RenderJob) -> None:
-    """Remove the rejected rows that this run's repairs replace."""
+    """Remove the rejected rows that this run's repairs or retries replace."""
     with storage_failures(job.output):
-        remove_superseded(Storage(job.output, job.storage))
+        _retry(job, remove_superseded, Storage(job.output, job.storage))
 
 
-def _settle_retries(job: RenderJob) -> Tally:
-    """Remove the rejected rows that the retries replace, and count again."""
-    storage = Storage(job.output, job.storage)
+def _plan_retries(job: RenderJob, files: list[PromptFile]) -> tuple[RetryPlan, int]:
     with storage_errors(job.output):
-        remove_superseded(storage)
-        is_finished = storage.exists(SUCCESS_FILE)
-    return _count_images(job, is_finished=is_finished)
+        return plan_retries(Storage(job.output, job.storage), files)
+
+
+def _settle_retries(job: RenderJob, *, is_complete: bool) -> Tally:
+    """Remove the rejected rows that the retries replace, and count again. Only a complete output is finished."""
+    _remove_superseded(job)
+    with storage_failures(job.output):
+        return _finish(job) if is_complete else _retry(job, tally_output, job.output, job.storage)
+
+
+def _show_retries(before: Tally, after: Tally, show: Show) -> None:
+    num_rendered = before.num_rejected - after.num_rejected
+    show.line(f"done: {num_rendered:,} rendered, {after.num_rejected:,} still rejected")
+    for line in top_reasons(after):
+        show.line(f"rejected  {line}")
 
 
 def _write_report(job: RenderJob, show: Show) -> str | None:
     """Write report.html; the URL, or None if that fails. A finished job does not fail for want of its report."""
     show.line("writing the report ...")
-    try:
+    with side_work("the report was not written", show.line):
         return write_report(Storage(job.output, job.storage)).url
-    except (InputError, StorageFailure) as error:
-        show.line(f"note: the report was not written: {error}")
-        return None
+    return None
+
+
+def _retry(job: RenderJob, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    return retry_storage(job.output, job.workers.storage_retry_seconds, step, *args, **kwargs)

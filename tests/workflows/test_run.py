@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from actors.errors import InputError
 from actors.toy import ToyEngine
 from tests.support.recording_cluster import RecordingCluster
+from tests.support.servers.faulty_proxy import FaultyProxy
+from tests.support.servers.s3 import S3Server
 from tests.support.toy_job import bytes_of, make_job, manifest_of, rejected_of, write_prompts
 from tests.workflows.test_retry_rejected import Fixed
 from workflows.dispatch.actor import EngineActor
 from workflows.dispatch.cluster import ClusterError
 from workflows.dispatch.progress import Progress
 from workflows.job import RenderJob, Workers
+from workflows.output.acceptance import NoImagesError
 from workflows.output.claim import OtherJobError
 from workflows.plan import Plan
 from workflows.prompts import PromptsError
 from workflows.run import Result, run_job, run_retries
+from workflows.storage import retry
+from workflows.storage.errors import StorageFailure
 from workflows.storage.lease import OutputRemovedError
 
 
@@ -102,6 +113,110 @@ def test_a_retry_renders_rejected_images_and_a_second_one_has_nothing_to_do(job:
     assert "done: 1 rendered, 0 still rejected" in first.lines
     assert second.lines == ["toy: no rejected images, nothing to retry"]
     assert (len(manifest_of(job)), rejected_of(job)) == (8, [])
+
+
+@pytest.mark.parametrize("prompts", [["toy:nan a", "toy:nan b", ""], [None] * 5], ids=["by the engine", "unread"])
+def test_a_job_of_which_every_image_is_rejected_fails_with_the_reasons_each_time(
+    prompts: list[str | None], tmp_path: Path, ray_cluster: None
+) -> None:
+    job = make_job(write_prompts(tmp_path / "p.parquet", {"prompt": pa.array(prompts, pa.string())}), tmp_path / "out")
+
+    for _ in range(2):
+        with pytest.raises(NoImagesError, match=rf"holds no image: all {len(prompts)} that .*\n\d x ") as raised:
+            run_job(job, {}, RecordingCluster(), RecordingShow())
+        assert "retry-rejected" in raised.value.advice
+        assert {"_SUCCESS", "report.html"} & bytes_of(job.output).keys() == {"report.html"}
+
+
+def test_retries_of_a_job_without_images_finish_it_or_fail_with_the_reasons(tmp_path: Path, ray_cluster: None) -> None:
+    job = make_job(write_prompts(tmp_path / "p.parquet", {"prompt": ["toy:nan a", "toy:nan b"]}), tmp_path / "out")
+    with pytest.raises(NoImagesError):
+        run_job(job, {}, RecordingCluster(), RecordingShow())
+    same, fixed = RecordingShow(), RecordingShow()
+
+    with pytest.raises(NoImagesError):
+        run_retries(job, RecordingCluster(), same)
+    assert "done: 0 rendered, 2 still rejected" in same.lines
+    assert any(line.startswith("rejected  2 x ") for line in same.lines)
+    assert "_SUCCESS" not in bytes_of(job.output)
+
+    assert run_retries(job, RecordingCluster(FixedActor), fixed)
+    assert "done: 2 rendered, 0 still rejected" in fixed.lines
+    assert "_SUCCESS" in bytes_of(job.output)
+
+
+def test_a_job_without_prompts_is_done(tmp_path: Path, ray_cluster: None) -> None:
+    job = make_job(write_prompts(tmp_path / "p.parquet", {"prompt": pa.array([], pa.string())}), tmp_path / "out")
+    run_job(job, {}, RecordingCluster(), show := RecordingShow())
+    assert (show.results[0].tally.num_images, "_SUCCESS" in bytes_of(job.output)) == (0, True)
+
+
+def test_a_report_that_cannot_be_written_is_a_note(
+    job: RenderJob, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(job.output, "report.html").mkdir(parents=True)
+    run_job(job, {}, RecordingCluster(), show := RecordingShow())
+
+    assert show.results[0].report is None
+    assert any(line.startswith("note: the report was not written: ") for line in show.lines)
+    assert "_SUCCESS" in bytes_of(job.output)
+
+
+# ---- storage that is away at the start -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("methods", [("GET", "HEAD", "PUT", "DELETE"), ("PUT",)], ids=["prompts", "claim"])
+@pytest.mark.parametrize("fault", ["reset", "SlowDown", "InternalError"])
+def test_a_store_that_is_away_before_the_first_shard_is_waited_for(
+    fault: str,
+    methods: tuple[str, ...],
+    s3_server: S3Server,
+    s3_folder: str,
+    ray_cluster: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retry, "NOTE_SECONDS", 0.0)
+    monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.05)
+    write_prompts_on_s3(s3_server, f"{s3_folder}/prompts/p.parquet")
+    with FaultyProxy(s3_server.port).running() as proxy:
+        job = job_on_s3(proxy, s3_folder, storage_retry_seconds=120)
+        fails = iter([True] * 3)
+        proxy.choose = lambda method, path: fault if method in methods and next(fails, False) else None
+        run_job(job, {}, RecordingCluster(), show := RecordingShow())
+
+    assert proxy.faults[fault] == 3
+    assert (show.results[0].tally.num_images, show.results[0].tally.num_rejected) == (4, 0)
+    assert any(line.startswith(f"waiting for storage at {s3_folder}") for line in show.lines)
+
+
+def test_a_store_that_stays_away_fails_the_job_after_one_budget(s3_server: S3Server, s3_folder: str) -> None:
+    write_prompts_on_s3(s3_server, f"{s3_folder}/prompts/p.parquet")
+    with FaultyProxy(s3_server.port).running() as proxy:
+        job = job_on_s3(proxy, s3_folder, storage_retry_seconds=3)
+        proxy.choose = lambda method, path: "SlowDown"
+        began = time.monotonic()
+        with pytest.raises(StorageFailure, match=f"storage at {s3_folder}/prompts did not answer for . seconds"):
+            run_job(job, {}, RecordingCluster(), RecordingShow())
+        assert time.monotonic() - began < 20
+
+
+def test_a_bucket_that_does_not_exist_is_refused_at_once(s3_server: S3Server) -> None:
+    with FaultyProxy(s3_server.port).running() as proxy:
+        job = job_on_s3(proxy, "s3://no-such-bucket-here", storage_retry_seconds=300)
+        with pytest.raises(InputError):
+            run_job(job, {}, RecordingCluster(), show := RecordingShow())
+    assert show.lines == []
+
+
+def write_prompts_on_s3(server: S3Server, url: str) -> None:
+    with fsspec.open(url, "wb", **server.storage_options) as file:
+        pq.write_table(pa.table({"prompt": ["a", "b", "c", "d"]}), file)
+
+
+def job_on_s3(proxy: FaultyProxy, folder: str, **workers: Any) -> RenderJob:
+    """Prompts and output behind the proxy. The client makes one try a call, so that each fault counts."""
+    options = {"endpoint_url": proxy.endpoint_url, "config_kwargs": {"retries": {"total_max_attempts": 1}}}
+    return make_job(f"{folder}/prompts", f"{folder}/out", storage=options, workers=Workers(max=1, **workers))
 
 
 def test_an_output_that_disappears_while_it_is_rendered_fails_the_run_and_can_be_resumed(

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TypeAlias, TypeVar, cast
+from typing import ParamSpec, TypeAlias, TypeVar, cast
 
 import ray
 from ray import exceptions as ray_errors
@@ -32,6 +32,7 @@ MAX_BATCHES_BEING_WRITTEN = 4  # per shard; images rendered meanwhile wait in Ra
 RowsRef: TypeAlias = "ray.ObjectRef[ShardRows]"
 RequestsRef: TypeAlias = "ray.ObjectRef[list[ImageRequest]]"
 BatchRef: TypeAlias = "ray.ObjectRef[list[Answer]]"
+P = ParamSpec("P")
 First = TypeVar("First")
 Second = TypeVar("Second")
 
@@ -169,7 +170,7 @@ def _both(refs: ray.ObjectRef[tuple[First, Second]]) -> tuple[ray.ObjectRef[Firs
 
 def _read_shard(job: RenderJob, shard: Shard) -> tuple[list[ImageRequest], ShardRows, None]:
     read = read_rejected if shard.retry else read_shard
-    rows = retry_storage(job.workers.storage_retry_seconds, read, job, shard)
+    rows = retry_storage(shard.file.url, job.workers.storage_retry_seconds, read, job, shard)
     return rows.requests, replace(rows, requests=[]), None
 
 
@@ -183,7 +184,7 @@ def _write_batch(
 ) -> tuple[commit.WrittenBatch, tuple[int, int]]:
     """Write a batch; the driver fetches only the second part, the number of images and of bytes."""
     with timed("janus_batch_write_seconds", job.name):
-        written = retry_storage(job.workers.storage_retry_seconds, commit.write_batch, job, shard_id, device, batch)
+        written = _on_output(job, commit.write_batch, job, shard_id, device, batch)
     return written, (len(written.rows), written.num_bytes)
 
 
@@ -211,4 +212,8 @@ def _commit_shard(
     failed_rows = commit.WrittenBatch(rows=[], packed={}, rejected=rejected, num_bytes=0)
     rows = replace(rest, requests=requests)
     with timed("janus_batch_commit_seconds", job.name):
-        return retry_storage(job.workers.storage_retry_seconds, commit.commit_shard, job, rows, failed_rows, *written)
+        return _on_output(job, commit.commit_shard, job, rows, failed_rows, *written)
+
+
+def _on_output(job: RenderJob, step: Callable[P, First], *args: P.args, **kwargs: P.kwargs) -> First:
+    return retry_storage(job.output, job.workers.storage_retry_seconds, step, *args, **kwargs)

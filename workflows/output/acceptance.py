@@ -5,8 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from actors.errors import JobFailure
+from actors.errors import JobFailure, one_line
 from workflows.output.tally import Tally
+
+NUM_REASONS = 3  # that a message names
+
+
+class NoImagesError(JobFailure):
+    """Prompts asked for images and every one was rejected."""
+
+    advice = (
+        "fix the prompts and render them into another output; once the cause is gone, use janus-batch retry-rejected"
+    )
 
 
 class NotAcceptedError(JobFailure):
@@ -54,3 +64,17 @@ def check_accepted(output: str, tally: Tally, *, limit: RejectionLimit | None, a
             f"{tally.num_rejected:,} of {num_asked:,} images were rejected ({tally.num_rejected / num_asked:.1%}), "
             f"--max-rejected allows {limit}; {output}/rejected has the reasons"
         )
+
+
+def check_any_image(output: str, tally: Tally) -> None:
+    """Raise NoImagesError with the most frequent reasons if every image of the output is rejected."""
+    if tally.num_rejected and not tally.num_images:
+        rule = f"{output} holds no image: all {tally.num_rejected:,} that its prompts asked for were rejected"
+        raise NoImagesError("\n".join([rule, *top_reasons(tally)]))
+
+
+def top_reasons(tally: Tally) -> list[str]:
+    """`12 x prompt is empty`, the most frequent reasons first."""
+    lines = [f"{count:,} x {one_line(reason)}" for reason, count in tally.reasons.most_common(NUM_REASONS)]
+    others = len(tally.reasons) - len(lines)
+    return lines + [f"and {others:,} more reasons; see the files in rejected/"] * (others > 0)

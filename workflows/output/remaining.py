@@ -13,7 +13,7 @@ from workflows.output.repairs import pending_repairs
 from workflows.plan import Plan, make_plan
 from workflows.prompts import COLUMN_TYPES, PromptFile, find_prompt_files
 from workflows.rows import ignored_columns
-from workflows.storage.errors import storage_errors
+from workflows.storage.errors import StorageUnreachable, storage_errors
 from workflows.storage.store import Storage
 
 
@@ -47,7 +47,7 @@ def completion_of(storage: Storage, claim: Claim, parts: Iterable[str]) -> Compl
     is_marked = storage.exists(SUCCESS_FILE)
     try:
         plan = plan_of(storage, claim, parts)
-    except InputError as error:
+    except (InputError, StorageUnreachable) as error:
         return Completion(is_marked=is_marked, num_missing=None, unknown=str(error))
     return Completion(is_marked=is_marked, num_missing=plan.num_images_remaining(claim.recipe.images_per_row))
 

@@ -15,14 +15,16 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import FrameType
 from typing import Literal
 
 from actors.errors import JobFailure
+from workflows.side_work import side_work
 from workflows.storage.errors import LASTING_ERRORS, StorageFailure, is_transient, storage_failures
 from workflows.storage.holder import Holder, now
+from workflows.storage.retry import wait_for_storage
 from workflows.storage.store import Storage
 
 RENEW_SECONDS = 10.0
@@ -47,9 +49,16 @@ class OutputRemovedError(JobFailure):
 
 @contextmanager
 def hold_output(
-    storage: Storage, job: str, *, when_held: WhenHeld = "refuse", say: Callable[[str], None] = lambda line: None
+    storage: Storage,
+    job: str,
+    *,
+    when_held: WhenHeld = "refuse",
+    say: Callable[[str], None] = lambda line: None,
+    retry_seconds: float = 0.0,
 ) -> Iterator[bool]:
     """Hold the output while the block runs. Yields True if it waited for another run to end.
+
+    `retry_seconds` is how long to wait for a store that does not answer before the lease is taken.
 
     Raises OutputInUseError naming the holder if another run holds the output and `when_held` is "refuse". If another
     run takes the lease over while the block runs (this process was suspended or cut off for too long), the main thread
@@ -60,7 +69,7 @@ def hold_output(
         return
     mine = Holder(job=job)
     with storage_failures(storage.url):
-        number, was_waited = _acquire(storage, mine, when_held, say)
+        number, was_waited = _acquire(storage, mine, when_held, say, retry_seconds)
     renewal = _Renewal(storage, number, mine)
     renewal.start()
     try:
@@ -72,28 +81,41 @@ def hold_output(
         raise renewal.loss from None
     finally:
         renewal.stop()
-        _release(storage, number, mine)
+        with side_work(f"the lease on {storage.url} was not released and expires in {EXPIRE_SECONDS:.0f} s", say):
+            _release(storage, number, mine)
 
 
-def _acquire(storage: Storage, mine: Holder, when_held: WhenHeld, say: Callable[[str], None]) -> tuple[int, bool]:
+def _acquire(
+    storage: Storage, mine: Holder, when_held: WhenHeld, say: Callable[[str], None], retry_seconds: float
+) -> tuple[int, bool]:
     """The number of the lease that this run now holds, and whether it waited for another run."""
-    was_told = was_waited = False
+    was_waited = False
     while True:
-        number, data = _newest(storage)
-        if data is None or Holder.from_json(data).is_known_dead or _is_over(storage, number, data):
-            if storage.create(_name(number + 1), mine.to_json()) and _newest(storage)[0] == number + 1:
-                _remove_older(storage, number)
-                return number + 1, was_waited
-        elif when_held == "refuse":
+        number, holder = wait_for_storage(storage.url, retry_seconds, say, _try_to_acquire, storage, mine)
+        if holder.token == mine.token:
+            return number, was_waited
+        if when_held == "refuse":
             raise OutputInUseError(
-                f"{storage.url} is being rendered by {Holder.from_json(data)}; wait until it ends (--wait-for-output), "
+                f"{storage.url} is being rendered by {holder}; wait until it ends (--wait-for-output), "
                 "or render at the same time (--ignore-lease): no image is lost or doubled, but GPU hours may be wasted"
             )
-        else:
-            was_waited = True
-            if not was_told:
-                say(f"waiting: {storage.url} is being rendered by {Holder.from_json(data)}")
-            was_told = True
+        if not was_waited:
+            say(f"waiting: {storage.url} is being rendered by {holder}")
+        was_waited = True
+
+
+def _try_to_acquire(storage: Storage, mine: Holder) -> tuple[int, Holder]:
+    """Take the lease if no living run holds it. The number of the newest lease and its holder, this run or another."""
+    while True:
+        number, data = _newest(storage)
+        holder = Holder.from_json(data) if data is not None else None
+        if holder is not None and holder.token == mine.token:  # the store went away after this run had created it
+            return number, holder
+        if data is not None and holder is not None and not holder.is_known_dead and not _is_over(storage, number, data):
+            return number, holder
+        if storage.create(_name(number + 1), mine.to_json()) and _newest(storage)[0] == number + 1:
+            _remove_older(storage, number)
+            return number + 1, mine
 
 
 def _is_over(storage: Storage, number: int, data: bytes) -> bool:
@@ -183,8 +205,8 @@ def _newest(storage: Storage) -> tuple[int, bytes | None]:
 
 
 def _release(storage: Storage, number: int, mine: Holder) -> None:
-    """Remove the lease, unless another run has taken it over."""
-    with _tolerating_storage_errors():
+    """Remove the lease, unless another run has taken it over or it was removed."""
+    with suppress(FileNotFoundError):
         if Holder.from_json(storage.read(_name(number))).token == mine.token:
             storage.remove(_name(number))
 

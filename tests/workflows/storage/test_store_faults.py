@@ -19,7 +19,7 @@ from workflows.output.claim import claim_output
 from workflows.output.commit import commit_shard, write_batch
 from workflows.rows import read_shard
 from workflows.storage import retry
-from workflows.storage.errors import StorageError
+from workflows.storage.errors import StorageError, StorageFailure
 from workflows.storage.retry import retry_storage
 from workflows.storage.store import Storage
 from workflows.verify.check import verify_output
@@ -48,10 +48,10 @@ def job_through(proxy: FaultyProxy, prompts: str, folder: str, **changes: object
 def render_with_retries(job: RenderJob) -> None:
     """The path of each shard as the job's tasks go it."""
     for shard in plan_job(job).remaining_shards():
-        rows = retry_storage(60, read_shard, job, shard)
+        rows = retry_storage(job.prompts, 60, read_shard, job, shard)
         batches = Batcher(ToyEngine(job.recipe), batch_size=4).render(rows.requests)
-        written = [retry_storage(60, write_batch, job, shard.id, "cpu", batch) for batch in batches]
-        retry_storage(60, commit_shard, job, rows, *written)
+        written = [retry_storage(job.output, 60, write_batch, job, shard.id, "cpu", batch) for batch in batches]
+        retry_storage(job.output, 60, commit_shard, job, rows, *written)
 
 
 def hashes_of(job: RenderJob) -> dict[str, str]:
@@ -99,8 +99,8 @@ def test_a_store_that_stays_busy_too_long_fails_the_step(proxy: FaultyProxy, pro
     (batch,) = Batcher(ToyEngine(job.recipe)).render(rows.requests)
     proxy.choose = lambda method, path: "SlowDown"
 
-    with pytest.raises(OSError, match="on purpose"):
-        retry_storage(0.0, write_batch, job, rows.shard.id, "cpu", batch)
+    with pytest.raises(StorageFailure, match=r"did not answer for 0 seconds .*on purpose"):
+        retry_storage(job.output, 0.0, write_batch, job, rows.shard.id, "cpu", batch)
 
 
 # ---- how often a store is asked --------------------------------------------------------------------------------------

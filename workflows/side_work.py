@@ -1,0 +1,18 @@
+"""Side work, such as the report, the metrics or the display: it never changes how the work itself ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from actors.errors import one_line
+
+
+@contextmanager
+def side_work(failure: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Run the block. If it raises, whatever the error, say the `failure` and its reason in one line and continue."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 whatever it is, the work itself is done
+        reason = one_line(str(error).partition("\n")[0])
+        say(f"note: {failure}: {reason or type(error).__name__}")
