@@ -26,7 +26,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.support.servers import ceph
-from tests.support.servers.ceph import CephServer
+from tests.support.servers.chosen import chosen_server
 from tests.support.servers.moto import MotoServer
 from tests.support.servers.s3 import S3Server
 
@@ -60,9 +60,8 @@ def aws_environment() -> Iterator[None]:
 def s3_server(
     aws_environment: None, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 ) -> Iterator[S3Server]:
-    """A running S3 server: Ceph radosgw where it is installed, else moto."""
-    kind = CephServer if ceph.is_installed() else MotoServer
-    server = kind(tmp_path_factory.mktemp("s3"), bucket="tests", key=ACCESS_KEY, secret=SECRET_KEY)
+    """A running S3 server, see tests/support/servers/chosen.py."""
+    server = chosen_server()(tmp_path_factory.mktemp("s3"), bucket="tests", key=ACCESS_KEY, secret=SECRET_KEY)
     pytestconfig.stash[S3_TESTS_RAN] = True
     try:
         server.start()
@@ -115,7 +114,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def _describe_s3_server() -> str:
-    if not ceph.is_installed():
-        return "moto: radosgw is not installed"
+    if chosen_server() is MotoServer:
+        return "moto" if ceph.is_installed() else "moto: radosgw is not installed"
     version = subprocess.run(["radosgw", "--version"], capture_output=True, text=True).stdout.split()
     return " ".join(["Ceph radosgw", *version[2:3]])

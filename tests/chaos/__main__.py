@@ -14,9 +14,7 @@ from tests import conftest
 from tests.chaos.faults import FAULTS
 from tests.chaos.machines import running_machines
 from tests.chaos.rounds import Outcome, run_round
-from tests.support.servers import ceph
-from tests.support.servers.ceph import CephServer
-from tests.support.servers.moto import MotoServer
+from tests.support.servers.chosen import chosen_server
 from tests.support.servers.s3 import S3Server
 
 NUM_FAULTS = 12
@@ -48,7 +46,7 @@ def main() -> int:
 @contextmanager
 def _store(folder: Path) -> Iterator[S3Server]:
     """A running store (Ceph if it is installed, otherwise moto), with its keys in the environment."""
-    kind = CephServer if ceph.is_installed() else MotoServer
+    kind = chosen_server()
     with conftest.aws_settings():
         store = kind(folder / "s3", bucket="chaos", key=conftest.ACCESS_KEY, secret=conftest.SECRET_KEY)
         try:
