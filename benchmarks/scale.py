@@ -37,7 +37,7 @@ from jobs.job_file.spec import JobSpec
 from workflows.dispatch.actor import Actor, EngineCard
 from workflows.dispatch.progress import Progress
 from workflows.job import RenderJob
-from workflows.output import commit
+from workflows.output import commit, images
 from workflows.output.claim import claim_output
 from workflows.plan import Plan, Shard, make_plan
 from workflows.prompts import PromptFile, find_prompt_files
@@ -296,7 +296,7 @@ def s3_requests(layout: str) -> Counter[str]:
         for shard in plan.remaining_shards():
             rows = read_shard(job, shard)
             batches = Batcher(ToyEngine(job.recipe)).render(rows.requests)
-            commit.commit_shard(job, rows, *(commit.write_batch(job, shard.id, "cpu", batch) for batch in batches))
+            commit.commit_shard(job, rows, *(images.write_batch(job, shard.id, "cpu", batch) for batch in batches))
     server.stop()
     return requests
 

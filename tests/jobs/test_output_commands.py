@@ -19,7 +19,8 @@ from tests.support.servers.s3 import S3Server
 from tests.support.toy_job import bytes_of, manifest_of, plan_job, render, render_shard, rows_of, write_prompts
 from workflows.job import RenderJob
 from workflows.output.claim import claim_output, mark_success
-from workflows.output.commit import commit_shard, write_batch
+from workflows.output.commit import commit_shard
+from workflows.output.images import write_batch
 from workflows.rows import ShardRows
 from workflows.storage import lease
 from workflows.storage.lease import hold_output

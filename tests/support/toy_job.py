@@ -15,7 +15,8 @@ from actors.toy import ToyEngine
 from workflows.job import RenderJob
 from workflows.output import remaining
 from workflows.output.claim import claim_output
-from workflows.output.commit import Receipt, commit_shard, write_batch
+from workflows.output.commit import Receipt, commit_shard
+from workflows.output.images import write_batch
 from workflows.output.manifest import read_table, remove_superseded
 from workflows.output.repairs import settle_repairs
 from workflows.plan import Plan, Shard

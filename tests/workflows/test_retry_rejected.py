@@ -14,7 +14,8 @@ from actors.toy import ToyEngine
 from tests.support.toy_job import bytes_of, make_job, manifest_of, plan_job, recipe, render, write_prompts
 from workflows import prompts
 from workflows.job import Images, RenderJob
-from workflows.output.commit import Receipt, commit_shard, write_batch
+from workflows.output.commit import Receipt, commit_shard
+from workflows.output.images import write_batch
 from workflows.output.layouts import LAYOUTS
 from workflows.output.manifest import committed_parts, remove_superseded
 from workflows.output.tally import tally_output

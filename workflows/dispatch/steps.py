@@ -19,7 +19,7 @@ from workflows.dispatch.failures import RenderFailedError, cause_of, is_failure_
 from workflows.dispatch.metrics import timed
 from workflows.dispatch.progress import Progress
 from workflows.job import RenderJob
-from workflows.output import commit
+from workflows.output import commit, images
 from workflows.plan import Shard
 from workflows.retry_rejected import read_rejected
 from workflows.rows import ShardRows, read_shard
@@ -53,7 +53,7 @@ class ReadShard:
 class Rendered:
     """References to the written batches of a shard, or of a range of its rows, and how many images they hold."""
 
-    written: list[ray.ObjectRef[commit.WrittenBatch]]
+    written: list[ray.ObjectRef[images.WrittenBatch]]
     num_images: int
 
 
@@ -87,7 +87,7 @@ class ShardSteps:
         """Render a shard, or a range of its rows, and write the images. Raises RenderFailedError if the actor fails."""
         requests = read.requests if rows is None else self._select.remote(read.requests, read.rest, rows)
         batches: ray.ObjectRefGenerator = actor.handle.render.options(num_returns="streaming").remote(requests)
-        written: list[ray.ObjectRef[commit.WrittenBatch]] = []
+        written: list[ray.ObjectRef[images.WrittenBatch]] = []
         counts: list[asyncio.Future[int]] = []
         try:
             while (batch := await self._next_batch(actor, batches)) is not None:
@@ -181,10 +181,10 @@ def _select_rows(requests: list[ImageRequest], rest: ShardRows, rows: RowRange) 
 
 def _write_batch(
     job: RenderJob, shard_id: str, device: str, batch: list[Answer]
-) -> tuple[commit.WrittenBatch, tuple[int, int]]:
+) -> tuple[images.WrittenBatch, tuple[int, int]]:
     """Write a batch; the driver fetches only the second part, the number of images and of bytes."""
     with timed("janus_batch_write_seconds", job.name):
-        written = _on_output(job, commit.write_batch, job, shard_id, device, batch)
+        written = _on_output(job, images.write_batch, job, shard_id, device, batch)
     return written, (len(written.rows), written.num_bytes)
 
 
@@ -204,12 +204,12 @@ def _commit_shard(
     requests: list[ImageRequest],
     rest: ShardRows,
     reasons: dict[int, str],
-    *written: commit.WrittenBatch,
+    *written: images.WrittenBatch,
 ) -> commit.Receipt:
     """Commit a shard. `reasons` rejects rows, by their number in the shard."""
     pairs = [(request, reasons.get(rest.row_of[request.prompt_id])) for request in requests]
     rejected = [(request, reason) for request, reason in pairs if reason is not None]
-    failed_rows = commit.WrittenBatch(rows=[], packed={}, rejected=rejected, num_bytes=0)
+    failed_rows = images.WrittenBatch(rows=[], packed={}, rejected=rejected, num_bytes=0)
     rows = replace(rest, requests=requests)
     with timed("janus_batch_commit_seconds", job.name):
         return _on_output(job, commit.commit_shard, job, rows, failed_rows, *written)

@@ -7,43 +7,20 @@ other bytes or rejected other images on another kind of GPU.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 
-from actors.recipe import sampling_settings
-from actors.request import ImageRequest, Rejection, RenderedImage
+from actors.request import ImageRequest
 from workflows.job import RenderJob
-from workflows.output.encode import EXTENSIONS, encode_image
-from workflows.output.layouts import location, npy_bytes, parquet_bytes, write_pack
+from workflows.output.images import WrittenBatch
+from workflows.output.layouts import parquet_bytes, write_pack
 from workflows.output.manifest import MANIFEST_SCHEMA, REJECTED_KEY, REJECTED_SCHEMA, manifest_name
-from workflows.output.picture_statistics import picture_statistics
 from workflows.plan import Shard
 from workflows.rows import RejectedRow, ShardRows
 from workflows.storage.store import Storage
-
-NUM_WRITERS = 8  # threads that encode and upload the images of one batch
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WrittenBatch:
-    """A batch whose images are stored, or encoded where the layout packs them at the commit.
-
-    * `rows`: the manifest rows of the images.
-    * `packed`: bytes by location; empty for layout files.
-    * `rejected`: requests that the engine could not render, with the reasons.
-    * `num_bytes`: size of the encoded images and latents.
-    """
-
-    rows: list[dict[str, Any]]
-    packed: dict[str, bytes]
-    rejected: list[tuple[ImageRequest, str]]
-    num_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,22 +34,6 @@ class Receipt:
     num_images: int
     num_rejected: int
     is_first: bool
-
-
-def write_batch(
-    job: RenderJob, shard_id: str, device: str, batch: Sequence[tuple[ImageRequest, RenderedImage | Rejection]]
-) -> WrittenBatch:
-    """Encode a batch of answers, and store the image files (layout files) or return their bytes (other layouts)."""
-    storage = Storage(job.output, job.storage)
-    rendered = [(request, answer) for request, answer in batch if isinstance(answer, RenderedImage)]
-    with ThreadPoolExecutor(NUM_WRITERS) as writers:
-        written = list(writers.map(lambda pair: _write_image(job, storage, shard_id, device, *pair), rendered))
-    return WrittenBatch(
-        rows=[row for row, _, _ in written],
-        packed={name: data for _, files, _ in written for name, data in files.items()},
-        rejected=[(request, answer.reason) for request, answer in batch if isinstance(answer, Rejection)],
-        num_bytes=sum(num_bytes for _, _, num_bytes in written),
-    )
 
 
 def commit_shard(job: RenderJob, rows: ShardRows, *written: WrittenBatch) -> Receipt:
@@ -98,60 +59,6 @@ def commit_shard(job: RenderJob, rows: ShardRows, *written: WrittenBatch) -> Rec
     manifest = manifest.replace_schema_metadata({REJECTED_KEY: rejected_name})
     is_first = storage.create(manifest_name(shard.id), parquet_bytes(manifest))
     return _receipt(shard, manifest, rejected, is_first=is_first)
-
-
-def _write_image(
-    job: RenderJob, storage: Storage, shard_id: str, device: str, request: ImageRequest, image: RenderedImage
-) -> tuple[dict[str, Any], dict[str, bytes], int]:
-    """One image's manifest row, its files by location if the layout packs them, and their size in bytes.
-
-    For layout files, its files are stored when this returns.
-    """
-    data = encode_image(image, job.images.format, request, job.recipe)
-    files = {location(job.images.layout, shard_id, request.image_id, EXTENSIONS[job.images.format]): data}
-    if job.images.keep_latents and image.latents is not None:
-        files[location(job.images.layout, shard_id, request.image_id, "npy")] = npy_bytes(image.latents)
-    is_packed, locations = job.images.layout != "files", list(files)
-    if not is_packed:
-        locations = [storage.put_alongside(file_name, file_data) for file_name, file_data in files.items()]
-    row = _manifest_row(job, device, request, image, locations, data)
-    return row, files if is_packed else {}, sum(len(file) for file in files.values())
-
-
-def _manifest_row(
-    job: RenderJob, device: str, request: ImageRequest, image: RenderedImage, locations: list[str], data: bytes
-) -> dict[str, Any]:
-    recipe = job.recipe
-    return {
-        "image_id": request.image_id,
-        "prompt_id": request.prompt_id,
-        "image_index": request.image_index,
-        "prompt": request.prompt,
-        "negative_prompt": request.negative_prompt,
-        "seed": request.seed,
-        "cfg_weight": request.cfg_weight,
-        **sampling_settings(request),
-        "model": recipe.checkpoint,
-        "model_revision": recipe.revision,
-        "weights_sha256": recipe.weights_sha256,
-        "vae": recipe.vae,
-        "vae_revision": recipe.vae_revision,
-        "vae_sha256": recipe.vae_sha256,
-        "family": recipe.family,
-        "prompt_format": recipe.prompt_format,
-        "dtype": recipe.dtype,
-        "kv_cache": recipe.kv_cache,
-        "sampler": recipe.sampler,
-        "image": locations[0],
-        "width": image.pixels.shape[1],
-        "height": image.pixels.shape[0],
-        "image_sha256": hashlib.sha256(data).hexdigest(),
-        **picture_statistics(image.pixels),
-        "codes": image.codes,
-        "latents": locations[1] if len(locations) > 1 else None,
-        "device": device,
-        "created_at": datetime.now(UTC),
-    }
 
 
 def _manifest_table(rows: ShardRows, image_rows: list[dict[str, Any]]) -> pa.Table:

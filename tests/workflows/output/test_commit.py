@@ -27,7 +27,8 @@ from tests.support.toy_job import (
     write_prompts,
 )
 from workflows.job import Images, RenderJob
-from workflows.output.commit import commit_shard, write_batch
+from workflows.output.commit import commit_shard
+from workflows.output.images import write_batch
 from workflows.output.layouts import LAYOUTS
 from workflows.storage.store import Storage
 from workflows.verify.check import verify_output

@@ -24,8 +24,9 @@ from actors.toy import ToyEngine
 from tests.support.store_model import DONE, FATES, World
 from tests.support.toy_job import make_job, plan_job, write_prompts
 from workflows.job import Images, RenderJob
-from workflows.output import commit
-from workflows.output.commit import commit_shard, write_batch
+from workflows.output import images
+from workflows.output.commit import commit_shard
+from workflows.output.images import write_batch
 from workflows.output.layouts import read_image
 from workflows.output.manifest import committed_parts, read_table, rejected_file
 from workflows.plan import Shard
@@ -64,7 +65,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> str:
 def _one_request_at_a_time() -> object:
     """An attempt writes its images one after the other, in its own thread."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commit, "ThreadPoolExecutor", _NoThreads)
+        patch.setattr(images, "ThreadPoolExecutor", _NoThreads)
         yield
 
 

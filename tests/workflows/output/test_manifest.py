@@ -29,7 +29,8 @@ from tests.support.toy_job import (
     write_prompts,
 )
 from workflows.job import Images, RenderJob
-from workflows.output.commit import commit_shard, write_batch
+from workflows.output.commit import commit_shard
+from workflows.output.images import write_batch
 from workflows.output.layouts import LAYOUTS, read_image
 from workflows.output.manifest import committed_parts
 from workflows.storage.store import Storage

@@ -16,7 +16,8 @@ from tests.support.servers.s3 import S3Server
 from tests.support.toy_job import make_job, manifest_of, plan_job, rows_of, write_prompts
 from workflows.job import Images, RenderJob
 from workflows.output.claim import claim_output
-from workflows.output.commit import commit_shard, write_batch
+from workflows.output.commit import commit_shard
+from workflows.output.images import write_batch
 from workflows.rows import read_shard
 from workflows.storage import retry
 from workflows.storage.errors import StorageError, StorageFailure
