@@ -1,4 +1,4 @@
-"""A client for the job server of a Ray cluster: submits jobs, follows their logs to their exit codes, stops them."""
+"""A client for the job server of a Ray cluster: submits jobs, follows their logs, returns exit codes, stops jobs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SubmissionError(InputError):
 
 
 class JobServerAwayError(JobFailure):
-    """No job server answers at the address, or it has trouble of its own. The job may still run, or be sent later."""
+    """The job server does not answer or has an internal error. The job may be running, or can be submitted later."""
 
 
 class JobServer:
@@ -75,7 +75,7 @@ class JobServer:
             say(f"\nthe job keeps running on the cluster; to stop it: {stop_command}")
             return INCOMPLETE
         except OSError as error:  # of `requests`, too
-            raise JobFailure(f"{submission_id} is out of sight: {error}; to stop it: {stop_command}") from error
+            raise JobFailure(f"lost contact to {submission_id}: {error}; to stop it: {stop_command}") from error
 
     async def _show_log(self, submission_id: str) -> None:
         import aiohttp
@@ -85,7 +85,7 @@ class JobServer:
                 sys.stderr.write(lines)
                 sys.stderr.flush()
         except (RuntimeError, aiohttp.ClientError) as error:
-            say(f"the log broke off ({error}); waiting for the job to end")
+            say(f"lost the log ({error}); waiting for the job to end")
 
     def _wait_for_end(self, submission_id: str) -> JobDetails:
         """Wait until the job server says that the job has ended. Raises JobFailure if its node is gone."""
@@ -98,23 +98,25 @@ class JobServer:
         return details
 
     def _check_node(self, submission_id: str, details: JobDetails) -> None:
-        """Raise JobFailure if the job's node does not answer: the process that watches the job is gone with it."""
+        """Raise JobFailure if the job's node does not answer: nothing there can report the end of the job."""
         try:
             self._client.get_job_logs(submission_id)
         except RuntimeError as error:
-            raise JobFailure(f"{submission_id} is called {details.status}, but its node no longer answers") from error
+            raise JobFailure(
+                f"{submission_id} has the status {details.status}, but its node no longer answers"
+            ) from error
 
 
 def files_to_upload(folder: Path, excludes: Sequence[str]) -> set[str]:
-    """The files, relative to `folder`, that Ray packs: all that no .gitignore, .rayignore or exclude leaves out."""
+    """The files, relative to `folder`, that Ray packs: those that no .gitignore, .rayignore or exclude matches."""
     from ray._private.ray_constants import RAY_RUNTIME_ENV_IGNORE_GITIGNORE
     from ray._private.runtime_env.packaging import _dir_travel, _get_excludes
 
     found: list[Path] = []
-    is_git_heeded = os.environ.get(RAY_RUNTIME_ENV_IGNORE_GITIGNORE, "0") != "1"
+    respects_gitignore = os.environ.get(RAY_RUNTIME_ENV_IGNORE_GITIGNORE, "0") != "1"
     quiet = logging.getLogger("janus-batch.upload")
     quiet.setLevel(logging.WARNING)
-    _dir_travel(folder, [_get_excludes(folder, list(excludes))], found.append, is_git_heeded, quiet)
+    _dir_travel(folder, [_get_excludes(folder, list(excludes))], found.append, respects_gitignore, quiet)
     return {str(path.relative_to(folder)) for path in found if path.is_file()}
 
 
@@ -134,14 +136,14 @@ def _connect(address: str) -> JobSubmissionClient:
     from ray.job_submission import JobSubmissionClient
 
     for handler in logging.getLogger("ray").handlers:
-        handler.setLevel(logging.WARNING)  # this program says itself what it uploads
+        handler.setLevel(logging.WARNING)  # `submit` reports the upload itself
     with _submission_errors(address):
         return JobSubmissionClient(address)
 
 
 @contextmanager
 def _submission_errors(address: str) -> Iterator[None]:
-    """One clear line for whatever fails between this machine and the job server."""
+    """Turn errors between this machine and the job server into one clear line."""
     import requests
     from ray.exceptions import AuthenticationError
 

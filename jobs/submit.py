@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Submission:
-    """What is sent alongside the job file: the folder, the environment, and what the driver's process reserves."""
+    """What is sent with the job file: the folder, the environment, and the resources of the driver process."""
 
     working_dir: str | None = None
     variables: Sequence[str] = ()
@@ -93,7 +93,7 @@ def _upload(
 
 
 def _relative_paths(spec: JobSpec, folder: Path) -> dict[str, str]:
-    """The paths of the job file, by key, that mean the uploaded folder; a model may be a hub id or a bundled name."""
+    """The relative paths in the job file, by key. A model may also be a hub id or a bundled name."""
     models = {"model.checkpoint": spec.model.checkpoint, "model.vae": spec.model.vae or ""}
     folders = {key: name for key, name in models.items() if name and (name[0] == "." or (folder / name).is_dir())}
     return {
@@ -124,11 +124,11 @@ def _render_options(settings: Sequence[str], submission: Submission, as_written:
 
 
 def _check_output(spec: JobSpec) -> None:
-    """Refuse an output that Ray deletes with the job's folder; a local one may be meant, on a file system all share."""
+    """Refuse an output inside the uploaded folder, which Ray deletes; note that other local paths must be shared."""
     if "://" not in spec.output and not Path(spec.output).is_absolute():
         raise SubmissionError(
-            f"output: {spec.output} would lie in the job's own folder on the cluster, which Ray deletes; allowed are "
-            "URLs (s3://bucket/folder) and absolute paths of a file system that all nodes share"
+            f"output: {spec.output} is inside the uploaded folder, which Ray deletes after the job; allowed are "
+            "URLs (s3://bucket/folder) and absolute paths on a file system that all nodes share"
         )
     for key, place in (("prompts", spec.prompts), ("output", spec.output)):
         if Path(place).is_absolute():
@@ -136,7 +136,7 @@ def _check_output(spec: JobSpec) -> None:
 
 
 def _runtime_env(submission: Submission) -> dict[str, Any]:
-    """The user's runtime environment with the named variables laid over its own."""
+    """The user's runtime environment plus the environment variables that --env names."""
     runtime_env = _json_object("--runtime-env-json", submission.runtime_env_json)
     if "working_dir" in runtime_env:
         raise SubmissionError("--runtime-env-json: name the working_dir with --working-dir")
@@ -165,7 +165,7 @@ def _json_object(option: str, text: str) -> dict[str, Any]:
 
 
 def _metadata(submission: Submission, spec: JobSpec) -> dict[str, str]:
-    """What the dashboard shows beside the job: what it is, and what the user adds."""
+    """What the dashboard shows with the job: its name and locations, and the user's own metadata."""
     metadata = {"job_name": spec.name or "", "prompts": spec.prompts, "output": spec.output}
     for pair in submission.metadata:
         key, sign, value = pair.partition("=")

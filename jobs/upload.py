@@ -1,6 +1,6 @@
 """The folder that `janus-batch submit` uploads: the working directory, the program and the job file.
 
-It is staged as symbolic links, which Ray follows when it packs the folder.
+The folder is staged as symbolic links. Ray follows them when it packs the folder.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from janus_batch import ROOT
 from jobs.job_server import SubmissionError, files_to_upload
 
 PROGRAM = ("janus_batch.py", "actors", "workflows", "jobs")
-JOB_FOLDER = "submitted-job"  # of the job file, and of the program where the working directory is not its own
+JOB_FOLDER = "submitted-job"  # for the job file, and for the program unless the working directory is its checkout
 
-# At the top of a working directory: what a job on a cluster does not need. Ray leaves out what .gitignore names, too.
+# Top-level entries that a job on a cluster does not need. Ray also leaves out the files that .gitignore names.
 LEFT_OUT = {".git", ".github", ".ci", ".venv", "benchmarks", "build", "deploy", "dist", "docs", "renders", "tests"}
 
 
 def default_working_dir() -> Path:
-    """The checkout that this program runs from. Raises SubmissionError for an installed program: nothing to upload."""
+    """The checkout that this program runs from. Raises SubmissionError if the program is installed: no checkout."""
     if not (Path(ROOT) / "pyproject.toml").is_file():
-        raise SubmissionError(f"{ROOT} is no project folder; name the folder to upload with --working-dir")
+        raise SubmissionError(f"{ROOT} is not a checkout of janus-batch; name the folder to upload with --working-dir")
     return Path(ROOT)
 
 
 def stage(staged: Path, working_dir: Path, job_file: Path, needed: Mapping[str, str] | None = None) -> None:
-    """Fill `staged`, an empty folder, with what is uploaded. Raises SubmissionError.
+    """Fill `staged`, an empty folder, with the files to upload. Raises SubmissionError.
 
-    `needed` are the relative paths that the job file names, by key.
+    `needed` maps keys of the job file to relative paths.
     """
     needed = needed or {}
     if not working_dir.is_dir():
-        raise SubmissionError(f"--working-dir: {working_dir} is no folder")
+        raise SubmissionError(f"--working-dir: {working_dir} is not a folder")
     if (working_dir / JOB_FOLDER).exists():
         raise SubmissionError(f"--working-dir: janus-batch puts the job into {working_dir / JOB_FOLDER}; rename yours")
     left_out = LEFT_OUT - {os.path.normpath(location).split("/")[0] for location in needed.values()}
@@ -51,7 +51,7 @@ def stage(staged: Path, working_dir: Path, job_file: Path, needed: Mapping[str, 
 
 
 def check_upload(staged: Path, working_dir: Path, needed: Mapping[str, str], excludes: Sequence[str]) -> None:
-    """Raise SubmissionError unless every file that the job names by a relative path is uploaded."""
+    """Raise SubmissionError unless Ray uploads every file that the job file names by a relative path."""
     uploaded = files_to_upload(staged, excludes) if needed else set()
     for key, location in needed.items():
         pattern = os.path.normpath(location)
@@ -86,5 +86,5 @@ def entrypoint(working_dir: Path, job_file: Path, options: Sequence[str]) -> str
 
 
 def _holds_the_program(working_dir: Path) -> bool:
-    """Whether this is a checkout of janus-batch, whose program then runs, as its owner has changed it."""
+    """Whether the working directory is a checkout of janus-batch. If so, the job runs that checkout."""
     return all((working_dir / name).exists() for name in PROGRAM)

@@ -1,8 +1,7 @@
 """Times of a schedule: a cron expression in a time zone, read as Debian's cron reads it.
 
-`cronsim` parses the expression and finds the minutes, including what cron does when clocks change: a time that the
-change skips is due right after it, a time that the change repeats is due once. This file adds the time zone by name,
-the seconds, and errors that say what is allowed.
+`cronsim` parses the expression and finds the minutes. When clocks change, it does what cron does: a skipped time is due
+right after the change, a repeated time is due once. This file adds named time zones, seconds, and helpful errors.
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ ALLOWED = {
     "second": "0-59",
     "minute": "0-59",
     "hour": "0-23",
-    "day-of-month": "1-31, and a day that the months have",
+    "day-of-month": "1-31, and a day that exists in the month",
     "month": "1-12 or jan-dec",
-    "day-of-week": "0-7 or sun-sat with ranges that rise: 5-7 is Friday to Sunday",
+    "day-of-week": "0-7 or sun-sat, with ascending ranges: 5-7 is Friday to Sunday",
 }
 
 
 def check_cron(cron: str, time_zone: str) -> None:
-    """Raise ValueError unless `cron` is an expression that is due at some time and `time_zone` is known."""
+    """Raise ValueError unless `cron` is valid and matches a date, and `time_zone` exists."""
     if next(times_after(cron, time_zone, datetime.now(UTC)), None) is None:
-        raise ValueError("no date in the next 50 years matches")
+        raise ValueError("matches no date in the next 50 years")
 
 
 def times_after(cron: str, time_zone: str, start: datetime) -> Iterator[datetime]:
@@ -45,7 +44,7 @@ def times_after(cron: str, time_zone: str, start: datetime) -> Iterator[datetime
 
 
 def last_due(cron: str, time_zone: str, now: datetime) -> datetime | None:
-    """The last time (UTC) at or before `now` at which the expression was due; None if that is over 50 years ago."""
+    """The last time (UTC) at or before `now` at which the expression was due; None if there is none in 50 years."""
     minutes, _ = _parse(cron, time_zone, (now + timedelta(seconds=1)).replace(microsecond=0), reverse=True)
     for minute in minutes:
         times = times_after(cron, time_zone, minute - timedelta(seconds=1))
@@ -55,7 +54,7 @@ def last_due(cron: str, time_zone: str, now: datetime) -> datetime | None:
 
 
 def zone_of(name: str) -> ZoneInfo:
-    """The time zone of this name. Raises ValueError if neither the system nor Python knows it."""
+    """The time zone of this name. Raises ValueError if it does not exist."""
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError) as error:
@@ -63,7 +62,7 @@ def zone_of(name: str) -> ZoneInfo:
 
 
 def _parse(cron: str, time_zone: str, start: datetime, *, reverse: bool = False) -> tuple[CronSim, list[int]]:
-    """The matching minutes from `start` on, and the seconds in each: cronsim's own seconds skip cron's clock rules."""
+    """The matching minutes from `start` on, and the seconds in each. With six fields, cronsim ignores clock changes."""
     fields, zone = cron.split(), zone_of(time_zone)
     if len(fields) not in (5, 6):
         raise ValueError("must have five fields (minute hour day month weekday), or six with seconds in front")

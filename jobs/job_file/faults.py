@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a job file, in one line for each fault: the dotted key, the rule, the value."""
+"""One line for each error that pydantic finds in a job file: the dotted key, the rule, the value."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from actors.errors import one_line
 from jobs.job_file.spec import BETWEEN_FAULT, SECRET_FAULT, JobSpec, section_of
 from workflows.storage.credentials import secret_in
 
-# What people write who want another image size; the models garble every size they were not trained at.
+# Keys that users write to change the image size. The models are trained for one size only.
 SIZE_KEYS = frozenset({"width", "height", "size", "image_size", "img_size", "resolution"})
 
 
 def explain(fault: ErrorDetails) -> str:
-    """One line for one fault. A value that may hold a secret is not shown."""
+    """One line for one error. A value that may contain a secret is not shown."""
     path, kind, rule = [one_line(str(part)) for part in fault["loc"]], fault["type"], fault["msg"]
     if kind == "extra_forbidden":
         return f"{'.'.join(path)}: {_unknown_key(path)}"
     key = ".".join(part for part in path if not _is_union_branch(part))
     if kind == "missing":
-        return f"{key}: this key is needed"
+        return f"{key}: this key is required"
     if kind == BETWEEN_FAULT:
         return rule
     if kind == SECRET_FAULT:
         return f"{key}: {rule}"
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        rule = "must be a section, with keys and values"
+        rule = "must be a section with keys and values"
     if fault["input"] is None:
         return f"{key}: has no value; {rule}"
     return f"{key}: {rule.removeprefix('Value error, ')}, got {_shown(fault['input'])}"
@@ -39,23 +39,23 @@ def explain(fault: ErrorDetails) -> str:
 
 def _unknown_key(path: list[str]) -> str:
     if path[-1] in SIZE_KEYS:
-        return "a checkpoint renders images of one size (Janus, Janus-Pro and JanusFlow: 384 x 384) and no other"
+        return "a checkpoint renders images of one size only (Janus, Janus-Pro and JanusFlow: 384 x 384)"
     known = _known_keys(path[:-1])
     close = difflib.get_close_matches(path[-1], known, n=1)
     hint = f"did you mean `{close[0]}`?" if close else f"allowed are {', '.join(known)}"
-    return f"there is no such key; {hint}"
+    return f"unknown key; {hint}"
 
 
 def _shown(value: Any) -> str:
     if secret_in(value) is not None:
-        return "a value that is not shown, because it may hold a secret"
+        return "a value that is not shown because it may contain a secret"
     if isinstance(value, float) and math.isnan(value):
         return "nan"
     return one_line(repr(value))
 
 
 def _is_union_branch(part: str) -> bool:
-    """pydantic names the tried branch of a union in the location; the user never wrote it."""
+    """Whether this part of the location is a branch of a union, which pydantic adds, and not a key."""
     return part in {"float", "int", "str"} or part.startswith(("list[", "literal[", "constrained"))
 
 

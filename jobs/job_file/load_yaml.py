@@ -1,6 +1,6 @@
-"""YAML as a job file may be written: text, numbers, true and false, lists and sections, within bounds.
+"""Load the YAML of a job file: text, numbers, booleans, lists and sections, of bounded size.
 
-A key that is there twice is refused: YAML libraries keep the last one in silence.
+A duplicate key is an error. YAML libraries silently keep the last value.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from actors.errors import one_line
 MAX_DEPTH, MAX_VALUES, MAX_DIGITS = 20, 10_000, 50
 TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map")}
 MERGE, DATE = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:timestamp"
-# PyYAML's words for these repeat a part of the value, which may be a secret that starts with `*` or `!`.
-PLAIN_WORDS = {"found undefined alias": "an alias (*) of nothing", "found undefined tag handle": "a tag (!) of nothing"}
+# PyYAML's messages for these quote the value, which may be a secret that starts with `*` or `!`.
+PLAIN_WORDS = {
+    "found undefined alias": "an alias (*) without an anchor (&)",
+    "found undefined tag handle": "an unknown tag (!)",
+}
 
 
 def load_yaml(text: str) -> Any:
-    """The value that a YAML text holds. Raises ValueError with the line and the rule, but without the value."""
+    """The value in a YAML text. Raises ValueError with the line and the rule, but not the value: it may be a secret."""
     try:
         return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
@@ -35,7 +38,7 @@ def load_yaml(text: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which builds no objects, with the rules of this file."""
+    """PyYAML's safe loader, which creates no Python objects, with the limits above."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -47,7 +50,7 @@ class _Loader(yaml.SafeLoader):
         mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise ConstructorError(None, None, f"more than {MAX_DEPTH} sections and lists inside each other", mark)
+            raise ConstructorError(None, None, f"more than {MAX_DEPTH} nested sections and lists", mark)
         before = self._num_values
         node = super().compose_node(parent, index)
         assert node is not None
@@ -62,25 +65,25 @@ class _Loader(yaml.SafeLoader):
 
     def construct_object(self, node: Node, deep: bool = False) -> Any:
         if node.tag == DATE:
-            raise ConstructorError(None, None, "YAML reads this value as a date; put text into quotes", node.start_mark)
+            raise ConstructorError(None, None, "YAML reads this value as a date; put it in quotes", node.start_mark)
         if node.tag not in TAGS:
-            raise ConstructorError(None, None, "a kind of value that a job file does not have (!)", node.start_mark)
+            raise ConstructorError(None, None, "a type of value (!) that a job file cannot have", node.start_mark)
         if node.tag.endswith((":int", ":float")) and len(str(node.value)) > MAX_DIGITS:
             raise ConstructorError(None, None, f"a number of more than {MAX_DIGITS} digits", node.start_mark)
         try:
             return super().construct_object(node, deep)
         except (ValueError, KeyError, AttributeError, TypeError, OverflowError) as error:
             kind = node.tag.rpartition(":")[2]
-            raise ConstructorError(None, None, f"the value is no {kind}", node.start_mark) from error
+            raise ConstructorError(None, None, f"the value is not of type {kind}", node.start_mark) from error
 
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """A section; PyYAML would let the last of two equal keys win."""
+        """A section without duplicate keys."""
         seen = set()
         for key, _ in node.value if isinstance(node, MappingNode) else ():
             if not isinstance(key, ScalarNode) or key.tag == MERGE:
                 continue
             name = self.construct_object(key)
             if name in seen:
-                raise ConstructorError(None, None, f"the key `{one_line(key.value)}` is there twice", key.start_mark)
+                raise ConstructorError(None, None, f"duplicate key `{one_line(key.value)}`", key.start_mark)
             seen.add(name)
         return super().construct_mapping(node, deep)

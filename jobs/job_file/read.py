@@ -1,4 +1,4 @@
-"""Read a job file: YAML, `--set` settings laid over it, all of it checked."""
+"""Read a job file, apply `--set` settings, and check the result."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_BYTES = 2**20
 
 
 def read_job_file(path: str, settings: list[str]) -> JobSpec:
-    """Read a YAML job file, lay `--set key=value` settings over it, and check it all. Raises JobFileError."""
+    """Read a YAML job file and apply `--set key=value` settings. Raises JobFileError, with a line for each error."""
     shown = one_line(path)
     try:
         fields = load_yaml(_read(path))
@@ -31,15 +31,15 @@ def read_job_file(path: str, settings: list[str]) -> JobSpec:
     except ValueError as error:
         raise JobFileError(f"job file {shown}: {error}") from error
     if not isinstance(fields, dict):
-        raise JobFileError(f"job file {shown} must hold keys and values, it holds {_kind_of(fields)}")
+        raise JobFileError(f"job file {shown} must contain keys and values, it contains {_kind_of(fields)}")
     return check_fields({"name": Path(path).stem, **fields}, settings)
 
 
 def check_fields(fields: dict[str, Any], settings: Iterable[str] = ()) -> JobSpec:
-    """The spec these fields make, with `key=value` settings laid over. Raises JobFileError, a line for each fault."""
+    """The spec of these fields, after `key=value` settings. Raises JobFileError, with a line for each error."""
     fields = copy.deepcopy(fields)
     for setting in settings:
-        _lay_over(fields, setting)
+        _apply(fields, setting)
     try:
         return JobSpec.model_validate(fields)
     except pydantic.ValidationError as error:
@@ -47,23 +47,23 @@ def check_fields(fields: dict[str, Any], settings: Iterable[str] = ()) -> JobSpe
 
 
 def _read(path: str) -> str:
-    """The file's text. Raises OSError, and ValueError for what is no text file of at most 1 MiB."""
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # a pipe without a writer is not waited for
+    """The file's text. Raises OSError, and ValueError for a pipe, more than 1 MiB, or bytes that are not UTF-8."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # do not wait for the writer of a pipe
         kind = os.fstat(file.fileno()).st_mode
         os.set_blocking(file.fileno(), True)
         if stat.S_ISFIFO(kind) and not path.startswith("/dev/fd/"):
-            raise ValueError("is a pipe, and no file")
+            raise ValueError("is a pipe, not a file")
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
-        raise ValueError(f"is larger than a job file can be ({MAX_BYTES:,} bytes)")
+        raise ValueError(f"a job file has at most {MAX_BYTES:,} bytes")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"is not UTF-8 text: {error.reason} at byte {error.start:,}") from error
 
 
-def _lay_over(fields: dict[str, Any], setting: str) -> None:
-    """Apply one `a.b=value`, the value read as YAML. The value is not repeated in a message: it may be a secret."""
+def _apply(fields: dict[str, Any], setting: str) -> None:
+    """Apply one `a.b=value`, with a YAML value. Messages do not show the value: it may be a secret."""
     key, sign, text = setting.partition("=")
     if not sign or not key.strip():
         raise JobFileError("--set takes key=value with a dotted key: --set sampling.seed=7" + shown_location(setting))
@@ -72,11 +72,11 @@ def _lay_over(fields: dict[str, Any], setting: str) -> None:
         fields[section] = fields.get(section) if fields.get(section) is not None else {}
         fields = fields[section]
         if not isinstance(fields, dict):
-            raise JobFileError(f"--set {key}: {section} is no section")
+            raise JobFileError(f"--set {key}: {section} is not a section")
     try:
         fields[last] = load_yaml(text)
     except ValueError as error:
-        raise JobFileError(f"--set {key}: the value is not YAML: {error}") from error
+        raise JobFileError(f"--set {key}: {error}") from error
 
 
 def _kind_of(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The job file: what a person writes, checked key by key. What it resolves to is made in `jobs.job_file.resolve`."""
+"""The sections and keys of a job file, as pydantic models. `jobs.job_file.resolve` turns them into a job."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jobs.job_file.date_fields import check_date_fields, has_dates
 from workflows.storage.credentials import secret_in, secret_in_address
 from workflows.storage.path import check_location
 
-# Kinds of faults: of several keys together, where the rule says it all, and of a value that must not be shown.
+# Own types of pydantic errors: the rule already names the keys and values, or the value must not be shown.
 BETWEEN_FAULT, SECRET_FAULT = "between", "secret"
 
 
@@ -34,7 +34,7 @@ class ModelSection(_Section):
     )
     revision: str | None = Field(None, description="Branch, tag or commit of a hub id; pinned to its commit.")
     prompt_format: Literal["janus", "janus-pro"] | None = Field(
-        None, description="Role tags around the prompt. Found from the checkpoint's files if left out."
+        None, description="Role tags around the prompt. Default: read from the checkpoint's files."
     )
     vae: str | None = Field(None, description="JanusFlow only: hub id, local or s3:// folder of the VAE.")
     vae_revision: str | None = Field(None, description="Branch, tag or commit of the VAE's hub id.")
@@ -43,12 +43,12 @@ class ModelSection(_Section):
     )
     dtype: Literal["float32", "bfloat16"] | None = Field(
         None,
-        description="Number format of the model. bfloat16 on GPUs and float32 on CPUs if left out.",
+        description="dtype of the model. Default: bfloat16 on GPUs, float32 on CPUs.",
     )
     kv_cache: Literal["fp8"] | None = Field(
         None,
         description="Janus on a GPU of compute capability 8.9 or newer: fp8 keeps keys and values in 8 bits, which "
-        "doubles the images per batch and changes codes. In `dtype` if left out.",
+        "doubles the images per batch and changes codes. Default: `dtype`.",
     )
 
     @field_validator("checkpoint", "vae")
@@ -61,8 +61,8 @@ class ModelSection(_Section):
     def _refuse_float16(cls, value: Any) -> Any:
         if value in ("float16", "fp16", "half"):
             raise ValueError(
-                "float16 is refused: the SDXL VAE overflows in it to black pictures, and the models were trained "
-                "in bfloat16"
+                "float16 is refused: the SDXL VAE overflows in float16 and decodes black images; the models were "
+                "trained in bfloat16"
             )
         return value
 
@@ -70,27 +70,27 @@ class ModelSection(_Section):
 class SamplingSection(_Section):
     cfg_weight: float | list[float] | None = Field(
         None,
-        description="Guidance weight, 1 (unguided) to 10; higher follows the prompt more closely and varies less. "
-        "5 for Janus and Janus-Pro and 2 for JanusFlow if left out. A list is a sweep: every prompt at every weight, "
-        "with the same seed.",
+        description="Guidance weight from 1 (unguided) to 10. A higher weight follows the prompt more closely and "
+        "varies less. Default: 5 for Janus and Janus-Pro, 2 for JanusFlow. A list is a sweep: every prompt at every "
+        "weight, with the same seed.",
     )
-    allow_any_cfg_weight: bool = Field(False, description="Lift the limits of 1 and 10 on cfg_weight.")
+    allow_any_cfg_weight: bool = Field(False, description="Allow a cfg_weight below 1 or above 10.")
     cfg_interval: list[FiniteFloat] | None = Field(
-        None, description="[t0, t1] with 0 <= t0 < t1 <= 1: guide only in this part of the sampling."
+        None, description="[t0, t1] with 0 <= t0 < t1 <= 1: guide in this part of sampling only."
     )
-    temperature: FiniteFloat | None = Field(None, ge=0, description="Janus: 0 is greedy. 1.0 if left out.")
-    num_inference_steps: int | None = Field(None, ge=1, le=1000, description="JanusFlow: 30 if left out.")
+    temperature: FiniteFloat | None = Field(None, ge=0, description="Janus: 0 is greedy. Default: 1.0.")
+    num_inference_steps: int | None = Field(None, ge=1, le=1000, description="JanusFlow: solver steps. Default: 30.")
     solver: Literal["euler", "heun", "midpoint"] | None = Field(
-        None, description="JanusFlow: how the flow is integrated. euler, as the reference does, if left out."
+        None, description="JanusFlow: solver of the flow. Default: euler, as in the reference."
     )
-    match_reference_demo: bool = Field(False, description="JanusFlow: the public demo's bfloat16 time steps.")
-    images_per_prompt: int = Field(1, ge=1, le=10_000, description="Images of each prompt, each with its own seed.")
-    seed: int = Field(0, ge=0, lt=2**64, description="What the images' seeds are derived from.")
+    match_reference_demo: bool = Field(False, description="JanusFlow: use the bfloat16 time steps of the public demo.")
+    images_per_prompt: int = Field(1, ge=1, le=10_000, description="Images per prompt, each with its own seed.")
+    seed: int = Field(0, ge=0, lt=2**64, description="The seed of the job, from which every image's seed is derived.")
 
     @field_validator("cfg_weight")
     @classmethod
     def _check_sweep(cls, value: Any) -> Any:
-        # Six digits of a weight stand in the image's name.
+        # An image's name contains its weight with six digits.
         if isinstance(value, list) and (not value or len({f"{weight:g}" for weight in value}) != len(value)):
             raise ValueError("a sweep needs at least one weight and none of them twice (to six digits)")
         return value
@@ -112,32 +112,32 @@ class SamplingSection(_Section):
 class ImagesSection(_Section):
     format: Literal["png", "webp", "jpeg"] = Field("png", description="png and webp are lossless.")
     layout: Literal["files", "webdataset", "parquet"] = Field(
-        "files", description="A file an image, or a pack a shard."
+        "files", description="files: one file per image. webdataset, parquet: one file per shard."
     )
-    keep_latents: bool = Field(False, description="JanusFlow: keep each image's latents as .npy beside it.")
+    keep_latents: bool = Field(False, description="JanusFlow: store each image's latents as .npy next to it.")
 
 
 class WorkersSection(_Section):
-    min: int = Field(1, ge=1, description="Actors to ask for at least.")
-    max: int | None = Field(None, ge=1, description="Actors at most; as many as the cluster has room for if left out.")
+    min: int = Field(1, ge=1, description="Minimum number of actors.")
+    max: int | None = Field(None, ge=1, description="Maximum number of actors. Default: as many as fit on the cluster.")
     gpus_per_actor: FiniteFloat | None = Field(
-        None, description="1, or 0 to render on CPUs. 1 if left out and there is a GPU, else 0."
+        None, description="1, or 0 to render on CPUs. Default: 1 if the cluster has a GPU, else 0."
     )
-    batch_size: int | Literal["auto"] = Field("auto", description="Images rendered together by one actor.")
+    batch_size: int | Literal["auto"] = Field("auto", description="Images that one actor renders at once.")
     max_tries: int = Field(
-        3, ge=1, description="How often a shard may fail before its rows are bisected, or the job stops."
+        3, ge=1, description="How often a shard may fail before bisection looks for the row at fault."
     )
     on_shard_failure: Literal["stop", "skip"] = Field(
-        "stop", description="A shard that cannot be rendered stops the job, or is left out: exit code 1 at the end."
+        "stop", description="After a shard fails for good: stop the job, or skip the shard and exit with 1 at the end."
     )
     stall_minutes: FiniteFloat | None = Field(
         None,
         gt=0,
-        description="An actor that makes no image for so long is ended. If left out: 10, or 20 times the longest "
-        "wait for a batch so far if that is more.",
+        description="An actor that makes no image for this long is killed and replaced. Default: 10, or 20 times the "
+        "longest batch so far if that is longer.",
     )
     drain_seconds: FiniteFloat = Field(
-        25.0, ge=0, description="After a SIGTERM, the time to finish the shards in flight; the job can be resumed."
+        25.0, ge=0, description="After a SIGTERM, the time to finish the shards in flight. The job can be resumed."
     )
     storage_retry_seconds: FiniteFloat = Field(
         300, ge=0, description="How long each step of a shard retries storage that is busy or does not answer."
@@ -145,14 +145,14 @@ class WorkersSection(_Section):
     accelerator_type: str | None = Field(
         None,
         min_length=1,
-        description="Render on this kind of GPU only, by Ray's name of it: L4, L40S, A100-80G, H100.",
+        description="Render only on this type of GPU, by Ray's name: L4, L40S, A100-80G, H100.",
     )
 
     @field_validator("gpus_per_actor")
     @classmethod
     def _check_gpus_per_actor(cls, value: float | None) -> float | None:
         if value not in (None, 0, 1):
-            raise ValueError("must be 0 or 1: an actor renders on CPUs or on one GPU, whose whole memory it plans with")
+            raise ValueError("must be 0 or 1: an actor renders on CPUs or on one GPU, and uses all memory of that GPU")
         return value
 
     @field_validator("batch_size")
@@ -167,17 +167,16 @@ class ScheduleSection(_Section):
     """When `janus-batch schedule` runs the job."""
 
     cron: str = Field(
-        description="When to run: `minute hour day month weekday` as cron reads them; with a sixth field in front, "
-        "seconds."
+        description="`minute hour day month weekday`, as in a crontab. A sixth field in front is the second."
     )
-    time_zone: str = Field("UTC", description="Time zone of cron and of the date fields, such as Europe/Berlin.")
+    time_zone: str = Field("UTC", description="Time zone of cron and of date fields, such as Europe/Berlin.")
     when_running: Literal["skip", "queue"] = Field(
-        "skip", description="If the last run still runs when the next is due: leave the next one out, or run it after."
+        "skip", description="If the last run is still running when the next is due: skip the next one, or queue it."
     )
     catch_up: int = Field(
-        1, ge=0, le=1000, description="Runs that may wait: missed while no scheduler ran, or queued. Older are dropped."
+        1, ge=0, le=1000, description="How many missed or queued runs may wait for their start. Older runs are dropped."
     )
-    max_tries: int = Field(3, ge=1, description="How often a run that ends incomplete (exit code 1) is begun.")
+    max_tries: int = Field(3, ge=1, description="How often an incomplete run (exit code 1) is started.")
 
     @pydantic.model_validator(mode="after")
     def _check_times(self) -> ScheduleSection:
@@ -186,25 +185,25 @@ class ScheduleSection(_Section):
         except ValueError as error:
             raise _plain_error(f"schedule.cron: {error}, got {self.cron!r} in {self.time_zone}") from error
         if self.when_running == "queue" and not self.catch_up:
-            raise _plain_error("schedule.catch_up: a queue (when_running) needs room for at least 1, got 0")
+            raise _plain_error("schedule.catch_up: must be at least 1 with when_running: queue, got 0")
         return self
 
 
 class JobSpec(_Section):
     """A whole job file."""
 
-    name: str | None = Field(None, description="What people call the job; the job file's name if left out.")
-    prompts: str = Field(description="A Parquet file, a glob or a folder; a local path or any fsspec URL.")
-    output: str = Field(description="The output folder; a local path or any fsspec URL.")
+    name: str | None = Field(None, description="Name of the job. Default: the name of the job file.")
+    prompts: str = Field(description="A Parquet file, a glob or a folder: a local path or any fsspec URL.")
+    output: str = Field(description="The output folder: a local path or any fsspec URL.")
     storage: dict[str, Any] = Field(
         default_factory=dict,
-        description="fsspec options, such as endpoint_url. Credentials come from the environment, never from here.",
+        description="fsspec options of the object store, such as endpoint_url. Credentials come from the environment.",
     )
     model: ModelSection
     sampling: SamplingSection = SamplingSection()
     images: ImagesSection = ImagesSection()
     workers: WorkersSection = WorkersSection()
-    shard_rows: int = Field(256, ge=1, le=1_000_000, description="Prompt rows of one shard.")
+    shard_rows: int = Field(256, ge=1, le=1_000_000, description="Prompt rows per shard.")
     schedule: ScheduleSection | None = Field(None, description="When `janus-batch schedule` runs the job.")
 
     @field_validator("name")
@@ -223,13 +222,13 @@ class JobSpec(_Section):
             raise _secret_fault(secret)
         for key, option in value.items():
             if key.endswith("_kwargs") and not isinstance(option, dict):
-                raise ValueError(f"{key} must be a section, with keys and values")
+                raise ValueError(f"{key} must be a section with keys and values")
         if not isinstance(value.get("endpoint_url", ""), str):
             raise ValueError("endpoint_url must be text: http://HOST:PORT")
         try:
             json.dumps(value)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"options must be text, numbers, true or false, lists and sections ({error})") from error
+            raise ValueError(f"options must be text, numbers, booleans, lists and sections ({error})") from error
         return value
 
     @field_validator("prompts", "output")
@@ -240,7 +239,7 @@ class JobSpec(_Section):
     @pydantic.model_validator(mode="before")
     @classmethod
     def _fill_empty_sections(cls, fields: Any) -> Any:
-        """A section whose keys are all commented out is null in YAML: it has its defaults."""
+        """Fill sections whose keys are all commented out, which YAML reads as null, with their defaults."""
         if not isinstance(fields, dict):
             return fields
         sections = {"storage", *(key for key, field in cls.model_fields.items() if section_of(field.annotation))}
@@ -250,16 +249,14 @@ class JobSpec(_Section):
 
     @pydantic.model_validator(mode="after")
     def _check_dates(self) -> JobSpec:
-        for key, place in (("prompts", self.prompts), ("output", self.output)):
-            if self.schedule is None and has_dates(place):
-                raise _plain_error(
-                    f"{key}: the date in {place} is a scheduled time's, and there is no schedule section"
-                )
+        for key, location in (("prompts", self.prompts), ("output", self.output)):
+            if self.schedule is None and has_dates(location):
+                raise _plain_error(f"{key}: date fields need a schedule section, got {location}")
             if self.schedule is not None:
                 try:
-                    check_date_fields(place)
+                    check_date_fields(location)
                 except ValueError as error:
-                    raise _plain_error(f"{key}: {error}, got {place}") from error
+                    raise _plain_error(f"{key}: {error}, got {location}") from error
         return self
 
     @property
@@ -275,16 +272,16 @@ def _checked_location(location: str) -> str:
 
 
 def _secret_fault(secret: str) -> PydanticCustomError:
-    rule = f"{secret} is refused, since a job file is copied into job.json and logs"
+    rule = f"{secret} is refused, because job files are copied into job.json and logs"
     return PydanticCustomError(SECRET_FAULT, "{rule}; credentials come from the environment", {"rule": rule})
 
 
 def _plain_error(rule: str) -> PydanticCustomError:
-    """A fault between keys: the rule says all, so the section's values are not shown."""
+    """An error whose rule already names the keys and values."""
     return PydanticCustomError(BETWEEN_FAULT, "{rule}", {"rule": rule})
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The model of a section that must or may be there; None for a key that is no section."""
+    """The model of a required or optional section; None for any other key."""
     kinds = [kind for kind in (annotation, *typing.get_args(annotation)) if isinstance(kind, type)]
     return next((kind for kind in kinds if issubclass(kind, BaseModel)), None)

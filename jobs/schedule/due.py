@@ -1,4 +1,4 @@
-"""Which runs of a schedule are due and what becomes of each: it waits for its start, is skipped, or is dropped."""
+"""Record the runs of a schedule that are due: each waits for its start, is skipped, or is dropped."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from jobs.schedule.scheduled_job import ScheduledJob
 from jobs.schedule.state import RunStatus, State
 from jobs.terminal.text import say
 
-ON_TIME = timedelta(seconds=60)  # a run that is noticed later than this was missed
+ON_TIME = timedelta(seconds=60)  # a run noticed later than this was missed
 MAX_RECORDED = 2000  # runs of one schedule at once; catch_up is at most 1,000
 
 
 def record_due(state: State, job: ScheduledJob, now: datetime) -> None:
-    """Record every run of `job` that became due since the last record, all in one transaction."""
+    """Record all runs of `job` that became due since the last record, in one transaction."""
     schedule = job.schedule
     since = state.since(job.name, schedule.cron, schedule.time_zone, now)
     after = max(since, state.last_time(job.name) or since)
@@ -38,16 +38,16 @@ def record_last_due(state: State, job: ScheduledJob, now: datetime) -> None:
 
 
 def _statuses(state: State, job: ScheduledJob, due: list[datetime], now: datetime) -> dict[datetime, RunStatus]:
-    """The status of each run that is due, and of each waiting run that has to make room for them."""
+    """The status of each due run, and of each waiting run that is dropped to make room."""
     schedule, statuses = job.schedule, dict[datetime, RunStatus]()
     unfinished = state.runs(job.name, "running", "waiting")
     is_on_time = now - due[-1] <= ON_TIME
     if is_on_time and unfinished and schedule.when_running == "skip":
         skipped = due.pop()
         statuses[skipped] = "skipped"
-        say(f"{job.name}: skipped the run of {skipped:%Y-%m-%d %H:%M:%S} UTC, the last one is still running")
+        say(f"{job.name}: skipped the run of {skipped:%Y-%m-%d %H:%M:%S} UTC, because the last one is still running")
     waiting = [run.scheduled_at for run in unfinished if run.status == "waiting" and not run.was_started] + due
     num_dropped = max(0, len(waiting) - schedule.catch_up - (is_on_time and not unfinished))
     if num_dropped:
-        say(f"{job.name}: dropped {num_dropped:,} runs, at most catch_up = {schedule.catch_up} may wait")
+        say(f"{job.name}: dropped {num_dropped:,} runs, because at most {schedule.catch_up} (catch_up) may wait")
     return statuses | {time: "dropped" if i < num_dropped else "waiting" for i, time in enumerate(waiting)}

@@ -19,13 +19,13 @@ from jobs.schedule.runner import PROGRAM
 from jobs.schedule.scheduled_job import ScheduledJob, ScheduleError, read_scheduled_jobs
 
 TEMPLATE = Path(__file__).with_name("kuberay.yaml")
-MAX_NAME_LENGTH = 40  # KubeRay adds the time to the names of a RayCronJob's jobs, and Kubernetes has a limit
-JOB_PLACE = "/etc/janus-batch/job.yaml"
+MAX_NAME_LENGTH = 40  # KubeRay appends the time to this name, and Kubernetes limits the length
+JOB_PATH = "/etc/janus-batch/job.yaml"
 _OTHERS_LACK = re.compile(r"#|(^|[\s,])\d?(L|LW)(?=$|[\s,/])", re.IGNORECASE)
 
 
 def export(job_files: Sequence[str], settings: Sequence[str], target: str, *, address: str | None, image: str) -> int:
-    """Print the crontab or the manifests. Raises ScheduleError for a job that would mean something else there."""
+    """Print the crontab or the manifests. Raises ScheduleError if the job would behave differently there."""
     for number, job in enumerate(read_scheduled_jobs(job_files, settings)):
         _check_cron(job, target)
         if target == "cron":
@@ -39,7 +39,7 @@ def export(job_files: Sequence[str], settings: Sequence[str], target: str, *, ad
 
 
 def _check_cron(job: ScheduledJob, target: str) -> None:
-    """Raise ScheduleError for what this program's own scheduler takes and cron does not."""
+    """Raise ScheduleError for an expression that only this program's own scheduler supports."""
     if len(job.schedule.cron.split()) != 5:
         raise ScheduleError(
             f"schedule.cron: --to {target} takes five fields, without seconds, got {job.schedule.cron!r}"
@@ -49,7 +49,7 @@ def _check_cron(job: ScheduledJob, target: str) -> None:
 
 
 def _check_locations(job: ScheduledJob) -> None:
-    """Raise ScheduleError for a relative path: the container has another current folder."""
+    """Raise ScheduleError for a relative path: the container runs in another folder."""
     checkpoint = job.spec.model.checkpoint
     locations = {"prompts": job.spec.prompts, "output": job.spec.output}
     if checkpoint.startswith((".", "~")) or Path(checkpoint).is_dir():  # else a bundled name or a hub id
@@ -57,25 +57,24 @@ def _check_locations(job: ScheduledJob) -> None:
     for key, location in locations.items():
         if "://" not in location and not location.startswith("/"):
             raise ScheduleError(
-                f"{key}: a relative path means nothing in the container of --to kuberay, got {location!r}; use a URL, "
-                "or an absolute path that is mounted there"
+                f"{key}: --to kuberay needs a URL or a path that is mounted in the container, got {location!r}"
             )
 
 
 def _crontab(job: ScheduledJob, settings: Sequence[str], address: str | None) -> str:
-    """Three lines. Relative paths mean the current folder, as they would for `render` here."""
+    """Three lines. Relative paths refer to the current folder."""
     verb = ["render"] if address is None else ["submit", "--address", address]
     command = [*PROGRAM, *verb, *_options(job, settings), str(job.job_file.resolve())]
     log = re.sub(r"[^\w.-]+", "-", job.name)
     run = f'cd {shlex.quote(os.getcwd())} && {shlex.join(command)} >> "$HOME/{log}.log" 2>&1'
     lines = [
-        f"# {job.name}: a cron that does not know CRON_TZ (Debian's) takes the machine's own time zone",
+        f"# {job.name}: a cron without CRON_TZ (such as Debian's) uses the machine's time zone",
         f"CRON_TZ={job.schedule.time_zone}",
-        " ".join(job.schedule.cron.split()) + " " + run.replace("%", r"\%"),  # cron takes % for a line break
+        " ".join(job.schedule.cron.split()) + " " + run.replace("%", r"\%"),  # cron reads % as a line break
     ]
     for line in lines:
         if not line.isprintable():
-            raise ScheduleError(f"--to cron: a line of a crontab has no line breaks in it, got {line!r}")
+            raise ScheduleError(f"--to cron: the name, settings and paths cannot contain line breaks, got {line!r}")
     return "\n".join(lines)
 
 
@@ -89,7 +88,7 @@ def _config_map(job: ScheduledJob) -> dict[str, Any]:
 
 
 class _Block(str):
-    """Text that is written line by line as it stands."""
+    """Text that YAML writes as a literal block."""
 
 
 yaml.SafeDumper.add_representer(
@@ -98,14 +97,14 @@ yaml.SafeDumper.add_representer(
 
 
 def _ray_cron_job(job: ScheduledJob, settings: Sequence[str], image: str) -> dict[str, Any]:
-    """The template with what the job file says laid in."""
+    """The template, filled in from the job file."""
     section, workers = job.schedule, job.spec.workers
     manifest: dict[str, Any] = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))
     manifest["metadata"]["name"] = _dns_name(job.name)
     spec = manifest["spec"]
     spec["schedule"], spec["timeZone"] = _with_sunday_as_0(section.cron), section.time_zone
     template = spec["jobTemplate"]
-    template["entrypoint"] = shlex.join(["janus-batch", "render", *_options(job, settings), JOB_PLACE])
+    template["entrypoint"] = shlex.join(["janus-batch", "render", *_options(job, settings), JOB_PATH])
     template["backoffLimit"] = section.max_tries - 1
     cluster = template["rayClusterSpec"]
     cluster["rayVersion"] = version("ray")
@@ -124,7 +123,7 @@ def _ray_cron_job(job: ScheduledJob, settings: Sequence[str], image: str) -> dic
 
 
 def _with_sunday_as_0(cron: str) -> str:
-    """The expression with the weekdays 0 to 6: KubeRay's library knows no 7."""
+    """The expression with weekdays 0 to 6: the cron library of KubeRay does not accept 7."""
     *others, weekdays = cron.split()
     if "7" in weekdays:
         days = CronSim(cron, datetime.now(UTC)).weekdays
@@ -133,14 +132,14 @@ def _with_sunday_as_0(cron: str) -> str:
 
 
 def _options(job: ScheduledJob, settings: Sequence[str]) -> list[str]:
-    """Neither cron nor RayCronJob knows whether the last run still runs: the lease on the output does."""
+    """Options of `render`. Neither cron nor RayCronJob knows if the last run is still running; the lease does."""
     options = ["--wait-for-output"] if job.schedule.when_running == "queue" else []
     return options + [part for setting in settings for part in ("--set", setting)]
 
 
 def _dns_name(name: str) -> str:
-    """The job's name as Kubernetes allows names. Raises ScheduleError if nothing is left of it."""
+    """The job's name as a Kubernetes name. Raises ScheduleError if no character remains."""
     found = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:MAX_NAME_LENGTH].strip("-")
     if not found:
-        raise ScheduleError(f"name: Kubernetes names are made of a-z, 0-9 and -, got {name!r}")
+        raise ScheduleError(f"name: a Kubernetes name consists of a-z, 0-9 and -, got {name!r}")
     return found

@@ -1,7 +1,6 @@
-"""`janus-batch schedule`: run jobs at the times their job files name, and make up for runs that were missed.
+"""`janus-batch schedule`: run jobs on their schedules, and make up for missed runs.
 
-A run that is due is recorded first and started from the record, so no run is lost or doubled when this process ends,
-at whatever moment.
+Each due run is recorded before it is started. This process can end at any moment without losing or doubling a run.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ POLL_SECONDS = 0.2
 def schedule(
     job_files: Sequence[str], settings: Sequence[str], *, address: str | None, state_file: Path, is_once: bool
 ) -> int:
-    """Run the jobs when they are due, until this process is told to end; with `is_once`, run what was due last.
+    """Run the jobs when they are due, until this process is stopped. With `is_once`, run what was due last and return.
 
     Returns the exit code. Raises JobFileError, and ScheduleError if the state file cannot be used.
     """
@@ -42,13 +41,13 @@ def schedule(
 
 
 def default_state_file() -> Path:
-    """Where the state is kept if the user names no file: in the folder for state below the home folder."""
+    """The state file if the user names none: below XDG_STATE_HOME or ~/.local/state."""
     folder = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(folder) / "janus-batch" / "schedule.sqlite"
 
 
 def _run_until_stopped(jobs: list[ScheduledJob], state: State, runner: Runner) -> int:
-    """Record runs as they become due and keep them running; ends by an exception: Ctrl-C, or SIGTERM turned into it."""
+    """Record runs as they become due, and run them. Ends with KeyboardInterrupt, on Ctrl-C or SIGTERM."""
     for name in state.forget_others([job.name for job in jobs]):
         say(f"{name}: no longer scheduled")
     for job in jobs:
@@ -68,7 +67,7 @@ def _run_until_stopped(jobs: list[ScheduledJob], state: State, runner: Runner) -
 
 
 def _run_once(jobs: list[ScheduledJob], state: State, runner: Runner) -> int:
-    """Run what was due last of each job, unless it is on record, and what waits; returns the worst exit code."""
+    """Run each job's last due run unless it is on record, and all waiting runs. Returns the worst exit code."""
     for job in jobs:
         record_last_due(state, job, datetime.now(UTC))
     try:

@@ -16,7 +16,7 @@ from jobs.schedule.state import Run, State
 from jobs.terminal.exit_codes import DONE, EXIT_CODES, INCOMPLETE, WRONG
 from jobs.terminal.text import say
 
-# This program from any folder, whatever files there are called.
+# Runs this program from any folder.
 PROGRAM = (sys.executable, "-P", str(Path(ROOT) / "janus_batch.py"))
 
 RETRY_SECONDS = 60.0  # before the second try of an incomplete run; doubled for each further try
@@ -24,7 +24,7 @@ STOP_SECONDS = 150.0  # for a render to stop: it finishes the shards in flight
 
 
 class Runner:
-    """Starts runs that wait and notes how they end; `step` does both, and says whether there is more to do."""
+    """Starts waiting runs and records how they end. `step` does both and returns whether there is more to do."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Runner:
         return bool(self._processes) or any(self._state.runs(name, "waiting") for name in self._jobs)
 
     def stop(self) -> None:
-        """Stop runs on this machine, resumable, and let go of runs on a cluster: the next scheduler continues both."""
+        """Stop local runs and leave runs on a cluster running. The next scheduler continues both."""
         for _, process in self._processes.values():
             process.send_signal(signal.SIGINT if self._address else signal.SIGTERM)
         for _, process in self._processes.values():
@@ -67,7 +67,7 @@ class Runner:
         command = self._command(run)
         say(f"{run.id}: starting" + (f", try {run.tries + 1}" if run.tries else ""))
         self._state.start(run, now)
-        # In a session of its own: Ctrl-C in the terminal reaches the scheduler only, which then stops its runs.
+        # In its own session, so that a Ctrl-C reaches only the scheduler, which then stops its runs.
         self._processes[run.schedule] = run, subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
 
     def _command(self, run: Run) -> list[str]:
@@ -76,14 +76,14 @@ class Runner:
         return command + [part for setting in self._settings for part in ("--set", setting)]
 
     def _verb(self, run: Run) -> list[str]:
-        """Both wait for the output: a run of an earlier scheduler may still hold it."""
+        """The verb and its options. Both verbs wait for the output: a run of an earlier scheduler may still hold it."""
         if self._address is None:
             return ["render", "--wait-for-output"]
         submission_id = plain_id(run.id if not run.tries else f"{run.id}-{run.tries + 1}")
         return ["submit", "--wait-for-output", "--address", self._address, "--submission-id", submission_id]
 
     def _end(self, run: Run, exit_code: int, now: datetime) -> None:
-        """Note how a run ended; an incomplete run waits for another try."""
+        """Record how a run ended. An incomplete run waits for another try."""
         if exit_code not in (DONE, WRONG) and run.tries + 1 < self._jobs[run.schedule].schedule.max_tries:
             pause = timedelta(seconds=self._retry_seconds * 2**run.tries)
             say(f"{run.id}: incomplete (exit code {exit_code}), next try in {pause.total_seconds():.0f} s")

@@ -1,4 +1,4 @@
-"""The jobs that one `janus-batch schedule` command names: job files with a schedule section, each with its own name."""
+"""The jobs of one `janus-batch schedule` command: job files with a schedule section and different names."""
 
 from __future__ import annotations
 
@@ -43,5 +43,5 @@ def read_scheduled_jobs(job_files: Sequence[str], settings: Sequence[str]) -> li
 def _read_scheduled_job(job_file: Path, settings: Sequence[str]) -> ScheduledJob:
     spec = read_job_file(str(job_file), list(settings))
     if spec.schedule is None:
-        raise JobFileError(f"job file {job_file} has no schedule section; it needs at least schedule.cron")
+        raise JobFileError(f"job file {job_file} has no schedule section; at least schedule.cron is required")
     return ScheduledJob(job_file=job_file, spec=spec, schedule=spec.schedule)

@@ -1,6 +1,6 @@
-"""The scheduler's state file: since when each schedule counts, and every run that was due. SQLite.
+"""The scheduler's state file (SQLite): when each schedule was first seen, and every run that was due.
 
-Each method is one transaction, so the file is whole whenever the process ends.
+Each method is one transaction, so the file stays consistent if the process is killed.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ class Run:
 
 
 class State:
-    """The state file, opened. Raises ScheduleError if it is no such file."""
+    """An open state file. Raises ScheduleError if the file is something else."""
 
     def __init__(self, path: Path) -> None:
         try:
-            self._connection = sqlite3.connect(path, timeout=30)  # `--list` may read while the scheduler writes
+            self._connection = sqlite3.connect(path, timeout=30)  # `--list` reads while the scheduler writes
             self._connection.executescript(_TABLES)
         except sqlite3.Error as error:
-            raise ScheduleError(f"--state: {path} is not a scheduler's state file: {error}") from error
+            raise ScheduleError(f"--state: {path} is not a state file of a scheduler: {error}") from error
 
     def since(self, schedule: str, cron: str, time_zone: str, now: datetime) -> datetime:
-        """When this schedule was first seen with this expression; now, if that is now. Earlier times are not due."""
+        """When this expression was first seen; `now` if it is new. Earlier times are not due."""
         with self._connection as table:
             table.execute(
                 "INSERT INTO schedules VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
@@ -70,14 +70,14 @@ class State:
         return datetime.fromisoformat(since)
 
     def forget_others(self, schedules: Collection[str]) -> list[str]:
-        """Forget since when all other schedules count; returns their names. Their runs stay in the file."""
+        """Forget when all other schedules were first seen. Returns their names. Their runs stay on record."""
         with self._connection as table:
             names = [name for (name,) in table.execute("SELECT name FROM schedules") if name not in schedules]
             table.executemany("DELETE FROM schedules WHERE name = ?", [(name,) for name in names])
         return names
 
     def record(self, schedule: str, runs: Mapping[datetime, RunStatus]) -> None:
-        """Record runs that are due. Of the runs on record, only a waiting one changes."""
+        """Record due runs. A run that is already on record changes only if it is waiting."""
         rows = [(schedule, _text(time), status) for time, status in runs.items()]
         with self._connection as table:
             table.executemany(
@@ -87,7 +87,7 @@ class State:
             )
 
     def last_time(self, schedule: str) -> datetime | None:
-        """The latest time on record, whatever became of its run."""
+        """The latest scheduled time on record."""
         query = "SELECT max(scheduled_at) FROM runs WHERE schedule = ?"
         (text,) = self._connection.execute(query, (schedule,)).fetchone()
         return datetime.fromisoformat(text) if text else None
@@ -118,11 +118,11 @@ class State:
         self._set(run, "status = ?, exit_code = ?, ended_at = ?", status, exit_code, _text(now))
 
     def put_back(self, run: Run, exit_code: int, not_before: datetime) -> None:
-        """Let a run that ended incomplete wait for its next try."""
+        """Make an incomplete run wait for its next try."""
         self._set(run, "status = 'waiting', exit_code = ?, not_before = ?", exit_code, _text(not_before))
 
     def put_back_interrupted(self) -> None:
-        """Let the runs of a scheduler that ended wait; the interrupted try does not count."""
+        """Make runs wait that were running when the last scheduler ended. The interrupted try does not count."""
         with self._connection as table:
             table.execute("UPDATE runs SET status = 'waiting', tries = tries - 1 WHERE status = 'running'")
 
@@ -146,5 +146,5 @@ def _run_of(schedule: str, row: tuple[str, RunStatus, int, int, int | None, str]
 
 
 def _text(time: datetime) -> str:
-    """Times as text of one length, so that they sort as times do."""
+    """A time as text of fixed length, which sorts like the time."""
     return time.astimezone(UTC).isoformat(timespec="seconds")

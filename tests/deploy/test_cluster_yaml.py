@@ -1,4 +1,4 @@
-"""cluster.yaml against Ray's own schema, and what it promises: no keys, a head without work, spot before on-demand."""
+"""cluster.yaml follows Ray's schema and its own promises: no keys, nothing on the head, spot before on-demand."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_nothing_is_scheduled_on_the_head(config: dict[str, Any]) -> None:
     assert {"--num-cpus=0", "--num-gpus=0", "--dashboard-host=127.0.0.1"} <= set(start.split())
 
 
-def test_workers_come_when_asked_for_and_go_when_idle(config: dict[str, Any], workers: dict[str, Any]) -> None:
+def test_workers_start_on_demand_and_stop_when_idle(config: dict[str, Any], workers: dict[str, Any]) -> None:
     assert config["idle_timeout_minutes"] > 0
     for kind in workers.values():
         assert kind["min_workers"] == 0 < kind["max_workers"] <= config["max_workers"]
@@ -72,7 +72,7 @@ def test_each_size_of_model_has_spot_workers_and_on_demand_workers_of_the_same_k
     assert workers == {}
 
 
-def test_nodes_have_roles_and_no_keys_stand_in_the_file(config: dict[str, Any]) -> None:
+def test_nodes_have_roles_and_the_file_has_no_keys(config: dict[str, Any]) -> None:
     for name, kind in config["available_node_types"].items():
         role = "janus-batch-head" if name == "head" else "janus-batch-worker"
         assert kind["node_config"]["IamInstanceProfile"] == {"Name": role}
@@ -81,7 +81,7 @@ def test_nodes_have_roles_and_no_keys_stand_in_the_file(config: dict[str, Any]) 
 
 
 @pytest.mark.parametrize("policy", ["head-policy.json", "worker-policy.json", "trust-policy.json"])
-def test_policies_are_json_and_let_nobody_do_everything(policy: str) -> None:
+def test_policies_are_json_and_allow_no_wildcard_action(policy: str) -> None:
     statements = json.loads((ROOT / "deploy" / "aws" / policy).read_text())["Statement"]
     for statement in statements:
         actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]

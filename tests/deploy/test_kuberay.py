@@ -55,7 +55,7 @@ def cluster_specs() -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_manifests_are_what_kuberay_takes(kind: str) -> None:
+def test_manifests_follow_the_schemas_of_kuberay(kind: str) -> None:
     manifest = documents(f"{kind.lower()}.yaml")[kind]
     jsonschema.validate(manifest, schema_of(kind))
 
@@ -69,7 +69,7 @@ def test_a_key_that_kuberay_does_not_know_is_refused_at_any_depth() -> None:
 
 
 @pytest.mark.parametrize("name", ["raycluster", "rayjob", "raycronjob"])
-def test_the_autoscaler_reads_a_head_without_work_and_one_gpu_a_worker(name: str) -> None:
+def test_the_autoscaler_reads_an_idle_head_and_one_gpu_per_worker(name: str) -> None:
     from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
     from ray.autoscaler._private.util import validate_config
 
@@ -85,7 +85,7 @@ def test_the_autoscaler_reads_a_head_without_work_and_one_gpu_a_worker(name: str
     assert spec["authOptions"] == {"mode": "token"}
 
 
-def test_each_size_of_model_can_be_asked_for() -> None:
+def test_each_model_size_has_a_worker_group() -> None:
     groups = cluster_specs()["raycluster"]["workerGroupSpecs"]
     assert [group["resources"] for group in groups] == [
         {"accelerator_type:L4": "1"},

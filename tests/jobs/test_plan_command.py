@@ -134,7 +134,7 @@ def test_a_wrong_file_among_many_is_refused_by_name(command: Command) -> None:
 def test_an_unknown_key_is_refused_with_the_nearest(command: Command) -> None:
     command.write(shard_row=4)
 
-    assert refused(command) == "janus-batch: shard_row: there is no such key; did you mean `shard_rows`?\n"
+    assert refused(command) == "janus-batch: shard_row: unknown key; did you mean `shard_rows`?\n"
 
 
 def test_a_weight_out_of_range_is_refused(command: Command) -> None:

@@ -245,7 +245,7 @@ def test_a_wrong_job_file_is_refused(job_file: Path) -> None:
     answer = run("render", job_file, "--set", "sampling.sed=7")
 
     assert answer.returncode == 2
-    assert answer.stderr == "janus-batch: sampling.sed: there is no such key; did you mean `seed`?\n"
+    assert answer.stderr == "janus-batch: sampling.sed: unknown key; did you mean `seed`?\n"
 
 
 def test_gpus_that_this_machine_does_not_have_are_refused(job_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""`janus-batch submit` and `ray job submit` through a real job server: what is sent, said and answered."""
+"""`janus-batch submit` and `ray job submit` through a real job server: what is sent and reported."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SMALL = {"workers": {"max": 1, "max_tries": 1}, "shard_rows": 4}
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayHead]:
-    """A node with a job server and nothing in its environment that a job would need."""
+    """A node with a job server, and with an environment that gives jobs nothing."""
     node = RayHead(tmp_path_factory.mktemp("ray") / "head.out", num_cpus=4)
     try:
         node.start()
@@ -60,7 +60,7 @@ def num_committed(folder: Path) -> int:
 def answers(
     head: RayHead, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[Path, subprocess.CompletedProcess[str]]]:
-    """Three jobs submitted at the same time by us, and one by Ray's own command: their folders and what they said."""
+    """Three jobs submitted by `janus-batch` at the same time, and one by `ray job submit`: folders and answers."""
     folders = {name: tmp_path_factory.mktemp(name) for name in ("good", "failing", "wrong", "rays_own")}
     good, data = folders["good"], folders["good"] / "data"
     write_prompts(data / "prompts" / "prompts.parquet", {"prompt": [f"prompt {n}" for n in range(8)]})
@@ -83,7 +83,7 @@ def answers(
     return {name: (folders[name], finish(process)) for name, process in processes.items()}
 
 
-def test_a_job_file_from_elsewhere_renders_what_lies_in_the_uploaded_folder(answers, client) -> None:
+def test_a_job_file_from_elsewhere_renders_the_prompts_in_the_uploaded_folder(answers, client) -> None:
     folder, answer = answers["good"]
 
     assert answer.returncode == 0, answer.stderr
@@ -110,14 +110,14 @@ def test_only_variables_that_are_named_are_sent(answers, client) -> None:
     assert SECRET not in details.model_dump_json()
 
 
-def test_a_job_that_fails_comes_back_as_1_with_its_reason(answers) -> None:
+def test_a_failed_job_returns_1_and_its_reason(answers) -> None:
     _, answer = answers["failing"]
 
     assert answer.returncode == 1
     assert "its worker process has died." in answer.stderr
 
 
-def test_a_job_that_is_wrong_comes_back_as_2_with_its_reason(answers) -> None:
+def test_a_wrong_job_returns_2_and_its_reason(answers) -> None:
     folder, answer = answers["wrong"]
 
     assert answer.returncode == 2
@@ -131,7 +131,7 @@ def test_rays_own_command_runs_the_same_program(answers) -> None:
     assert len(manifest_of(make_job("", folder / "out"))) == 8
 
 
-# ---- jobs that are left alone or stopped -----------------------------------------------------------------------------
+# ---- jobs that keep running or are stopped ---------------------------------------------------------------------------
 
 
 def test_ctrl_c_leaves_the_job_running_and_says_how_to_stop_it(
@@ -156,8 +156,8 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_stop_it(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_job_whose_node_died_is_not_waited_for_for_ever(tmp_path: Path) -> None:
-    """The job server that is left goes on calling it RUNNING."""
+def test_a_job_whose_node_died_fails_instead_of_waiting_forever(tmp_path: Path) -> None:
+    """The job server still reports it as RUNNING."""
     job_file = toy_job_file(tmp_path, ["prompt toy:sleep=0.2"] * 400)
     node = RayHead(tmp_path / "head.out", num_cpus=2)
     try:
@@ -165,13 +165,13 @@ def test_a_job_whose_node_died_is_not_waited_for_for_ever(tmp_path: Path) -> Non
         answer = run("submit", job_file, "--address", node.url, "--no-wait")
         wait_until(lambda: num_committed(tmp_path) >= 1)
         node.kill_agent()
-        with pytest.raises(JobFailure, match="is called RUNNING, but its node no longer answers"):
+        with pytest.raises(JobFailure, match="is RUNNING, but its node no longer answers"):
             JobServer(node.url, silent_seconds=3.0).follow(answer.stdout.strip())
     finally:
         node.stop()
 
 
-def test_a_job_that_is_not_waited_for_can_be_stopped_before_it_begins(
+def test_a_job_submitted_with_no_wait_can_be_stopped_before_it_starts(
     head: RayHead, client: JobSubmissionClient, tmp_path: Path
 ) -> None:
     job_file = toy_job_file(tmp_path, ["prompt toy:sleep=0.2"] * 400)
@@ -184,7 +184,7 @@ def test_a_job_that_is_not_waited_for_can_be_stopped_before_it_begins(
     assert not (tmp_path / "out" / "_SUCCESS").exists()
 
 
-def test_the_same_submission_id_is_followed_and_not_handed_in_again(
+def test_the_same_submission_id_is_followed_and_not_submitted_again(
     head: RayHead, client: JobSubmissionClient, tmp_path: Path
 ) -> None:
     job_file = toy_job_file(tmp_path, ["prompt 0"])
@@ -227,14 +227,14 @@ def job_file(tmp_path: Path) -> Path:
     return toy_job_file(tmp_path, ["prompt 0"])
 
 
-def test_an_address_where_no_job_server_is_is_refused(job_file: Path) -> None:
+def test_an_address_without_a_job_server_is_refused(job_file: Path) -> None:
     with pytest.raises(JobServerAwayError, match=r"--address: no Ray job server answers at http://127.0.0.1:1"):
         submit(str(job_file), [], Submission(), address="http://127.0.0.1:1")
     with pytest.raises(SubmissionError, match=r"--address must be the http\(s\) address .*, got 127.0.0.1:8265"):
         submit(str(job_file), [], Submission(), address="127.0.0.1:8265")
 
 
-def test_a_server_that_is_not_rays_is_refused(job_file: Path, tmp_path: Path) -> None:
+def test_another_server_is_refused(job_file: Path, tmp_path: Path) -> None:
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -244,7 +244,7 @@ def test_a_server_that_is_not_rays_is_refused(job_file: Path, tmp_path: Path) ->
 
 
 class ServerInTrouble(http.server.BaseHTTPRequestHandler):
-    """A job server whose node cannot take a job yet, as Ray's own says it."""
+    """A job server whose node cannot accept jobs yet, with the answer of Ray's own."""
 
     def do_GET(self) -> None:
         self._answer(200, b'{"version": "4", "ray_version": "2.60.0", "ray_commit": ""}')
@@ -259,7 +259,7 @@ class ServerInTrouble(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def test_a_job_server_in_trouble_is_one_to_try_again(job_file: Path) -> None:
+def test_an_internal_error_of_the_job_server_can_be_retried(job_file: Path) -> None:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), ServerInTrouble) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with pytest.raises(JobServerAwayError, match=r"cannot take the request now: .*No available agent"):
@@ -268,7 +268,7 @@ def test_a_job_server_in_trouble_is_one_to_try_again(job_file: Path) -> None:
 
 
 def test_an_output_inside_the_uploaded_folder_is_refused(job_file: Path) -> None:
-    with pytest.raises(SubmissionError, match="output: renders/x would lie in the job's own folder on the cluster"):
+    with pytest.raises(SubmissionError, match="output: renders/x is inside the uploaded folder, which Ray deletes"):
         submit(str(job_file), ["output=renders/x"], Submission(), address="http://127.0.0.1:1")
 
 
@@ -287,12 +287,12 @@ def test_an_output_inside_the_uploaded_folder_is_refused(job_file: Path) -> None
         (Submission(metadata=["output=x"]), "--metadata: output is written by janus-batch itself; take another key"),
     ],
 )
-def test_an_environment_that_cannot_be_sent_is_refused(job_file: Path, submission: Submission, message: str) -> None:
+def test_an_invalid_environment_is_refused(job_file: Path, submission: Submission, message: str) -> None:
     with pytest.raises(SubmissionError, match=message):
         submit(str(job_file), [], submission, address="http://127.0.0.1:1")
 
 
-def test_a_folder_that_is_too_large_is_refused(job_file: Path, head: RayHead, tmp_path: Path) -> None:
+def test_a_folder_over_the_size_limit_is_refused(job_file: Path, head: RayHead, tmp_path: Path) -> None:
     (tmp_path / "large").mkdir()
     with (tmp_path / "large" / "weights.bin").open("wb") as file:
         for _ in range(101):
@@ -302,7 +302,7 @@ def test_a_folder_that_is_too_large_is_refused(job_file: Path, head: RayHead, tm
         submit(str(job_file), [], Submission(working_dir=str(tmp_path / "large")), address=head.url)
 
 
-def test_a_head_that_asks_for_a_token_takes_jobs_with_it_and_refuses_others(
+def test_a_head_with_a_token_refuses_jobs_without_it(
     job_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = tmp_path / "token"
@@ -328,7 +328,7 @@ def test_a_head_that_asks_for_a_token_takes_jobs_with_it_and_refuses_others(
         assert "Traceback" not in refused.stderr
 
 
-def test_a_job_that_is_not_there_cannot_be_stopped(head: RayHead) -> None:
+def test_an_unknown_job_cannot_be_stopped(head: RayHead) -> None:
     answer = run("submit", "--stop", "no-such-job", "--address", head.url)
 
     assert answer.returncode == 2

@@ -99,7 +99,7 @@ def test_prompts_that_are_elsewhere_are_refused(prompts: str, message: str, work
 
 def test_a_folder_that_is_none_or_in_the_way_is_refused(working_dir: Path, tmp_path: Path) -> None:
     job_file = write_job(tmp_path / "job.yaml", "prompts", "out")
-    with pytest.raises(SubmissionError, match=r"--working-dir: .*nowhere is no folder"):
+    with pytest.raises(SubmissionError, match=r"--working-dir: .*nowhere is not a folder"):
         stage(tmp_path, tmp_path / "nowhere", job_file)
     (working_dir / "submitted-job").mkdir()
     with pytest.raises(SubmissionError, match=r"puts the job into .*work/submitted-job; rename yours"):

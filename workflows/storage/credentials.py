@@ -1,4 +1,4 @@
-"""Finds secrets in names, values and URLs, so that none is written into job.json, a log or the report."""
+"""Find secrets in option names, values and URLs, to keep them out of job.json, logs and the report."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
 
-# A name is secret if one of these is among its words, however it is spelled: sasToken, SAS-TOKEN, sas_token ...
+# A name is secret if it contains one of these words, in any spelling: sasToken, SAS-TOKEN, sas_token,
 SECRET_WORDS = {"authorization", "bearer", "cookie", "cookies", "credential", "credentials", "passphrase", "passwd"}
 SECRET_WORDS |= {"password", "pwd", "sas", "secret", "secrets", "token", "tokens"}
-# ... or is its last word: `auth`, but not `auth_type`; `sse_customer_key`, but not `sse_kms_key_id` ...
+# or ends with one of these: `auth`, but not `auth_type`; `sse_customer_key`, but not `sse_kms_key_id`,
 LAST_WORDS = {"auth", "authentication", "key", "keys", "sig", "signature"}
-# ... or if its letters hold one of these.
+# or contains one of these after everything but letters and digits is removed.
 SECRET_PARTS = (
     *("accesskey", "accountkey", "apikey", "authtoken", "connectionstring", "credential", "passwd", "password"),
     *("sastoken", "secret", "securitytoken"),
@@ -25,7 +25,7 @@ _SECRET_VALUE = re.compile(r"^\s*(bearer|basic)\s+\S|\b(AKIA|ASIA)[0-9A-Z]{16}\b
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether an option or a parameter of this name holds a secret."""
+    """Whether an option or URL parameter of this name is a secret."""
     words = [word.lower() for word in _WORD.findall(name)]
     joined = "".join(words)
     return (
@@ -36,7 +36,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def secret_in_address(text: str) -> str | None:
-    """The part of an address that holds a secret, in words that do not repeat it; None if nothing does."""
+    """A description of the secret in an address, without the secret itself; None if there is none."""
     for plain in (text, unquote(text)):
         if _USER_INFO.search(plain):
             return "an address with a user name or password in it"
@@ -46,7 +46,7 @@ def secret_in_address(text: str) -> str | None:
 
 
 def secret_in(value: Any) -> str | None:
-    """What is secret anywhere in nested sections and lists, in words that do not repeat it; None if nothing is."""
+    """Like `secret_in_address`, for all names and values of nested sections and lists."""
     for name, text in _leaves(value):
         if name is not None and is_secret_name(name):
             return f"`{name}`"
@@ -58,7 +58,7 @@ def secret_in(value: Any) -> str | None:
 
 
 def _leaves(value: Any) -> Iterator[tuple[str | None, str]]:
-    """Every key of nested sections and lists, and every value that is text."""
+    """Every key of nested sections and lists, and every text value."""
     if isinstance(value, dict):
         for name, inner in value.items():
             yield str(name), str(name)

@@ -1,6 +1,6 @@
-"""Paths and URLs that a user gives: one spelling for each location, and a refusal of what means something else.
+"""Paths and URLs that a user writes: one spelling for each location, and an error for a location that looks wrong.
 
-A path that exists is taken literally, whatever characters are in it.
+A path that exists is taken literally, whatever characters it contains.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ _MAGIC = re.compile(r"[*?[]")
 # Where Ray unpacks an uploaded working directory: the name has a hash of all its files.
 _UPLOADED = re.compile(r"^(?:file://)?/.*/working_dir_files/_ray_pkg_[0-9a-f]+(?=/|$)")
 
-# Stores with buckets, whose keys are text: an empty part or `..` in a key is no folder. The aliases are one store.
+# Stores with buckets. Each alias is the same store under another scheme.
 _BUCKETS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "cos", "r2"}
 _ALIASES = {"s3a": "s3", "gcs": "gs", "abfss": "abfs"}
 _LOCAL, _WEB = {"file", "local"}, {"http", "https"}
 
-# Where Parquet files of an output may lie, relative to it.
+# Parquet files of an output, relative to it.
 _OUTPUT_FILES = ("manifest/part.parquet", "rejected/part.parquet", "images/part.parquet", "images/0/part.parquet")
 
 
 class LocationError(InputError):
-    """A path or URL that would not mean what it says: the rule, the value, what is allowed."""
+    """A path or URL that most likely does not mean what it says. The message has the rule and the value."""
 
 
 def absolute_location(location: str, name: str = "location") -> str:
-    """A path or URL that means the same from every folder and on every node. Raises LocationError, with `name` in it.
+    """A path or URL that means the same from every folder and on every node. Raises LocationError, naming `name`.
 
-    `~` is expanded, `file://` and `local://` become paths, schemes become lower case and slashes at the end are cut.
+    Expands `~`, turns `file://` and `local://` into paths, lowers the scheme and cuts trailing slashes.
     """
     try:
         check_location(location)
@@ -51,29 +51,29 @@ def absolute_location(location: str, name: str = "location") -> str:
 
 
 def check_location(location: str) -> None:
-    """Raise ValueError with the rule that a path or URL breaks; the text does not repeat the value."""
+    """Raise ValueError with the rule that a path or URL breaks. The message does not contain the value."""
     if secret := secret_in_address(location):
         raise ValueError(f"{secret} is refused; credentials come from the environment")
     if not location.strip():
         raise ValueError("must not be empty")
     if location != location.strip() or not location.isprintable():
-        raise ValueError("must not start or end with a space, or hold line breaks and other control characters")
+        raise ValueError("must not start or end with a space or contain line breaks and other control characters")
     path = _local_path(location)
     if path is None:
         _check_url(location)
     elif path != location and not path.startswith("/"):
-        raise ValueError("a file:// URL holds an absolute path: file:///folder")
+        raise ValueError("a file:// URL needs an absolute path: file:///folder")
     else:
         _check_path(path)
 
 
 def shown_location(location: str) -> str:
-    """`, got VALUE` for the end of a message; nothing if the value may hold a secret."""
+    """`, got VALUE` for the end of a message; empty if the value may contain a secret."""
     return "" if secret_in_address(location) else f", got {one_line(repr(location))}"
 
 
 def lies_among(output: str, prompts: str) -> bool:
-    """Whether an output would put Parquet files among the prompts, a file, folder or glob; both absolute locations."""
+    """Whether the prompts (a file, folder or glob) would select Parquet files of the output. Both are absolute."""
     (store, output), (other_store, prompts) = _comparable(output), _comparable(prompts)
     if store != other_store:
         return False
@@ -115,7 +115,7 @@ def _check_path(path: str) -> None:
     if os.path.lexists(expanded):
         return
     if expanded.startswith("~"):
-        raise ValueError("there is no such user")
+        raise ValueError("no such user")
     if _VARIABLE.search(path):
         raise ValueError("variables such as $HOME and ${NAME} are not expanded; write the path itself, or ~/")
     if (found := _SCHEME.match(path)) and found[1].lower() in (fsspec.available_protocols() if found[2] else _BUCKETS):
@@ -125,7 +125,7 @@ def _check_path(path: str) -> None:
 def _check_url(url: str) -> None:
     scheme, _, rest = url.partition("://")
     if "::" in url:
-        raise ValueError("`::` (a chain of URLs) is not supported; name the file or folder itself")
+        raise ValueError("`::` (chained URLs) is not supported")
     if _VARIABLE.search(rest):
         raise ValueError("variables such as $HOME and ${NAME} are not expanded; write the URL itself")
     if scheme.lower() in _WEB:
@@ -134,11 +134,11 @@ def _check_url(url: str) -> None:
     if scheme.lower() in _BUCKETS and not parts[0]:
         raise ValueError("the URL names no bucket")
     if "" in parts[1:] or {".", ".."} & set(parts[1:]):
-        raise ValueError("a URL has no empty part (//) and no part . or .. in it")
+        raise ValueError("a URL cannot have an empty part (//) or the parts . and ..")
 
 
 def _comparable(location: str) -> tuple[str, str]:
-    """The store of a location and the path in it, with links resolved in the folders before a glob begins."""
+    """The store of a location, and the path in it with symbolic links resolved up to the first glob character."""
     if not is_local(location):
         scheme, _, rest = location.partition("://")
         return _ALIASES.get(scheme, scheme), rest

@@ -214,7 +214,7 @@ def open_url(
             if is_s3:
                 timeouts = FIRST_CONTACT if is_first_contact else EACH_CALL
                 options = {**options, "config_kwargs": {**timeouts, **options.get("config_kwargs", {})}}
-            # Not url_to_fs, which cuts a path or key at `::`.
+            # url_to_fs would cut a path or key at `::`.
             fs = file_system(**{**file_system._get_kwargs_from_urls(url), **options})
             path = str(file_system._strip_protocol(url))
             if is_s3:
@@ -227,8 +227,8 @@ def open_url(
 
 
 def _options_of(file_system: type[fsspec.AbstractFileSystem], protocol: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The storage options of a job that are for this file system: they are written for the job's object store, and its
-    prompts may lie on a disk or a web server.
+    """The options that apply to this file system. A job writes them for its object store, but its prompts may be on a
+    local disk or a web server.
     """
     if protocol == "file":
         return {}

@@ -25,7 +25,7 @@ def test_dates_are_those_of_the_scheduled_time_in_its_zone() -> None:
 
 def test_a_field_that_is_no_date_is_refused() -> None:
     check_date_fields("s3://b/{date:%Y}")
-    with pytest.raises(ValueError, match=r"\{data:%Y\} is no field; allowed is \{date:FORMAT\}"):
+    with pytest.raises(ValueError, match=r"\{data:%Y\} is not a date field; allowed is \{date:FORMAT\}"):
         check_date_fields("s3://b/{data:%Y}")
 
 

@@ -1,4 +1,4 @@
-"""docs/job-file.md says what the spec says."""
+"""docs/job-file.md matches the spec."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from jobs.job_file.docs import page
 DOCS = Path(__file__).parents[3] / "docs"
 
 
-def test_the_page_in_docs_is_the_one_the_spec_makes():
+def test_the_page_in_docs_is_up_to_date():
     assert (DOCS / "job-file.md").read_text(encoding="utf-8") == page()
 
 

@@ -1,4 +1,4 @@
-"""The job file: what is taken, and for each fault one line with the key, the rule, the value and what is allowed."""
+"""Which job files are accepted, and one line per error: the key, the rule, the value and what is allowed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ shard_rows: 64
 
 
 def fields(**changes: Any) -> dict[str, Any]:
-    """The smallest job file, with changes; a section is changed by a dictionary."""
+    """The fields of the smallest job file, with changes."""
     return {key: changes.pop(key, value) for key, value in SMALLEST.items()} | changes
 
 
@@ -38,7 +38,7 @@ def refusal(changes: dict[str, Any]) -> str:
     return str(refused.value)
 
 
-# ---- what is taken ---------------------------------------------------------------------------------------------------
+# ---- accepted ------------------------------------------------------------------------------------------------------
 
 
 def test_the_smallest_job_file_has_defaults_for_the_rest() -> None:
@@ -60,26 +60,26 @@ def test_a_job_has_any_name_that_can_be_printed(name: str) -> None:
     assert check_fields(fields(name=name)).name == name
 
 
-# ---- what is refused -------------------------------------------------------------------------------------------------
+# ---- refused -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"promts": "x"}, "promts: there is no such key; did you mean `prompts`?"),
-        ({"sampling": {"cfg_wieght": 5}}, "sampling.cfg_wieght: there is no such key; did you mean `cfg_weight`?"),
-        ({"sampling": {"cfg": 5}}, "sampling.cfg: there is no such key; "),
+        ({"promts": "x"}, "promts: unknown key; did you mean `prompts`?"),
+        ({"sampling": {"cfg_wieght": 5}}, "sampling.cfg_wieght: unknown key; did you mean `cfg_weight`?"),
+        ({"sampling": {"cfg": 5}}, "sampling.cfg: unknown key; "),
         (
             {"workers": {"zzz": 5}},
-            "workers.zzz: there is no such key; allowed are min, max, gpus_per_actor, batch_size, ",
+            "workers.zzz: unknown key; allowed are min, max, gpus_per_actor, batch_size, ",
         ),
-        ({"model": {"checkpoint": "toy", "float": 1}}, "model.float: there is no such key; allowed are checkpoint, "),
+        ({"model": {"checkpoint": "toy", "float": 1}}, "model.float: unknown key; allowed are checkpoint, "),
         ({"images": {"size": 512}}, "images.size: a checkpoint renders images of one size"),
-        ({"model": {}}, "model.checkpoint: this key is needed"),
-        ({"model": "toy"}, "model: must be a section, with keys and values, got 'toy'"),
+        ({"model": {}}, "model.checkpoint: this key is required"),
+        ({"model": "toy"}, "model: must be a section with keys and values, got 'toy'"),
         ({"prompts": 5}, "prompts: Input should be a valid string, got 5"),
         ({"prompts": None}, "prompts: has no value; Input should be a valid string"),
-        ({"model": None}, "model.checkpoint: this key is needed"),
+        ({"model": None}, "model.checkpoint: this key is required"),
         ({"shard_rows": 0}, "shard_rows: Input should be greater than or equal to 1, got 0"),
         ({"shard_rows": 2.5}, "shard_rows: Input should be a valid integer, got 2.5"),
         ({"shard_rows": True}, "shard_rows: Input should be a valid integer, got True"),
@@ -132,13 +132,13 @@ def test_a_job_has_any_name_that_can_be_printed(name: str) -> None:
         ({"workers": {"batch_size": "big"}}, "workers.batch_size: "),
         ({"workers": {"gpus_per_actor": float("inf")}}, "workers.gpus_per_actor: Input should be a finite number"),
         ({"workers": {"gpus_per_actor": 0.5}}, "workers.gpus_per_actor: must be 0 or 1: an actor"),
-        ({"workers": {"gpus_per_actor": 2}}, "memory it plans with, got 2"),
+        ({"workers": {"gpus_per_actor": 2}}, "uses all memory of that GPU, got 2"),
         ({"name": ""}, "name: must have 1 to 200 characters, no line breaks and no other control characters, got ''"),
         ({"name": "x\n* * * * * touch owned #"}, r"control characters, got 'x\n* * * * * touch owned #'"),
         ({"name": "x" * 201}, "name: must have 1 to 200 characters"),
-        ({"storage": {"config_kwargs": 7}}, "storage: config_kwargs must be a section, with keys and values, got {"),
+        ({"storage": {"config_kwargs": 7}}, "storage: config_kwargs must be a section with keys and values, got {"),
         ({"storage": {"endpoint_url": 9000}}, "storage: endpoint_url must be text: http://HOST:PORT, got {"),
-        ({"storage": []}, "storage: must be a section, with keys and values, got []"),
+        ({"storage": []}, "storage: must be a section with keys and values, got []"),
         ({"output": ""}, "output: must not be empty, got ''"),
         ({"prompts": "$HOME/prompts"}, "prompts: variables such as $HOME and ${NAME} are not expanded; write the path"),
         ({"output": "s3:/bucket/x"}, "output: a URL has two slashes after its scheme: s3://, got 's3:/bucket/x'"),
@@ -148,15 +148,15 @@ def test_a_job_has_any_name_that_can_be_printed(name: str) -> None:
         ),
         (
             {"storage": {"expiry": {1, 2}}},
-            "storage: options must be text, numbers, true or false, lists and sections (",
+            "storage: options must be text, numbers, booleans, lists and sections (",
         ),
     ],
 )
-def test_a_fault_is_told_with_its_key_rule_and_value(changes: dict[str, Any], line: str) -> None:
+def test_an_error_names_the_key_the_rule_and_the_value(changes: dict[str, Any], line: str) -> None:
     assert line in refusal(fields(**changes))
 
 
-def test_every_fault_has_its_line() -> None:
+def test_each_error_has_its_own_line() -> None:
     lines = refusal({"outptu": "x", "model": {"checkpoint": 3}, "sampling": {"seed": "a", "images_per_prompt": 0}})
 
     assert [line.split(":")[0] for line in lines.splitlines()] == [
@@ -169,7 +169,7 @@ def test_every_fault_has_its_line() -> None:
     ]
 
 
-def test_a_fault_of_a_number_or_a_list_is_told_without_the_names_of_our_types() -> None:
+def test_an_error_in_a_list_does_not_name_our_types() -> None:
     text = refusal(fields(sampling={"cfg_weight": ["a", 5]}))
 
     assert "sampling.cfg_weight" in text
@@ -184,6 +184,6 @@ def test_an_address_with_a_password_is_refused_and_not_shown(key: str) -> None:
     changes = {section: {"checkpoint": "toy", inner: address} if inner else address}
 
     assert refusal(fields(**changes)) == (
-        f"{key}: an address with a user name or password in it is refused, since a job file is copied into job.json "
+        f"{key}: an address with a user name or password in it is refused, because job files are copied into job.json "
         "and logs; credentials come from the environment"
     )

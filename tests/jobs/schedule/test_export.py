@@ -60,7 +60,7 @@ def test_a_job_is_logged_under_its_own_name_without_the_shells_characters(
 def test_a_line_break_does_not_become_a_line_of_the_crontab(
     setting: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(ScheduleError, match="--to cron: a line of a crontab has no line breaks in it"):
+    with pytest.raises(ScheduleError, match="--to cron: the name, settings and paths cannot contain line breaks"):
         export([str(write_scheduled(tmp_path))], [setting], "cron", address=None, image="x")
     assert capsys.readouterr().out == ""
 
@@ -75,7 +75,7 @@ def test_a_line_break_does_not_become_a_line_of_the_crontab(
 )
 def test_a_relative_path_is_not_exported_to_a_container(changes: dict[str, object], key: str, tmp_path: Path) -> None:
     path = write_scheduled(tmp_path, **changes)
-    with pytest.raises(ScheduleError, match=f"^{key}: a relative path means nothing in the container"):
+    with pytest.raises(ScheduleError, match=f"^{key}: --to kuberay needs a URL or a path that is mounted"):
         export([str(path)], [], "kuberay", address=None, image="x")
 
 

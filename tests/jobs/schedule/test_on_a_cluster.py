@@ -15,7 +15,7 @@ from tests.support.toy_job import bytes_of, make_job, manifest_of, write_prompts
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-def test_each_run_renders_the_rows_that_are_new_and_none_begins_while_the_last_one_runs(tmp_path: Path) -> None:
+def test_each_run_renders_new_rows_only_and_none_starts_while_the_last_one_is_running(tmp_path: Path) -> None:
     prompts, output, state = tmp_path / "prompts", tmp_path / "out", tmp_path / "schedule.sqlite"
     write_prompts(prompts / "monday.parquet", {"prompt": ["a red circle", "a blue square"]})
     job_file = write_job(
@@ -39,8 +39,8 @@ def test_each_run_renders_the_rows_that_are_new_and_none_begins_while_the_last_o
 
     assert committed(output).items() >= first_night.items()
     assert "1 of them in this run" in answer.stderr
-    begun_or_not = [run.status for run in reversed(State(state).last_runs("nightly", 1000))]
-    between = begun_or_not[1 : begun_or_not.index("done", 1)]
+    statuses = [run.status for run in reversed(State(state).last_runs("nightly", 1000))]
+    between = statuses[1 : statuses.index("done", 1)]
     assert set(between) == {"skipped"}
 
 
@@ -49,7 +49,7 @@ def done(state: Path) -> list[Run]:
 
 
 def committed(output: Path) -> dict[str, bytes]:
-    """What a shard leaves behind. Written anew, a manifest part would name another time of creation."""
+    """The files of committed shards. A manifest part that is written again has another creation time."""
     return {name: data for name, data in bytes_of(output).items() if name.startswith(("images/", "manifest/"))}
 
 
@@ -58,6 +58,6 @@ def prompts_of(output: Path) -> list[str]:
 
 
 def add_at_once(path: Path, prompts: list[str]) -> None:
-    """Put a file in place whole: a run may list the folder at any moment."""
+    """Add a complete file at once: a run can list the folder at any moment."""
     write_prompts(path.with_suffix(".part"), {"prompt": prompts})
     path.with_suffix(".part").rename(path)

@@ -25,10 +25,13 @@ def state_file(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schedule": None}, r"prompts: the date in .* is a scheduled time's"),
-        ({"output": "/o/{day}"}, r"output: \{day\} is no field; allowed is \{date:FORMAT\}"),
+        ({"schedule": None}, r"prompts: date fields need a schedule section, got s3://"),
+        ({"output": "/o/{day}"}, r"output: \{day\} is not a date field; allowed is \{date:FORMAT\}"),
         ({"schedule": {"cron": "hourly"}}, "schedule.cron: must have five fields"),
-        ({"schedule": {"cron": "0 2 * * *", "when_running": "queue", "catch_up": 0}}, "schedule.catch_up: a queue"),
+        (
+            {"schedule": {"cron": "0 2 * * *", "when_running": "queue", "catch_up": 0}},
+            "catch_up: must be at least 1",
+        ),
     ],
 )
 def test_a_wrong_schedule_is_refused(changes: dict[str, object], message: str, tmp_path: Path) -> None:
@@ -38,7 +41,7 @@ def test_a_wrong_schedule_is_refused(changes: dict[str, object], message: str, t
 
 def test_a_job_without_a_schedule_and_two_of_one_name_are_refused(tmp_path: Path) -> None:
     plain = write_scheduled(tmp_path, "plain", prompts="p", output="o", schedule=None)
-    with pytest.raises(JobFileError, match=r"plain.yaml has no schedule section; it needs at least schedule.cron"):
+    with pytest.raises(JobFileError, match=r"plain.yaml has no schedule section; at least schedule.cron is required"):
         read_scheduled_jobs([str(plain)], [])
     one = str(write_scheduled(tmp_path))
     with pytest.raises(ScheduleError, match="are both named job; rename one of them"):
@@ -61,7 +64,7 @@ def test_two_schedulers_on_one_state_file_are_refused(tmp_path: Path, state_file
 def test_a_file_that_is_no_state_file_is_refused_and_kept(tmp_path: Path, state_file: Path) -> None:
     job_files = [str(write_scheduled(tmp_path))]
     state_file.write_text("a letter to a friend, much longer than a hundred bytes " * 4)
-    message = "--state: .*schedule.sqlite is not a scheduler's state file"
+    message = "--state: .*schedule.sqlite is not a state file of a scheduler"
 
     with pytest.raises(ScheduleError, match=message):
         schedule(job_files, [], address=None, state_file=state_file, is_once=True)
