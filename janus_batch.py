@@ -22,7 +22,9 @@ def main() -> None:
         print(f"janus-batch: {error}", file=sys.stderr)
         sys.exit(2)
     from jobs.cli import main as run_command_line
+    from jobs.terminal.streams import keep_streams
 
+    keep_streams()
     run_command_line()
 
 

@@ -86,7 +86,8 @@ def run_job(
         report = _write_report(job, show)
         check_any_image(job.output, tally)
         seconds = time.monotonic() - started_at
-        show.result(Result(job=job, tally=tally, progress=progress, seconds=seconds, report=report))
+        with side_work("the result was not shown", show.line):
+            show.result(Result(job=job, tally=tally, progress=progress, seconds=seconds, report=report))
         return tally
 
 

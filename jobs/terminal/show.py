@@ -21,6 +21,7 @@ from workflows.dispatch.progress import Progress
 from workflows.job import RenderJob
 from workflows.plan import Plan
 from workflows.run import Result, Show
+from workflows.side_work import side_work
 
 POLL_SECONDS = 0.5
 JSON_SECONDS = 2.0
@@ -123,7 +124,12 @@ class JsonShow(_Lines):
 def _in_background(show: Callable[[threading.Event], None]) -> Iterator[None]:
     """Run `show` in a thread while the block runs; it returns soon after its event is set."""
     stop = threading.Event()
-    thread = threading.Thread(target=show, args=(stop,), daemon=True)
+
+    def show_on_the_side() -> None:
+        with side_work("the progress is no longer shown", say):
+            show(stop)
+
+    thread = threading.Thread(target=show_on_the_side, daemon=True)
     thread.start()
     try:
         yield

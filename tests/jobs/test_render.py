@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
@@ -136,8 +137,7 @@ def test_the_ray_that_a_run_starts_listens_on_this_machine_only(
 
 def listening_addresses(pids: Iterable[int]) -> set[IPv4Address | IPv6Address]:
     """The local addresses that processes accept TCP connections on. Linux only."""
-    links = [link for pid in pids for link in Path(f"/proc/{pid}/fd").iterdir()]
-    owned = {os.readlink(link) for link in links if link.is_symlink()}
+    owned = {target for pid in pids for target in open_files(pid)}
     addresses = set()
     for table, kind in (("tcp", IPv4Address), ("tcp6", IPv6Address)):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
@@ -147,6 +147,21 @@ def listening_addresses(pids: Iterable[int]) -> set[IPv4Address | IPv6Address]:
                 address = kind(b"".join(int(word, 16).to_bytes(4, sys.byteorder) for word in words))
                 addresses.add(getattr(address, "ipv4_mapped", None) or address)
     return addresses
+
+
+def open_files(pid: int) -> list[str]:
+    """The targets of a process's file descriptors; none once it has ended."""
+    with suppress(OSError):
+        return [target for link in os.scandir(f"/proc/{pid}/fd") if (target := link_target(link.path))]
+    return []
+
+
+def link_target(path: str) -> str:
+    """The target of a link, empty if it was removed."""
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
 
 
 @pytest.mark.timeout(600)

@@ -1,12 +1,13 @@
 """Metrics for Ray's dashboard and Prometheus, `ray_janus_batch_*` at every node's metrics port.
 
 Each process of a job (driver, actors, writers) reports its own events, tagged with the job's name. The driver's own
-counters are in `progress`; no decision depends on a metric.
+counters are in `progress`; no decision depends on a metric, and one that Ray does not take ends no job.
 """
 
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 import time
 from collections import Counter as Counts
@@ -17,10 +18,12 @@ from typing import TypeVar
 from ray.util.metrics import Counter, Gauge, Histogram, Metric
 
 from workflows.dispatch.progress import Progress
+from workflows.side_work import side_work
 
 Kind = TypeVar("Kind", bound=Metric)
 
 TAGS = ("job_name",)
+FAILURE = "a metric was not reported"
 REPORT_SECONDS = 5.0
 SECONDS = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160]
 SHARES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99]
@@ -45,17 +48,20 @@ METRICS: dict[str, tuple[type[Metric], str, list[float]]] = {
 
 def count(name: str, job: str, number: float) -> None:
     """Add to a counter."""
-    _metric(name, Counter).inc(number, _tags(job))
+    with side_work(FAILURE, _warn_once):
+        _metric(name, Counter).inc(number, _tags(job))
 
 
 def observe(name: str, job: str, value: float) -> None:
     """Add a value to a histogram."""
-    _metric(name, Histogram).observe(value, _tags(job))
+    with side_work(FAILURE, _warn_once):
+        _metric(name, Histogram).observe(value, _tags(job))
 
 
 def show(name: str, job: str, value: float) -> None:
     """Set a gauge."""
-    _metric(name, Gauge).set(value, _tags(job))
+    with side_work(FAILURE, _warn_once):
+        _metric(name, Gauge).set(value, _tags(job))
 
 
 class ProgressMetrics:
@@ -110,6 +116,12 @@ def timed(name: str, job: str) -> Iterator[None]:
 def _tags(job: str) -> dict[str, str]:
     """Ray's metrics take ASCII tags only: `café` becomes `caf\\xe9`."""
     return {"job_name": job.encode("ascii", "backslashreplace").decode()}
+
+
+@functools.cache
+def _warn_once(line: str) -> None:
+    """Log a line, once in this process."""
+    logging.getLogger(__name__).warning(line)
 
 
 def _metric(name: str, kind: type[Kind]) -> Kind:

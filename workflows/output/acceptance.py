@@ -14,9 +14,7 @@ NUM_REASONS = 3  # that a message names
 class NoImagesError(JobFailure):
     """Prompts asked for images and every one was rejected."""
 
-    advice = (
-        "fix the prompts and render them into another output; once the cause is gone, use janus-batch retry-rejected"
-    )
+    advice = "fix the prompts and render into another output; if the cause is gone, use `janus-batch retry-rejected`"
 
 
 class NotAcceptedError(JobFailure):

@@ -206,3 +206,19 @@ def test_a_terminal_gets_a_live_view_and_the_totals_at_the_end(
     text += capsys.readouterr().err
     assert "0/10 images" in text
     assert text.endswith("7/10 images · 0.00 images/s · 0 rejected\n")
+
+
+@pytest.mark.parametrize("width", [0, 1, 7, 40])
+def test_the_live_view_is_drawn_on_a_terminal_of_any_size(progress: Progress, width: int) -> None:
+    assert all(len(line) <= max(width, 1) for line in drawn(progress, width, height=0))
+
+
+def test_a_display_that_fails_is_a_note_and_the_job_continues(capsys: pytest.CaptureFixture[str]) -> None:
+    class Failing(Progress):
+        @property
+        def seconds(self) -> float:
+            raise ArithmeticError("no clock")
+
+    with LogShow(poll_seconds=0.01).progress(Failing()):
+        time.sleep(0.2)
+    assert capsys.readouterr().err == "note: the progress is no longer shown: no clock\n"

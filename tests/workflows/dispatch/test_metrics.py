@@ -12,6 +12,7 @@ import pytest
 import ray
 
 from tests.support.toy_job import make_job, plan_job, write_prompts
+from workflows.dispatch import metrics
 from workflows.dispatch.cluster import Cluster
 from workflows.dispatch.loop import render_shards
 from workflows.dispatch.metrics import METRICS
@@ -30,6 +31,22 @@ def test_the_dashboard_reads_every_metric_and_no_other() -> None:
     read = set(re.findall(r"ray_(janus_batch_\w+)", queries))
 
     assert {re.sub(f"({'|'.join(SUFFIXES)})$", "", name) for name in read} == set(METRICS)
+
+
+@pytest.mark.parametrize("name", ["café", "夜間", "a b\nc", "x" * 300, "nul\x00", "\ud800", ""])
+def test_a_job_of_any_name_reports_its_metrics_or_says_that_it_cannot(
+    name: str, ray_cluster: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics.count("janus_batch_images", name, 1)
+    with metrics.timed("janus_batch_write_seconds", name):
+        pass
+    assert caplog.messages == []
+
+
+def test_a_metric_that_ray_refuses_is_noted_once(ray_cluster: None, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(3):
+        metrics.count("janus_batch_images", "job", -1)
+    assert caplog.messages == ["note: a metric was not reported: value must be >0, got -1"]
 
 
 @pytest.mark.slow
