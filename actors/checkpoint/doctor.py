@@ -95,7 +95,8 @@ def _check_pad_settings(folder: Folder, pad_id: int) -> Finding:
         except CheckpointError as error:
             faults.append(str(error))
             continue
-        pad = _content(fields.get("pad_token"))
+        pad = fields.get("pad_token")
+        pad = pad.get("content") if isinstance(pad, dict) else pad
         seen.append(f"{file_name}: {shown(pad)}")
         faults += [f"{file_name} {fault}" for fault in _pad_faults(fields, pad, pad_id)]
     return Finding(check="pad settings", is_ok=not faults, detail="; ".join(faults or seen or ["no such file"]))
@@ -112,17 +113,15 @@ def _pad_faults(fields: Mapping[str, Any], pad: object, pad_id: int) -> Iterator
         yield f"must hold an object added_tokens_decoder, got {shown(tokens)}"
         return
     for token_id, token in tokens.items():
-        name = _content(token)
+        name = token.get("content") if isinstance(token, dict) else None
         if not isinstance(name, str) or not token_id.isdecimal():
-            yield f"must give each id in added_tokens_decoder a token, got {shown(token_id)}: {shown(token)}"
+            yield (
+                "must give each id in added_tokens_decoder an object with the token's content, "
+                f"got {shown(token_id)}: {shown(token)}"
+            )
             return
         if (name == PAD) != (token_id == str(pad_id)):
             yield f"gives id {one_line(token_id)} to {shown(name)}, the vocabulary says {pad_id} is {PAD!r}"
-
-
-def _content(token: object) -> object:
-    """The text of a token, which is written as text or as an object with its `content`."""
-    return token.get("content") if isinstance(token, dict) else token
 
 
 def _check_unconditional_prompt(tokenizer: PromptTokenizer) -> Finding:

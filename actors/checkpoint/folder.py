@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from actors.checkpoint.files import StoredFile
-from actors.errors import CheckpointError, NoSuchFolder
+from actors.checkpoint.name import ALLOWED
+from actors.errors import CheckpointError, NoSuchFolder, one_line
 
 BUNDLED = ("janus-shapes", "janusflow-shapes")
 
@@ -51,10 +52,7 @@ class LocalFolder:
     def files(self) -> dict[str, StoredFile]:
         if not self.path.is_dir():
             what = "is a file, not a folder" if self.path.exists() else "does not exist"
-            raise NoSuchFolder(
-                f"the model folder {self.path} {what}; allowed are a folder, the URL of a folder, a hub id "
-                f"(organization/name) and {', '.join(BUNDLED)}"
-            )
+            raise NoSuchFolder(f"the model folder {one_line(str(self.path))} {what}; {ALLOWED}")
         with _explained(self.path), os.scandir(self.path) as entries:
             return {entry.name: _describe(entry) for entry in entries}
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import glob
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from actors.checkpoint.files import StoredFile
 from actors.checkpoint.folder import Folder, LocalFolder
+from actors.checkpoint.name import snapshot_of
 from actors.errors import CheckpointError, CheckpointUnreachable, NoSuchFolder
+
+# Errors of the disk that holds the cache; those of the network have no such number.
+_CACHE_FAULTS = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG),
+}
+_CACHE_VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME")  # the first that is set wins
 
 
 def open_hub_folder(repository: str, revision: str | None, subfolder: str) -> Folder:
@@ -37,6 +48,7 @@ def open_hub_folder(repository: str, revision: str | None, subfolder: str) -> Fo
         for sibling in info.siblings or []
     }
     assert info.sha is not None, "the hub names the commit of a model that it describes"
+    _note_commit(repository, revision or "main", info.sha)
     return HubFolder(repository, info.sha, subfolder, files)
 
 
@@ -75,17 +87,45 @@ class HubFolder:
         return HubFolder(self._repository, self.revision, f"{self._prefix}{name}", self._all_files)
 
 
+def _note_commit(repository: str, revision: str, commit: str) -> None:
+    """Note in the hub's cache which commit a branch or tag names, as a download by that name does.
+
+    Files are downloaded by commit. Without the note, the cache could not be used by the branch's name offline.
+    """
+    note = _cache_of(repository) / "refs" / revision
+    partial = note.with_name(f"{note.name}.{os.getpid()}.partial")
+    with contextlib.suppress(OSError):  # the download names a cache that cannot be written, if it has to write
+        if revision == commit or (note.is_file() and note.read_text() == commit):
+            return
+        note.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(commit)
+        partial.replace(note)
+
+
 def _cached_folder(repository: str, revision: str | None, subfolder: str) -> LocalFolder | None:
     """The snapshot that an earlier download left on this machine, if it has the config.json."""
     from huggingface_hub import try_to_load_from_cache
 
-    file_name = f"{subfolder}/config.json" if subfolder else "config.json"
-    path = try_to_load_from_cache(repository, file_name, revision=revision)
-    if not isinstance(path, str):
+    if revision is None:
+        snapshot = snapshot_of(_cache_of(repository))
+        path = f"{snapshot}/{subfolder}/config.json" if snapshot else None
+    else:
+        file_name = f"{subfolder}/config.json".lstrip("/")
+        found = try_to_load_from_cache(repository, file_name, revision=revision)
+        path = found if isinstance(found, str) else None
+    if path is None or not Path(path).is_file():
         return None
     folder = Path(path).parent
     commit = (folder.parent if subfolder else folder).name
     return LocalFolder(folder, f"{repository}/{subfolder}".rstrip("/"), commit)
+
+
+def _cache_of(repository: str) -> Path:
+    """The repository's folder in the hub's cache."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.file_download import repo_folder_name
+
+    return Path(HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
 
 
 @contextmanager
@@ -112,8 +152,19 @@ def _explained(repository: str, revision: str | None) -> Iterator[None]:
             f"{repository} is not a local folder, HF_HUB_OFFLINE forbids requests to the hub, and its cache lacks it"
         ) from error
     except (errors.HTTPError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in _CACHE_FAULTS:
+            raise CheckpointError(_cache_fault(error)) from error
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status in (401, 403):
             raise CheckpointError(f"the hub refuses to show {repository} to this machine's HF_TOKEN") from error
         reason = f"answered {status}" if status else f"cannot be reached ({type(error).__name__})"
         raise CheckpointUnreachable(f"{repository} is not a local folder, and the hub {reason}") from error
+
+
+def _cache_fault(error: OSError) -> str:
+    """What keeps the hub's cache from being written, and the environment variable that names another folder."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    variable = next((name for name in _CACHE_VARIABLES if os.environ.get(name)), None)
+    advice = f"{variable} names it" if variable else f"set {_CACHE_VARIABLES[0]} to a folder that can be written"
+    return f"the hub's cache {HF_HUB_CACHE} cannot be written ({error.strerror}): {advice}"

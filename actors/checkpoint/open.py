@@ -22,6 +22,7 @@ from actors.checkpoint.files import (
 )
 from actors.checkpoint.find import find_folder
 from actors.checkpoint.folder import Folder, LocalFolder
+from actors.checkpoint.name import read_model_name
 from actors.checkpoint.tokenizer_file import check_tokenizer_file
 from actors.errors import CheckpointError, NoSuchFolder
 from actors.families import FAMILIES, Identity, Shape
@@ -89,8 +90,8 @@ def open_checkpoint(
     """Find and identify a checkpoint from its config.json and its listing alone.
 
     `name` is the name of a family without checkpoints (`toy`), a bundled name, a local folder, a URL that fsspec opens
-    with `storage_options`, or a hub id, whose `revision` is pinned to a commit. The content of config.json decides the
-    family, the layout and the shape.
+    with `storage_options`, or a hub id, whose `revision` is pinned to a commit; `read_model_name` knows more spellings.
+    The content of config.json decides the family, the layout and the shape.
 
     `prompt_format` is the pair of role tags that the model was trained with; the wrong pair gives worse images and no
     error. The default is what `identify` of the family's config.py recognizes, else the family's own default. Give it
@@ -101,9 +102,11 @@ def open_checkpoint(
     """
     if prompt_format not in (None, *PROMPT_FORMATS):
         raise CheckpointError(f"prompt_format must be one of {', '.join(PROMPT_FORMATS)}, got {prompt_format!r}")
+    model = read_model_name(name, revision)
+    name = model.name
     if is_family_without_checkpoint(name):
         return Checkpoint(name=name, family=name)
-    folder = find_folder(name, revision=revision, storage_options=storage_options)
+    folder = find_folder(name, revision=model.revision, storage_options=storage_options)
     config = read_json(folder, "config.json")
     family, identity = _identify(name, config, hub_id=folder.name if folder.revision else None)
     index, weight_files = find_weight_files(folder, TEXT_MODEL_STEMS)
@@ -137,6 +140,9 @@ def open_vae(
     if not family.decodes_with_vae:
         raise CheckpointError(f"{checkpoint.name} ({checkpoint.family}) decodes without a VAE; got model.vae {name!r}")
     inside = f"{checkpoint.name.rstrip('/')}/vae"
+    if name is not None:
+        model = read_model_name(name, revision)
+        name, revision = model.name, model.revision
     if name is None or (name, revision or checkpoint.revision) == (inside, checkpoint.revision):
         folder = _folder_inside(checkpoint)
     else:

@@ -73,7 +73,7 @@ class _BinFile:
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
-    reason = one_line(str(error).splitlines()[0]) if str(error) else type(error).__name__
+    reason = one_line(f"{type(error).__name__} {next(iter(str(error).splitlines()), '')}".rstrip())
     size = path.stat().st_size
     return CheckpointError(f"{path} is damaged, cut short ({size} bytes) or contains more than tensors: {reason}")
 

@@ -48,10 +48,12 @@ class UrlFolder:
             return self._stream_sha256(file_name)
         note = cache_root() / "sha256" / self._cache_key([file_name])
         if not note.is_file():
-            note.parent.mkdir(parents=True, exist_ok=True)
-            partial = note.with_name(f"{note.name}.{socket.gethostname()}.{os.getpid()}")
-            partial.write_text(self._stream_sha256(file_name))
-            partial.replace(note)
+            digest = self._stream_sha256(file_name)
+            with _cache_explained():
+                note.parent.mkdir(parents=True, exist_ok=True)
+                partial = note.with_name(f"{note.name}.{socket.gethostname()}.{os.getpid()}")
+                partial.write_text(digest)
+                partial.replace(note)
         return note.read_text()
 
     def fetch(self, file_names: Sequence[str]) -> Path:
@@ -65,8 +67,9 @@ class UrlFolder:
         target = cache_root() / "models" / self._cache_key(file_names)
         # flock does not work across hosts: on a shared disk every host downloads, and the first to finish wins.
         host = socket.gethostname()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{target}.{host}.lock"):
+        with _cache_explained():
+            target.parent.mkdir(parents=True, exist_ok=True)
+        with _cache_explained(), FileLock(f"{target}.{host}.lock"):
             if not target.is_dir():
                 self._download(file_names, target.with_name(f"{target.name}.{host}.partial"), target)
         return target
@@ -116,6 +119,18 @@ class UrlFolder:
             self._filesystem.invalidate_cache()
             entries = self._filesystem.ls(self._root, detail=True)
         return {e["name"].rsplit("/", 1)[-1]: e for e in entries if e["type"] == "file"}
+
+
+@contextmanager
+def _cache_explained() -> Iterator[None]:
+    """Turn errors of the cache's disk into a CheckpointError that names the variable."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"the cache {cache_root()} cannot be written ({error.strerror or type(error).__name__}); "
+            "JANUS_BATCH_CACHE names another folder"
+        ) from error
 
 
 def cache_root() -> Path:

@@ -65,7 +65,7 @@ def _recipe(spec: JobSpec, models: Models, *, default_dtype: str, with_digest: b
     model, (checkpoint, vae) = spec.model, models
     return Recipe(
         family=checkpoint.family,
-        checkpoint=absolute_model_name(model.checkpoint),
+        checkpoint=absolute_model_name(checkpoint.name),
         revision=checkpoint.revision,
         weights_sha256=weights_digest(checkpoint) if with_digest else "",
         prompt_format=checkpoint.prompt_format,
