@@ -67,12 +67,13 @@ def find_weight_files(folder: SmallFiles, stems: tuple[str, str]) -> tuple[str |
     """
     files = folder.files()
     candidates = [f"{stems[0]}.safetensors", f"{stems[1]}.bin"]
-    for single in candidates:
-        index = f"{single}.index.json"
-        if single in files:
-            return _checked(folder, None, (single,))
-        if index in files:
-            return _checked(folder, index, _shards(folder, index))
+    found = [name for single in candidates for name in (single, f"{single}.index.json") if name in files]
+    if found and files[found[0]].size == 0 and not files[found[0]].fault and found[1:]:
+        raise CheckpointError(f"{found[0]} of {folder.name} is empty; remove it to use {found[1]}")
+    if found and found[0].endswith(".json"):
+        return _checked(folder, found[0], _shards(folder, found[0]))
+    if found:
+        return _checked(folder, None, (found[0],))
     raise CheckpointError(
         f"{folder.name} holds no weights: expected {', '.join(candidates)} or either with .index.json and its shards; "
         f"it holds {_some(files)}"

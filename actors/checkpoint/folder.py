@@ -87,7 +87,8 @@ def _describe(entry: os.DirEntry[str]) -> StoredFile:
         return StoredFile(name=entry.name, size=0, fault="is a link that leads nowhere")
     if stat.S_ISREG(status.st_mode):
         return StoredFile(name=entry.name, size=status.st_size)
-    return StoredFile(name=entry.name, size=0, fault="is a folder" if stat.S_ISDIR(status.st_mode) else "is a device")
+    fault = "is a folder" if stat.S_ISDIR(status.st_mode) else "is a pipe, a socket or a device"
+    return StoredFile(name=entry.name, size=0, fault=fault)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from actors.checkpoint.find import find_folder
 from actors.checkpoint.folder import Folder, LocalFolder
 from actors.checkpoint.name import read_model_name
 from actors.checkpoint.tokenizer_file import check_tokenizer_file
-from actors.errors import CheckpointError, NoSuchFolder
+from actors.errors import CheckpointError, NoSuchFolder, shown
 from actors.families import FAMILIES, Identity, Shape
 from actors.prompt import PROMPT_FORMATS
 
@@ -207,7 +207,7 @@ def _identify(name: str, config: Mapping[str, Any], *, hub_id: str | None) -> tu
             return key, identity
     kind = config.get("model_type") or config.get("_class_name")
     allowed = "; ".join(family.checkpoints for family in families.values())
-    raise CheckpointError(f"{name} is a model of type {kind!r}, not one of those that can be rendered: {allowed}")
+    raise CheckpointError(f"{name} is a model of type {shown(kind)}, not one of those that can be rendered: {allowed}")
 
 
 def _settings_files(folder: Folder) -> list[str]:

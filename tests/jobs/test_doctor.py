@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
 
 from jobs.cli import cli
 
@@ -35,3 +36,55 @@ def test_a_folder_without_a_model_is_a_fault_of_one_line(tmp_path: Path) -> None
     result = CliRunner().invoke(cli, ["doctor", str(tmp_path)], standalone_mode=False)
     assert result.return_value == 1
     assert "holds no config.json" in result.output
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "tensor"),
+    [
+        ("janus-tiny", "model.safetensors", "gen_vision_model.decoder.conv_out.bias"),
+        ("janus-tiny", "model.safetensors", "gen_vision_model.decoder.mid.1.q.weight"),
+        ("janus-tiny", "model.safetensors", "gen_vision_model.quantize.embedding.weight"),
+        ("janus-tiny", "model.safetensors", "gen_embed.weight"),
+        ("janusflow-tiny", "vae/diffusion_pytorch_model.safetensors", "decoder.conv_out.bias"),
+        ("janusflow-tiny", "vae/diffusion_pytorch_model.safetensors", "post_quant_conv.weight"),
+    ],
+)
+def test_one_nan_in_the_image_decoder_is_a_fault(name: str, file: str, tensor: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(DATA / name, tmp_path / "broken"))
+    tensors = load_file(folder / file)
+    tensors[tensor].view(-1)[-1] = float("nan")
+    save_file(tensors, folder / file)
+    result = CliRunner().invoke(cli, ["doctor", str(folder)], standalone_mode=False)
+    assert result.return_value == 1
+    assert "FAULT  image decoder          the numbers of an image become NaN or infinite" in result.output
+    assert "1 fault found" in result.output
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("num_hidden_layers", 10**9),
+        ("max_position_embeddings", 10**12),
+        ("vocab_size", 10**12),
+        ("hidden_size", 10**9),
+        ("intermediate_size", -1),
+        ("num_attention_heads", 0.5),
+        ("rope_theta", float("nan")),
+        ("rms_norm_eps", 10**400),
+    ],
+)
+def test_an_absurd_size_is_one_sentence_at_once(setting: str, value: float, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(DATA / "janus-tiny", tmp_path / "broken"))
+    config = json.loads((folder / "config.json").read_text())
+    config["language_config"][setting] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    result = CliRunner().invoke(cli, ["doctor", str(folder)], standalone_mode=False)
+    assert result.return_value == 1
+    (fault,) = (line for line in result.output.splitlines() if line.startswith("FAULT"))
+    assert f"language_config.{setting}" in fault
+    assert len(fault) < 300
+
+
+def test_a_name_with_spaces_around_it_is_understood() -> None:
+    result = CliRunner().invoke(cli, ["doctor", "  toy "], standalone_mode=False)
+    assert (result.return_value, "toy: it has no checkpoint to examine" in result.output) == (0, True)

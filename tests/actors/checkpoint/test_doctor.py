@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -74,6 +75,36 @@ def test_a_tokenizer_config_that_gives_the_pad_another_id_is_found(checkpoint: P
     edit(checkpoint / "tokenizer_config.json", lambda fields: fields.update(added_tokens_decoder=tokens))
     found = faults(check_tokenizer(fetched(checkpoint, "janus-pro")))
     assert "gives id 303 to" in found["pad settings"].detail
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<!doctype html>", "is a page of HTML"),
+        (b"", "is empty"),
+        (b"[]", "must hold a JSON object"),
+        (b'{"pad_token": 7}', "calls 7 the pad token"),
+        (b'{"pad_token": {"content": ["x"]}}', r"calls \['x'\] the pad token"),
+        (b'{"pad_token_id": "x"}', "gives pad_token_id 'x'"),
+        (b'{"added_tokens_decoder": ["<pad>"]}', r"must hold an object added_tokens_decoder, got \['<pad>'\]"),
+        (b'{"added_tokens_decoder": {"0": "<pad>"}}', "must give each id in added_tokens_decoder an object"),
+        (b'{"added_tokens_decoder": {"x": {"content": "y"}}}', "must give each id .* got 'x'"),
+        (b'{"added_tokens_decoder": {"0": {"content": 1}}}', "must give each id .* got '0'"),
+    ],
+)
+def test_settings_files_of_an_odd_shape_are_faults(content: bytes, message: str, name: str, checkpoint: Path) -> None:
+    (checkpoint / name).write_bytes(content)
+    found = faults(check_tokenizer(fetched(checkpoint, "janus-pro")))
+    assert list(found) == ["pad settings"]
+    assert re.search(f"{name} .*{message}", found["pad settings"].detail)
+
+
+@pytest.mark.parametrize("added_tokens_decoder", [None, {}])
+def test_settings_files_may_say_nothing(added_tokens_decoder: object, checkpoint: Path) -> None:
+    settings = {"pad_token": None, "pad_token_id": None, "added_tokens_decoder": added_tokens_decoder}
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert not faults(check_tokenizer(fetched(checkpoint, "janus-pro")))
 
 
 def test_a_vocabulary_in_which_the_pad_is_a_word_is_found(checkpoint: Path) -> None:

@@ -109,6 +109,36 @@ def test_without_a_hub_its_cache_is_used(hub: HubServer, tmp_path: Path) -> None
         assert answer["checkpoint"]["digest"] == online["checkpoint"]["digest"]
 
 
+@pytest.mark.parametrize("written", ["org/tiny", "org/tiny/", "https://huggingface.co/org/tiny", "hf://org/tiny"])
+def test_a_cache_that_a_run_filled_serves_the_same_name_offline(hub: HubServer, tmp_path: Path, written: str) -> None:
+    online = ask(hub.url, tmp_path / "home", written, fetch=True)
+    refs = tmp_path / "home" / "hub" / "models--org--tiny" / "refs"
+    assert {path.name: path.read_text() for path in refs.iterdir()} == {"main": COMMIT}
+    for environment in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}):
+        offline = ask(hub.url, tmp_path / "home", written, fetch=True, **environment)
+        assert offline["folder"] == online["folder"]
+        assert offline["checkpoint"] == online["checkpoint"] | {"files": offline["checkpoint"]["files"]}
+
+
+def test_a_cache_that_was_filled_by_commit_alone_serves_its_only_snapshot(hub: HubServer, tmp_path: Path) -> None:
+    online = ask(hub.url, tmp_path / "home", "org/tiny", COMMIT, fetch=True)
+    assert not (tmp_path / "home" / "hub" / "models--org--tiny" / "refs").exists()
+    assert ask(hub.url, tmp_path / "home", "org/tiny", HF_HUB_OFFLINE="1")["checkpoint"]["revision"] == COMMIT
+    cached = tmp_path / "home" / "hub" / "models--org--tiny"
+    assert ask(hub.url, tmp_path / "home", str(cached), fetch=True)["folder"] == online["folder"]
+
+
+@pytest.mark.parametrize("variable", ["HF_HOME", "HF_HUB_CACHE"])
+def test_a_cache_that_cannot_be_written_is_named_with_its_variable(
+    hub: HubServer, tmp_path: Path, variable: str
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    answer = ask(hub.url, tmp_path / "home", "org/tiny", **{variable: str(tmp_path / "file")})
+    assert answer["kind"] == "CheckpointError"
+    assert f"the hub's cache {tmp_path / 'file'}" in answer["error"]
+    assert answer["error"].endswith(f"cannot be written (Not a directory): {variable} names it")
+
+
 def test_the_autoencoder_inside_a_repository_is_found_and_fetched_alone(hub: HubServer, tmp_path: Path) -> None:
     answer = ask(hub.url, tmp_path / "home", "org/flow")
     assert answer["vae"]["name"] == "org/flow/vae"

@@ -159,6 +159,38 @@ def test_an_index_that_points_out_of_its_folder_is_refused(tiny: Path) -> None:
         open_checkpoint(str(tiny))
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", "must hold a weight_map: an object of tensor and file names"),
+        ('{"weight_map": ["model-1.safetensors"]}', "must hold a weight_map"),
+        ('{"weight_map": "model-1.safetensors"}', "must hold a weight_map"),
+        ('{"weight_map": {"a": 7}}', "names '7', which is not a weight file"),
+        ('{"weight_map": {"a": ["model-1.safetensors"]}}', "which is not a weight file"),
+        ('{"weight_map": {"a": null}}', "names 'None', which is not a weight file"),
+        ('{"weight_map": {"a": "config.json"}}', "names 'config.json', which is not a weight file"),
+        (
+            json.dumps({"weight_map": {str(i): f"model-{i:05d}.safetensors" for i in range(1000)}}),
+            r"names 1000 weight files and 1000 of them are missing: model-00000.safetensors, .* and 992 more$",
+        ),
+        ("<html>", "is a page of HTML"),
+    ],
+)
+def test_an_index_of_an_odd_shape_is_refused(content: str, message: str, tiny: Path) -> None:
+    (tiny / "model.safetensors").unlink()
+    (tiny / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        open_checkpoint(str(tiny))
+    assert len(str(caught.value)) < 600
+
+
+def test_empty_weights_next_to_whole_ones_are_named(tiny: Path) -> None:
+    (tiny / "model.safetensors").rename(tiny / "pytorch_model.bin")
+    (tiny / "model.safetensors").touch()
+    with pytest.raises(CheckpointError, match=r"model.safetensors of .* is empty; remove it to use pytorch_model.bin"):
+        open_checkpoint(str(tiny))
+
+
 def test_git_lfs_pointers_and_empty_files_are_not_weights(tiny: Path) -> None:
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2631454\n"
     (tiny / "model.safetensors").write_text(pointer)
@@ -187,6 +219,12 @@ def test_an_incomplete_folder_names_what_is_missing(missing: str, tiny: Path) ->
         ('{"_class_name": "AutoencoderKL"}', "is a model of type 'AutoencoderKL'"),
         ("{}", "is a model of type None"),
         ("[]", r"config.json of .* must hold a JSON object, got \[\], a list"),
+        (
+            '{"model_type": "multi_modality", "gen_vision_config": {}, "language_config": 7}',
+            "an object language_config",
+        ),
+        ('{"model_type": ["janus"]}', r"is a model of type \['janus'\]"),
+        ('{"model_type": "' + "x" * 5000 + '"}', "is a model of type 'x+\\.\\.\\.x*', not one"),
         ("{half", "config.json of .* is not valid JSON: Expecting property name"),
     ],
 )

@@ -64,10 +64,27 @@ def assert_refused_when_cut(path: Path, part: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
-def test_a_file_of_something_else_is_refused(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(b"<html>not found</html>" * 100)
-    with pytest.raises(CheckpointError, match=f"{name} is damaged"):
+@pytest.mark.parametrize(
+    "content", [b"<html>not found</html>" * 100, b"hello" * 100, b"\x80\x02.", b"PK\x03\x04" + bytes(100), bytes(1000)]
+)
+def test_a_file_of_something_else_is_refused(content: bytes, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"{name} is damaged|must contain a plain dictionary"):
         open_tensor_file(tmp_path / name)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**40, 2**60, 2**64 - 1])
+def test_a_header_of_an_impossible_length_is_refused(size: int, tmp_path: Path) -> None:
+    path = write(tmp_path, "safetensors")
+    path.write_bytes(size.to_bytes(8, "little") + path.read_bytes()[8:])
+    with pytest.raises(CheckpointError, match="is damaged or cut short"):
+        open_tensor_file(path)
+
+
+def test_a_small_tensor_that_is_repeated_to_a_huge_one_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "bin", {"a": torch.zeros(1).expand(10**12)})
+    with pytest.raises(CheckpointError, match=r"a in .* must be stored whole; it repeats a smaller tensor"):
+        open_tensor_file(path)
 
 
 def test_a_bin_file_runs_no_code(tmp_path: Path) -> None:

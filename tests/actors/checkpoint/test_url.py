@@ -156,6 +156,18 @@ def test_a_file_that_arrives_incomplete_is_not_kept(url: str, cache: Path, monke
     assert (fetch(url) / "config.json").stat().st_size == 1747
 
 
+def test_a_cache_that_cannot_be_written_is_named_with_its_variable(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("JANUS_BATCH_CACHE", str(tmp_path / "file"))
+    message = f"the cache {tmp_path}/file cannot be written .*; JANUS_BATCH_CACHE names another folder"
+    with pytest.raises(CheckpointError, match=message):
+        fetch(url)
+    with pytest.raises(CheckpointError, match=message):
+        weights_digest(open_checkpoint(url))
+
+
 def test_the_autoencoder_inside_a_url_is_found_and_fetched_alone(cache: Path) -> None:
     url = f"memory://{uuid.uuid4().hex}/flow"
     upload(FLOW, url)

@@ -197,6 +197,22 @@ def test_an_unknown_tensor_is_named(folder: Path, stored: dict[str, torch.Tensor
         load(folder)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "language_model.model.layers.0.self_attn.rotary_emb.inv_freq",
+        "language_model.model.rotary_emb.inv_freq",
+        "language_model.model.layers.1.self_attn.rotary_emb.cos_cached",
+        "language_model.model.embeddings.position_ids",
+    ],
+)
+def test_tables_that_follow_from_the_config_are_harmless(
+    name: str, folder: Path, stored: dict[str, torch.Tensor]
+) -> None:
+    save_file({**stored, name: torch.arange(8)}, folder / "model.safetensors")
+    assert_same(load(folder), load(TINY))
+
+
 def test_a_tensor_of_another_shape_is_shown_with_both(folder: Path, stored: dict[str, torch.Tensor]) -> None:
     save_file({**stored, "gen_embed.weight": torch.zeros(64, 16)}, folder / "model.safetensors")
     message = r"gen_embed.weight of .* has shape \[64, 16\], its config.json means \[64, 8\]"

@@ -157,3 +157,63 @@ def test_settings_that_change_no_number_are_accepted() -> None:
 def test_a_config_of_another_family_is_not_identified() -> None:
     assert identify(config_of("JanusFlow-1.3B"), None) is None
     assert identify({"model_type": "llama"}, None) is None
+
+
+@pytest.mark.parametrize("scaling", [None, {}, {"rope_type": "default"}, {"type": "default"}])
+def test_a_default_rope_scaling_changes_nothing(scaling: object) -> None:
+    config = config_of("Janus-Pro-1B")
+    assert read_shape(changed(config, "language_config.rope_scaling", scaling)) == read_shape(config)
+    written = transformers_config()
+    assert read_shape(changed(written, "text_config.rope_scaling", scaling)) == read_shape(written)
+
+
+@pytest.mark.parametrize("value", [1, [], "x", [{}], True, 0.5])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "language_config",
+        "language_config.rope_scaling",
+        "language_config.rope_parameters",
+        "gen_vision_config",
+        "gen_vision_config.params",
+        "gen_head_config.params",
+        "vision_config",
+        "vision_config.params",
+    ],
+)
+def test_a_section_that_is_no_object_is_refused_by_name(path: str, value: object) -> None:
+    with pytest.raises(CheckpointError, match=f"config.json must hold an object {path}, got "):
+        read_shape(changed(config_of("Janus-Pro-1B"), path, value))
+
+
+@pytest.mark.parametrize("value", [10**9, 10**12, 10**400, -1, 0, 0.5, float("nan"), float("inf"), "1", [1], {}, True])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "language_config.num_hidden_layers",
+        "language_config.max_position_embeddings",
+        "language_config.hidden_size",
+        "language_config.intermediate_size",
+        "language_config.vocab_size",
+        "language_config.num_attention_heads",
+        "language_config.num_key_value_heads",
+        "gen_vision_config.params.image_token_size",
+        "gen_vision_config.params.n_embed",
+        "vision_config.params.image_size",
+    ],
+)
+def test_a_size_that_no_model_has_is_refused_in_one_short_sentence(path: str, value: object) -> None:
+    with pytest.raises(CheckpointError, match=f"{path} must be a positive whole number of at most .*, got ") as caught:
+        read_shape(changed(config_of("Janus-Pro-1B"), path, value))
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("value", [10**400, -1, float("nan"), float("inf"), "1", True])
+def test_a_number_that_is_none_is_refused(value: object) -> None:
+    with pytest.raises(CheckpointError, match=r"language_config.rope_theta must be a positive number of at most "):
+        read_shape(changed(config_of("Janus-1.3B"), "language_config.rope_theta", value))
+
+
+def test_an_image_that_does_not_fit_into_the_context_is_refused() -> None:
+    with pytest.raises(CheckpointError, match=r"of 4096 pixels per side needs 65536 tokens; 1 to 16383 fit into the"):
+        read_shape(changed(config_of("Janus-Pro-1B"), "vision_config.params.image_size", 4096))

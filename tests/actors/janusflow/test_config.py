@@ -57,6 +57,20 @@ def test_a_janusflow_setting_that_the_engine_does_not_implement_is_refused(
         read_shape(changed(config, path, value))
 
 
+@pytest.mark.parametrize(("image_size", "message"), [(392, "not a multiple of 16"), (65536, "needs 16777216 tokens")])
+def test_an_image_size_that_cannot_be_rendered_is_refused(image_size: int, message: str) -> None:
+    config = json.loads((FLOW / "config.json").read_text())
+    with pytest.raises(CheckpointError, match=message):
+        read_shape(changed(config, "vision_und_enc_config.params.image_size", image_size))
+
+
+@pytest.mark.parametrize("section", ["vision_gen_enc_config", "vision_gen_dec_config.params", "vision_und_enc_config"])
+def test_a_section_that_is_no_object_is_refused_by_name(section: str) -> None:
+    config = json.loads((FLOW / "config.json").read_text())
+    with pytest.raises(CheckpointError, match=rf"config.json must hold an object {section}, got \[\]"):
+        read_shape(changed(config, section, []))
+
+
 # ---- the autoencoder -------------------------------------------------------------------------------------------------
 
 
@@ -84,6 +98,12 @@ def test_janusflow_without_an_autoencoder_asks_for_one(flow: Path) -> None:
         ({"scaling_factor": -1}, "scaling_factor must be a positive number of at most .*, got -1"),
         ({"shift_factor": 0.1159}, "shift_factor of .* must be null: JanusFlow's latents are only scaled; got 0.1159"),
         ({"latent_channels": 16}, "decodes latents of 16 channels, the checkpoint makes 4"),
+        ({"scaling_factor": "x"}, "scaling_factor must be a positive number of at most .*, got 'x'"),
+        ({"latents_mean": [0.0] * 1000}, r"latents_mean of .* must be null: .* got \[0.0, 0.0, .*\]$"),
+        ({"block_out_channels": 8}, "block_out_channels must be a list of 1 to 16 positive whole numbers .*, got 8"),
+        ({"block_out_channels": [8, 8, 16, 10**12]}, "block_out_channels must be a list of 1 to 16 positive whole"),
+        ({"layers_per_block": 10**9}, "layers_per_block must be a positive whole number of at most 32, got 1000000000"),
+        ({"out_channels": 4}, "out_channels must be 3, the only one these engines implement; got 4"),
         ({"block_out_channels": [8, 16, 16]}, "decodes a latent to 4 pixels per side, JanusFlow needs 8"),
         (
             {"_class_name": "AutoencoderKLWan"},

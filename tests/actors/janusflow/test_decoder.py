@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,3 +109,31 @@ def test_a_folder_without_weights_is_refused(folder: Path) -> None:
 
     with pytest.raises(CheckpointError, match=r"holds no weights: expected diffusion_pytorch_model.safetensors"):
         VAE(folder, dtype=torch.float32, device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"block_out_channels": [8, 8, 16, 65536]}, r"has shape \[.*\], its config.json means \[.*65536"),
+        ({"layers_per_block": 1}, "of the decoder's tensors that its config.json does not ask for"),
+        ({"layers_per_block": 3}, "lacks .* of the VAE decoder's tensors"),
+        ({"norm_num_groups": 0}, r"its config.json is wrong \(ZeroDivisionError"),
+        ({"norm_num_groups": "x"}, r"its config.json is wrong \(TypeError"),
+        ({"up_block_types": [1, 2, 3, 4]}, "its config.json is wrong"),
+        ({"up_block_types": 7}, "its config.json is wrong"),
+        ({"act_fn": "nothing"}, "its config.json is wrong"),
+    ],
+)
+def test_a_config_that_does_not_fit_the_weights_is_refused(changes: dict, message: str, folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+    with pytest.raises(CheckpointError, match=message):
+        VAE(folder, dtype=torch.float32, device=CPU)
+
+
+def test_nan_is_told_apart_per_image(vae: VAE) -> None:
+    z_BCHW = latents(3)
+    z_BCHW[1, 0, 5, 5] = float("nan")
+
+    assert vae.decode(z_BCHW).is_finite_B.tolist() == [True, False, True]
