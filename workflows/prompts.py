@@ -168,6 +168,7 @@ COLUMN_TYPES = {
     "id": (lambda kind: _is_text(kind) or pa.types.is_integer(kind), "text or whole numbers"),
     "negative_prompt": (_is_text, "text"),
     "seed": (_is_number, "whole numbers"),
+    "image_seed": (_is_number, "whole numbers"),
     "cfg_weight": (_is_number, "numbers"),
     "temperature": (_is_number, "numbers"),
     "num_inference_steps": (_is_number, "whole numbers"),

@@ -20,6 +20,8 @@ from workflows.prompts import COLUMN_TYPES, read_rows
 
 MAX_ID_BYTES = 180  # a file name has at most 255 bytes; the rest is for image index, weight and extension
 MAX_NUM_INFERENCE_STEPS = 1000
+MAX_SEED = 2**64 - 1
+MAX_WHOLE_FLOAT = 2**53  # floats above it leave out whole numbers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +43,8 @@ class RejectedRow:
 class ShardRows:
     """A shard ready to be rendered: its requests, its rejected rows, and the columns carried to the manifest.
 
-    `carried` has one row per prompt row of the shard. `row_of` maps a prompt id to its row in `carried`.
+    `carried` has one row per prompt row of the shard. `row_of` maps a prompt id to its row in `carried`, `row_seeds` to
+    the seed that the seeds of its images are derived from, None if the row has its image's own.
     """
 
     shard: Shard
@@ -49,6 +52,7 @@ class ShardRows:
     rejected: list[RejectedRow]
     carried: pa.Table
     row_of: dict[str, int]
+    row_seeds: dict[str, int | None]
 
 
 def read_shard(job: RenderJob, shard: Shard) -> ShardRows:
@@ -57,6 +61,7 @@ def read_shard(job: RenderJob, shard: Shard) -> ShardRows:
     requests: list[ImageRequest] = []
     rejected: list[RejectedRow] = []
     row_of: dict[str, int] = {}
+    row_seeds: dict[str, int | None] = {}
     for index in range(table.num_rows):
         row = _Row(table, index, shard)
         try:
@@ -65,10 +70,13 @@ def read_shard(job: RenderJob, shard: Shard) -> ShardRows:
             rejected.append(row.reject(str(error), job.recipe))
         else:
             row_of[made[0].prompt_id] = index
+            row_seeds[made[0].prompt_id] = None if row.has("image_seed") else _check_row_seed(row, job.recipe)
             requests.extend(made)
     carried = table.select([name for name in table.column_names if name not in COLUMN_TYPES])
     carried = pa.table([_valid_text(column) for column in carried.columns], schema=carried.schema)
-    return ShardRows(shard=shard, requests=requests, rejected=rejected, carried=carried, row_of=row_of)
+    return ShardRows(
+        shard=shard, requests=requests, rejected=rejected, carried=carried, row_of=row_of, row_seeds=row_seeds
+    )
 
 
 def ignored_columns(family: str) -> list[str]:
@@ -109,7 +117,7 @@ class _Row:
     def reject(self, reason: str, recipe: Recipe) -> RejectedRow:
         """All images of this row, rejected for this reason."""
         prompt_id, prompt = self._text_or_none("id"), self._text_or_none("prompt")
-        num_weights = 1 if self._has("cfg_weight") else len(recipe.cfg_weights)
+        num_weights = 1 if self.has("cfg_weight") else len(recipe.cfg_weights)
         return RejectedRow(
             row=self.position,
             prompt_id=self.default_id if prompt_id is None else prompt_id,
@@ -119,7 +127,7 @@ class _Row:
             prompt=prompt,
         )
 
-    def _has(self, column: str) -> bool:
+    def has(self, column: str) -> bool:
         return self.has_column(column) and self._table[column][self.index].is_valid
 
     def _text_or_none(self, column: str) -> str | None:
@@ -133,11 +141,11 @@ def _requests_of(row: _Row, recipe: Recipe, *, taken_ids: dict[str, int]) -> Ite
     """All images of a row: each index at each weight. Raises ValueError with the reason to reject the row."""
     prompt_id = _check_id(row, taken_ids)
     prompt = _check_prompt(row["prompt"])
-    row_seed = _whole_number(row["seed"], "seed", 0, 2**64 - 1)
+    row_seed, own_seed = _check_row_seed(row, recipe), _check_image_seed(row["image_seed"], recipe)
     settings = sampling_settings(recipe) | _settings_of_row(row, FAMILIES[recipe.family].settings)
     negative_prompt = (row["negative_prompt"] or "").strip() or None
     for image_index in range(recipe.images_per_prompt):
-        seed = derive_seed(recipe.seed if row_seed is None else row_seed, prompt_id, image_index)
+        seed = derive_seed(row_seed, prompt_id, image_index) if own_seed is None else own_seed
         for cfg_weight in _check_weights(row["cfg_weight"], recipe):
             is_sweep = len(recipe.cfg_weights) > 1
             yield ImageRequest(
@@ -150,6 +158,25 @@ def _requests_of(row: _Row, recipe: Recipe, *, taken_ids: dict[str, int]) -> Ite
                 cfg_weight=cfg_weight,
                 **settings,
             )
+
+
+def _check_row_seed(row: _Row, recipe: Recipe) -> int:
+    """The seed that the seeds of the row's images are derived from: its own, or the job's."""
+    row_seed = _whole_number(row["seed"], "seed", 0, MAX_SEED)
+    return recipe.seed if row_seed is None else row_seed
+
+
+def _check_image_seed(value: Any, recipe: Recipe) -> int | None:
+    """The image's own seed, as a manifest or an image file has it; None if the row has none."""
+    if isinstance(value, float) and abs(value) > MAX_WHOLE_FLOAT:
+        raise ValueError(f"image_seed must be stored as uint64: a float cannot hold all 64 bits of a seed, got {value}")
+    image_seed = _whole_number(value, "image_seed", 0, MAX_SEED)
+    if image_seed is not None and recipe.images_per_prompt > 1:
+        raise ValueError(
+            f"image_seed is the seed of one image, and images_per_prompt is {recipe.images_per_prompt}; give each "
+            "image a row of its own, or set images_per_prompt to 1"
+        )
+    return image_seed
 
 
 def _settings_of_row(row: _Row, takes: Iterable[str]) -> dict[str, Any]:

@@ -101,6 +101,51 @@ def test_settings_of_another_family_are_none(tmp_path: Path) -> None:
     assert requests[0].num_inference_steps is None
 
 
+# ---- the image's own seed --------------------------------------------------------------------------------------------
+
+
+def test_an_image_seed_is_the_seed_of_the_image_at_every_weight(tmp_path: Path) -> None:
+    seeds = pa.array([2**64 - 1, 0, None], pa.uint64())
+    columns = {"prompt": ["a", "b", "c"], "id": ["a", "b", "apple"], "seed": [7, 7, None], "image_seed": seeds}
+
+    requests, rejected = read(tmp_path, columns, cfg_weights=(1.0, 5.0))
+
+    assert rejected == []
+    derived = 8587172732758236984  # of the id apple, see test_seeds_and_ids_follow_the_rule
+    assert values(requests, "seed") == [2**64 - 1] * 2 + [0] * 2 + [derived] * 2
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "fault"),
+    [
+        (-1, pa.int64(), "image_seed must be a whole number from 0 to 18446744073709551615, got -1"),
+        (1.5, pa.float64(), "image_seed must be a whole number from 0 to 18446744073709551615, got 1.5"),
+        (float("nan"), pa.float64(), "image_seed must be a whole number from 0 to 18446744073709551615, got nan"),
+        (2.0**60, pa.float64(), "image_seed must be stored as uint64: a float cannot hold all 64 bits of a seed, got"),
+    ],
+)
+def test_a_wrong_image_seed_rejects_its_row(tmp_path: Path, value: float, kind: pa.DataType, fault: str) -> None:
+    columns = {"prompt": ["a", "b"], "id": ["bad", "good"], "image_seed": pa.array([value, None], kind)}
+
+    requests, rejected = read(tmp_path, columns)
+
+    assert values(requests, "prompt_id") == ["good"]
+    assert fault in reason(rejected)
+
+
+def test_an_image_seed_is_for_one_image_of_a_prompt(tmp_path: Path) -> None:
+    columns = {"prompt": ["a", "b"], "id": ["own", "other"], "image_seed": pa.array([5, None], pa.uint64())}
+
+    requests, rejected = read(tmp_path, columns, images_per_prompt=2)
+
+    assert values(requests, "prompt_id") == ["other", "other"]
+    assert reason(rejected) == (
+        "image_seed is the seed of one image, and images_per_prompt is 2; give each image a row of its own, or set "
+        "images_per_prompt to 1"
+    )
+    assert rejected[0].num_images == 2
+
+
 # ---- seeds and ids ---------------------------------------------------------------------------------------------------
 
 

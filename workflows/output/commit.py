@@ -64,7 +64,11 @@ def commit_shard(job: RenderJob, rows: ShardRows, *written: WrittenBatch) -> Rec
 def _manifest_table(rows: ShardRows, image_rows: list[dict[str, Any]]) -> pa.Table:
     """The manifest part: rows in the order of the requests; our columns, then those carried from the prompt file."""
     by_id = {row["image_id"]: row for row in image_rows}
-    ordered = [by_id[request.image_id] for request in rows.requests if request.image_id in by_id]
+    ordered = [
+        {**by_id[request.image_id], "row_seed": rows.row_seeds[request.prompt_id]}
+        for request in rows.requests
+        if request.image_id in by_id
+    ]
     table = pa.Table.from_pylist(ordered, schema=MANIFEST_SCHEMA)
     source_rows = pa.array([rows.row_of[row["prompt_id"]] for row in ordered], pa.int64())
     carried = rows.carried.take(source_rows)

@@ -48,6 +48,7 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field("prompt", pa.string(), nullable=False),
         pa.field("negative_prompt", pa.string()),
         pa.field("seed", pa.uint64(), nullable=False),
+        pa.field("row_seed", pa.uint64()),
         pa.field("cfg_weight", pa.float64(), nullable=False),
         *SETTINGS_FIELDS,
         pa.field("model", pa.string(), nullable=False),

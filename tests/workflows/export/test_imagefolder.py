@@ -28,7 +28,9 @@ def test_datasets_reads_images_and_columns(tmp_path: Path, stored: str) -> None:
     for row in rows:
         of_manifest = manifest[row["image_id"]]
         kept = [name for name in of_manifest if name not in ("image", "codes", "latents")]
-        expected = {name: of_manifest[name] for name in kept} | {"seed": str(of_manifest["seed"])}
+        expected = {name: of_manifest[name] for name in kept} | {
+            name: str(of_manifest[name]) for name in ("seed", "row_seed")
+        }
         assert {name: row[name] for name in kept} == expected
         assert row["image"].convert("RGB").tobytes() == pixels[row["image_id"]]
 

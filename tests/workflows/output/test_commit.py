@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -21,6 +22,7 @@ from tests.support.toy_job import (
     make_job,
     manifest_of,
     plan_job,
+    recipe,
     render,
     render_shard,
     rows_of,
@@ -251,3 +253,27 @@ def test_a_written_batch_counts_its_bytes_and_rows(job: RenderJob) -> None:
     assert [(request.prompt_id, reason) for request, reason in written.rejected] == [
         ("nan", "the model's numbers became NaN")
     ]
+
+
+def test_seeds_of_a_manifest_give_the_same_images_again(tmp_path: Path) -> None:
+    """The columns `prompt` and `seed` of a manifest, the latter as `image_seed`, are the prompts of a job."""
+    columns = {"prompt": ["a", "b"], "seed": pa.array([None, 2**64 - 1], pa.uint64())}
+    first = make_job(
+        write_prompts(tmp_path / "prompts.parquet", columns),
+        tmp_path / "out",
+        recipe=recipe(images_per_prompt=2, seed=9),
+    )
+    render(first)
+    rows = manifest_of(first)
+
+    again = {
+        "prompt": [row["prompt"] for row in rows],
+        "image_seed": pa.array([row["seed"] for row in rows], pa.uint64()),
+    }
+    second = make_job(write_prompts(tmp_path / "again.parquet", again), tmp_path / "second")
+    render(second)
+
+    assert [row["row_seed"] for row in rows] == [9, 9, 2**64 - 1, 2**64 - 1]
+    assert [row["row_seed"] for row in manifest_of(second)] == [None] * 4
+    assert [row["seed"] for row in manifest_of(second)] == [row["seed"] for row in rows]
+    assert [row["image_sha256"] for row in manifest_of(second)] == [row["image_sha256"] for row in rows]

@@ -59,6 +59,7 @@ COLUMNS = [
     ("prompt", TEXT, "needed"),
     ("negative_prompt", TEXT, "may be null"),
     ("seed", pa.uint64(), "needed"),
+    ("row_seed", pa.uint64(), "may be null"),
     ("cfg_weight", NUMBER, "needed"),
     ("cfg_interval", pa.list_(NUMBER), "may be null"),
     ("temperature", NUMBER, "may be null"),
@@ -124,6 +125,7 @@ def test_a_manifest_row_says_how_its_image_was_made(tmp_path: Path) -> None:
         "prompt": "a fox",
         "negative_prompt": "blur",
         "seed": 14606064860418693034,  # printf 'janus-batch seed 1\0007\0001\000fox' | sha256sum, little-endian
+        "row_seed": 7,
         "cfg_weight": 2.5,
         "cfg_interval": [0.1, 0.9],
         "temperature": 0.5,
