@@ -31,8 +31,8 @@ TAIL = """
 A prompt file must have the column `prompt`. It can have the columns `id`, `seed`, `image_seed`, `cfg_weight`,
 `temperature`, `num_inference_steps` and `negative_prompt`, whose values override the job's for their row. `image_seed`
 is the seed of the image itself, as a manifest or a PNG shows it ([seed rule](seed-rule.md#an-image-of-a-known-seed)).
-In a sweep, a row with its own `cfg_weight` is rendered at that weight only. An empty or null `negative_prompt` means the
-model's own unconditional prompt.
+In a sweep, a row with its own `cfg_weight` is rendered at that weight only. An empty or null `negative_prompt` means
+the model's own unconditional prompt.
 
 With a `schedule` section, `prompts` and `output` can contain date fields, such as `{date:%Y-%m-%d}`, which are filled
 in from the scheduled time. See [schedule](schedule.md)."""

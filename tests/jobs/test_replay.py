@@ -115,7 +115,7 @@ def test_an_image_that_cannot_be_rendered_any_more_is_reported(
         (["nix"], "has no image_id 'nix'; its column `image_id` lists the images"),
         (["fox_0", "--set", "workers.max=1"], "--set: replay varies one image by the keys of `sampling`, got workers"),
         (["fox_0", "--set", "sampling.images_per_prompt=2"], "varies one image by the keys of `sampling`"),
-        (["fox_0", "--set", "sampling.cfg=2"], "sampling.cfg: there is no such key"),
+        (["fox_0", "--set", "sampling.cfg=2"], "sampling.cfg: unknown key"),
         (["fox_0", "--set", "sampling.cfg_weight=11"], "sampling.cfg_weight: cfg_weight must be"),
         (["fox_0", "--set", "sampling.cfg_weight=[1, 2]"], "one image has one weight, got [1.0, 2.0]"),
         (["fox_0", "--set", "sampling.solver=heun"], "sampling.solver: toy does not take it, got 'heun'"),

@@ -65,7 +65,7 @@ def test_set_cannot_move_the_output_or_the_prompts(setting: str) -> None:
 
 
 def test_a_wrong_value_is_refused_as_in_a_job_file() -> None:
-    with pytest.raises(JobFileError, match=r"sampling\.seeds: there is no such key; did you mean `seed`"):
+    with pytest.raises(JobFileError, match=r"sampling\.seeds: unknown key; did you mean `seed`"):
         spec_of("sampling.seeds=1")
     with pytest.raises(LocationError, match="--output: variables such as"):
         spec_of(output="$HOME/out")
