@@ -104,6 +104,7 @@ def init(path: str) -> int:
     help="Ray's job server (the dashboard): http://HEAD:8265.",
 )
 @options.submission
+@options.acceptance
 @options.scheduled_at
 @options.when_held
 @click.option("--no-wait", is_flag=True, help="Print the submission id and return at once.")

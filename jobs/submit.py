@@ -25,6 +25,7 @@ from jobs.terminal.text import say
 from jobs.upload import check_upload, default_working_dir, entrypoint, stage
 
 if TYPE_CHECKING:
+    from workflows.output.acceptance import RejectionLimit
     from workflows.storage.lease import WhenHeld
 
 
@@ -43,6 +44,8 @@ class Submission:
     entrypoint_resources: str = "{}"
     scheduled_at: str | None = None
     when_held: WhenHeld | None = None
+    max_rejected: RejectionLimit | None = None
+    allow_empty: bool = False
 
 
 def submit(
@@ -61,7 +64,7 @@ def submit(
     if submission.submission_id and server.knows(submission_id):
         say(f"{submission_id} was submitted before: following it")
     else:
-        command = _render_options(settings, submission, as_written)
+        command = render_options(settings, submission, as_written)
         _upload(server, submission_id, Path(job_file), spec, command, submission.working_dir, options)
     click.echo(submission_id)
     return server.follow(submission_id) if is_waited_for else 0
@@ -115,11 +118,15 @@ def _options(submission: Submission, spec: JobSpec) -> dict[str, Any]:
     }
 
 
-def _render_options(settings: Sequence[str], submission: Submission, as_written: JobSpec) -> list[str]:
+def render_options(settings: Sequence[str], submission: Submission, as_written: JobSpec) -> list[str]:
     """The options of `render` on the cluster. The scheduled time is fixed here: there, a job may start much later."""
     options = [part for setting in settings for part in ("--set", setting)]
     if as_written.has_dates:
         options += ["--scheduled-at", scheduled_time(as_written, submission.scheduled_at).isoformat()]
+    if submission.max_rejected is not None:
+        options += ["--max-rejected", str(submission.max_rejected)]
+    if submission.allow_empty:
+        options += ["--allow-empty"]
     return options + {"wait": ["--wait-for-output"], "ignore": ["--ignore-lease"]}.get(submission.when_held or "", [])
 
 

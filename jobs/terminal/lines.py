@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import shlex
 
-from actors.errors import one_line
 from jobs.job_file.resolve import remarks
 from jobs.terminal.text import clock_text, counted
 from workflows.dispatch.progress import Progress
 from workflows.job import RenderJob
-from workflows.output.tally import Tally
+from workflows.output.acceptance import top_reasons
 from workflows.plan import Plan
 from workflows.run import Result
-
-NUM_REASONS = 3  # of rejected images, at the end of a run
 
 # The progress of a job before its first actor is ready: the state of the slot that is furthest.
 BEFORE_RENDERING = {
@@ -75,18 +72,10 @@ def result_lines(result: Result) -> list[str]:
     lines.append(f"manifest  {output}/manifest   (one row per image: prompt, seed, weight, model, hash)")
     if tally.num_rejected:
         lines.append(f"rejected  {output}/rejected   (one row per rejection, with its reason)")
-        lines += _reason_lines(tally)
+        lines += [f"          {line}" for line in top_reasons(tally)]
     if result.report:
         lines.append(f"report    {result.report}")
     return lines + _next_lines(output, has_rejected=bool(tally.num_rejected))
-
-
-def _reason_lines(tally: Tally) -> list[str]:
-    """The most frequent reasons of the rejected images, and the number of the others."""
-    lines = [f"  {count:>6,}  {one_line(reason)}" for reason, count in tally.reasons.most_common(NUM_REASONS)]
-    if num_others := len(tally.reasons) - len(lines):
-        lines.append(f"          and {counted(num_others, 'other reason')}")
-    return lines
 
 
 def _next_lines(output: str, *, has_rejected: bool) -> list[str]:

@@ -31,7 +31,7 @@ class RejectionLimit:
     is_percentage: bool
 
     def __str__(self) -> str:
-        return f"{self.most:g}%" if self.is_percentage else f"{self.most:,.0f}"
+        return f"{self.most:.12g}%" if self.is_percentage else f"{self.most:.0f}"
 
     def is_exceeded(self, tally: Tally) -> bool:
         if self.is_percentage:
@@ -75,4 +75,5 @@ def top_reasons(tally: Tally) -> list[str]:
     """`12 x prompt is empty`, the most frequent reasons first."""
     lines = [f"{count:,} x {one_line(reason)}" for reason, count in tally.reasons.most_common(NUM_REASONS)]
     others = len(tally.reasons) - len(lines)
-    return lines + [f"and {others:,} more reasons; see the files in rejected/"] * (others > 0)
+    words = "more reason" if others == 1 else "more reasons"
+    return lines + [f"and {others:,} {words}; see the files in rejected/"] * (others > 0)

@@ -36,19 +36,22 @@ def test_the_three_most_frequent_reasons_are_named() -> None:
 
     start = lines.index("rejected  /data/out/rejected   (one row per rejection, with its reason)")
     assert lines[start + 1 : start + 5] == [
-        "   1,200  prompt is empty",
-        "      30  prompt is null",
-        "       4  too?long",
-        "          and 2 other reasons",
+        "          1,200 x prompt is empty",
+        "          30 x prompt is null",
+        "          4 x too?long",
+        "          and 2 more reasons; see the files in rejected/",
     ]
     assert "          janus-batch retry-rejected /data/out" in lines
 
 
-@pytest.mark.parametrize(("reasons", "last"), [({"a": 1}, "       1  a"), ({"a": 4, "b": 3, "c": 2, "d": 1}, None)])
-def test_only_reasons_that_are_not_shown_are_counted(reasons: dict[str, int], last: str | None) -> None:
+@pytest.mark.parametrize(
+    ("reasons", "last"),
+    [({"a": 1}, "1 x a"), ({"a": 4, "b": 3, "c": 2, "d": 1}, "and 1 more reason; see the files in rejected/")],
+)
+def test_only_reasons_that_are_not_shown_are_counted(reasons: dict[str, int], last: str) -> None:
     lines = lines_of(reasons)
 
-    assert lines[lines.index("report    /data/out/report.html") - 1] == (last or "          and 1 other reason")
+    assert lines[lines.index("report    /data/out/report.html") - 1] == f"          {last}"
 
 
 def test_the_commands_can_be_pasted_for_any_folder() -> None:
