@@ -3,7 +3,8 @@
 job             the resolved job
 side_work       what must not change how the work ends: report, metrics, display
 storage         files behind fsspec, their errors, retries, the lease on an output
-prompts         prompt files and their footers
+prompt_files    one Parquet file of prompts: its footer, version, columns, row groups
+prompts         the prompt files of a job, and ranges of their rows
 plan            which row ranges of these files are still to be rendered
 rows            the rows of one shard, checked and turned into requests
 output          what a job writes: claim, images, manifest parts, rejected rows

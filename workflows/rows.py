@@ -73,7 +73,6 @@ def read_shard(job: RenderJob, shard: Shard) -> ShardRows:
             row_seeds[made[0].prompt_id] = None if row.has("image_seed") else _check_row_seed(row, job.recipe)
             requests.extend(made)
     carried = table.select([name for name in table.column_names if name not in COLUMN_TYPES])
-    carried = pa.table([_valid_text(column) for column in carried.columns], schema=carried.schema)
     return ShardRows(
         shard=shard, requests=requests, rejected=rejected, carried=carried, row_of=row_of, row_seeds=row_seeds
     )
@@ -237,19 +236,6 @@ def _check_steps(value: Any) -> int | None:
 
 # The sampling settings that a prompt file can set row by row: column and check.
 SETTING_COLUMNS = {"temperature": _check_temperature, "num_inference_steps": _check_steps}
-
-
-def _valid_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A text column with invalid UTF-8 replaced: one such value would make the whole manifest part unreadable."""
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        return column
-    try:
-        column.validate(full=True)
-    except pa.ArrowInvalid:
-        raw = column.cast(pa.large_binary()).to_pylist()
-        text = [None if value is None else value.decode("utf-8", "replace") for value in raw]
-        return pa.chunked_array([text], type=column.type)
-    return column
 
 
 def _whole_number(value: Any, name: str, low: int, high: int) -> int | None:

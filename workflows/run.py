@@ -98,7 +98,7 @@ def run_retries(job: RenderJob, cluster: Cluster, show: Show) -> bool:
     wait.for_output(check_claim, job)
     files = wait.for_prompts(find_job_prompts, job)
     remaining = wait.for_output(plan_job, job, files)  # raises SourceChangedError for a prompt file that was changed
-    plan, num_gone = wait.for_output(_plan_retries, job, files)
+    plan, num_gone = wait.for_output(_plan_retries, job, list(remaining.files))
     before = wait.for_output(tally_output, job.output, job.storage)
     show.line(
         f"{job.name}: images rejected: {before.num_rejected:,}, shards to retry: {plan.num_shards_remaining:,}"

@@ -39,6 +39,18 @@ def finished_with(folder: Path, columns: dict[str, Any], **changes: Any) -> Rend
     return finished(make_job(write_prompts(folder / "prompts.parquet", prompts), folder / "out", **changes))
 
 
+def finished_apart(folder: Path, first: pa.Array, second: pa.Array) -> RenderJob:
+    """A finished job with two prompt files, whose manifest parts were edited: their columns `x` differ in type."""
+    for name in ("a1", "b2"):
+        columns = {"id": [name], "prompt": [name], "metadata": ["{}"]}
+        write_prompts(folder / f"prompts/{name}.parquet", columns)
+    job = finished(make_job(folder / "prompts", folder / "out"))
+    for part, values in zip(sorted((folder / "out/manifest").iterdir()), (first, second), strict=True):
+        table = pq.read_table(part)
+        pq.write_table(table.append_column("x", values).replace_schema_metadata(table.schema.metadata), part)
+    return job
+
+
 def export(job: RenderJob, dest: Path | str, layout: str, **options: Any) -> Export:
     return export_output(Storage(job.output, job.storage), Storage(str(dest), job.storage), layout, **options)
 

@@ -47,6 +47,7 @@ def test_only_footers_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a row group was read")
 
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", refuse)
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", refuse)
     monkeypatch.setattr(pq.ParquetFile, "read", refuse)
     monkeypatch.setattr(pq, "read_table", refuse)

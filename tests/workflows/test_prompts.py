@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import socket
 from pathlib import Path
 
@@ -116,7 +117,14 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
         names(tmp_path)
 
 
-@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-30], lambda data: b"no parquet" * 50])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-30],
+        lambda data: data[:40] + b"\0" * len(data),
+        lambda data: data[:-8] + b"\xff" * 4 + b"PAR1",
+    ],
+)
 def test_a_damaged_file_is_refused_by_name(tmp_path: Path, damage) -> None:
     write_prompts(tmp_path / "good.parquet", {"prompt": ["a"]})
     data = (tmp_path / "good.parquet").read_bytes()
@@ -151,6 +159,82 @@ def test_damaged_rows_are_refused_by_file_and_range(tmp_path: Path) -> None:
         read_rows(file, 0, 500, {})
 
 
+# ---- tables and partitions -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("marker", "told"),
+    [
+        ("_delta_log/00000000000000000000.json", r"holds a Delta table.*write a snapshot"),
+        ("table/_delta_log/00000000000000000000.json", "holds a Delta table"),
+        ("metadata/v1.metadata.json", "holds an Iceberg table"),
+        (".hoodie/hoodie.properties", "holds a Hudi table"),
+    ],
+)
+def test_a_table_whose_folder_has_removed_rows_is_refused(folder: Path, marker: str, told: str) -> None:
+    (folder / marker).parent.mkdir(parents=True)
+    (folder / marker).write_text("{}")
+
+    with pytest.raises(PromptsError, match=told):
+        names(folder)
+    if "table" not in marker:  # a glob is searched in its own folder only
+        with pytest.raises(PromptsError, match=told):
+            names(folder / "**/*.parquet")
+
+
+def test_the_folders_of_hive_partitions_are_carried_columns(tmp_path: Path) -> None:
+    for name in ("lang=en/year=2021", "lang=a%20b/year=7", "lang=__HIVE_DEFAULT_PARTITION__/year=2022"):
+        write_prompts(tmp_path / "p" / name / "a.parquet", {"prompt": ["a", "b"]})
+
+    files = find_prompt_files(str(tmp_path / "p"), {})
+
+    assert files[0].carried == pa.schema([("lang", pa.string()), ("year", pa.int64())])
+    rows = [row for file in files for row in read_rows(file, 1, 2, {}).to_pylist()]
+    assert [(row["lang"], row["year"]) for row in rows] == [(None, 2022), ("a b", 7), ("en", 2021)]
+    assert [file.hive_values for file in find_prompt_files(f"{tmp_path}/p/lang=*/*/*.parquet", {})] == [
+        file.hive_values for file in files
+    ]
+
+
+def test_a_column_of_the_file_goes_before_the_name_of_its_folder(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "p/lang=en/a.parquet", {"prompt": ["a"], "lang": ["de"]})
+
+    (file,) = find_prompt_files(str(tmp_path / "p"), {})
+
+    assert read_rows(file, 0, 1, {})["lang"].to_pylist() == ["de"]
+
+
+def test_a_partition_sets_a_column_that_the_job_reads(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "p/cfg_weight=3/a.parquet", {"prompt": ["a"]})
+    write_prompts(tmp_path / "q/cfg_weight=high/a.parquet", {"prompt": ["a"]})
+
+    (file,) = find_prompt_files(str(tmp_path / "p"), {})
+
+    assert read_rows(file, 0, 1, {})["cfg_weight"].to_pylist() == [3]
+    with pytest.raises(PromptsError, match=r"column `cfg_weight` of .* must hold numbers, it holds string"):
+        find_prompt_files(str(tmp_path / "q"), {})
+
+
+def test_a_glob_that_matches_folders_only_says_how_to_match_their_files(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "a.parquet/part-0.parquet", {"prompt": ["a"]})
+
+    assert names(tmp_path / "a.parquet") == ["part-0.parquet"]
+    with pytest.raises(
+        PromptsError, match=r"\*.parquet matches folders only; .*\*.parquet/\*.parquet matches the files"
+    ):
+        names(tmp_path / "*.parquet")
+
+
+@pytest.mark.parametrize("name", ["[batch 1]", "what?", "a*b", "x[!a]y", "a::b", "50% off", "{a,b}", "a#b"])
+def test_characters_of_globs_in_names_that_exist_mean_these_files(tmp_path: Path, name: str) -> None:
+    path = write_prompts(tmp_path / name / f"{name}.parquet", {"prompt": ["a"]})
+
+    (file,) = find_prompt_files(path, {})
+
+    assert file == find_prompt_files(str(tmp_path / name), {})[0]
+    assert read_rows(file, 0, 1, {})["prompt"].to_pylist() == ["a"]
+
+
 # ---- rows ------------------------------------------------------------------------------------------------------------
 
 
@@ -167,15 +251,17 @@ def test_one_huge_row_group_is_decoded_once_in_a_process(tmp_path: Path, monkeyp
     path = write_prompts(tmp_path / "a.parquet", {"prompt": [str(n) for n in range(1000)]})
     (file,) = find_prompt_files(path, {})
     decoded = []
-    real = pq.ParquetFile.read_row_group
+    real = pq.ParquetFile.iter_batches
     monkeypatch.setattr(
-        pq.ParquetFile, "read_row_group", lambda self, n, **how: decoded.append(n) or real(self, n, **how)
+        pq.ParquetFile,
+        "iter_batches",
+        lambda self, rows, **how: decoded.append(how["row_groups"]) or real(self, rows, **how),
     )
 
     rows = [read_rows(file, start, start + 10, {})["prompt"].to_pylist() for start in range(0, 1000, 10)]
 
     assert [row for part in rows for row in part] == [str(n) for n in range(1000)]
-    assert decoded == [0]
+    assert decoded == [[0]]
 
 
 def test_the_rows_of_a_shard_are_serialized_without_their_row_group(tmp_path: Path) -> None:
@@ -198,9 +284,25 @@ def test_the_version_changes_with_the_content_only(tmp_path: Path) -> None:
     path = write_prompts(tmp_path / "a.parquet", {"prompt": ["a red square"]})
     versions = {find_prompt_files(place, {})[0].version for place in (path, str(tmp_path), f"{tmp_path}/*.parquet")}
     os.utime(path, ns=(0, 0))
+    versions.add(find_prompt_files(str(shutil.copy(path, tmp_path / "copy.parquet")), {})[0].version)
+    versions.add(find_prompt_files(path, {})[0].version)
 
     assert len(versions) == 1
+    write_prompts(path, {"prompt": ["a rad square"]})
     assert find_prompt_files(path, {})[0].version not in versions
+
+
+def test_a_large_file_is_compared_by_pieces_of_its_content(tmp_path: Path) -> None:
+    path = write_prompts(tmp_path / "a.parquet", {"prompt": ["a"], "blob": [os.urandom(6 * 2**20)]})
+    version = find_prompt_files(path, {})[0].version
+    data = bytearray(Path(path).read_bytes())
+    Path(path).write_bytes(data)
+    assert find_prompt_files(path, {})[0].version == version
+
+    data[1000] ^= 1  # in the first piece
+    Path(path).write_bytes(data)
+
+    assert find_prompt_files(path, {})[0].version != version
 
 
 # ---- S3 --------------------------------------------------------------------------------------------------------------

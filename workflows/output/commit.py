@@ -17,7 +17,7 @@ from actors.request import ImageRequest
 from workflows.job import RenderJob
 from workflows.output.images import WrittenBatch
 from workflows.output.layouts import parquet_bytes, write_pack
-from workflows.output.manifest import MANIFEST_SCHEMA, REJECTED_KEY, REJECTED_SCHEMA, manifest_name
+from workflows.output.manifest import MANIFEST_SCHEMA, REJECTED_KEY, REJECTED_SCHEMA, carried_names, manifest_name
 from workflows.plan import Shard
 from workflows.rows import RejectedRow, ShardRows
 from workflows.storage.store import Storage
@@ -72,11 +72,7 @@ def _manifest_table(rows: ShardRows, image_rows: list[dict[str, Any]]) -> pa.Tab
     table = pa.Table.from_pylist(ordered, schema=MANIFEST_SCHEMA)
     source_rows = pa.array([rows.row_of[row["prompt_id"]] for row in ordered], pa.int64())
     carried = rows.carried.take(source_rows)
-    for name in carried.column_names:
-        # A carried column with the name of one of ours gets the prefix `source_`.
-        taken, free_name = {*table.column_names, *carried.column_names}, name
-        while free_name in MANIFEST_SCHEMA.names or (free_name != name and free_name in taken):
-            free_name = f"source_{free_name}"
+    for name, free_name in carried_names(carried.column_names).items():
         table = table.append_column(free_name, carried[name])
     return table
 

@@ -8,7 +8,7 @@ only the file that a shard's last part names counts.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any, get_args, get_type_hints
@@ -91,6 +91,27 @@ def settings_of_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """The sampling settings in a manifest row, as `SamplingSettings` holds them."""
     values = {name: row[name] for name in SAMPLING_SETTINGS}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def carried_names(names: Sequence[str]) -> dict[str, str]:
+    """The manifest's names of carried columns. A name of the manifest's own columns gets the prefix `source_`, more
+    than once if need be; every other name stays as it is.
+    """
+    chosen, taken = {}, {*MANIFEST_SCHEMA.names, *names}
+    for name in names:
+        free_name = name
+        while free_name in taken and (free_name != name or name in MANIFEST_SCHEMA.names):
+            free_name = f"source_{free_name}"
+        chosen[name] = free_name
+        taken.add(free_name)
+    return chosen
+
+
+def committed_types(storage: Storage, part: str, names: Sequence[str]) -> pa.Schema:
+    """The types that a part has for carried columns, by their names in the prompt files."""
+    schema = read_footer(storage, manifest_name(part)).schema.to_arrow_schema()
+    chosen = carried_names(names)
+    return pa.schema([(name, schema.field(chosen[name]).type) for name in names if chosen[name] in schema.names])
 
 
 def committed_parts(storage: Storage) -> list[str]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from actors.errors import InputError
 from workflows.job import RenderJob
 from workflows.output.claim import SUCCESS_FILE, Claim, claimed_shard_rows
-from workflows.output.manifest import committed_parts
+from workflows.output.manifest import committed_parts, committed_types
 from workflows.output.repairs import pending_repairs
 from workflows.plan import Plan, make_plan
-from workflows.prompts import COLUMN_TYPES, PromptFile, find_prompt_files
+from workflows.prompt_files.columns import carried_like
+from workflows.prompts import COLUMN_TYPES, PromptFile, PromptsError, find_prompt_files
 from workflows.rows import ignored_columns
+from workflows.storage.damage import DamagedFileError
 from workflows.storage.errors import StorageUnreachable, storage_errors
 from workflows.storage.store import Storage
+
+MAX_CARRIED_BYTES = 2**30  # by the images of a shard; its manifest part holds them
 
 
 def find_job_prompts(job: RenderJob) -> list[PromptFile]:
@@ -23,10 +28,37 @@ def find_job_prompts(job: RenderJob) -> list[PromptFile]:
 
 
 def plan_job(job: RenderJob, files: list[PromptFile]) -> Plan:
-    """The plan of the rows that are not committed. Raises SourceChangedError, or StorageError for the output."""
+    """The plan of the rows that are not committed. Its files carry columns with the types of the committed parts.
+
+    Raises SourceChangedError, PromptsError for columns that cannot be carried, or StorageError for the output.
+    """
     storage = Storage(job.output, job.storage)
     with storage_errors(job.output):
-        return _plan(storage, files, committed_parts(storage), claimed_shard_rows(storage, job))
+        parts, shard_rows = committed_parts(storage), claimed_shard_rows(storage, job)
+        _check_shard_bytes(job, files, shard_rows)
+        make_plan(files, parts, shard_rows)  # a changed file is told first
+        return _plan(storage, _with_committed_types(storage, files, parts), parts, shard_rows)
+
+
+def _with_committed_types(storage: Storage, files: list[PromptFile], parts: Sequence[str]) -> list[PromptFile]:
+    carried = files[0].carried
+    if not parts or not carried.names:
+        return files
+    with contextlib.suppress(DamagedFileError):  # `verify` names the part
+        carried = carried_like(carried, committed_types(storage, parts[0], carried.names), storage.url)
+    return [replace(file, carried=carried) for file in files]
+
+
+def _check_shard_bytes(job: RenderJob, files: Iterable[PromptFile], shard_rows: int) -> None:
+    """Raise PromptsError if a shard would carry more than memory and Arrow's arrays take."""
+    for file in files:
+        num_rows = min(shard_rows, file.num_rows)
+        num_bytes = num_rows * file.row_bytes * job.recipe.images_per_row
+        if num_bytes > MAX_CARRIED_BYTES:
+            raise PromptsError(
+                f"prompts: the images of {num_rows:,} rows of {file.url} would carry {num_bytes:,} bytes of its other "
+                f"columns; a shard may carry {MAX_CARRIED_BYTES:,} bytes: lower shard_rows, or leave large columns out"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
-from actors.errors import InputError
+from actors.errors import InputError, one_line
 
 
 class DamagedFileError(InputError):
@@ -21,9 +21,14 @@ def damage_errors(what: str, remedy: str = "") -> Iterator[None]:
     try:
         yield
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError, tarfile.TarError) as error:
-        raise DamagedFileError(f"{what} cannot be read: the file is damaged ({error}){remedy}") from error
+        raise _damaged(what, error, remedy) from error
     except OSError as error:
         # Arrow raises a bare OSError without errno for a damaged footer or page; errors of storage have an errno.
         if type(error) is not OSError or error.errno is not None:
             raise
-        raise DamagedFileError(f"{what} cannot be read: the file is damaged ({error}){remedy}") from error
+        raise _damaged(what, error, remedy) from error
+
+
+def _damaged(what: str, error: Exception, remedy: str) -> DamagedFileError:
+    detail = one_line(str(error).strip())
+    return DamagedFileError(f"{what} cannot be read: the file is damaged ({detail}){remedy}")

@@ -8,7 +8,7 @@ code 134 ("terminate called without an active exception").
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import IO
 
 import pyarrow as pa
@@ -32,6 +32,13 @@ def read_parquet(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     return file.read(columns)
 
 
-def read_row_group(file: IO[bytes], group: int) -> pa.Table:
-    """One row group of an open file, which is not read as a whole. Decoded on the caller's thread."""
-    return pq.ParquetFile(file).read_row_group(group, use_threads=False)
+def read_batches(file: IO[bytes], group: int, batch_bytes: int) -> Iterator[pa.RecordBatch]:
+    """One row group of an open file, in batches of about `batch_bytes` once decoded, and at least one row each.
+
+    Decoded on the caller's thread, a batch at a time. Raises ArrowInvalid.
+    """
+    parquet = pq.ParquetFile(file)
+    metadata = parquet.metadata.row_group(group)
+    row_bytes = max(metadata.total_byte_size, 1) / max(metadata.num_rows, 1)
+    batch_rows = max(1, min(metadata.num_rows, int(batch_bytes / row_bytes)))
+    return iter(parquet.iter_batches(batch_rows, row_groups=[group], use_threads=False))

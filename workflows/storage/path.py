@@ -83,11 +83,6 @@ def lies_among(output: str, prompts: str) -> bool:
     return pattern is not None and any(pattern.match(f"{output}/{file}") for file in _OUTPUT_FILES)
 
 
-def is_uploaded(location: str) -> bool:
-    """Whether a location is in a working directory that Ray unpacked for a submitted job."""
-    return bool(_UPLOADED.match(location))
-
-
 def stable_location(location: str) -> str:
     """The same text for the same location in every upload of a working directory, for comparison only."""
     return _UPLOADED.sub("working directory", location)

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tests.support.exports import export, finished, finished_with, load, metadata_of
+from tests.support.exports import export, finished, finished_apart, finished_with, load, metadata_of
 from tests.support.toy_job import make_job, write_prompts
 from workflows.export.columns import ColumnError, convert, exported_schema, needs_text
 
@@ -124,9 +124,7 @@ def test_views_become_plain_types(values: pa.Array, expected: list[Any]) -> None
     ],
 )
 def test_types_that_do_not_fit_are_refused_by_name(tmp_path: Path, first: pa.Array, second: pa.Array) -> None:
-    write_prompts(tmp_path / "prompts/a.parquet", {"prompt": ["a"], "x": first})
-    write_prompts(tmp_path / "prompts/b.parquet", {"prompt": ["b"], "x": second})
-    job = finished(make_job(tmp_path / "prompts", tmp_path / "out"))
+    job = finished_apart(tmp_path, first, second)
 
     with pytest.raises(ColumnError, match=r"/out: prompt files disagree on the type of a column.* x "):
         export(job, tmp_path / "ds", "imagefolder")
@@ -134,9 +132,7 @@ def test_types_that_do_not_fit_are_refused_by_name(tmp_path: Path, first: pa.Arr
 
 
 def test_whole_numbers_that_a_float_column_cannot_hold_are_refused_by_name(tmp_path: Path) -> None:
-    write_prompts(tmp_path / "prompts/a.parquet", {"prompt": ["a"], "x": [2**53 + 1]})
-    write_prompts(tmp_path / "prompts/b.parquet", {"prompt": ["b"], "x": [0.5]})
-    job = finished(make_job(tmp_path / "prompts", tmp_path / "out"))
+    job = finished_apart(tmp_path, pa.array([2**53 + 1]), pa.array([0.5]))
 
     with pytest.raises(ColumnError, match=r"column `x` \(int64\) cannot be exported as double"):
         export(job, tmp_path / "ds", "imagefolder")

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from tests.support.exports import export, finished, finished_with, prompts_of
+from tests.support.exports import export, finished, finished_apart, finished_with, prompts_of
 from tests.support.toy_job import make_job, recipe, write_prompts
 from workflows.export.layout import ExportError
 from workflows.job import Images
@@ -117,8 +117,6 @@ def test_metadata_becomes_one_line_and_keeps_its_text(tmp_path: Path) -> None:
 
 
 def test_columns_that_geneval_does_not_read_do_not_matter(tmp_path: Path) -> None:
-    write_prompts(tmp_path / "prompts/a.parquet", {"id": ["a1"], "prompt": ["a"], "metadata": ["{}"], "x": [1]})
-    write_prompts(tmp_path / "prompts/b.parquet", {"id": ["b2"], "prompt": ["b"], "metadata": ["{}"], "x": ["text"]})
-    job = finished(make_job(tmp_path / "prompts", tmp_path / "out"))
+    job = finished_apart(tmp_path, pa.array([1]), pa.array(["text"]))
 
     assert export(job, tmp_path / "ge", "geneval").written.num_files == 4

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.rooms import Project
 from workflows.output.layouts import parquet_bytes
-from workflows.storage.parquet import open_parquet, read_parquet, read_row_group
+from workflows.storage.parquet import open_parquet, read_batches, read_parquet
 
 ROOT = Path(__file__).parents[3]
 TABLE = pa.table({"a": [1, 2, 3], "b": ["x", "y", None]})
@@ -32,7 +32,8 @@ def test_a_row_group_of_an_open_file_is_read() -> None:
     file = io.BytesIO()
     pq.write_table(TABLE, file, row_group_size=2)
 
-    assert read_row_group(file, 1).equals(TABLE.slice(2))
+    assert pa.Table.from_batches(read_batches(file, 1, 2**20)).equals(TABLE.slice(2))
+    assert [batch.num_rows for batch in read_batches(file, 0, 1)] == [1, 1]
 
 
 def test_the_bytes_of_an_open_file_belong_to_arrow() -> None:

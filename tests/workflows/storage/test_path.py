@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from workflows.storage.path import LocationError, absolute_location, is_uploaded, lies_among, stable_location
+from workflows.storage.path import LocationError, absolute_location, lies_among, stable_location
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,5 @@ def test_an_upload_is_compared_by_its_place_in_the_working_directory() -> None:
     session = "/tmp/ray/session_2026/runtime_resources/working_dir_files"
     one, other = f"{session}/_ray_pkg_0a1b/prompts/p.parquet", f"/tmp/2{session}/_ray_pkg_ff/prompts/p.parquet"
 
-    assert is_uploaded(one)
     assert stable_location(one) == stable_location(other) != stable_location(f"{session}/_ray_pkg_0a1b/other")
-    assert not is_uploaded("/data/prompts")
     assert stable_location("/data/prompts") == "/data/prompts"

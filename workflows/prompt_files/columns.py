@@ -1,0 +1,182 @@
+"""The columns of prompt files: those that a job reads, and one type for each of those that it carries."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from actors.errors import one_line
+from workflows.prompt_files.column_types import (
+    Extent,
+    TypeConflictError,
+    common_type,
+    is_list,
+    is_lossless,
+    is_text,
+    plain_type,
+)
+from workflows.prompt_files.file import PromptsError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Columns:
+    """The columns of one prompt file, in plain types. `extents` has the 64-bit columns with statistics."""
+
+    url: str
+    schema: pa.Schema
+    extents: dict[str, Extent]
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return is_text(kind.value_type if pa.types.is_dictionary(kind) else kind)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+# The columns that a job reads: a check of the Arrow type, and the allowed types in words.
+COLUMN_TYPES = {
+    "prompt": (_is_text, "text"),
+    "id": (lambda kind: _is_text(kind) or pa.types.is_integer(kind), "text or whole numbers"),
+    "negative_prompt": (_is_text, "text"),
+    "seed": (_is_number, "whole numbers"),
+    "image_seed": (_is_number, "whole numbers"),
+    "cfg_weight": (_is_number, "numbers"),
+    "temperature": (_is_number, "numbers"),
+    "num_inference_steps": (_is_number, "whole numbers"),
+}
+TEXT_COLUMNS = ("prompt", "negative_prompt", "id")
+
+
+def check_columns(url: str, schema: pa.Schema, ignored_columns: Iterable[str]) -> None:
+    """Raise PromptsError unless `prompt` exists, no name occurs twice and every column read has an allowed type."""
+    if "prompt" not in schema.names:
+        names = one_line(", ".join(schema.names))
+        raise PromptsError(f"prompts: {url} has no column `prompt`; its columns are {names}")
+    for name, count in Counter(schema.names).items():
+        if count > 1:
+            raise PromptsError(f"prompts: {url} has {count} columns `{one_line(name)}`; names must be unique")
+    for name, (is_allowed, allowed) in COLUMN_TYPES.items():
+        if name not in schema.names or name in ignored_columns:
+            continue
+        kind = schema.field(name).type
+        # A column that holds only nulls has Arrow's null type; every row then uses the job's value.
+        if not is_allowed(kind) and not pa.types.is_null(kind):
+            raise PromptsError(f"prompts: column `{name}` of {url} must hold {allowed}, it holds {one_line(str(kind))}")
+
+
+def hive_type(name: str, values: Iterable[str | None]) -> pa.DataType:
+    """The type of a column that the names of folders set: whole numbers if every value is one, else text."""
+    is_whole = all(value is None or re.fullmatch(r"-?[0-9]{1,18}", value) for value in values)
+    return pa.int64() if is_whole and name not in TEXT_COLUMNS else pa.string()
+
+
+def plain_columns(url: str, schema: pa.Schema, extents: dict[str, Extent]) -> Columns:
+    """The carried columns of a file. Raises PromptsError for a type that no manifest can hold."""
+    fields = []
+    for field in schema:
+        if field.name not in COLUMN_TYPES:
+            try:
+                fields.append(pa.field(field.name, plain_type(field.type)))
+            except TypeConflictError as error:
+                raise PromptsError(
+                    f"prompts: column `{one_line(field.name)}` of {url} cannot be carried: {error}"
+                ) from error
+    return Columns(url=url, schema=pa.schema(fields), extents=extents)
+
+
+def carried_columns(files: Sequence[Columns]) -> pa.Schema:
+    """Every column of any file with the one type that holds all values. Raises PromptsError where there is none."""
+    fields: dict[str, pa.Field] = {}
+    source: dict[str, Columns] = {}  # the file that the type of a column comes from
+    for file in files:
+        for field in file.schema:
+            known = fields.get(field.name, field)
+            kind = known.type
+            if kind != field.type:
+                kind = _common_type(field.name, source[field.name], kind, file, field.type)
+            if field.name not in fields or kind != known.type:
+                fields[field.name], source[field.name] = pa.field(field.name, kind), file
+    schema = pa.schema(list(fields.values()))
+    _check_losses(files, schema, source)
+    return pa.schema([_storable(field, source[field.name].url) for field in schema])
+
+
+def carried_like(carried: pa.Schema, committed: pa.Schema, output: str) -> pa.Schema:
+    """The carried columns with the types that an output already has. Raises PromptsError if one cannot hold them."""
+    fields = []
+    for field in carried:
+        kind = committed.field(field.name).type if field.name in committed.names else field.type
+        if not is_lossless(field.type, kind):
+            raise PromptsError(
+                f"prompts: column {_shown(field.name, field.type)}, and the images in {output} carry it as "
+                f"{one_line(str(kind))}, which cannot hold every value; write the column with that type, or render "
+                "into another output folder"
+            )
+        fields.append(pa.field(field.name, kind))
+    return pa.schema(fields)
+
+
+def _common_type(name: str, one: Columns, kind: pa.DataType, other: Columns, other_kind: pa.DataType) -> pa.DataType:
+    try:
+        return common_type(kind, other_kind)
+    except TypeConflictError as error:
+        raise _conflict(name, one.url, kind, other.url, other_kind) from error
+
+
+def _check_losses(files: Sequence[Columns], schema: pa.Schema, source: dict[str, Columns]) -> None:
+    for file in files:
+        for field in file.schema:
+            target = schema.field(field.name).type
+            if is_lossless(field.type, target, file.extents.get(field.name)):
+                continue
+            other = next(
+                other
+                for other in (source[field.name], *files)
+                if field.name in other.schema.names and other.schema.field(field.name).type != field.type
+            )
+            raise _conflict(field.name, file.url, field.type, other.url, other.schema.field(field.name).type)
+
+
+def _conflict(name: str, url: str, kind: pa.DataType, other_url: str, other_kind: pa.DataType) -> PromptsError:
+    return PromptsError(
+        f"prompts: column {_shown(name, kind)} in {url} and {one_line(str(other_kind))} in {other_url}, and no type "
+        "holds both without loss; a carried column has one type in all files"
+    )
+
+
+def _shown(name: str, kind: pa.DataType) -> str:
+    return f"`{one_line(name)}` holds {one_line(str(kind))}"
+
+
+def _storable(field: pa.Field, url: str) -> pa.Field:
+    """The field as a Parquet file gives it back. Columns and lists without any value become text."""
+    field = pa.field(field.name, _without_null(field.type))
+    sink = io.BytesIO()
+    try:
+        pq.write_table(pa.schema([field]).empty_table(), sink)
+        return pa.field(field.name, plain_type(pq.read_schema(sink).field(0).type))
+    except (pa.ArrowException, ValueError) as error:
+        raise PromptsError(
+            f"prompts: column {_shown(field.name, field.type)} in {url}, which a manifest cannot hold"
+        ) from error
+
+
+def _without_null(kind: pa.DataType) -> pa.DataType:
+    """The type with text for null, so that files with values can be added to the prompts later."""
+    if pa.types.is_null(kind):
+        return pa.string()
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _without_null(field.type)) for field in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(_without_null(kind.key_type), _without_null(kind.item_type))
+    if is_list(kind) and pa.types.is_null(kind.value_type):
+        return pa.list_(pa.string()) if not pa.types.is_large_list(kind) else pa.large_list(pa.string())
+    return kind

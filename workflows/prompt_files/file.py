@@ -1,0 +1,52 @@
+"""One prompt file, as the plan knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from actors.errors import InputError, one_line
+from workflows.storage.damage import damage_errors
+
+
+class PromptsError(InputError):
+    """Prompt files that a job cannot use: none match, one is no Parquet file, a column is missing or has the wrong
+    type, or a file changed after the job was planned."""
+
+
+@contextmanager
+def prompt_errors(what: str) -> Iterator[None]:
+    """Turn what pyarrow raises for a file that it cannot decode into a PromptsError or DamagedFileError."""
+    with damage_errors(f"prompts: {what}"):
+        try:
+            yield
+        except pa.ArrowNotImplementedError as error:
+            detail = one_line(str(error))
+            raise PromptsError(
+                f"prompts: {what} cannot be read, pyarrow {pa.__version__} does not support it ({detail}); write the "
+                "file with zstd or snappy and common types"
+            ) from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptFile:
+    """One Parquet file of prompts, as its footer and its storage describe it.
+
+    * `url` opens the file, `name` is its path below the prompt folder.
+    * `version`: 8 hex digits that change when the content may have changed, see `workflows.prompt_files.version`.
+    * `carried`: the columns that go to the manifest, with the types they have there; the same for all files of a job.
+    * `hive_values`: the columns that the names of its folders set (`key=value`); None is null.
+    * `row_bytes`: the size of the carried columns of a row, on average in the row group with the largest rows.
+    """
+
+    url: str
+    name: str
+    version: str
+    num_bytes: int
+    num_rows: int
+    carried: pa.Schema = field(default_factory=lambda: pa.schema([]))
+    hive_values: tuple[tuple[str, str | None], ...] = ()
+    row_bytes: int = 0
