@@ -11,6 +11,8 @@ import json
 import tarfile
 from collections.abc import Iterable, Iterator
 
+import pyarrow as pa
+
 from actors.recipe import Recipe
 from workflows.export.chunks import chunks_of_bytes, count_of
 from workflows.export.images import ExportImage
@@ -45,8 +47,15 @@ def _tar_bytes(images: Iterable[ExportImage]) -> bytes:
 
 
 def _json_bytes(image: ExportImage) -> bytes:
-    """The row as JSON, with base64 for bytes. The types of `workflows.export.columns` leave no NaN in it."""
+    """The row as JSON, with base64 for bytes. The types of `workflows.export.columns` leave no NaN in it.
+
+    Null text becomes empty text: `datasets` takes the type of a column from the first samples, and that of null fits no
+    text that follows.
+    """
     [row] = image.record.to_pylist()
+    for field in image.record.schema:
+        if row[field.name] is None and (pa.types.is_string(field.type) or pa.types.is_large_string(field.type)):
+            row[field.name] = ""
     return json.dumps(row, ensure_ascii=False, allow_nan=False, default=_base64).encode()
 
 

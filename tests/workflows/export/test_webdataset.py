@@ -85,7 +85,7 @@ CARRIED: dict[str, tuple[pa.Array, Any]] = {
     "infinity": (pa.array([[1.5, float("-inf")]]), ["1.5", "-inf"]),
     "bytes": (pa.array([b"\xff\x00"]), "/wA="),
     "nested bytes": (pa.array([[b"abc", None]]), ["YWJj", None]),
-    "null": (pa.nulls(1), None),
+    "null": (pa.nulls(1), ""),
 }  # fmt: skip
 
 
@@ -99,3 +99,13 @@ def test_a_carried_value_that_json_lacks_becomes_text(tmp_path: Path, name: str)
     [row] = rows_of(tmp_path / "ds")
     assert row["value"] == expected
     assert load("webdataset", tmp_path / "ds")[0]["json"]["value"] == expected
+
+
+def test_datasets_reads_a_column_whose_first_samples_have_no_text(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "p/1.parquet", {"prompt": ["a", "b"], "tag": pa.nulls(2)})
+    write_prompts(tmp_path / "p/2.parquet", {"prompt": ["c", "d"], "tag": ["x", None]})
+    job = finished(make_job(tmp_path / "p", tmp_path / "out"))
+
+    export(job, tmp_path / "ds", "webdataset")
+
+    assert [row["json"]["tag"] for row in load("webdataset", tmp_path / "ds")] == ["", "", "x", ""]
