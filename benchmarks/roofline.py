@@ -52,7 +52,7 @@ def janus_limit(
     image decoder. Not counted: the prompt, norms, softmax, sampling.
     """
     llama, num_rows = shape.llama, 2 * num_images
-    num_weights = _matrix_weights(llama)
+    num_weights = matrix_weights(llama)
     head, last = shape.head_size * llama.hidden_size, shape.head_size * shape.vq.codebook_size
     matrix_bytes = num_weights * dtype.itemsize + (head + last) * dtype.itemsize
     matrix_flops = 2 * num_rows * (num_weights + head) + 2 * num_images * last
@@ -72,7 +72,7 @@ def flow_limit(
     """Seconds at best for `num_images` guided images: arithmetic alone, the weights are read for hundreds of tokens."""
     llama, num_rows, num_tokens = shape.llama, 2 * num_images, shape.num_image_tokens + 1
     keys = num_tokens * (num_tokens + 1) // 2 + num_tokens * (prompt + 1) / 2  # bos alone in an unconditional row
-    text_flops = 2 * num_tokens * _matrix_weights(llama) + keys * _attention_flops(llama)
+    text_flops = 2 * num_tokens * matrix_weights(llama) + keys * _attention_flops(llama)
     flops = num_rows * num_steps * (text_flops + uvit_flops(shape)) + num_images * vae_flops
     return flops / ceilings.flops_per_s
 
@@ -100,7 +100,7 @@ def uvit_flops(shape: FlowShape) -> float:
     return counter.get_total_flops()
 
 
-def _matrix_weights(llama: LlamaShape) -> int:
+def matrix_weights(llama: LlamaShape) -> int:
     """Numbers in the matrices of all layers."""
     heads = (2 * llama.num_heads + 2 * llama.num_kv_heads) * llama.head_dim
     return llama.num_layers * llama.hidden_size * (heads + 3 * llama.intermediate_size)
