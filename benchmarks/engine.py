@@ -1,7 +1,8 @@
 """Images per second of both engines, of the public loops and of transformers' `generate`, in turn, in one run.
 
-    python -m benchmarks.engine [--batch-sizes 1 8 16] [--dtypes float32 bfloat16] [--save]     # small models, a CPU
-    python -m benchmarks.engine --real [--batch-sizes 16 64 auto] [--save]            # the published shapes, a GPU
+    python -m benchmarks.engine [--batch-sizes 1 8 16] [--dtypes float32 bfloat16] [--save]
+
+Small models, on a CPU; `benchmarks.gpu` measures the published shapes on a GPU.
 
 `limit` is what this device could do at best (see roofline.py), `reached` the engine's share of it. On Linux everything
 runs under one malloc setting that keeps freed memory: the public loops grow their caches by concatenation, and would
@@ -53,9 +54,10 @@ def main() -> None:
     torch.manual_seed(0)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
-    lines, results = [provenance(device)], []
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # engines take the GPU where there is one
+    device = torch.device("cpu")
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    lines, results = [provenance()], []
     print(lines[0], flush=True)
     with torch.inference_mode():
         for name in arguments.dtypes:
@@ -69,23 +71,17 @@ def main() -> None:
                 lines.append(table_row(results[-1]))
                 print(lines[-1], flush=True)
                 if arguments.save:
-                    _save(lines, device)
+                    _save(lines)
     summary = ["", *over_the_script(results)]
     print("\n".join(summary))
     lines += summary
     if arguments.save:
-        print(f"\nwritten to {_save(lines, device)}")
+        print(f"\nwritten to {_save(lines)}")
 
 
 def cases(arguments: argparse.Namespace, dtype: str, device: torch.device, ceilings: Ceilings) -> Iterator[Case]:
     """Every model at every batch size; a model is dropped before the next is made."""
-    janus, flow = random_models.SMALL_JANUS, random_models.SMALL_FLOW
-    if arguments.real:
-        janus, flow = (
-            {name: random_models.real_config(name) for name in names}
-            for names in (random_models.REAL_JANUS, random_models.REAL_FLOW)
-        )
-    for make, configs in ((janus_cases, janus), (flow_cases, flow)):
+    for make, configs in ((janus_cases, random_models.SMALL_JANUS), (flow_cases, random_models.SMALL_FLOW)):
         for name, config in configs.items():
             if arguments.models and not name.startswith(tuple(arguments.models)):
                 continue
@@ -93,7 +89,6 @@ def cases(arguments: argparse.Namespace, dtype: str, device: torch.device, ceili
                 checkpoint = random_models.write_checkpoint(Path(folder) / "model", config)
                 yield from make(name, checkpoint, arguments, dtype, device, ceilings)
                 gc.collect()
-                torch.cuda.empty_cache()
 
 
 def janus_cases(
@@ -135,8 +130,7 @@ def flow_cases(
     device: torch.device,
     ceilings: Ceilings,
 ) -> Iterator[Case]:
-    widths = random_models.SDXL_WIDTHS if arguments.real else random_models.SMALL_WIDTHS
-    vae = random_models.write_vae(checkpoint, widths)
+    vae = random_models.write_vae(checkpoint, random_models.SMALL_WIDTHS)
     weights = random_models.random_weights(flow_tensor_shapes(checkpoint.shape), DTYPES[dtype], device)
     engine = JanusFlowEngine(random_models.recipe(checkpoint, dtype), checkpoint, vae, weights=weights)
     ids = engine.tokenizer.flow_cond_ids(PROMPT)
@@ -182,19 +176,14 @@ def check_same_codes(engine: JanusEngine, loop: JanusLoop, ids: list[int]) -> No
             raise AssertionError(f"{other.__name__} and the engine choose different codes: {codes[:32]}")
 
 
-def provenance(device: torch.device) -> str:
+def provenance() -> str:
     """The machine and the versions that the numbers were measured with."""
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
-    if device.type == "cuda":
-        machine = torch.cuda.get_device_name()
-    else:
-        name = next(
-            (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), ":"
-        )
-        machine = (
-            f"{name.partition(':')[2].strip()} ({torch.backends.cpu.get_cpu_capability()}), "
-            f"{torch.get_num_threads()} thread(s), load {os.getloadavg()[0]:.1f}"
-        )
+    name = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), ":")
+    machine = (
+        f"{name.partition(':')[2].strip()} ({torch.backends.cpu.get_cpu_capability()}), "
+        f"{torch.get_num_threads()} thread(s), load {os.getloadavg()[0]:.1f}"
+    )
     malloc = ", ".join(f"{key}={value}" for key, value in MALLOC.items())
     return (
         f"commit {commit}, {machine}, {platform.system()} {platform.release()}, Python {platform.python_version()}, "
@@ -204,7 +193,6 @@ def provenance(device: torch.device) -> str:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--real", action="store_true", help="the published shapes, on a GPU")
     parser.add_argument("--models", nargs="+", help="only those whose names begin so")
     parser.add_argument(
         "--batch-sizes",
@@ -213,19 +201,15 @@ def _parse() -> argparse.Namespace:
         default=[1, 4, 8, 16],
         help="images, or auto for a job's own choice (default: 1 4 8 16)",
     )
-    parser.add_argument("--dtypes", nargs="+", choices=list(DTYPES), help="default: what the CPU has; --real: bfloat16")
-    parser.add_argument("--flow-steps", type=int, default=None, help="of JanusFlow (default: 30 with --real, else 3)")
+    parser.add_argument("--dtypes", nargs="+", choices=list(DTYPES), help="default: what the CPU has")
+    parser.add_argument("--flow-steps", type=int, default=3, help="of JanusFlow (default: 3)")
     parser.add_argument("--rounds", type=int, default=3, help="timed renders of each; the table holds their medians")
     parser.add_argument("--threads", type=int, default=1, help="of torch on a CPU; 0 leaves its own choice")
     parser.add_argument("--save", action="store_true", help=f"write the table to {RESULTS.name}/, with the date")
     arguments = parser.parse_args()
     if not arguments.dtypes:  # the public loops in bfloat16 take hours on a CPU without its instructions
         has_bfloat16 = compute_dtype(torch.bfloat16, torch.device("cpu")) == torch.bfloat16
-        on_cpu = ["float32", "bfloat16"] if has_bfloat16 else ["float32"]
-        arguments.dtypes = ["bfloat16"] if arguments.real else on_cpu
-    arguments.flow_steps = arguments.flow_steps or (30 if arguments.real else 3)
-    if arguments.real and not torch.cuda.is_available():
-        parser.error("--real needs a GPU: the published shapes take hours on a CPU")
+        arguments.dtypes = ["float32", "bfloat16"] if has_bfloat16 else ["float32"]
     return arguments
 
 
@@ -235,9 +219,9 @@ def _run_under_tuned_malloc() -> None:
         os.execve(sys.executable, [sys.executable, "-m", "benchmarks.engine", *sys.argv[1:]], os.environ | MALLOC)
 
 
-def _save(lines: list[str], device: torch.device) -> Path:
+def _save(lines: list[str]) -> Path:
     today = datetime.date.today().isoformat()
-    path = RESULTS / f"{today}-engine-{'gpu' if device.type == 'cuda' else 'cpu'}.md"
+    path = RESULTS / f"{today}-engine-cpu.md"
     command = " ".join(["python -m benchmarks.engine", *sys.argv[1:]])
     path.write_text(f"# Engines, {today}\n\n`{command}`\n\n" + "\n".join(lines) + "\n", "utf-8")
     return path

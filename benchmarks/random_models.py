@@ -20,7 +20,6 @@ from actors.families import FAMILIES
 from actors.recipe import Recipe
 
 DATA = Path(__file__).parents[1] / "tests" / "data"
-REAL_JANUS, REAL_FLOW = ("Janus-Pro-1B", "Janus-Pro-7B"), ("JanusFlow-1.3B",)  # published configs in tests/data
 SDXL_WIDTHS = (128, 256, 512, 512)  # of the VAE, from the full resolution down
 SMALL_WIDTHS = (32, 64, 128, 128)
 

@@ -110,6 +110,8 @@ class JanusEngine:
             if is_gpu:
                 self.loops = GpuLoops(self.model, self.num_codes, free_gpu_memory())
                 self.decode_pixels = gpu_decoder(self.vq, self.grid_size, GraphPool())
+                # Captured now: a capture waits for the device, which later has the codes of the next batch ahead of it.
+                self.decode_pixels(torch.zeros(1, self.num_codes, dtype=torch.long, device=self.torch_device))
             else:
                 self.loops = CpuLoops(self.model, self.num_codes)
                 self.decode_pixels = CpuDecoder(self.vq, self.grid_size)

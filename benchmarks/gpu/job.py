@@ -1,4 +1,4 @@
-"""A whole job with different prompts through Ray, as a share of the engine alone. Needs Ray; without it there is no row."""
+"""A whole job with different prompts through Ray, as a share of the engine alone. Not measured where Ray is missing."""
 
 from __future__ import annotations
 

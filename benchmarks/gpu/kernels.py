@@ -6,6 +6,9 @@ weights, together larger than a GPU's cache: in a decode step every weight comes
 
 from __future__ import annotations
 
+import importlib.metadata
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +21,6 @@ from actors.kernels.attention import FP8, PAGE, attend
 from actors.kernels.cuda_graph import GraphPool
 from actors.kernels.matmul import matmul
 from actors.llama.cache import PagePool, pages_of
-from benchmarks.engine import provenance
 from benchmarks.gpu.row import Row
 from benchmarks.gpu.stage import COPY, PRODUCT, Stage
 
@@ -54,9 +56,8 @@ TINY_SHAPES = {"tiny": _shape(64, 128, 32)}
 
 def ceilings(stage: Stage) -> Iterator[Row]:
     """What the limits of all other rows are computed from."""
-    machine = provenance(stage.device)
-    yield Row(name=COPY, value=stage.ceilings.bytes_per_s / 1e9, unit="GB/s", note=machine)
-    yield Row(name=PRODUCT, value=stage.ceilings.flops_per_s / 1e12, unit="TFLOP/s", note=f"{stage.dtype}")
+    yield Row(name=COPY, value=stage.ceilings.bytes_per_s / 1e9, unit="GB/s", note=_machine(stage))
+    yield Row(name=PRODUCT, value=stage.ceilings.flops_per_s / 1e12, unit="TFLOP/s", note=stage.dtype)
 
 
 @torch.inference_mode()
@@ -70,6 +71,18 @@ def kernels(stage: Stage) -> Iterator[Row]:
     for name, shape in shapes.items():
         for num_rows in stage.pick((32, 128, 256), (2, 3)):
             yield from _layer(stage, name, shape, num_rows)
+
+
+def _machine(stage: Stage) -> str:
+    """The device, the commit where git knows one, and the versions."""
+    device = torch.cuda.get_device_name() if stage.device.type == "cuda" else "a CPU"
+    parts = [device, *(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "triton", "transformers"))]
+    if torch.version.cuda:
+        parts.append(f"CUDA {torch.version.cuda}")
+    if shutil.which("git"):
+        found = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True)
+        parts += [f"commit {found.stdout.strip()}"] if found.stdout else []
+    return ", ".join(parts)
 
 
 def _attention(stage: Stage, name: str, shape: Shape, num_rows: int, cache_dtype: torch.dtype) -> Row:

@@ -63,7 +63,7 @@ class _Process:
     def __init__(self, name: str, *, is_rehearsal: bool) -> None:
         self.name = name
         command = [sys.executable, "-m", "benchmarks.gpu", "--contestant", name, *(["--rehearse"] * is_rehearsal)]
-        self._errors: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        self._errors: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -16,7 +16,7 @@ Render = Callable[[Sequence[ImageRequest]], list[RenderedImage | Rejection]]
 
 
 def janus(stage: Stage) -> Iterator[Row]:
-    """Codes and pixels of the 1B shape, with both kinds of cache where the device has them."""
+    """Codes and pixels of the 1B shape."""
     num_images, num_others = stage.pick((40, 80), (4, 3))
     mixed = _mixed(num_images, temperatures=(1.0, 0.0, 0.7))
     others = requests(different_prompts(num_others, seed=1), first_seed=1000, cfg_weight=5.0, temperature=1.0)

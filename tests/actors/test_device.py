@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from actors.device import compute_dtype, find_device, to_compute_dtype
+from tests.support.hardware import runs_engines_on_a_cpu
 from tests.support.janus_engine import engine, request
 
 CPU = torch.device("cpu")
@@ -64,6 +65,7 @@ def test_a_cpu_computes_in_bfloat16_only_where_it_has_the_instructions(
     assert to_compute_dtype({"a": torch.ones(1, dtype=torch.bfloat16)})["a"].dtype == expected
 
 
+@runs_engines_on_a_cpu
 def test_without_the_instructions_an_engine_renders_the_rounded_weights_in_float32(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from actors.device import compute_dtype
+from tests.support.hardware import has_measured_bfloat16
 
 _CPU = torch.device("cpu")
 needs_bfloat16 = pytest.mark.skipif(
@@ -15,4 +16,9 @@ needs_bfloat16 = pytest.mark.skipif(
 DTYPES = [
     pytest.param(torch.float32, id="float32"),
     pytest.param(torch.bfloat16, id="bfloat16", marks=needs_bfloat16),
+]
+# For tests that compare the bits of bfloat16 products with other numbers of rows or threads.
+BIT_EQUAL_DTYPES = [
+    DTYPES[0],
+    pytest.param(torch.bfloat16, id="bfloat16", marks=[needs_bfloat16, has_measured_bfloat16]),
 ]

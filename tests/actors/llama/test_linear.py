@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from actors.llama.linear import MIN_ROWS, GatedLinear, Linear
-from tests.support.dtypes import DTYPES
+from tests.support.dtypes import BIT_EQUAL_DTYPES, DTYPES
 
 ACTIVATIONS = {"none": lambda x: x, "silu": F.silu, "gelu": F.gelu}
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 0.04}  # sums of 176 products of order 1, rounded to the dtype
@@ -56,6 +56,7 @@ def test_a_gated_linear_is_the_formula_computed_in_float64(dtype: torch.dtype) -
     torch.testing.assert_close(GatedLinear(gate, up)(x).double(), expected, rtol=0, atol=2 * TOLERANCES[dtype])
 
 
+@pytest.mark.parametrize("dtype", BIT_EQUAL_DTYPES)
 @pytest.mark.parametrize(("num_in", "num_out"), [(64, 192), (176, 64), (256, 1376), (2048, 2048)])
 def test_a_rows_bits_do_not_depend_on_the_number_of_rows_or_threads(
     num_in: int, num_out: int, dtype: torch.dtype

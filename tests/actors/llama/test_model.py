@@ -12,7 +12,7 @@ from actors.janus.network import read_weights
 from actors.llama.cache import RowCache
 from actors.llama.model import SEGMENT, Llama, num_slots
 from tests.support.checkpoints import DATA, TINY, fetched
-from tests.support.dtypes import DTYPES
+from tests.support.dtypes import BIT_EQUAL_DTYPES
 from tests.support.random_llama import llama_shape, random_llama, random_weights
 
 SHAPES = {
@@ -95,7 +95,7 @@ def test_ragged_rows_decoded_token_by_token_match_prefilling_the_whole(shape) ->
         )
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", BIT_EQUAL_DTYPES)
 @pytest.mark.parametrize("shape", WIDE.values(), ids=WIDE)
 def test_a_rows_bits_depend_on_nothing_but_the_row(shape, dtype: torch.dtype) -> None:
     """Neither on the number of rows, the row's place, the other rows' tokens and positions, nor on the threads."""
@@ -116,7 +116,7 @@ def test_a_rows_bits_depend_on_nothing_but_the_row(shape, dtype: torch.dtype) ->
             assert torch.equal(hidden_RC, expected_RC[rows]), f"{size} rows, {num_threads} threads"
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", BIT_EQUAL_DTYPES)
 def test_a_prompts_bits_do_not_depend_on_the_number_of_threads(dtype: torch.dtype) -> None:
     llama = random_llama(WIDE["heads"], dtype)
     for num_tokens in (5, 33, 130):

@@ -1,0 +1,127 @@
+"""The benchmark of a GPU, rehearsed: rows come from other processes, and a contestant that fails costs its own alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.gpu import contestants, referee, same_bytes, stage
+from benchmarks.gpu.contestants import Contestant
+from benchmarks.gpu.referee import Table
+from benchmarks.gpu.row import Row
+from benchmarks.gpu.stage import COPY, Stage
+from benchmarks.roofline import Ceilings
+from tests.support.hardware import runs_engines_on_a_cpu
+from tests.support.triton import needs_gpu, needs_triton
+
+
+def rehearse(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.gpu", "--rehearse", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+@needs_triton
+def test_a_rehearsal_measures_kernels_and_an_engine_and_writes_a_dated_table(tmp_path: Path) -> None:
+    done = rehearse("--only", "ceilings", "kernels", "janus-1b", "--save", str(tmp_path))
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    (saved,) = tmp_path.glob("????-??-??-gpu.md")
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert rows == [line for line in saved.read_text("utf-8").splitlines() if line.startswith("| ")]
+    for name in (COPY, "attention tiny", "products of a layer of tiny", "Janus-Pro-1B, all prompts different"):
+        assert any(row.startswith(f"| {name}") for row in rows)
+
+
+@pytest.mark.slow
+@runs_engines_on_a_cpu
+def test_without_a_gpu_a_contestant_fails_and_says_why() -> None:
+    command = [sys.executable, "-m", "benchmarks.gpu", "--only", "ceilings"]
+    done = subprocess.run(command, capture_output=True, text=True)
+
+    assert done.returncode == 1
+    assert "--rehearse runs it on a CPU" in done.stdout
+
+
+# Contestants of the two tests below: programs that stand for a process with results, a crash and an endless loop.
+PROGRAMS = {
+    "good": f"print({Row(name='speed', value=3.0, unit='images/s', limit=6.0).to_json()!r})",
+    "crash": "import os; os.abort()",
+    "endless": f"import time; print({Row(name='first', value=1.0, unit='s').to_json()!r}, flush=True); time.sleep(99)",
+}
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Contestant(module="", function="", least_seconds=0, most_seconds=2)
+    for name in PROGRAMS:
+        monkeypatch.setitem(contestants.CONTESTANTS, name, known)
+    popen = subprocess.Popen
+
+    def start(command: list[str], **settings: object) -> subprocess.Popen:
+        program = PROGRAMS[command[command.index("--contestant") + 1]]
+        return popen([sys.executable, "-S", "-c", program], **settings)
+
+    monkeypatch.setattr(referee.subprocess, "Popen", start)
+
+
+@pytest.mark.usefixtures("programs")
+def test_a_crash_and_an_endless_loop_leave_the_other_rows(tmp_path: Path) -> None:
+    table = Table(folder=tmp_path, command="test")
+
+    referee.run(["crash", "endless", "good"], table, seconds=60, is_rehearsal=True)
+
+    assert [row.name for row in table.rows] == ["first", "speed"]
+    crash, endless = table.failures
+    assert crash.startswith("crash FAILED (exit code -6)")
+    assert endless.startswith("endless FAILED (did not end within 2 s)")
+    assert "| speed | 3 images/s | 6 | 50% |" in next(tmp_path.iterdir()).read_text("utf-8")
+
+
+@pytest.mark.usefixtures("programs")
+def test_contestants_without_time_are_skipped() -> None:
+    table = Table(folder=None, command="test")
+
+    referee.run(["good", "good"], table, seconds=-1, is_rehearsal=True)
+
+    assert table.rows == []
+    assert [failure.partition(":")[0] for failure in table.failures] == ["good SKIPPED"] * 2
+
+
+def test_a_row_reaches_a_share_of_its_limit_in_either_direction() -> None:
+    assert Row(name="a", value=2.0, unit="images/s", limit=8.0).share == 0.25
+    assert Row(name="a", value=8.0, unit="ms", limit=2.0).share == 0.25
+    assert Row(name="a", value=8.0, unit="ms").share is None
+    assert (
+        Row(**json.loads(Row(name="a", value=1.0, unit="of 2", is_ok=False).to_json()))
+        .to_markdown()
+        .endswith("**FAILED**  |")
+    )
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", [same_bytes.janus, same_bytes.flow], ids=["janus", "janusflow"])
+def test_an_image_on_a_gpu_has_the_same_bytes_in_any_company_and_order(family, dtype: str, tmp_path: Path) -> None:
+    tiny = Stage(
+        device=torch.device("cuda"),
+        dtype=dtype,
+        is_rehearsal=True,
+        known={},
+        ceilings=Ceilings(bytes_per_s=1.0, flops_per_s=1.0),
+        folder=tmp_path,
+    )
+    rows = list(family(tiny))
+    assert len(rows) == 8
+    assert [row.to_markdown() for row in rows if not row.is_ok] == []
+
+
+def test_prompts_are_all_different_and_of_several_lengths() -> None:
+    prompts = stage.different_prompts(100)
+    assert len(set(prompts)) == 100
+    assert {len(prompt.split()) for prompt in prompts} >= {5, 42}
