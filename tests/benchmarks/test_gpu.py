@@ -1,4 +1,4 @@
-"""The benchmark of a GPU, rehearsed: rows come from other processes, and a contestant that fails costs its own alone."""
+"""The benchmark of a GPU, rehearsed: rows come from other processes, and one that fails costs its own rows alone."""
 
 from __future__ import annotations
 
