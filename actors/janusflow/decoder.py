@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from actors import image_decoder
-from actors.checkpoint.files import VAE_STEMS, find_weight_files, read_json
-from actors.checkpoint.folder import LocalFolder
+from actors.checkpoint.open import Checkpoint
 from actors.checkpoint.tensors import open_tensor_file
 from actors.checkpoint.weights import shapes_of
 from actors.device import compute_dtype
@@ -26,13 +24,13 @@ DTYPES = (torch.bfloat16, torch.float32)
 
 
 class VAE:
-    """Decodes latents [B, 4, S, S] to pixels. `folder` holds config.json and the weights; raises CheckpointError."""
+    """Decodes latents [B, 4, S, S] to pixels with a fetched VAE. Raises CheckpointError."""
 
-    def __init__(self, folder: Path, *, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> None:
         check_vae_dtype(dtype)
         self.device, self.dtype = device, compute_dtype(dtype, device)
         # Not the model's own `to`: diffusers warns about every cast there, and this model keeps nothing in float32.
-        self.model = nn.Module.to(_load(folder, dtype), self.device, self.dtype)
+        self.model = nn.Module.to(_load(checkpoint, dtype), self.device, self.dtype)
         self.scaling_factor = self.model.config.scaling_factor
 
     def decode(self, z_BCHW: torch.Tensor) -> image_decoder.Pixels:
@@ -102,10 +100,11 @@ def _block_for_gpu(block: nn.Module) -> image_decoder.Block:
     )
 
 
-def _load(folder: Path, dtype: torch.dtype) -> nn.Module:
+def _load(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # takes seconds to import
 
-    _check_shapes(folder, AutoencoderKL)
+    folder = checkpoint.path
+    _check_shapes(checkpoint, AutoencoderKL)
     try:
         model, found = AutoencoderKL.from_pretrained(
             folder, torch_dtype=dtype, low_cpu_mem_usage=False, local_files_only=True, output_loading_info=True
@@ -126,20 +125,18 @@ def _load(folder: Path, dtype: torch.dtype) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def _check_shapes(folder: Path, autoencoder: Any) -> None:
+def _check_shapes(checkpoint: Checkpoint, autoencoder: Any) -> None:
     """Hold the sizes of config.json against the weight files' headers, before diffusers allocates the model."""
-    local = LocalFolder(folder, str(folder))
+    folder = checkpoint.path
     try:
         with torch.device("meta"):
-            expected = shapes_of(autoencoder.from_config(read_json(local, "config.json")))
-    except CheckpointError:
-        raise
+            expected = shapes_of(autoencoder.from_config(dict(checkpoint.config)))
     except Exception as error:  # diffusers checks no types
         raise CheckpointError(
             f"{folder} cannot be loaded as a diffusers AutoencoderKL: its config.json is wrong "
             f"({type(error).__name__}: {one_line(str(error))})"
         ) from error
-    for file_name in find_weight_files(local, VAE_STEMS)[1]:
+    for file_name in checkpoint.weight_files:
         for name, shape in open_tensor_file(folder / file_name).shapes.items():
             if expected.get(name, shape) != shape:
                 raise CheckpointError(

@@ -76,7 +76,7 @@ class JanusFlowEngine:
             weights = read_weights(checkpoint, dtype=dtype, device=self.torch_device)
         is_gpu = self.torch_device.type == "cuda"
         self.network = build_network(to_compute_dtype(weights), self.shape, self.latent_size, is_packed=is_gpu)
-        self.vae = VAE(vae.path, dtype=dtype, device=self.torch_device)
+        self.vae = VAE(vae, dtype=dtype, device=self.torch_device)
         self.image_decoder = gpu_decoder(self.vae, self._latent_shape, GraphPool()) if is_gpu else None
         (self.bos_state,) = self.network.read_prompts([[self.tokenizer.bos_id]])
 

@@ -12,6 +12,7 @@ from actors.janus import decoder as janus_decoder
 from actors.janusflow import decoder as janusflow_decoder
 from actors.layers import to_uint8
 from tests.support import flow_engine, janus_engine
+from tests.support.checkpoints import vae_in
 from tests.support.triton import DEVICE, needs_triton, random
 
 
@@ -31,7 +32,7 @@ def test_images_of_codes_are_those_of_the_cpus_decoder() -> None:
 
 @needs_triton
 def test_images_of_latents_are_those_of_diffusers() -> None:
-    vae = janusflow_decoder.VAE(flow_engine.TINY / "vae", dtype=torch.float32, device=DEVICE)
+    vae = janusflow_decoder.VAE(vae_in(flow_engine.TINY / "vae"), dtype=torch.float32, device=DEVICE)
     z = random(1, 4, 3, 4)
     expected = vae.decode_call(z)
     decoded = decode(janusflow_decoder.decoder_layers(vae.model), z / vae.scaling_factor)
@@ -40,7 +41,7 @@ def test_images_of_latents_are_those_of_diffusers() -> None:
 
 @needs_triton
 def test_an_images_bytes_do_not_depend_on_its_batch_and_nan_is_noted() -> None:
-    vae = janusflow_decoder.VAE(flow_engine.TINY / "vae", dtype=torch.float32, device=DEVICE)
+    vae = janusflow_decoder.VAE(vae_in(flow_engine.TINY / "vae"), dtype=torch.float32, device=DEVICE)
     layers, z = janusflow_decoder.decoder_layers(vae.model), random(3, 4, 2, 2)
     decoder = ImageDecoder(layers, lambda z: z, z[:1])
     expected = decoder(z)

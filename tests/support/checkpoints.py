@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from actors.checkpoint.files import VAE_STEMS, find_weight_files, read_json
+from actors.checkpoint.folder import LocalFolder
 from actors.checkpoint.open import Checkpoint, fetch_checkpoint, open_checkpoint, open_vae
 
 DATA = Path(__file__).parents[1] / "data"
@@ -22,6 +24,13 @@ def fetched(folder: Path, prompt_format: str | None = None) -> Checkpoint:
 def fetched_vae(checkpoint: Checkpoint) -> Checkpoint:
     """The VAE inside a checkpoint's folder."""
     return fetch_checkpoint(open_vae(None, checkpoint))
+
+
+def vae_in(folder: Path) -> Checkpoint:
+    """The VAE in a folder on this machine, without a checkpoint that it has to fit."""
+    local = LocalFolder(folder, str(folder))
+    config, (_, weight_files) = read_json(local, "config.json"), find_weight_files(local, VAE_STEMS)
+    return Checkpoint(name=str(folder), family="vae", config=config, weight_files=weight_files, folder=local)
 
 
 def published(model: str) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:

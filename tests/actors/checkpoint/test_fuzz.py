@@ -57,7 +57,7 @@ def load(folder: Path) -> None:
     network = janus if checkpoint.family == "janus" else janusflow
     network.read_weights(checkpoint, dtype=torch.float32, device="cpu")
     if checkpoint.family == "janusflow":
-        VAE(fetch_checkpoint(open_vae(None, checkpoint)).path, dtype=torch.float32, device=torch.device("cpu"))
+        VAE(fetch_checkpoint(open_vae(None, checkpoint)), dtype=torch.float32, device=torch.device("cpu"))
 
 
 def linked(source: Path, folder: Path) -> Path:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from actors.errors import CheckpointError, InputError
 from actors.janusflow.decoder import VAE
+from tests.support.checkpoints import vae_in
 from tests.support.flow_engine import TINY, golden
 
 CPU = torch.device("cpu")
@@ -21,7 +22,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def vae(request: pytest.FixtureRequest) -> VAE:
-    return VAE(TINY / "vae", dtype=request.param, device=CPU)
+    return VAE(vae_in(TINY / "vae"), dtype=request.param, device=CPU)
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def latents(num_images: int) -> torch.Tensor:
 
 def test_images_match_the_reference() -> None:
     parts = golden("flow_parts.npz")
-    vae = VAE(TINY / "vae", dtype=torch.float32, device=CPU)
+    vae = VAE(vae_in(TINY / "vae"), dtype=torch.float32, device=CPU)
     z_BCHW = torch.from_numpy(parts["zT"])
 
     torch.testing.assert_close(vae.decode_call(z_BCHW), torch.from_numpy(parts["vae_decoded_f32"]), rtol=0, atol=5e-5)
@@ -81,7 +82,7 @@ def test_the_encoder_is_dropped(vae: VAE) -> None:
 
 def test_float16_is_refused_with_the_reason() -> None:
     with pytest.raises(InputError, match=r"must be bfloat16 or float32 .* become NaN; got float16"):
-        VAE(TINY / "vae", dtype=torch.float16, device=CPU)
+        VAE(vae_in(TINY / "vae"), dtype=torch.float16, device=CPU)
 
 
 def test_a_folder_that_lacks_a_tensor_of_the_decoder_is_refused(folder: Path) -> None:
@@ -90,7 +91,7 @@ def test_a_folder_that_lacks_a_tensor_of_the_decoder_is_refused(folder: Path) ->
     save_file(weights, folder / "diffusion_pytorch_model.safetensors")
 
     with pytest.raises(CheckpointError, match=r"lacks 1 of the VAE decoder's tensors, decoder\.conv_out\.bias"):
-        VAE(folder, dtype=torch.float32, device=CPU)
+        VAE(vae_in(folder), dtype=torch.float32, device=CPU)
 
 
 def test_a_folder_without_an_encoder_is_accepted(folder: Path) -> None:
@@ -98,9 +99,9 @@ def test_a_folder_without_an_encoder_is_accepted(folder: Path) -> None:
     weights = load_file(path)
     save_file({name: weights[name] for name in weights if not name.startswith(("encoder.", "quant_conv."))}, path)
 
-    vae = VAE(folder, dtype=torch.float32, device=CPU)
+    vae = VAE(vae_in(folder), dtype=torch.float32, device=CPU)
 
-    expected = VAE(TINY / "vae", dtype=torch.float32, device=CPU).decode(latents(1)).pixels.numpy()
+    expected = VAE(vae_in(TINY / "vae"), dtype=torch.float32, device=CPU).decode(latents(1)).pixels.numpy()
     assert np.array_equal(vae.decode(latents(1)).pixels.numpy(), expected)
 
 
@@ -108,7 +109,7 @@ def test_a_folder_without_weights_is_refused(folder: Path) -> None:
     (folder / "diffusion_pytorch_model.safetensors").unlink()
 
     with pytest.raises(CheckpointError, match=r"holds no weights: expected diffusion_pytorch_model.safetensors"):
-        VAE(folder, dtype=torch.float32, device=CPU)
+        VAE(vae_in(folder), dtype=torch.float32, device=CPU)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_a_config_that_does_not_fit_the_weights_is_refused(changes: dict, messag
     (folder / "config.json").write_text(json.dumps({**config, **changes}))
 
     with pytest.raises(CheckpointError, match=message):
-        VAE(folder, dtype=torch.float32, device=CPU)
+        VAE(vae_in(folder), dtype=torch.float32, device=CPU)
 
 
 def test_nan_is_told_apart_per_image(vae: VAE) -> None:
