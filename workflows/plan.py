@@ -158,7 +158,8 @@ def make_plan(files: Iterable[PromptFile], committed_shards: Iterable[str], shar
             raise SourceChangedError(
                 f"prompts: {file.url} was changed after rows of it were rendered into this output (its version was "
                 f"{match['version']}, now {file.version}). Put the old file back, give the new rows a file of their "
-                "own, or render into another output folder"
+                "own, or render into another output folder. An output whose versions come from modification times, as "
+                "before 2026-11-26, cannot be resumed"
             )
         committed[file.name].append((int(match["start"]), int(match["stop"])))
     return Plan(files=files, committed={name: sorted(r) for name, r in committed.items()}, shard_rows=shard_rows)
