@@ -5,6 +5,7 @@ It is written once, before anything else, and read only here. `_SUCCESS` next to
 
 from __future__ import annotations
 
+import codecs
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +21,8 @@ from workflows.storage.path import absolute_location, stable_location
 from workflows.storage.store import CONDITIONAL_CREATE, Storage
 
 JOB_FILE, SUCCESS_FILE = "job.json", "_SUCCESS"
+MAX_CLAIM_BYTES = 16 * 2**20
+MAX_SHARD_ROWS = 1_000_000
 
 
 class Claim(BaseModel):
@@ -42,7 +45,7 @@ class Claim(BaseModel):
     output: str = ""
     images: Images
     recipe: Recipe
-    shard_rows: int
+    shard_rows: int = Field(ge=1, le=MAX_SHARD_ROWS)
     conditional_create: bool = True
     job_file: dict[str, Any]
 
@@ -109,11 +112,13 @@ def open_output(output: str, endpoint_url: str | None) -> tuple[Storage, Claim]:
 def read_claim(storage: Storage) -> Claim:
     """job.json of an output. Raises StorageError if it is missing or damaged, and OtherVersionError."""
     try:
-        data = storage.read(JOB_FILE)
+        data = storage.read(JOB_FILE) if storage.size(JOB_FILE) <= MAX_CLAIM_BYTES else b""
     except FileNotFoundError as error:
         raise StorageError(f"{storage.url} has no {JOB_FILE}: it is not an output of janus-batch") from error
+    if foreign := _foreign_kind(data):
+        raise StorageError(f"{storage.url}/{JOB_FILE} {foreign}; it must be the JSON that janus-batch wrote")
     try:
-        return Claim.model_validate_json(data, strict=True)
+        return Claim.model_validate_json(data.removeprefix(codecs.BOM_UTF8), strict=True)
     except ValidationError as error:
         raise _plain_error(f"{storage.url}/{JOB_FILE}", data, error) from error
 
@@ -141,6 +146,17 @@ def _claim_of(job: RenderJob, job_file: dict[str, Any]) -> Claim:
 
 def _to_json(claim: Claim) -> bytes:
     return (claim.model_dump_json(indent=2, by_alias=True) + "\n").encode()
+
+
+def _foreign_kind(data: bytes) -> str | None:
+    """What is in job.json if it is not what a run writes, damaged or not."""
+    if not data.strip():
+        return f"is empty or has more than {MAX_CLAIM_BYTES // 2**20} MiB"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "is UTF-16 text"
+    if not data.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
+        return f"is no JSON object, it begins with {data[:40]!r}"
+    return None
 
 
 def _plain_error(name: str, data: bytes, error: ValidationError) -> InputError:

@@ -171,7 +171,7 @@ def count_rows(storage: Storage, part: str) -> int:
 
 
 def read_footer(storage: Storage, name: str) -> pq.FileMetaData:
-    with part_errors(storage, name), storage.fs.open(storage.path(name), "rb") as file:
+    with part_errors(storage, name), storage.open(name) as file:
         return pq.read_metadata(file)
 
 

@@ -11,11 +11,12 @@ import hashlib
 import inspect
 import os
 import random
+import stat
 import time
 import uuid
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from typing import IO, Any
 
 import fsspec
 from fsspec.asyn import AsyncFileSystem
@@ -61,9 +62,29 @@ class Storage:
         return f"{self.root}/{name}" if name else self.root
 
     def read(self, name: str) -> bytes:
-        """The whole file. Raises FileNotFoundError."""
+        """The whole file. Raises FileNotFoundError, and StorageError for a pipe or a device."""
+        self._check_regular(name)
         data: bytes = self.fs.cat_file(self.path(name))
         return data
+
+    def size(self, name: str) -> int:
+        """The size of a file in bytes. Raises FileNotFoundError."""
+        return int(self.fs.size(self.path(name)))
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        """The file, open for reading. Raises like `read`."""
+        self._check_regular(name)
+        with self.fs.open(self.path(name), "rb") as file:
+            yield file
+
+    def _check_regular(self, name: str) -> None:
+        """A pipe would block for ever, and a device may have no end."""
+        if not self.is_local:
+            return
+        mode = os.stat(self.path(name)).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise StorageError(f"{self.url}/{name} is a pipe, a socket or a device; it must be a file")
 
     def write(self, name: str, data: bytes) -> None:
         """Write a whole file, replacing an existing one; a reader sees the old bytes or the new ones, never a part."""
