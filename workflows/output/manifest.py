@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from actors.recipe import SAMPLING_SETTINGS, SamplingSettings
 from workflows.output.picture_statistics import STATISTICS_FIELDS
 from workflows.plan import part_of_file, split_part_id
+from workflows.storage import parquet
 from workflows.storage.damage import damage_errors
-from workflows.storage.parquet import read_parquet
 from workflows.storage.store import Storage
 
 NUM_READERS = 16  # threads that read parts, rejected rows or images
@@ -172,14 +172,14 @@ def count_rows(storage: Storage, part: str) -> int:
 
 def read_footer(storage: Storage, name: str) -> pq.FileMetaData:
     with part_errors(storage, name), storage.open(name) as file:
-        return pq.read_metadata(file)
+        return parquet.read_footer(file)
 
 
 def read_table(storage: Storage, name: str, columns: list[str] | None = None) -> pa.Table:
     """Read a part or a file of rejected rows, and check each page. Raises FileNotFoundError or DamagedFileError."""
     data = storage.read(name)
     with part_errors(storage, name):
-        return read_parquet(data, columns)
+        return parquet.read_parquet(data, columns)
 
 
 def part_errors(storage: Storage, name: str) -> AbstractContextManager[None]:

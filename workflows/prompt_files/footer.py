@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -16,6 +15,7 @@ from workflows.prompt_files.columns import COLUMN_TYPES, TEXT_COLUMNS
 from workflows.prompt_files.file import PromptsError, prompt_errors
 from workflows.prompt_files.thrift import read_struct
 from workflows.storage.damage import DamagedFileError
+from workflows.storage.foreign import HEAD_BYTES, foreign_kind
 
 TAIL_BYTES = 64 * 1024  # most footers fit, so that one request reads them
 MAX_TEXT_BYTES = 16 * 2**20  # of a column that the job reads, in one row group ...
@@ -28,20 +28,6 @@ _METADATA, _CRYPTO = 3, 8  # ColumnChunk
 _PATH, _CODEC, _UNCOMPRESSED, _STATISTICS = 3, 4, 6, 12  # ColumnMetaData
 _NULL_COUNT, _MAX_VALUE, _MIN_VALUE = 3, 5, 6  # Statistics
 CODECS = ("uncompressed", "snappy", "gzip", "lzo", "brotli", "lz4", "zstd", "lz4_raw")
-
-# How files that are no Parquet files begin, and what they are.
-FOREIGN_FILES = (
-    (rb"version https://git-lfs", "a Git LFS pointer; `git lfs pull` fetches the file"),
-    (rb"\s*<(!doctype|html|\?xml)", "an HTML or XML page, as web servers answer errors"),
-    (rb"ARROW1|FEA1|\xff\xff\xff\xff", "Arrow IPC or Feather"),
-    (rb"PK\x03\x04", "a zip archive or an Excel workbook"),
-    (rb"\x1f\x8b|\x28\xb5\x2f\xfd|BZh|\xfd7zXZ", "a compressed file"),
-    (rb"ORC", "ORC"),
-    (rb"Obj\x01", "Avro"),
-    (rb"SQLite format 3|.{8}DUCK", "a database"),
-    (rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF|%PDF", "an image or a document"),
-    (rb"[\xef\xbb\xbf\s]*[\[{]", "JSON or JSON lines"),
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +54,8 @@ def read_footer(url: str, file: IO[bytes], size: int) -> Footer:
             schema = metadata.schema.to_arrow_schema()
             thrift = _read_thrift(tail)
     except DamagedFileError as error:
-        if found := _foreign_kind(file):
+        file.seek(0)
+        if found := foreign_kind(file.read(HEAD_BYTES)):
             raise PromptsError(
                 f"prompts: {url} is no Parquet file, it is {found}; prompts are Parquet files with a column `prompt`"
             ) from error
@@ -99,22 +86,6 @@ def _read_thrift(tail: bytes) -> dict[int, Any]:
         return read_struct(tail[-8 - footer_bytes : -8])
     except ValueError as error:
         raise pa.ArrowInvalid(str(error)) from error
-
-
-def _foreign_kind(file: IO[bytes]) -> str | None:
-    """What a file is that has no Parquet footer; None for a Parquet file that is damaged."""
-    file.seek(0)
-    head = file.read(1024)
-    if head.startswith(b"PARE"):
-        return "encrypted; decrypt it first"
-    if head.startswith(b"PAR1"):
-        return None
-    for pattern, name in FOREIGN_FILES:
-        if re.match(pattern, head, re.IGNORECASE | re.DOTALL):
-            return name
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or not re.search(rb"[\x00-\x08\x0e-\x1f\x7f]", head):
-        return "CSV or other text"
-    return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from actors.errors import InputError, one_line
+from workflows.storage.parquet import ForeignFileError
 
 
 class DamagedFileError(InputError):
-    """A file was read completely and cannot be decoded. A retry would read the same bytes."""
+    """A file was read completely and cannot be used. A retry would read the same bytes."""
 
 
 @contextmanager
@@ -20,6 +21,8 @@ def damage_errors(what: str, remedy: str = "") -> Iterator[None]:
     """Turn decoding errors into a DamagedFileError that names `what` and ends with `remedy`. Storage errors pass."""
     try:
         yield
+    except ForeignFileError as error:
+        raise DamagedFileError(f"{what} is no Parquet file, it is {error}{remedy}") from error
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError, tarfile.TarError) as error:
         raise _damaged(what, error, remedy) from error
     except OSError as error:

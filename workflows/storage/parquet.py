@@ -9,17 +9,44 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from workflows.storage.foreign import HEAD_BYTES, foreign_kind
+
+
+class ForeignFileError(ValueError):
+    """A file is no Parquet file that can be read. The text says what it is."""
+
 
 def open_parquet(data: bytes) -> pq.ParquetFile:
-    """A Parquet file in memory that Arrow owns. Each page is checked when it is read. Raises ArrowInvalid."""
+    """A Parquet file in memory that Arrow owns. Each page is checked when it is read.
+
+    Raises ForeignFileError for what is no Parquet file, and ArrowInvalid.
+    """
     owned = pa.allocate_buffer(len(data))
     pa.FixedSizeBufferWriter(owned).write(data)
-    return pq.ParquetFile(pa.BufferReader(owned), page_checksum_verification=True)
+    with _foreign_files(data):
+        return pq.ParquetFile(pa.BufferReader(owned), page_checksum_verification=True)
+
+
+def read_footer(file: IO[bytes]) -> pq.FileMetaData:
+    """The footer of an open file. Raises ForeignFileError for what is no Parquet file, and ArrowInvalid."""
+    with _foreign_files(file.read(HEAD_BYTES)):
+        return pq.read_metadata(file)
+
+
+@contextmanager
+def _foreign_files(head: bytes) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        if kind := foreign_kind(head[:HEAD_BYTES]):
+            raise ForeignFileError(kind) from error
+        raise
 
 
 def read_parquet(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:

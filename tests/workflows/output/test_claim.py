@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from actors.errors import InputError
 from janus_batch import VERSION
 from tests.support.servers.s3 import S3Server
 from tests.support.toy_job import bytes_of, make_job, recipe, render, write_prompts
@@ -165,10 +168,7 @@ def test_a_folder_with_a_manifest_that_is_not_ours_is_left_alone(job: RenderJob)
 @pytest.mark.parametrize(
     ("text", "refusal"),
     [
-        (b"", "Invalid JSON: EOF while parsing a value"),
         (b'{"name": "toy", "pro', "Invalid JSON: EOF while parsing a string"),
-        (b"\xff\xfe\xfd", "Invalid JSON: expected value"),
-        (b"[1, 2]", "Input should be an object$"),
         (b'{"prompts": "p"}', "name is missing$"),
         (b'{"name": "toy"}', "prompts is missing$"),
         (b'{"name": "toy", "prompts": "p", "images": []}', r"images: Input should be .*, got \[\]$"),
@@ -186,6 +186,86 @@ def test_a_damaged_claim_is_refused_and_not_written_over(job: RenderJob, text: b
     with pytest.raises(StorageError, match=rf"/out/job.json is damaged: .*{refusal}"):
         read_claim(Storage(job.output))
     assert bytes_of(job.output) == {"job.json": text}
+
+
+@pytest.mark.parametrize(
+    ("data", "refusal"),
+    [
+        (b"", "is empty or has more than 16 MiB"),
+        (b" \n", "is empty or"),
+        (b" " * (16 * 2**20 + 1), "is empty or has more than 16 MiB"),
+        (b"[1, 2]", r"is no JSON object, it begins with b'\[1, 2\]'"),
+        (b"<!DOCTYPE html><p>404</p>", "is no JSON object, it begins with b'<!DOCTYPE"),
+        ('{"name": "x"}'.encode("utf-16"), "is UTF-16 text"),
+        (b"null", "is no JSON object"),
+    ],
+)
+def test_a_claim_that_is_something_else_is_named_as_what_it_is(job: RenderJob, data: bytes, refusal: str) -> None:
+    Storage(job.output).write("job.json", data)
+
+    with pytest.raises(StorageError, match=rf"/out/job.json {refusal}.*; it must be the JSON that janus-batch wrote$"):
+        read_claim(Storage(job.output))
+
+
+def test_a_byte_order_mark_before_the_claim_is_ignored(job: RenderJob) -> None:
+    claim_output(job, {})
+    storage = Storage(job.output)
+    before = read_claim(storage)
+
+    storage.write("job.json", b"\xef\xbb\xbf" + storage.read("job.json"))
+
+    assert read_claim(storage) == before
+
+
+@pytest.mark.parametrize("value", ["0", "-4", "1000001", "9" * 30, "NaN", "true", "[4]"])
+def test_shard_rows_outside_its_range_are_refused(job: RenderJob, value: str) -> None:
+    claim_output(job, {})
+    storage = Storage(job.output)
+    storage.write("job.json", storage.read("job.json").replace(b'"shard_rows": 4', b'"shard_rows": ' + value.encode()))
+
+    with pytest.raises(StorageError, match=r"job.json is damaged: shard_rows: "):
+        read_claim(storage)
+
+
+@pytest.mark.parametrize("target", ["fifo", "/dev/zero"])
+def test_a_claim_that_is_a_pipe_or_a_device_is_refused_at_once(job: RenderJob, target: str) -> None:
+    path = Path(job.output, "job.json")
+    path.parent.mkdir(parents=True)
+    if target == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(target)
+
+    with pytest.raises(StorageError, match=r"job.json is a pipe, a socket or a device; it must be a file"):
+        read_claim(Storage(job.output))
+
+
+def test_a_claim_mutated_at_random_is_read_or_refused_in_one_sentence(job: RenderJob) -> None:
+    """A seeded fuzz test: bytes are changed, removed, repeated and replaced by what JSON readers stumble over."""
+    claim_output(job, {})
+    storage, chance, refusals = Storage(job.output), random.Random(0), []
+    good = storage.read("job.json")
+    for _ in range(500):
+        Path(job.output, "job.json").write_bytes(mutated(good, chance))
+        try:
+            read_claim(storage)
+        except InputError as error:
+            refusals.append(str(error))
+    assert len(refusals) > 200
+    assert [text for text in refusals if len(text) > 1000 or "\n" in text] == []
+
+
+TOKENS = (b"null", b"NaN", b"-1", b"1e999", b"9" * 400, b"[]", b"{}", b'""', b"[" * 500, b"\xff", b"\0", b'"\\ud800"')
+
+
+def mutated(data: bytes, chance: random.Random) -> bytes:
+    """`data` after one to three random changes."""
+    for _ in range(chance.randint(1, 3)):
+        start = chance.randrange(len(data))
+        stop = min(len(data), start + chance.choice([0, 1, 1, 8, 60]))
+        middle = chance.choice([b"", data[start:stop] * 2, bytes([chance.randrange(256)]), chance.choice(TOKENS)])
+        data = data[:start] + middle + data[stop:]
+    return data
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def tar_of(name: str, kind: bytes, mode: str = "w") -> bytes:
         ("a.parquet", parquet_of(x=[1])),
         ("a.parquet", parquet_of(image=["a"], latents=["b"])),
         ("a.parquet", parquet_of(image=[{"x": [1]}], latents=[{"path": [2]}])),
-        ("a.parquet", b""),
+        ("a.parquet", b"PAR1"),
         ("a.tar", b""),
         ("a.tar", b"x" * 2000),
         ("a.tar", parquet_of(x=[1])),
@@ -55,6 +55,13 @@ def test_a_file_that_is_not_a_pack_is_damaged(tmp_path: Path, name: str, data: b
 
     with pytest.raises(DamagedFileError, match=rf"{name} cannot be read: the file is damaged"):
         read_pack(Storage(str(tmp_path)), name)
+
+
+def test_a_pack_that_is_no_parquet_is_named_as_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"")
+
+    with pytest.raises(DamagedFileError, match=r"a.parquet is no Parquet file, it is empty \(0 bytes\)"):
+        read_pack(Storage(str(tmp_path)), "a.parquet")
 
 
 @pytest.mark.parametrize(

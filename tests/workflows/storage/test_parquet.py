@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pytest
 
 from tests.support.rooms import Project
 from workflows.output.layouts import parquet_bytes
-from workflows.storage.parquet import open_parquet, read_batches, read_parquet
+from workflows.storage.parquet import ForeignFileError, open_parquet, read_batches, read_footer, read_parquet
 
 ROOT = Path(__file__).parents[3]
 TABLE = pa.table({"a": [1, 2, 3], "b": ["x", "y", None]})
@@ -59,10 +60,28 @@ def test_a_doubled_column_is_named(columns: list[str] | None) -> None:
         read_parquet(parquet_bytes(doubled), columns)
 
 
-@pytest.mark.parametrize("data", [b"", b"PAR1", b"PAR1PAR1", b"a,b\n1,2\n"])
-def test_bytes_that_are_no_parquet_are_refused(data: bytes) -> None:
+@pytest.mark.parametrize("data", [b"PAR1", b"PAR1PAR1", parquet_bytes(TABLE)[:-50]])
+def test_a_damaged_file_is_refused(data: bytes) -> None:
     with pytest.raises(pa.ArrowInvalid):
         read_parquet(data)
+    with pytest.raises(pa.ArrowInvalid):
+        read_footer(io.BytesIO(data))
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"", "empty (0 bytes)"),
+        (b"a,b\n1,2\n", "CSV or other text"),
+        (b"<html>404</html>", "an HTML or XML page, as web servers answer errors"),
+        (b"PARE" + b"\0" * 90 + b"PARE", "encrypted; decrypt it first"),
+    ],
+)
+def test_what_is_no_parquet_is_named_as_what_it_is(data: bytes, kind: str) -> None:
+    with pytest.raises(ForeignFileError, match=f"^{re.escape(kind)}$"):
+        read_parquet(data)
+    with pytest.raises(ForeignFileError, match=f"^{re.escape(kind)}$"):
+        read_footer(io.BytesIO(data))
 
 
 def test_one_file_alone_opens_parquet_for_reading() -> None:

@@ -147,7 +147,7 @@ def test_a_damaged_part_is_named_and_the_others_are_checked(job: RenderJob, fold
     findings = verify(job)
 
     assert len(findings.faults) == 2
-    assert findings.faults[0].startswith(f"{job.output}/{folder}/{first} cannot be read: the file is damaged (")
+    assert findings.faults[0].startswith(f"{job.output}/{folder}/{first} is no Parquet file, it is CSV or other text;")
     assert findings.faults[1].endswith(" is missing")
 
 
