@@ -211,7 +211,7 @@ class SimulatedSteps:
     def __init__(self, cluster: SimulatedCluster, progress: Progress) -> None:
         self._cluster, self._progress, self.num_rendered = cluster, progress, 0
 
-    async def read(self, shard: Shard) -> Shard:
+    async def read(self, actor: Actor, shard: Shard) -> Shard:
         await asyncio.sleep(READ_SECONDS)
         return shard
 
@@ -226,7 +226,7 @@ class SimulatedSteps:
         self._progress.images_are_written(actor.slot, SHARD_ROWS)
         return read
 
-    async def commit(self, read: Shard, rendered: Iterable[Shard]) -> commit.Receipt:
+    async def commit(self, actor: Actor, read: Shard, rendered: Iterable[Shard]) -> commit.Receipt:
         await asyncio.sleep(COMMIT_SECONDS)
         return commit.Receipt(shard_id=read.id, num_images=read.num_rows, num_rejected=0, is_first=True)
 

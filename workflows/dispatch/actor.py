@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import ray
 
@@ -20,6 +21,10 @@ from workflows.job import RenderJob
 
 # Shards that an actor holds at once: one being rendered, one to fill the batches from, one being read.
 SHARDS_IN_FLIGHT = 3
+
+# Tasks of one actor that read, write and commit at once. Ray starts a process of about 90 MB for each; images that are
+# rendered meanwhile wait in Ray's object store.
+MAX_TASKS_PER_ACTOR = 3
 
 
 class DeviceLostError(RuntimeError):
@@ -90,6 +95,7 @@ class Actor:
     failure: str | None = None
     ran_out_of_memory: bool = False
     is_leaving: bool = False  # its node is being drained
+    tasks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_TASKS_PER_ACTOR))
 
     @property
     def card(self) -> EngineCard:

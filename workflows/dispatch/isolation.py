@@ -43,13 +43,13 @@ class Isolation:
         when the bisection gives up.
         """
         bisection = self._bisections.setdefault(shard.id, Bisection(shard.num_rows, self._limits))
-        read = await self._steps.read(shard)
+        read = await self._steps.read(actor, shard)
         while (rows := bisection.next_range) is not None:
             await self._prove(actor, read, bisection)
             rendered = await self._render_range(actor, read, bisection, rows)
             bisection.passed(rows, rendered, has_images=rendered.num_images > 0)
         try:
-            return await self._steps.commit(read, bisection.rendered, bisection.rejected)
+            return await self._steps.commit(actor, read, bisection.rendered, bisection.rejected)
         except Exception as error:
             if is_system_failure(error):  # it may have taken rendered images along
                 self._steps.uncount(actor, sum(rendered.num_images for rendered in bisection.rendered))
@@ -67,7 +67,7 @@ class Isolation:
             if (good := bisection.good_range) is not None:
                 witness = read
             elif self._good is not None:
-                witness, good = await self._steps.read(self._good), RowRange(start=0, stop=self._good.num_rows)
+                witness, good = await self._steps.read(actor, self._good), RowRange(start=0, stop=self._good.num_rows)
             else:
                 await self._steps.render_plain(actor, read)
                 return

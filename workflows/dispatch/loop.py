@@ -131,10 +131,10 @@ class Dispatch:
             await self._finish(actor, attempt, receipt)
 
     async def _render_shard(self, actor: Actor, shard: Shard) -> commit.Receipt:
-        read = await self._steps.read(shard)
+        read = await self._steps.read(actor, shard)
         rendered = await self._steps.render(actor, read)
         try:
-            return await self._steps.commit(read, [rendered])
+            return await self._steps.commit(actor, read, [rendered])
         except BaseException:
             self._steps.uncount(actor, rendered.num_images)
             raise

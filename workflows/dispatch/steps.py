@@ -13,7 +13,7 @@ from ray import exceptions as ray_errors
 
 from actors.batcher import Answer
 from actors.request import ImageRequest, RenderedImage
-from workflows.dispatch.actor import Actor
+from workflows.dispatch.actor import MAX_TASKS_PER_ACTOR, Actor
 from workflows.dispatch.bisection import RowRange
 from workflows.dispatch.failures import RenderFailedError, cause_of, is_failure_of_actor
 from workflows.dispatch.metrics import timed
@@ -26,7 +26,6 @@ from workflows.rows import ShardRows, read_shard
 from workflows.storage.retry import retry_storage
 
 PLAIN_PROMPT = "a red circle"  # a prompt that cannot be at fault
-MAX_BATCHES_BEING_WRITTEN = 4  # per shard; images rendered meanwhile wait in Ray's object store
 
 # As text: Ray's class takes no parameters when the program runs.
 RowsRef: TypeAlias = "ray.ObjectRef[ShardRows]"
@@ -76,11 +75,12 @@ class ShardSteps:
         self._plain = ray.remote(_plain_request).options(num_cpus=0, num_returns=2)
         self._count_images = ray.remote(_count_images).options(num_cpus=0)
 
-    async def read(self, shard: Shard) -> ReadShard:
-        """Read a shard and wait for it, so that slow storage does not look like a silent actor."""
-        refs = cast("tuple[RequestsRef, RowsRef, ray.ObjectRef[None]]", self._read.remote(self._job_ref, shard))
-        requests, rest, is_read = refs
-        await is_read
+    async def read(self, actor: Actor, shard: Shard) -> ReadShard:
+        """Read a shard for an actor and wait for it, so that slow storage does not look like a silent actor."""
+        async with actor.tasks:
+            refs = cast("tuple[RequestsRef, RowsRef, ray.ObjectRef[None]]", self._read.remote(self._job_ref, shard))
+            requests, rest, is_read = refs
+            await is_read
         return ReadShard(shard=shard, requests=requests, rest=rest)
 
     async def render(self, actor: Actor, read: ReadShard, rows: RowRange | None = None) -> Rendered:
@@ -91,11 +91,13 @@ class ShardSteps:
         counts: list[asyncio.Future[int]] = []
         try:
             while (batch := await self._next_batch(actor, batches)) is not None:
+                await actor.tasks.acquire()
                 part, counted = _both(self._write.remote(self._job_ref, read.shard.id, actor.card.device, batch))
                 written.append(part)
                 counts.append(asyncio.ensure_future(self._count(actor, counted)))
-                if len(counts) >= MAX_BATCHES_BEING_WRITTEN:
-                    await counts[-MAX_BATCHES_BEING_WRITTEN]
+                counts[-1].add_done_callback(lambda _: actor.tasks.release())
+                if len(counts) > MAX_TASKS_PER_ACTOR:
+                    await counts[-1 - MAX_TASKS_PER_ACTOR]  # done; raises the error if it could not be written
             return Rendered(written=written, num_images=sum(await asyncio.gather(*counts)))
         except BaseException as error:
             ray.cancel(batches)  # otherwise the actor renders the rest of the shard in vain
@@ -122,11 +124,12 @@ class ShardSteps:
             raise
 
     async def commit(
-        self, read: ReadShard, rendered: Iterable[Rendered], rejected: Mapping[int, str] | None = None
+        self, actor: Actor, read: ReadShard, rendered: Iterable[Rendered], rejected: Mapping[int, str] | None = None
     ) -> commit.Receipt:
         """Commit the rendered images; `rejected` gives the reasons for rows that failed their actors, by row number."""
         written = [part for one in rendered for part in one.written]
-        return await self._commit.remote(self._job_ref, read.requests, read.rest, dict(rejected or {}), *written)
+        async with actor.tasks:
+            return await self._commit.remote(self._job_ref, read.requests, read.rest, dict(rejected or {}), *written)
 
     def uncount(self, actor: Actor, num_images: int) -> None:
         """Take images back that another attempt counts."""
