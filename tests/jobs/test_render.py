@@ -256,6 +256,22 @@ def test_a_ray_that_does_not_start_is_reported(job_file: Path, monkeypatch: pyte
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
+@pytest.mark.parametrize("name", ["x" * 60, "café", "a/" * 30])
+def test_a_folder_that_cannot_hold_rays_sockets_is_refused(
+    job_file: Path, variable: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for other in ("RAY_TMPDIR", "RAY_ADDRESS"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(variable, f"/tmp/{name}")
+    ended = run("render", job_file)
+
+    assert ended.returncode == 2
+    last = ended.stderr.splitlines()[-1]
+    assert last.startswith(f"janus-batch: {variable}: Ray keeps its sockets in /tmp/")
+    assert last.endswith("set RAY_TMPDIR=/tmp")
+
+
 def test_a_wrong_job_file_is_refused(job_file: Path) -> None:
     answer = run("render", job_file, "--set", "sampling.sed=7")
 

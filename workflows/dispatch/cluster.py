@@ -9,6 +9,7 @@ import math
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from types import FrameType
@@ -22,7 +23,7 @@ from ray._private import ray_constants
 from ray.autoscaler.v2.sdk import get_cluster_resource_state
 from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
-from actors.errors import InputError, JobFailure
+from actors.errors import InputError, JobFailure, one_line
 from janus_batch import own_packages_first
 from workflows.dispatch.actor import SHARDS_IN_FLIGHT, Actor, EngineActor, EngineCard
 from workflows.dispatch.progress import Progress
@@ -31,6 +32,8 @@ from workflows.job import RenderJob
 
 CPUS_PER_ACTOR = 2  # of a pool without GPUs whose size the job file leaves open
 CONNECT_SECONDS = 10
+# Of the 107 (macOS: 103) bytes of a socket's path. Ray adds /session_<date>_<process>/sockets/plasma_store.
+MAX_TEMPORARY_BYTES = 43 if sys.platform == "linux" else 39
 NODE_LABEL = "ray.io/node-id"
 
 # As text: Ray's class takes no parameters when the program runs.
@@ -193,10 +196,45 @@ class Cluster:
 
 def _start_here() -> None:
     _listen_on_this_machine_only()
-    try:
-        _init("local", include_dashboard=False)
-    except Exception as error:  # Ray raises no class of its own here
-        raise RayNotStartedError(f"Ray did not start on this machine: {error}") from error
+    _check_temporary_folder()
+    for is_last in (False, True):
+        try:
+            _init("local", include_dashboard=False)
+        except Exception as error:  # Ray raises no class of its own here
+            ray.shutdown()
+            if is_last or not _is_slow_start(error):
+                reason = one_line(str(error).partition("\n")[0])
+                raise RayNotStartedError(f"Ray did not start on this machine: {reason}; {_remedy(error)}") from error
+        else:
+            return
+
+
+def _check_temporary_folder() -> None:
+    """Raise ClusterError for a folder in which Ray's sockets cannot have names: the system limits their length."""
+    folder = os.path.join(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp", "ray")
+    if len(os.fsencode(folder)) <= MAX_TEMPORARY_BYTES and folder.isascii():
+        return
+    name = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
+    raise ClusterError(
+        f"{name}: Ray keeps its sockets in {one_line(folder)}, whose path must be ASCII and have at most "
+        f"{MAX_TEMPORARY_BYTES} bytes, it has {len(os.fsencode(folder))}; set RAY_TMPDIR=/tmp"
+    )
+
+
+def _is_slow_start(error: Exception) -> bool:
+    """Whether a part of Ray was not ready in time, which a second start may be: its files are in memory by then."""
+    text = str(error).lower()
+    return any(words in text for words in ("timed out", "timeout", "failed to start", "did not start", "not found in"))
+
+
+def _remedy(error: Exception) -> str:
+    """What the user can do."""
+    text = str(error).lower()
+    if "port" in text or "address already in use" in text:
+        return "another Ray may use its ports; end that Ray, or join it with --address auto"
+    if "disk" in text or "space" in text or "directory" in text:
+        return "set RAY_TMPDIR to a short path on a disk with room"
+    return "the machine may be busy or short of memory; run the same command again when it is less busy"
 
 
 def _listen_on_this_machine_only() -> None:
