@@ -28,8 +28,10 @@ def find_device() -> tuple[torch.device, str]:
 
 
 def to_compute_dtype(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors as their device computes with them, see `compute_dtype`."""
-    return {name: tensor.to(compute_dtype(tensor.dtype, tensor.device)) for name, tensor in weights.items()}
+    """The tensors as their device computes with them, see `compute_dtype`; they replace those in `weights`."""
+    for name, tensor in weights.items():
+        weights[name] = tensor.to(compute_dtype(tensor.dtype, tensor.device))
+    return weights
 
 
 def compute_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:

@@ -81,7 +81,7 @@ class JanusEngine:
     """Renders requests with one fetched Janus or Janus-Pro checkpoint.
 
     `grid_size` overrides the checkpoint's own codes per side (24 for the published ones). `weights` are its tensors if
-    the caller already has them. Raises CheckpointError.
+    the caller already has them; they are taken out of it, so that their memory counts as free. Raises CheckpointError.
     """
 
     def __init__(

@@ -12,6 +12,7 @@ from actors.janus.engine import JanusEngine
 from actors.janus.network import read_weights
 from actors.janus.sampler import sample_codes
 from actors.request import ImageRequest, Rejection
+from benchmarks.random_models import recipe
 from tests.actors.checkpoint.test_weights import transformers_config, transformers_name
 from tests.support.checkpoints import TINY, fetched
 from tests.support.janus_engine import GOLDENS, PROMPTS, decode, engine, request
@@ -234,3 +235,12 @@ def test_a_batch_of_several_guidance_intervals_is_rendered_in_parts_and_answered
     answers = janus.render(requests)
     assert [answer.image_id for answer in answers] == ["0", "1", "2"]
     assert answers[0].codes.tolist() == answers[2].codes.tolist() != answers[1].codes.tolist()
+
+
+def test_an_engine_takes_the_tensors_that_its_caller_gives_it() -> None:
+    """On a GPU the memory of those that it has merged is then free for keys and values."""
+    checkpoint = fetched(TINY)
+    weights = read_weights(checkpoint, dtype=torch.float32, device=engine().torch_device)
+    assert weights
+    JanusEngine(recipe(checkpoint, "float32"), checkpoint, weights=weights)
+    assert weights == {}
