@@ -16,10 +16,10 @@ from workflows.output.manifest import (
     REJECTED_SCHEMA,
     committed_parts,
     last_parts,
-    read_table,
     rejected_file,
     rejected_files,
 )
+from workflows.output.manifest import read_rejected as read_rejected_rows
 from workflows.output.repairs import REPAIR_REASON
 from workflows.plan import RetryPlan, Shard, part_id, shard_of, split_part_id
 from workflows.prompts import PromptFile
@@ -38,7 +38,7 @@ def plan_retries(storage: Storage, files: Iterable[PromptFile]) -> tuple[RetryPl
         if shard is None:
             num_gone += 1
         else:
-            num_rejected = sum(read_table(storage, name, ["num_images"])["num_images"].to_pylist())
+            num_rejected = sum(read_rejected_rows(storage, name, ["num_images"])["num_images"].to_pylist())
             shards.append(replace(shard, num_rejected=num_rejected))
     return RetryPlan(shards=tuple(shards)), num_gone
 
@@ -53,7 +53,7 @@ def read_rejected(job: RenderJob, shard: Shard) -> ShardRows:
     name = rejected_file(storage, before)
     images_of: dict[int, set[str] | None] = defaultdict(set)  # by prompt row; None: all of its images
     carried_over = []
-    for row in read_table(storage, name, COLUMNS).to_pylist() if name else ():
+    for row in read_rejected_rows(storage, name, COLUMNS).to_pylist() if name else ():
         if shard.is_repair and row["reason"] != REPAIR_REASON:
             carried_over.append(RejectedRow(**row))
         elif row["image_id"] is None:

@@ -182,6 +182,18 @@ def read_table(storage: Storage, name: str, columns: list[str] | None = None) ->
         return parquet.read_parquet(data, columns)
 
 
+def read_rejected(storage: Storage, name: str, columns: list[str]) -> pa.Table:
+    """These columns of a file of rejected rows, in their types. Raises FileNotFoundError or DamagedFileError."""
+    table = read_table(storage, name, columns)
+    with part_errors(storage, name):
+        table = table.cast(pa.schema([REJECTED_SCHEMA.field(column) for column in columns]))
+        table.validate(full=True)
+        for column in columns:
+            if not REJECTED_SCHEMA.field(column).nullable and table[column].null_count:
+                raise pa.ArrowInvalid(f"column `{column}` has nulls")
+    return table
+
+
 def part_errors(storage: Storage, name: str) -> AbstractContextManager[None]:
     """Turn decoding errors of a part or a file of rejected rows into a DamagedFileError that says how to repair it."""
     remedy = f"; `janus-batch verify {storage.url} --repair` takes such shards back, and the next run re-renders them"

@@ -15,7 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workflows.output.layouts import parquet_bytes, read_pack, write_pack
-from workflows.output.manifest import NUM_READERS, REJECTED_KEY, last_parts, manifest_name, read_table, rejected_file
+from workflows.output.manifest import (
+    NUM_READERS,
+    REJECTED_KEY,
+    last_parts,
+    manifest_name,
+    read_rejected,
+    read_table,
+    rejected_file,
+)
 from workflows.plan import Shard, part_id, part_of_file, shard_of, split_part_id
 from workflows.prompts import PromptFile
 from workflows.storage.damage import DamagedFileError
@@ -48,7 +56,7 @@ def _pending_repair(storage: Storage, files: Iterable[PromptFile], part: str) ->
     shard = shard_of(files, shard_id, retry=retry + 1)
     try:
         name = rejected_file(storage, part)
-        reasons = read_table(storage, name, ["reason"])["reason"].to_pylist() if name else []
+        reasons = read_rejected(storage, name, ["reason"])["reason"].to_pylist() if name else []
     except (DamagedFileError, FileNotFoundError):
         return None
     return shard and replace(shard, is_repair=True, num_rejected=reasons.count(REPAIR_REASON))
@@ -60,7 +68,7 @@ def settle_repairs(storage: Storage, repairs: Iterable[Shard]) -> None:
         *earlier, last = [part_id(replace(shard, retry=0).id, retry) for retry in range(shard.retry)]
         name = rejected_file(storage, last)
         if earlier and name:
-            rows = read_table(storage, name, ["image_id", "reason"]).to_pylist()
+            rows = read_rejected(storage, name, ["image_id", "reason"]).to_pylist()
             pending = {row["image_id"] for row in rows if row["reason"] == REPAIR_REASON}
             for part in earlier:
                 replace_part(storage, part, pending)

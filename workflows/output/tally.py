@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from workflows.output.manifest import NUM_READERS, committed_parts, count_rows, read_table, rejected_files
+from workflows.output.manifest import NUM_READERS, committed_parts, count_rows, read_rejected, rejected_files
 from workflows.plan import split_part_id
 from workflows.storage.errors import storage_errors
 from workflows.storage.store import Storage
@@ -42,6 +42,6 @@ def tally_output(output: str, storage_options: dict[str, Any]) -> Tally:
 def _count_reasons(storage: Storage, name: str) -> Counter[str]:
     """The number of rejected images by reason, in one file."""
     reasons: Counter[str] = Counter()
-    for row in read_table(storage, name, ["reason", "num_images"]).to_pylist():
+    for row in read_rejected(storage, name, ["reason", "num_images"]).to_pylist():
         reasons[row["reason"]] += row["num_images"]
     return reasons

@@ -9,19 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
-
 from actors.recipe import Recipe
 from workflows.output.layouts import read_pack
 from workflows.output.manifest import (
     NUM_READERS,
+    REJECTED_SCHEMA,
     committed_parts,
     manifest_name,
-    part_errors,
     parts_of_shards,
-    read_table,
+    read_rejected,
     rejected_file,
 )
+from workflows.output.parts import read_part
 from workflows.plan import Plan, row_range, split_part_id
 from workflows.storage.damage import DamagedFileError
 from workflows.storage.store import Storage
@@ -122,7 +121,7 @@ def _check_shard(storage: Storage, parts: list[str], recipe: Recipe) -> _Checked
             latents[row["latents"].partition("#")[0]].add(row["image_id"])
     rejected: list[dict[str, Any]] = []
     try:
-        rejected = read_table(storage, rejected_name).to_pylist() if rejected_name else []
+        rejected = read_rejected(storage, rejected_name, REJECTED_SCHEMA.names).to_pylist() if rejected_name else []
         faults += _check_counts(parts[0], rows, rejected, recipe)
     except FileNotFoundError:
         faults.append(f"{rejected_name} is missing")
@@ -143,13 +142,8 @@ def _check_shard(storage: Storage, parts: list[str], recipe: Recipe) -> _Checked
 
 def _read_part(storage: Storage, part: str) -> list[dict[str, Any]]:
     """The rows of a part of the manifest. All columns are read, so that every page's checksum is checked."""
-    name = manifest_name(part)
-    table = read_table(storage, name)
-    with part_errors(storage, name):
-        if missing := set(COLUMNS).difference(table.column_names):
-            raise pa.ArrowInvalid(f"column {min(missing)} is missing")
-        rows: list[dict[str, Any]] = table.select(COLUMNS).to_pylist()
-        return rows
+    rows: list[dict[str, Any]] = read_part(storage, part).select(COLUMNS).to_pylist()
+    return rows
 
 
 def _check_counts(

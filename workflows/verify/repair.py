@@ -11,7 +11,14 @@ from dataclasses import dataclass, field
 from workflows.job import RenderJob
 from workflows.output.claim import SUCCESS_FILE, Claim
 from workflows.output.commit import rejected_bytes, rejected_image
-from workflows.output.manifest import REJECTED_SCHEMA, manifest_name, parts_of_shards, read_table, rejected_file
+from workflows.output.manifest import (
+    REJECTED_SCHEMA,
+    manifest_name,
+    parts_of_shards,
+    read_rejected,
+    read_table,
+    rejected_file,
+)
 from workflows.output.repairs import REPAIR_REASON, repair_file, replace_part
 from workflows.plan import Plan, Shard, part_of_file, shard_of, split_part_id
 from workflows.report.write import REPORT_FILE
@@ -108,7 +115,7 @@ def _rejected_rows(storage: Storage, name: str | None, rows: ShardRows) -> list[
     if name is None:
         return rows.rejected
     try:
-        table = read_table(storage, name, [column for column in REJECTED_SCHEMA.names if column != "source"])
+        table = read_rejected(storage, name, [column for column in REJECTED_SCHEMA.names if column != "source"])
     except (FileNotFoundError, DamagedFileError):
         return rows.rejected
     image_ids = {request.image_id for request in rows.requests}

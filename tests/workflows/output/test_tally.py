@@ -61,7 +61,7 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
     receipt, *_ = render(job)
     Storage(job.output).write(f"manifest/{receipt.shard_id}.parquet", b"no parquet")
 
-    with pytest.raises(DamagedFileError, match=rf"/out/manifest/{receipt.shard_id}.parquet cannot be read"):
+    with pytest.raises(DamagedFileError, match=rf"/out/manifest/{receipt.shard_id}.parquet is no Parquet file"):
         tally_output(job.output, {})
 
 
