@@ -165,7 +165,7 @@ def test_a_job_whose_node_died_fails_instead_of_waiting_forever(tmp_path: Path) 
         answer = run("submit", job_file, "--address", node.url, "--no-wait")
         wait_until(lambda: num_committed(tmp_path) >= 1)
         node.kill_agent()
-        with pytest.raises(JobFailure, match="is RUNNING, but its node no longer answers"):
+        with pytest.raises(JobFailure, match="has the status RUNNING, but its node no longer answers"):
             JobServer(node.url, silent_seconds=3.0).follow(answer.stdout.strip())
     finally:
         node.stop()

@@ -10,21 +10,6 @@ from jobs.job_file.errors import JobFileError
 from jobs.job_file.read import check_fields
 
 SMALLEST = {"prompts": "prompts.parquet", "output": "renders", "model": {"checkpoint": "toy"}}
-FULL = """
-name: parti-janus-pro
-prompts: s3://bucket/prompts/
-output: s3://bucket/renders/parti
-storage: {endpoint_url: "http://127.0.0.1:9000", client_kwargs: {region_name: eu-west-1}}
-model: {checkpoint: deepseek-ai/Janus-Pro-1B, revision: main, dtype: bfloat16}
-sampling:
-  cfg_weight: [1, 3, 5.5]
-  temperature: 1
-  images_per_prompt: 4
-  seed: 18446744073709551615
-images: {format: webp, layout: webdataset}
-workers: {min: 1, max: 8, gpus_per_actor: 1, batch_size: auto, max_tries: 5}
-shard_rows: 64
-"""
 
 
 def fields(**changes: Any) -> dict[str, Any]:
