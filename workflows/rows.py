@@ -173,7 +173,7 @@ def _check_image_seed(value: Any, recipe: Recipe) -> int | None:
     if image_seed is not None and recipe.images_per_prompt > 1:
         raise ValueError(
             f"image_seed is the seed of one image, and images_per_prompt is {recipe.images_per_prompt}; give each "
-            "image a row of its own, or set images_per_prompt to 1"
+            "image a row of its own, or set sampling.images_per_prompt: 1"
         )
     return image_seed
 

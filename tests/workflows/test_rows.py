@@ -141,7 +141,7 @@ def test_an_image_seed_is_for_one_image_of_a_prompt(tmp_path: Path) -> None:
     assert values(requests, "prompt_id") == ["other", "other"]
     assert reason(rejected) == (
         "image_seed is the seed of one image, and images_per_prompt is 2; give each image a row of its own, or set "
-        "images_per_prompt to 1"
+        "sampling.images_per_prompt: 1"
     )
     assert rejected[0].num_images == 2
 

@@ -96,8 +96,9 @@ def _acquire(
             return number, was_waited
         if when_held == "refuse":
             raise OutputInUseError(
-                f"{storage.url} is being rendered by {holder}; wait until it ends (--wait-for-output), "
-                "or render at the same time (--ignore-lease): no image is lost or doubled, but GPU hours may be wasted"
+                f"{storage.url} is being rendered by {holder}; wait until it ends. `janus-batch render` and "
+                "`janus-batch submit` wait for it with --wait-for-output, or render at the same time with "
+                "--ignore-lease: no image is lost or doubled, but GPU hours may be wasted"
             )
         if not was_waited:
             say(f"waiting: {storage.url} is being rendered by {holder}")
