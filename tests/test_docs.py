@@ -14,7 +14,7 @@ import yaml
 
 from jobs.cli import cli
 from jobs.job_file.read import check_fields
-from jobs.job_file.spec import JobSpec, section_of
+from tests.support.advice import KEYS, options_of
 from tests.support.command import run
 
 ROOT = Path(__file__).parents[1]
@@ -82,11 +82,6 @@ JOB_FILES = [pytest.param(page, block, id=page) for page, block in blocks("yaml"
     for page, shell in blocks("sh")
     for block in HERE_DOCUMENT.findall(shell)
 ]
-SECTIONS = {name: section_of(field.annotation) for name, field in JobSpec.model_fields.items()}
-KEYS = {
-    *(f"{name}.{key}" for name, section in SECTIONS.items() if section for key in section.model_fields),
-    *("storage.conditional_create", "storage.endpoint_url"),
-}
 EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
 
 
@@ -169,14 +164,6 @@ def test_every_option_of_ours_that_a_page_names_exists(page: Path) -> None:
         if option not in options_of(verb)
     ]
     assert wrong == []
-
-
-def options_of(verb: str) -> set[str | None]:
-    """The options of a verb, and None; nothing for a verb that does not exist."""
-    command = cli.get_command(click.Context(cli), verb)
-    if verb.startswith("-") or command is None:
-        return {None} if verb in ("VERB", "--help", "--version") else set()
-    return {None, "--help", *(option for parameter in command.params for option in parameter.opts)}
 
 
 @pytest.mark.slow
