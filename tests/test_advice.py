@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
+from actors.recipe import Recipe
 from jobs.job_file.read import read_job_file
 from jobs.job_file.resolve import resolve
-from tests.support.advice import ROOT, options_of, wrong_advice
+from tests.support.advice import KEYS, ROOT, options_of, wrong_advice
 from tests.support.command_line import Command
 from tests.support.rooms import ROOMS
 from tests.support.toy_job import manifest_of, plan_job, render, render_shard, rows_of, write_prompts
 from workflows.job import RenderJob
-from workflows.output.claim import claim_output, mark_success
+from workflows.output.claim import DERIVED_FIELDS, OtherJobError, check_claim, claim_output, mark_success
 from workflows.storage.lease import hold_output
 from workflows.storage.store import Storage
 
@@ -116,6 +118,53 @@ def test_a_job_refused_for_its_guidance_weight_is_planned_with_the_advised_setti
     assert code == 2
 
     assert command("plan", str(command.job_file), "--set", advised_setting(refusal))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "key"),
+    [
+        ("sampling.cfg_weight=[3,7]", "sampling.cfg_weight"),
+        ("sampling.seed=7", "sampling.seed"),
+        ("sampling.cfg_interval=[0,0.5]", "sampling.cfg_interval"),
+        ("images.format=webp", "images.format"),
+    ],
+)
+def test_a_job_with_a_changed_setting_is_resumed_with_the_old_value_that_the_refusal_names(
+    command: Command, setting: str, key: str
+) -> None:
+    job_of(command)
+    plan = ["plan", str(command.job_file), "--set", setting]
+    code, _, refusal = command(*plan)
+    assert code == 2
+
+    named, value = re.search(r"a job with (\S+) = (.*), this job has", refusal).groups()
+    assert named == key
+    assert command(*plan, "--set", f"{named}={value}")[0] == 0
+
+
+OTHER_VALUES = {
+    "cfg_interval": (0.0, 0.5),
+    "temperature": 0.5,
+    "num_inference_steps": 7,
+    "match_reference_demo": True,
+    "cfg_weights": (7.0,),
+    "images_per_prompt": 9,
+    "seed": 9,
+    "allow_any_cfg_weight": True,
+}
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Recipe)])
+def test_a_refused_resume_names_a_key_of_the_job_file(command: Command, field: str) -> None:
+    """Except for the fields that no key sets: they follow from the checkpoint and the version."""
+    job = job_of(command)
+    other = dataclasses.replace(job.recipe, **{field: OTHER_VALUES.get(field, "other")})
+
+    with pytest.raises(OtherJobError) as refusal:
+        check_claim(dataclasses.replace(job, recipe=other))
+
+    named = re.search(r"a job with (\S+) = ", str(refusal.value))[1]
+    assert named == f"recipe.{field}" if field in DERIVED_FIELDS else named in KEYS
 
 
 def test_an_incomplete_output_is_exported_with_the_advised_option(command: Command, tmp_path: Path) -> None:

@@ -153,7 +153,8 @@ def test_another_jobs_output_is_refused_with_the_field_and_both_values(command: 
     claim_output(resolve(read_job_file(str(command.job_file), []), num_gpus=0), {})
     command.write(sampling={**command.fields["sampling"], "seed": 7})
 
-    assert "out belongs to a job with recipe.seed = 0, this job has 7; finish it with the old value" in refused(command)
+    refusal = "out belongs to a job with sampling.seed = 0, this job has 7; finish it with the old value"
+    assert refusal in refused(command)
 
 
 def test_the_same_job_on_other_devices_may_be_planned(command: Command) -> None:

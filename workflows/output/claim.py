@@ -24,6 +24,10 @@ JOB_FILE, SUCCESS_FILE = "job.json", "_SUCCESS"
 MAX_CLAIM_BYTES = 16 * 2**20
 MAX_SHARD_ROWS = 1_000_000
 
+# The fields of a recipe that the job file's `model` sets, and those that no key sets. `sampling` sets the others.
+MODEL_KEYS = ("checkpoint", "revision", "prompt_format", "vae", "vae_revision", "dtype", "kv_cache")
+DERIVED_FIELDS = ("family", "weights_sha256", "vae_sha256", "sampler")
+
 
 class Claim(BaseModel):
     """What job.json holds. Keys that only a later version writes are ignored, except in `images` and `recipe`.
@@ -191,9 +195,19 @@ def _check_same_job(job: RenderJob, claim: Claim, ignore: tuple[str, ...] = ()) 
     for field in ours:
         if field not in ignore and theirs[field] != ours[field]:
             raise OtherJobError(
-                f"{job.output} belongs to a job with {field} = {json.dumps(theirs[field])}, this job has "
+                f"{job.output} belongs to a job with {_key_of(field)} = {json.dumps(theirs[field])}, this job has "
                 f"{json.dumps(ours[field])}; finish it with the old value or render into another output folder"
             )
+
+
+def _key_of(field: str) -> str:
+    """The job file's key that sets a pinned field; the field itself if no key sets it."""
+    section, _, name = field.partition(".")
+    if section != "recipe" or name in DERIVED_FIELDS:
+        return field
+    if name in MODEL_KEYS:
+        return f"model.{name}"
+    return "sampling.cfg_weight" if name == "cfg_weights" else f"sampling.{name}"
 
 
 def _pinned_fields(claim: Claim) -> dict[str, Any]:

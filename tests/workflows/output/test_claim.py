@@ -98,19 +98,19 @@ def test_settings_that_decide_no_pixel_may_change_on_resume(job: RenderJob, chan
 @pytest.mark.parametrize(
     ("changes", "refusal"),
     [
-        ({"seed": 7}, "recipe.seed = 0, this job has 7"),
-        ({"cfg_weights": (5.0, 7.5)}, r"recipe.cfg_weights = \[5.0\], this job has \[5.0, 7.5\]"),
-        ({"temperature": 0.0}, "recipe.temperature = 1.0, this job has 0.0"),
-        ({"images_per_prompt": 4}, "recipe.images_per_prompt = 1, this job has 4"),
+        ({"seed": 7}, "sampling.seed = 0, this job has 7"),
+        ({"cfg_weights": (5.0, 7.5)}, r"sampling.cfg_weight = \[5.0\], this job has \[5.0, 7.5\]"),
+        ({"temperature": 0.0}, "sampling.temperature = 1.0, this job has 0.0"),
+        ({"images_per_prompt": 4}, "sampling.images_per_prompt = 1, this job has 4"),
         (
             {"checkpoint": "deepseek-ai/Janus-Pro-1B"},
-            'recipe.checkpoint = "toy", this job has "deepseek-ai/Janus-Pro-1B"',
+            'model.checkpoint = "toy", this job has "deepseek-ai/Janus-Pro-1B"',
         ),
-        ({"revision": "abc"}, 'recipe.revision = null, this job has "abc"'),
+        ({"revision": "abc"}, 'model.revision = null, this job has "abc"'),
         ({"weights_sha256": "00"}, 'recipe.weights_sha256 = "e3b0.*", this job has "00"'),
-        ({"dtype": "bfloat16"}, 'recipe.dtype = "float32", this job has "bfloat16"'),
+        ({"dtype": "bfloat16"}, 'model.dtype = "float32", this job has "bfloat16"'),
         ({"sampler": "toy-2"}, 'recipe.sampler = "toy-1", this job has "toy-2"'),
-        ({"cfg_interval": (0.0, 0.5)}, r"recipe.cfg_interval = null, this job has \[0.0, 0.5\]"),
+        ({"cfg_interval": (0.0, 0.5)}, r"sampling.cfg_interval = null, this job has \[0.0, 0.5\]"),
         ({"images": Images(layout="files", format="webp")}, 'images.format = "png", this job has "webp"'),
         ({"images": Images(layout="parquet")}, 'images.layout = "files", this job has "parquet"'),
         ({"images": Images(layout="files", keep_latents=True)}, "images.keep_latents = false, this job has true"),
@@ -328,7 +328,7 @@ def test_an_output_of_an_earlier_version_without_a_setting_has_its_default(job: 
     storage.write("job.json", json.dumps(claim).encode())
 
     assert claim_output(job, {}) is True
-    with pytest.raises(OtherJobError, match=r"a job with recipe.cfg_interval = null, this job has \[0.0, 0.5\]"):
+    with pytest.raises(OtherJobError, match=r"a job with sampling.cfg_interval = null, this job has \[0.0, 0.5\]"):
         claim_output(changed(job, cfg_interval=(0.0, 0.5)), {})
 
 
