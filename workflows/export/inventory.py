@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from actors.errors import shown
 from actors.recipe import Recipe
 from workflows.export.columns import ColumnError, common_schema, convert, exported_schema, needs_text
 from workflows.export.images import LEFT_OUT
@@ -105,7 +106,7 @@ class _Names:
             for key in (image_id, (prompt_id, image_index, weight)):
                 if key in self._seen:
                     raise DamagedFileError(
-                        f"{self._source.url}/manifest lists image {image_id!r} of shard {part.shard_id} twice; "
+                        f"{self._source.url}/manifest lists image {shown(image_id)} of shard {part.shard_id} twice; "
                         f"`janus-batch verify {self._source.url}` names every fault"
                     )
                 self._seen.add(key)
@@ -118,6 +119,7 @@ class _Names:
         if (prompt_id, shard_id) != (other_id, other_shard):
             both = name if name == other_name else f"{other_name} and {name}, which many file systems do not tell apart"
             raise ExportError(
-                f"prompts {other_id!r} (shard {other_shard}) and {prompt_id!r} (shard {shard_id}) would share the file "
-                f"{both}. Give all prompts ids (column `id`) that {self._layout.id_rule}, and render into a new output"
+                f"prompts {shown(other_id)} (shard {other_shard}) and {shown(prompt_id)} (shard {shard_id}) would "
+                f"share the file {both}. Give all prompts ids (column `id`) that {self._layout.id_rule}, and render "
+                "into a new output"
             )

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from workflows.storage.damage import damage_errors
-from workflows.storage.parquet import read_parquet
+from workflows.storage.parquet import read_parquet, typed_column
 from workflows.storage.store import Storage
 
 _ENTRY = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # what Hugging Face `datasets` decodes
@@ -95,7 +95,8 @@ def _image_table_members(data: bytes) -> dict[str, bytes]:
     table = read_parquet(data)
     if missing := {"image", "latents"}.difference(table.column_names):
         raise pa.ArrowInvalid(f"it has no column {min(missing)}")
-    entries = [entry for name in ("image", "latents") for entry in table[name].cast(_ENTRY).to_pylist() if entry]
+    fields = [pa.field(name, _ENTRY) for name in ("image", "latents")]
+    entries = [entry for field in fields for entry in typed_column(table, field).to_pylist() if entry]
     return {entry["path"]: entry["bytes"] for entry in entries if None not in entry.values()}
 
 

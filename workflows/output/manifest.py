@@ -7,6 +7,7 @@ only the file that a shard's last part names counts.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from typing import Any, get_args, get_type_hints
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from actors.errors import shown
 from actors.recipe import SAMPLING_SETTINGS, SamplingSettings
 from workflows.output.picture_statistics import STATISTICS_FIELDS
 from workflows.plan import part_of_file, split_part_id
@@ -26,6 +28,7 @@ from workflows.storage.store import Storage
 NUM_READERS = 16  # threads that read parts, rejected rows or images
 
 REJECTED_KEY = b"janus_batch.rejected"  # in a part's metadata: a name relative to OUTPUT, empty for none
+_REJECTED_NAME = re.compile(rb"rejected/[\w.-]+\.parquet")
 
 # The type of the manifest's column for a sampling setting of each Python type. None is null.
 ARROW_TYPES = {
@@ -108,9 +111,11 @@ def carried_names(names: Sequence[str]) -> dict[str, str]:
 
 
 def committed_types(storage: Storage, part: str, names: Sequence[str]) -> pa.Schema:
-    """The types that a part has for carried columns, by their names in the prompt files."""
-    schema = read_footer(storage, manifest_name(part)).schema.to_arrow_schema()
-    chosen = carried_names(names)
+    """The types that a part has for carried columns, by their names in the prompt files. Raises DamagedFileError."""
+    footer, chosen = read_footer(storage, manifest_name(part)), carried_names(names)
+    with part_errors(storage, manifest_name(part)):
+        schema = footer.schema.to_arrow_schema()
+        parquet.check_names(schema, [name for name in chosen.values() if name in schema.names])
     return pa.schema([(name, schema.field(chosen[name]).type) for name in names if chosen[name] in schema.names])
 
 
@@ -130,9 +135,18 @@ def rejected_files(storage: Storage, parts: Iterable[str]) -> dict[str, str]:
 
 
 def rejected_file(storage: Storage, part: str) -> str | None:
-    """The name of the file of rejected rows that was committed with a part, None if there is none."""
+    """The name of the file of rejected rows that was committed with a part, None if there is none.
+
+    Raises FileNotFoundError, and DamagedFileError also for a name that no run writes: it could lead out of the output.
+    """
     metadata = read_footer(storage, manifest_name(part)).metadata or {}
-    return metadata.get(REJECTED_KEY, b"").decode() or None
+    name = metadata.get(REJECTED_KEY, b"")
+    if name and not _REJECTED_NAME.fullmatch(name):
+        with part_errors(storage, manifest_name(part)):
+            raise pa.ArrowInvalid(
+                f"its metadata `{REJECTED_KEY.decode()}` must name a file in rejected/, got {shown(name)}"
+            )
+    return name.decode() or None
 
 
 def remove_superseded(storage: Storage) -> None:
@@ -182,16 +196,13 @@ def read_table(storage: Storage, name: str, columns: list[str] | None = None) ->
         return parquet.read_parquet(data, columns)
 
 
-def read_rejected(storage: Storage, name: str, columns: list[str]) -> pa.Table:
+def read_rejected(storage: Storage, name: str, columns: Sequence[str]) -> pa.Table:
     """These columns of a file of rejected rows, in their types. Raises FileNotFoundError or DamagedFileError."""
-    table = read_table(storage, name, columns)
+    table = read_table(storage, name, list(columns))
     with part_errors(storage, name):
-        table = table.cast(pa.schema([REJECTED_SCHEMA.field(column) for column in columns]))
-        table.validate(full=True)
-        for column in columns:
-            if not REJECTED_SCHEMA.field(column).nullable and table[column].null_count:
-                raise pa.ArrowInvalid(f"column `{column}` has nulls")
-    return table
+        return pa.table(
+            [parquet.typed_column(table, REJECTED_SCHEMA.field(column)) for column in columns], names=columns
+        )
 
 
 def part_errors(storage: Storage, name: str) -> AbstractContextManager[None]:

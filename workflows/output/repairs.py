@@ -24,6 +24,7 @@ from workflows.output.manifest import (
     read_table,
     rejected_file,
 )
+from workflows.output.parts import read_part
 from workflows.plan import Shard, part_id, part_of_file, shard_of, split_part_id
 from workflows.prompts import PromptFile
 from workflows.storage.damage import DamagedFileError
@@ -78,12 +79,14 @@ def replace_part(storage: Storage, part: str, image_ids: set[str], rejected_name
     """Replace a part by one without these images that names `rejected_name`, or the same file as before.
 
     Readers see the old part or the new one. A pack is replaced too, because its readers do not read the manifest.
+    Raises DamagedFileError.
     """
+    checked = read_part(storage, part, ["image_id", "image"])  # files are removed by what these say
     table = read_table(storage, manifest_name(part))
-    kept = table.filter(pc.invert(pc.is_in(table["image_id"], pa.array(sorted(image_ids), pa.string()))))
+    kept = table.filter(pc.invert(pc.is_in(checked["image_id"], pa.array(sorted(image_ids), pa.string()))))
     if kept.num_rows == table.num_rows and rejected_name is None:
         return
-    packs = {image.partition("#")[0] for image in table["image"].to_pylist() if "#" in image}
+    packs = {image.partition("#")[0] for image in checked["image"].to_pylist() if "#" in image}
     if kept.num_rows < table.num_rows:
         kept = _packed_again(storage, part, kept)
     if rejected_name is not None:

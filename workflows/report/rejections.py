@@ -9,9 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
-
-from workflows.output.manifest import NUM_READERS, REJECTED_SCHEMA, part_errors, read_table, rejected_files
+from workflows.output.manifest import NUM_READERS, read_rejected, rejected_files
 from workflows.storage.store import Storage
 
 MAX_KINDS = 200
@@ -53,8 +51,10 @@ def collect_rejections(storage: Storage, shard_ids: Iterable[str]) -> Rejections
     rejections, names = Rejections(), list(rejected_files(storage, shard_ids).values())
     with ThreadPoolExecutor(NUM_READERS) as readers:
         for start in range(0, len(names), NUM_READERS):
-            for rows in readers.map(lambda name: _read(storage, name), names[start : start + NUM_READERS]):
-                for example in _by_prompt(rows):
+            for rows in readers.map(
+                lambda name: read_rejected(storage, name, COLUMNS), names[start : start + NUM_READERS]
+            ):
+                for example in _by_prompt(rows.to_pylist()):
                     rejections.add(example)
     return rejections
 
@@ -63,16 +63,6 @@ def kind_of(reason: str) -> str:
     """The reason with `…` for every quoted value and number, so that prompts rejected by one rule share one kind."""
     unquoted = re.sub(r"(?<!\w)(['\"]).*\1(?!\w)", "…", reason)
     return re.sub(r"(?<!\w)-?\d[\d.,]*(?!\w)", "…", unquoted)
-
-
-def _read(storage: Storage, name: str) -> list[dict[str, Any]]:
-    table = read_table(storage, name, COLUMNS)
-    with part_errors(storage, name):
-        schema = pa.schema([REJECTED_SCHEMA.field(column) for column in COLUMNS])
-        table = table.select(COLUMNS).cast(schema)
-        table.validate(full=True)
-        rows: list[dict[str, Any]] = table.to_pylist()
-    return rows
 
 
 def _by_prompt(rows: list[dict[str, Any]]) -> list[RejectedExample]:

@@ -1,4 +1,4 @@
-"""One clear sentence for a Parquet or tar file with damaged bytes, instead of its reader's exception."""
+"""One clear sentence for a Parquet or tar file that cannot be decoded, instead of its reader's exception."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
-from actors.errors import InputError, one_line
+from actors.errors import InputError, one_line, shown
+from workflows.storage.foreign import is_unsupported
 from workflows.storage.parquet import ForeignFileError
 
 
@@ -33,5 +34,9 @@ def damage_errors(what: str, remedy: str = "") -> Iterator[None]:
 
 
 def _damaged(what: str, error: Exception, remedy: str) -> DamagedFileError:
-    detail = one_line(str(error).strip())
-    return DamagedFileError(f"{what} cannot be read: the file is damaged ({detail}){remedy}")
+    if isinstance(error, UnicodeDecodeError):
+        detail = f"its metadata has text that is not UTF-8: {shown(error.object)}"
+    else:
+        detail = one_line(str(error).strip())
+    fault = f"pyarrow {pa.__version__} does not support it" if is_unsupported(error) else "the file is damaged"
+    return DamagedFileError(f"{what} cannot be read: {fault} ({detail}){remedy}")

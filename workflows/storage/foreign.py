@@ -1,8 +1,10 @@
-"""What a file is that should be Parquet and is something else, told by its first bytes."""
+"""What a file is that should be Parquet and cannot be read: something else, by its first bytes, or not supported."""
 
 from __future__ import annotations
 
 import re
+
+import pyarrow as pa
 
 HEAD_BYTES = 1024  # that `foreign_kind` looks at
 
@@ -19,6 +21,15 @@ FOREIGN_FILES = (
     (rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF|%PDF", "an image or a document"),
     (rb"[\xef\xbb\xbf\s]*[\[{]", "JSON or JSON lines"),
 )
+
+
+# What Arrow says about codecs, encryption and types that it cannot read, where it does not say "not implemented".
+_UNSUPPORTED = re.compile(r"currently not supported|unsupported compression codec|decrypt|encrypt", re.IGNORECASE)
+
+
+def is_unsupported(error: Exception) -> bool:
+    """Whether an error of a reader says that a file is right, and uses what this reader does not support."""
+    return isinstance(error, pa.ArrowNotImplementedError) or _UNSUPPORTED.search(str(error)) is not None
 
 
 def foreign_kind(head: bytes) -> str | None:

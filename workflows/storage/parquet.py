@@ -15,6 +15,7 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from actors.errors import one_line
 from workflows.storage.foreign import HEAD_BYTES, foreign_kind
 
 
@@ -52,11 +53,32 @@ def _foreign_files(head: bytes) -> Iterator[None]:
 def read_parquet(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of a Parquet file: all columns, or those named. Raises ArrowInvalid unless it has each of them once."""
     file = open_parquet(data)
-    counts = Counter(file.schema_arrow.names)
-    for name in counts if columns is None else columns:
+    check_names(file.schema_arrow, file.schema_arrow.names if columns is None else columns)
+    return file.read(columns)
+
+
+def check_names(schema: pa.Schema, names: Sequence[str]) -> None:
+    """Raise ArrowInvalid unless the schema has each of these columns once."""
+    counts = Counter(schema.names)
+    for name in names:
         if counts[name] != 1:
             raise pa.ArrowInvalid(f"it has {counts[name]} columns `{name}`, expected one")
-    return file.read(columns)
+
+
+def typed_column(table: pa.Table, field: pa.Field) -> pa.ChunkedArray:
+    """A column in the type of `field`. Raises ArrowInvalid for another type, text that is not UTF-8, and nulls."""
+    column = table[field.name]
+    try:
+        typed = column.cast(field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
+        kind = one_line(str(column.type))
+        raise pa.ArrowInvalid(f"column `{field.name}` must be {field.type}, got {kind}: {error}") from error
+    typed.validate(full=True)
+    if typed.null_count and not field.nullable:
+        raise pa.ArrowInvalid(
+            f"column `{field.name}` must have a value in every row, {typed.null_count} of {len(typed)} rows have none"
+        )
+    return typed
 
 
 def read_batches(file: IO[bytes], group: int, batch_bytes: int) -> Iterator[pa.RecordBatch]:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from actors.errors import one_line, shown
 from actors.recipe import Recipe
 from workflows.output.layouts import read_pack
 from workflows.output.manifest import (
@@ -160,7 +161,7 @@ def _check_counts(
     for prompt_id, num_answers in answers.items():
         # A row with a weight of its own has images at this weight only.
         if num_answers not in (recipe.images_per_prompt, recipe.images_per_row):
-            faults.append(f"prompt {prompt_id!r} has {num_answers} images of {recipe.images_per_row}")
+            faults.append(f"prompt {shown(prompt_id)} has {num_answers} images of {recipe.images_per_row}")
     return faults
 
 
@@ -171,7 +172,10 @@ def _check_settings(shard_id: str, rows: list[dict[str, Any]], recipe: Recipe) -
     for setting in SETTINGS:
         wanted = getattr(recipe, setting)
         others = {row[setting] for row in rows} - {wanted}
-        faults += [f"shard {shard_id} was rendered with {setting} {other}, job.json has {wanted}" for other in others]
+        faults += [
+            f"shard {shard_id} was rendered with {setting} {one_line(str(other))}, job.json has {wanted}"
+            for other in others
+        ]
         images |= {row["image_id"] for row in rows if row[setting] != wanted}
     return faults, images
 
@@ -199,7 +203,7 @@ def _check_file(storage: Storage, file: str, rows: list[dict[str, Any]]) -> tupl
 
 def _duplicate_fault(key: tuple[str, int, float], count: int) -> str:
     prompt_id, image_index, cfg_weight = key
-    return f"prompt {prompt_id!r}, image {image_index}, weight {cfg_weight:g} is in the manifest {count} times"
+    return f"prompt {shown(prompt_id)}, image {image_index}, weight {cfg_weight:g} is in the manifest {count} times"
 
 
 def _find_orphans(storage: Storage, named: set[str], parts: Iterable[str]) -> list[str]:
