@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
@@ -26,13 +27,13 @@ from actors.request import ImageRequest, Rejection, RenderedImage
 from workflows.output.encode import EXTENSIONS, encode_image
 from workflows.output.layouts import read_image
 from workflows.output.manifest import (
+    MANIFEST_SCHEMA,
     NUM_READERS,
     committed_parts,
     count_rows,
-    manifest_name,
-    read_table,
     settings_of_row,
 )
+from workflows.output.parts import read_part
 from workflows.storage.store import Storage
 
 OTHER_TEXT = "the same pixels, and another text in the file"
@@ -75,12 +76,12 @@ def find_image(storage: Storage, image_id: str) -> dict[str, Any]:
     parts = committed_parts(storage)
 
     def find(part: str) -> int:
-        return int(pc.index(read_table(storage, manifest_name(part), ["image_id"])["image_id"], image_id).as_py())
+        return int(pc.index(read_part(storage, part, ["image_id"])["image_id"], image_id).as_py())
 
     with ThreadPoolExecutor(NUM_READERS) as readers:
         for part, position in zip(parts, readers.map(find, parts), strict=True):
             if position >= 0:
-                row: dict[str, Any] = read_table(storage, manifest_name(part)).slice(position, 1).to_pylist()[0]
+                row: dict[str, Any] = _own_columns(storage, part).slice(position, 1).to_pylist()[0]
                 return row
     raise InputError(
         f"the manifest of {storage.url} has no image_id {one_line(image_id)!r}; its column `image_id` lists the images"
@@ -119,9 +120,14 @@ def _pick_rows(storage: Storage, num_images: int, chance: random.Random) -> list
     for part, count in zip(parts, counts, strict=True):
         inside = sorted(position - offset for position in picked if offset <= position < offset + count)
         if inside:
-            rows += read_table(storage, manifest_name(part)).take(inside).to_pylist()
+            rows += _own_columns(storage, part).take(inside).to_pylist()
         offset += count
     return rows
+
+
+def _own_columns(storage: Storage, part: str) -> pa.Table:
+    """The rows of a manifest part without carried columns, which a replay does not need."""
+    return read_part(storage, part, MANIFEST_SCHEMA.names)
 
 
 def _recipe_of(row: dict[str, Any]) -> Recipe:

@@ -27,6 +27,7 @@ from workflows.retry_rejected import plan_retries, read_rejected
 from workflows.storage.damage import DamagedFileError
 from workflows.storage.store import Storage
 from workflows.verify.check import Findings, verify_output
+from workflows.verify.replay import find_image
 
 MAX_SECONDS = 20  # of one reader of one file; each takes milliseconds
 NUM_MUTANTS = 40  # of each file, for each kind of mutation
@@ -47,7 +48,7 @@ def chance() -> random.Random:
 
 
 def readers_of(job: RenderJob) -> dict[str, Callable[[], object]]:
-    """Everything that reads parts and rejected rows for status, verify, report, export, retry-rejected and a resume."""
+    """What status, verify, report, export, replay, retry-rejected and a resume read of parts and rejected rows."""
     storage = Storage(job.output)
     plan, parts = plan_job(job), committed_parts(storage)
     files = plan.files
@@ -67,6 +68,7 @@ def readers_of(job: RenderJob) -> dict[str, Callable[[], object]]:
         "webdataset": lambda: export("webdataset"),
         "imagefolder": lambda: export("imagefolder"),
         "retry-rejected": retry,
+        "replay": lambda: find_image(storage, "x_0"),
     }
 
 
