@@ -15,13 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
 from actors.batcher import Batcher
 from actors.engines import open_engine
-from actors.errors import InputError, one_line
+from actors.errors import InputError, one_line, shown
+from actors.families import FAMILIES
 from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
 from workflows.output.encode import EXTENSIONS, encode_image
@@ -31,6 +31,7 @@ from workflows.output.manifest import (
     NUM_READERS,
     committed_parts,
     count_rows,
+    manifest_name,
     settings_of_row,
 )
 from workflows.output.parts import read_part
@@ -81,8 +82,7 @@ def find_image(storage: Storage, image_id: str) -> dict[str, Any]:
     with ThreadPoolExecutor(NUM_READERS) as readers:
         for part, position in zip(parts, readers.map(find, parts), strict=True):
             if position >= 0:
-                row: dict[str, Any] = _own_columns(storage, part).slice(position, 1).to_pylist()[0]
-                return row
+                return _rows_at(storage, part, [position])[0]
     raise InputError(
         f"the manifest of {storage.url} has no image_id {one_line(image_id)!r}; its column `image_id` lists the images"
     )
@@ -120,14 +120,20 @@ def _pick_rows(storage: Storage, num_images: int, chance: random.Random) -> list
     for part, count in zip(parts, counts, strict=True):
         inside = sorted(position - offset for position in picked if offset <= position < offset + count)
         if inside:
-            rows += _own_columns(storage, part).take(inside).to_pylist()
+            rows += _rows_at(storage, part, inside)
         offset += count
     return rows
 
 
-def _own_columns(storage: Storage, part: str) -> pa.Table:
-    """The rows of a manifest part without carried columns, which a replay does not need."""
-    return read_part(storage, part, MANIFEST_SCHEMA.names)
+def _rows_at(storage: Storage, part: str, positions: list[int]) -> list[dict[str, Any]]:
+    """Rows of a manifest part, without carried columns. Raises InputError for an unknown family."""
+    rows: list[dict[str, Any]] = read_part(storage, part, MANIFEST_SCHEMA.names).take(positions).to_pylist()
+    for family in (row["family"] for row in rows if row["family"] not in FAMILIES):
+        raise InputError(
+            f"{storage.url}/{manifest_name(part)} has an image of family {shown(family)}; this version of janus-batch "
+            f"can replay {', '.join(FAMILIES)}"
+        )
+    return rows
 
 
 def _recipe_of(row: dict[str, Any]) -> Recipe:

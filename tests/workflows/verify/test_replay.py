@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from actors.errors import InputError
 from actors.request import ImageRequest, RenderedImage
 from actors.toy import ToyEngine
 from tests.support.servers.s3 import S3Server
@@ -107,6 +108,17 @@ def test_a_wrong_manifest_row_is_reported(tmp_path: Path, column: str, lie: obje
     different = [r for r in replay(job) if not r.same_bytes]
 
     assert [r.difference for r in different] == ["other bytes"]
+
+
+def test_a_row_of_an_unknown_family_is_refused(tmp_path: Path) -> None:
+    job = rendered(tmp_path)
+    part = min(Path(job.output, "manifest").iterdir())
+    table = pq.read_table(part)
+    position, families = table.column_names.index("family"), pa.array(["janus-9"] * table.num_rows)
+    pq.write_table(table.set_column(position, "family", families), part)
+
+    with pytest.raises(InputError, match=rf"{part} has an image of family 'janus-9'; .* can replay .*toy"):
+        replay(job)
 
 
 def test_an_engine_that_renders_other_bytes_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
