@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from actors.recipe import Recipe
+from jobs.cli import cli
 from jobs.job_file.read import read_job_file
 from jobs.job_file.resolve import resolve
 from tests.support.advice import KEYS, ROOT, options_of, wrong_advice
@@ -19,6 +20,7 @@ from tests.support.toy_job import manifest_of, plan_job, render, render_shard, r
 from workflows.job import RenderJob
 from workflows.output.claim import DERIVED_FIELDS, OtherJobError, check_claim, claim_output, mark_success
 from workflows.storage.lease import hold_output
+from workflows.storage.path import output_arguments
 from workflows.storage.store import Storage
 
 SOURCES = {
@@ -181,10 +183,11 @@ def test_an_incomplete_output_is_exported_with_the_advised_option(command: Comma
 def test_a_damaged_image_is_repaired_by_the_advised_command_and_rendered_by_the_next_run(
     command: Command, tmp_path: Path
 ) -> None:
+    command.write(output=str(tmp_path / "my images"))
     job = job_of(command)
     render(job)
     mark_success(job, 2, 1)
-    image = tmp_path / "out" / manifest_of(job)[0]["image"]
+    image = tmp_path / "my images" / manifest_of(job)[0]["image"]
     image.write_bytes(b"damaged")
     words = ["export", job.output, str(tmp_path / "dataset"), "--layout", "imagefolder"]
     code, _, refusal = command(*words)
@@ -197,6 +200,16 @@ def test_a_damaged_image_is_repaired_by_the_advised_command_and_rendered_by_the_
     mark_success(job, 2, 1)
     assert command(*words)[0] == 0
     assert command("verify", job.output)[0] == 0
+
+
+def test_a_command_for_an_output_names_the_endpoint_of_its_store(tmp_path: Path) -> None:
+    address, endpoint = "s3://images/my renders", "http://127.0.0.1:9000"
+
+    words = shlex.split(output_arguments(address, {"endpoint_url": endpoint, "anon": True}))
+
+    given = cli.commands["verify"].make_context("verify", words).params
+    assert (given["output"], given["endpoint_url"]) == (address, endpoint)
+    assert output_arguments("/data/out", {}) == "/data/out"
 
 
 @pytest.mark.parametrize("words", [["verify", "--repair"], ["verify", "--clean"], ["retry-rejected"]])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-
 from jobs.job_file.resolve import remarks
 from jobs.terminal.text import clock_text, counted
 from workflows.dispatch.progress import Progress
@@ -11,6 +9,7 @@ from workflows.job import RenderJob
 from workflows.output.acceptance import top_reasons
 from workflows.plan import Plan
 from workflows.run import Result
+from workflows.storage.path import output_arguments
 
 # The progress of a job before its first actor is ready: the state of the slot that is furthest.
 BEFORE_RENDERING = {
@@ -75,12 +74,12 @@ def result_lines(result: Result) -> list[str]:
         lines += [f"          {line}" for line in top_reasons(tally)]
     if result.report:
         lines.append(f"report    {result.report}")
-    return lines + _next_lines(output, has_rejected=bool(tally.num_rejected))
+    return lines + _next_lines(result.job, has_rejected=bool(tally.num_rejected))
 
 
-def _next_lines(output: str, *, has_rejected: bool) -> list[str]:
+def _next_lines(job: RenderJob, *, has_rejected: bool) -> list[str]:
     """The commands for a finished output."""
-    folder = shlex.quote(output)
+    folder = output_arguments(job.output, job.storage)
     commands = [
         f"janus-batch status {folder}",
         f"janus-batch verify {folder}",

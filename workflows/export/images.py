@@ -17,6 +17,7 @@ from workflows.output.manifest import NUM_READERS
 from workflows.output.parts import read_part
 from workflows.storage.damage import DamagedFileError
 from workflows.storage.errors import storage_errors
+from workflows.storage.path import output_arguments
 from workflows.storage.store import Storage
 
 LEFT_OUT = ("image", "codes", "latents")  # of the manifest: locations in OUTPUT, and bulk
@@ -110,7 +111,8 @@ class _Reader:
         if data is not None and hashlib.sha256(data).hexdigest() == sha256:
             return data
         fault = "is missing" if data is None else "differs from the SHA-256 in its manifest row"
+        repair = f"janus-batch verify {output_arguments(self._source.url, self._source.options)} --repair"
         raise DamagedFileError(
-            f"{self._source.url}/{location} {fault}. `janus-batch verify {self._source.url} --repair` takes it back, "
-            "and the next `janus-batch render` re-renders it"
+            f"{self._source.url}/{location} {fault}. `{repair}` takes it back, and the next "
+            "`janus-batch render` re-renders it"
         )

@@ -20,6 +20,7 @@ from workflows.export.layout import ExportError, ExportLayout
 from workflows.output.manifest import MANIFEST_SCHEMA, NUM_READERS
 from workflows.output.parts import read_part
 from workflows.storage.damage import DamagedFileError
+from workflows.storage.path import output_arguments
 from workflows.storage.store import Storage
 
 KEYS = ["image_id", "prompt_id", "image_index", "cfg_weight"]
@@ -105,9 +106,10 @@ class _Names:
         ):
             for key in (image_id, (prompt_id, image_index, weight)):
                 if key in self._seen:
+                    verify = f"janus-batch verify {output_arguments(self._source.url, self._source.options)}"
                     raise DamagedFileError(
                         f"{self._source.url}/manifest lists image {shown(image_id)} of shard {part.shard_id} twice; "
-                        f"`janus-batch verify {self._source.url}` names every fault"
+                        f"`{verify}` names every fault"
                     )
                 self._seen.add(key)
             if self._layout.file_of is not None:

@@ -23,6 +23,7 @@ from workflows.output.picture_statistics import STATISTICS_FIELDS
 from workflows.plan import part_of_file, split_part_id
 from workflows.storage import parquet
 from workflows.storage.damage import damage_errors
+from workflows.storage.path import output_arguments
 from workflows.storage.store import Storage
 
 NUM_READERS = 16  # threads that read parts, rejected rows or images
@@ -207,5 +208,6 @@ def read_rejected(storage: Storage, name: str, columns: Sequence[str]) -> pa.Tab
 
 def part_errors(storage: Storage, name: str) -> AbstractContextManager[None]:
     """Turn decoding errors of a part or a file of rejected rows into a DamagedFileError that says how to repair it."""
-    remedy = f"; `janus-batch verify {storage.url} --repair` takes such shards back, and the next run re-renders them"
+    repair = f"janus-batch verify {output_arguments(storage.url, storage.options)} --repair"
+    remedy = f"; `{repair}` takes such shards back, and the next run re-renders them"
     return damage_errors(f"{storage.url}/{name}", remedy)

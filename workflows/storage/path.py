@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+from collections.abc import Mapping
+from typing import Any
 
 import fsspec
 from fsspec.utils import glob_translate
@@ -48,6 +51,12 @@ def absolute_location(location: str, name: str = "location") -> str:
         return os.path.abspath(os.path.expanduser(path))
     scheme, _, rest = location.partition("://")
     return f"{scheme.lower()}://{rest}".rstrip("/")
+
+
+def output_arguments(url: str, options: Mapping[str, Any]) -> str:
+    """The arguments that name an output to a verb of `janus-batch`, quoted for a shell."""
+    endpoint = ["--endpoint-url", options["endpoint_url"]] if options.get("endpoint_url") else []
+    return shlex.join([url, *endpoint])
 
 
 def check_location(location: str) -> None:
