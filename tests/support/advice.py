@@ -33,7 +33,10 @@ OTHER_OPTIONS = {
     "compute_dpg_bench.py": {"--image-root-path", "--resolution", "--pic-num"},  # DPG-Bench
 }
 # Words that follow the program's name in a sentence, and in the label that seeds are hashed with.
-PROSE = {"does", "itself", "puts", "seed", "sets", "wrote"}
+PROSE = {
+    *("can", "cannot", "does", "has", "is", "itself", "knows", "made", "puts", "reads", "sets", "takes", "that"),
+    *("writes", "wrote", "seed"),
+}
 # Single words in backticks that are neither keys nor columns: fields of Ray's runtime environment, parts of tables
 # that others write, and libraries.
 OTHER_WORDS = {"datasets", "excludes", "metadata"}
