@@ -22,6 +22,7 @@ from actors.errors import EngineFailedError
 from actors.request import ImageRequest, Rejection, RenderedImage
 
 Answer = tuple[ImageRequest, RenderedImage | Rejection]
+Stream = Callable[[Iterator[list[ImageRequest]]], Iterator[list[RenderedImage | Rejection]]]  # see `Engine`
 
 # Out-of-memory errors whose class says nothing: torch's CPU allocator, cuBLAS, cuDNN, the CUDA runtime, the kernel.
 OUT_OF_MEMORY_PHRASES = (
@@ -112,8 +113,7 @@ class Batcher:
     def _wait_for_turn(self, ticket: _Ticket) -> bool:
         """Block until the ticket has answers, or until the engine is idle and has work (returns True, marked busy)."""
         with self._state:
-            has_turn = lambda: not self._engine_is_busy and (self._waiting or self._in_flight)  # noqa: E731
-            self._state.wait_for(lambda: ticket.finished or has_turn())
+            self._state.wait_for(lambda: ticket.finished or self._has_turn())
             if ticket.finished:
                 return False
             self._engine_is_busy = True
@@ -179,10 +179,12 @@ class Batcher:
             raise AssertionError(f"the engine was asked for {asked} and answered {answered}")
         return answers or []
 
+    def _has_turn(self) -> bool:
+        return not self._engine_is_busy and bool(self._waiting or self._in_flight)
+
     def _start_stream(self) -> Iterator[list[RenderedImage | Rejection]]:
-        if hasattr(self.engine, "stream"):
-            return self.engine.stream(self._batches())
-        return map(self.engine.render, self._batches())
+        stream: Stream | None = getattr(self.engine, "stream", None)
+        return map(self.engine.render, self._batches()) if stream is None else stream(self._batches())
 
     def _batches(self) -> Iterator[list[ImageRequest]]:
         """The batches of a stream: it ends when no request is waiting."""

@@ -34,6 +34,7 @@ class Finding:
 def check_tokenizer(checkpoint: Checkpoint) -> Iterator[Finding]:
     """The special tokens of a fetched checkpoint's prompts, and whether all files about the tokenizer agree on them."""
     prompt_format = checkpoint.prompt_format
+    assert prompt_format is not None, "every family with a tokenizer has one"
     tokenizer = PromptTokenizer(checkpoint.path, prompt_format)
     names_of = tokenizer.names_by_id()
     for name, token_id in (
