@@ -41,6 +41,11 @@ def one_line(text: str) -> str:
     return plain if len(plain) <= MAX_SHOWN else plain[:MAX_SHOWN] + "..."
 
 
+def reason_line(error: BaseException) -> str:
+    """The first line of an error's text for a message, cut to a line; the error's type if it has no text."""
+    return one_line(str(error).partition("\n")[0]) or type(error).__name__
+
+
 def shown(value: object) -> str:
     """A parsed value from outside for an error message: its repr, cut to a line, however large or deep it is."""
     return one_line(_SHORT.repr(value))

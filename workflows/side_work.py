@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from actors.errors import one_line
+from actors.errors import reason_line
 
 
 @contextmanager
@@ -14,5 +14,4 @@ def side_work(failure: str, say: Callable[[str], None]) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001 whatever it is, the work itself is done
-        reason = one_line(str(error).partition("\n")[0])
-        say(f"note: {failure}: {reason or type(error).__name__}")
+        say(f"note: {failure}: {reason_line(error)}")

@@ -48,7 +48,7 @@ def test_without_a_gpu_a_contestant_fails_and_says_why() -> None:
     assert "--rehearse runs it on a CPU" in done.stdout
 
 
-# Contestants of the two tests below: programs that stand for a process with results, a crash and an endless loop.
+# Contestants of the two tests below: one with results, one that crashes, one that never ends.
 PROGRAMS = {
     "good": f"print({Row(name='speed', value=3.0, unit='images/s', limit=6.0).to_json()!r})",
     "crash": "import os; os.abort()",

@@ -23,7 +23,7 @@ from ray._private import ray_constants
 from ray.autoscaler.v2.sdk import get_cluster_resource_state
 from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
-from actors.errors import InputError, JobFailure, one_line
+from actors.errors import InputError, JobFailure, one_line, reason_line
 from janus_batch import own_packages_first
 from workflows.dispatch.actor import SHARDS_IN_FLIGHT, Actor, EngineActor, EngineCard
 from workflows.dispatch.progress import Progress
@@ -203,8 +203,9 @@ def _start_here() -> None:
         except Exception as error:  # Ray raises no class of its own here
             ray.shutdown()
             if is_last or not _is_slow_start(error):
-                reason = one_line(str(error).partition("\n")[0])
-                raise RayNotStartedError(f"Ray did not start on this machine: {reason}; {_remedy(error)}") from error
+                raise RayNotStartedError(
+                    f"Ray did not start on this machine: {reason_line(error)}; {_remedy(error)}"
+                ) from error
         else:
             return
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from actors.errors import one_line
+from actors.errors import reason_line
 from workflows.storage.errors import LASTING_ERRORS, StorageFailure, does_not_answer, is_transient
 
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 15.0
@@ -62,7 +62,7 @@ def _retry(
                 raise
             now = time.monotonic()
             first_failure = now if first_failure is None else first_failure
-            left, reason = first_failure + seconds - now, _one_line(error)
+            left, reason = first_failure + seconds - now, reason_line(error)
             if left <= 0:
                 waited = now - first_failure
                 raise StorageFailure(
@@ -74,7 +74,3 @@ def _retry(
                 is_told = True
             time.sleep(min(left, wait * (0.5 + random.random() / 2)))
             wait = min(2 * wait, LONGEST_WAIT_SECONDS)
-
-
-def _one_line(error: Exception) -> str:
-    return one_line(str(error).partition("\n")[0] or type(error).__name__)
