@@ -21,7 +21,7 @@ def main() -> None:
     except ImportError as error:
         print(f"janus-batch: {error}", file=sys.stderr)
         sys.exit(2)
-    from jobs.cli import main as run_command_line
+    from jobs.cli.main import main as run_command_line
     from jobs.terminal.streams import keep_streams
 
     keep_streams()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from actors.recipe import Recipe
-from jobs.cli import cli
+from jobs.cli.main import cli
 from jobs.job_file.read import read_job_file
 from jobs.job_file.resolve import resolve
 from tests.support.advice import KEYS, ROOT, options_of, wrong_advice
@@ -30,7 +30,7 @@ SOURCES = {
 
 
 def test_everything_that_the_messages_advise_exists() -> None:
-    assert {"jobs/cli.py", "workflows/storage/lease.py", "actors/guidance.py"} <= set(SOURCES)
+    assert {"jobs/cli/main.py", "workflows/storage/lease.py", "actors/guidance.py"} <= set(SOURCES)
     assert wrong_advice(SOURCES) == []
 
 

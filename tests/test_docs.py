@@ -12,7 +12,7 @@ import click
 import pytest
 import yaml
 
-from jobs.cli import cli
+from jobs.cli.main import cli
 from jobs.job_file.read import check_fields
 from tests.support.advice import KEYS, options_of
 from tests.support.command import run
@@ -142,7 +142,7 @@ def is_module(name: str) -> bool:
 
 
 def test_a_module_that_does_not_exist_is_found() -> None:
-    assert [is_module(name) for name in ("jobs.cli", "jobs", "actors.noise.derive_seed")] == [True] * 3
+    assert [is_module(name) for name in ("jobs.cli.main", "jobs", "actors.noise.derive_seed")] == [True] * 3
     assert [is_module(name) for name in ("jobs.clie", "actors.noise.nothing", "nothing.at.all")] == [False] * 3
 
 

@@ -25,7 +25,7 @@ MAX_ENTRIES = 18  # modules and packages in one folder
 # of Ray's job server.
 RAY_FILES = (
     *(f"workflows/dispatch/{name}.py" for name in ("actor", "cluster", "failures", "steps", "metrics")),
-    "jobs/job_server.py",
+    "jobs/submit/job_server.py",
 )
 
 
@@ -35,7 +35,9 @@ def project() -> Project:
 
 
 def test_the_rooms_are_read(project: Project) -> None:
-    assert {"actors/request.py", "workflows/plan.py", "jobs/cli.py"} <= {str(source.path) for source in project.rooms}
+    assert {"actors/request.py", "workflows/plan.py", "jobs/cli/main.py"} <= {
+        str(source.path) for source in project.rooms
+    }
 
 
 def test_the_import_contracts_hold(monkeypatch: pytest.MonkeyPatch) -> None:

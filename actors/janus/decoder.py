@@ -15,8 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from actors import image_decoder
 from actors.janus.config import NUM_RES_BLOCKS, VQShape
+from actors.kernels import image_decoder
 from actors.kernels.cuda_graph import GraphPool
 from actors.layers import Conv1, silu_, to_uint8
 

@@ -19,12 +19,12 @@ import torch
 from actors.checkpoint.open import Checkpoint
 from actors.device import DTYPES, find_device, to_compute_dtype
 from actors.guidance import is_guided, is_inside
-from actors.image_decoder import Pixels
 from actors.janus.batching import CpuLoops, GpuLoops, free_gpu_memory
 from actors.janus.decode_loop import DecodeLoop
 from actors.janus.decoder import CpuDecoder, gpu_decoder, load_vq_decoder
 from actors.janus.network import build_code_model, read_weights
 from actors.kernels.cuda_graph import GraphPool
+from actors.kernels.image_decoder import Pixels
 from actors.llama.cache import PromptState, cache_dtype_for
 from actors.prompt import PromptTokenizer, refusal_of_prompts
 from actors.recipe import Recipe

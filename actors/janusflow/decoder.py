@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from actors import image_decoder
 from actors.checkpoint.open import Checkpoint
 from actors.checkpoint.tensors import open_tensor_file
 from actors.checkpoint.weights import shapes_of
 from actors.device import compute_dtype
 from actors.errors import CheckpointError, InputError, one_line
+from actors.kernels import image_decoder
 from actors.kernels.cuda_graph import GraphPool
 from actors.layers import ContiguousGroupNorm, Conv1, InPlaceSiLU, to_uint8
 

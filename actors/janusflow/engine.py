@@ -23,13 +23,13 @@ import torch
 from actors.checkpoint.open import Checkpoint
 from actors.device import find_device, to_compute_dtype
 from actors.guidance import guide, is_guided, is_inside
-from actors.image_decoder import Pixels
 from actors.janusflow.batching import IMAGES_PER_BATCH, call_in_parts
 from actors.janusflow.decoder import VAE, check_vae_dtype, gpu_decoder
 from actors.janusflow.network import PromptState, build_network, read_weights
 from actors.janusflow.packed import PackedPrompt
 from actors.janusflow.sampler import DEFAULT_SOLVER, SOLVERS, TimeGrid, Velocity, demo_grid, even_grid, solve
 from actors.kernels.cuda_graph import GraphPool
+from actors.kernels.image_decoder import Pixels
 from actors.noise import normal_noise
 from actors.prompt import PromptTokenizer, refusal_of_prompts
 from actors.recipe import Recipe

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from janus_batch import ROOT
-from jobs.job_server import plain_id
+from jobs.job_file.plain_id import plain_id
 from jobs.schedule.scheduled_job import ScheduledJob
 from jobs.schedule.state import Run, State
 from jobs.terminal.exit_codes import DONE, EXIT_CODES, INCOMPLETE, WRONG

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
-from jobs.cli import cli
+from jobs.cli.main import cli
 
 DATA = Path(__file__).parents[1] / "data"
 

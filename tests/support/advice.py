@@ -15,7 +15,7 @@ import click
 import huggingface_hub.constants
 import huggingface_hub.utils._auth
 
-from jobs.cli import cli
+from jobs.cli.main import cli
 from jobs.job_file.spec import JobSpec, section_of
 from workflows.output.manifest import MANIFEST_SCHEMA, REJECTED_SCHEMA
 from workflows.prompts import COLUMN_TYPES

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs.cli import main
+from jobs.cli.main import main
 
 
 class Command:

@@ -13,7 +13,7 @@ from benchmarks.cfg_curve import break_pad
 from examples.shapes.evaluate import load, render, share_right
 from examples.shapes.schedule import CHECKPOINTS
 from examples.shapes.world import held_out_pairs, held_out_singles
-from jobs.cli import cli
+from jobs.cli.main import cli
 
 MAX_BYTES = 8e6
 

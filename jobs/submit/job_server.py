@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import os
-import re
 import sys
 import time
 from contextlib import contextmanager
@@ -118,12 +116,6 @@ def files_to_upload(folder: Path, excludes: Sequence[str]) -> set[str]:
     quiet.setLevel(logging.WARNING)
     _dir_travel(folder, [_get_excludes(folder, list(excludes))], found.append, respects_gitignore, quiet)
     return {str(path.relative_to(folder)) for path in found if path.is_file()}
-
-
-def plain_id(name: str) -> str:
-    """A submission id of ASCII letters, digits and hyphens. Names that differ in other characters get different ids."""
-    plain = re.sub(r"[^A-Za-z0-9-]", "-", name)
-    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def _connect(address: str) -> JobSubmissionClient:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from actors.image_decoder import ImageDecoder, decode
 from actors.janus import decoder as janus_decoder
 from actors.janusflow import decoder as janusflow_decoder
+from actors.kernels.image_decoder import ImageDecoder, decode
 from actors.layers import to_uint8
 from tests.support import flow_engine, janus_engine
 from tests.support.checkpoints import vae_in

@@ -12,7 +12,7 @@ from glob import glob
 from pathlib import Path
 
 from janus_batch import ROOT
-from jobs.job_server import SubmissionError, files_to_upload
+from jobs.submit.job_server import SubmissionError, files_to_upload
 
 PROGRAM = ("janus_batch.py", "actors", "workflows", "jobs")
 JOB_FOLDER = "submitted-job"  # for the job file, and for the program unless the working directory is its checkout

@@ -15,8 +15,8 @@ import pytest
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from actors.errors import JobFailure
-from jobs.job_server import JobServer, JobServerAwayError, SubmissionError
-from jobs.submit import Submission, submit
+from jobs.submit.job_server import JobServer, JobServerAwayError, SubmissionError
+from jobs.submit.submit import Submission, submit
 from tests.support.command import finish, press_ctrl_c, run, start, wait_until, write_job
 from tests.support.servers.ray_head import PROGRAMS, RayHead
 from tests.support.toy_job import make_job, manifest_of, write_prompts

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.job_file.dates import dated, scheduled_time
+from jobs.job_file.plain_id import plain_id
 from jobs.job_file.read import read_job_file
 from jobs.job_file.spec import JobSpec
-from jobs.job_server import JobServer, SubmissionError, plain_id
+from jobs.submit.job_server import JobServer, SubmissionError
+from jobs.submit.upload import check_upload, default_working_dir, entrypoint, stage
 from jobs.terminal.text import say
-from jobs.upload import check_upload, default_working_dir, entrypoint, stage
 
 if TYPE_CHECKING:
     from workflows.output.acceptance import RejectionLimit

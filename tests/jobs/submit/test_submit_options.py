@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 import pytest
 
-from jobs.cli import cli
+from jobs.cli.main import cli
 from jobs.job_file.read import check_fields
-from jobs.submit import Submission, render_options
+from jobs.submit.submit import Submission, render_options
 from workflows.output.acceptance import read_rejection_limit
 
 SPEC = check_fields({"prompts": "s3://bucket/prompts", "output": "s3://bucket/out", "model": {"checkpoint": "toy"}})

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.job_server import SubmissionError
-from jobs.upload import check_upload, stage
+from jobs.submit.job_server import SubmissionError
+from jobs.submit.upload import check_upload, stage
 from tests.support.command import ROOT, write_job
 
 

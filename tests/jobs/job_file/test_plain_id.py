@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.job_server import plain_id
+from jobs.job_file.plain_id import plain_id
 
 
 @pytest.mark.parametrize("name", ["nightly", "nightly-20261124T010000Z", "A-1"])

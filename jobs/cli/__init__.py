@@ -1,0 +1,1 @@
+"""The command line: the options and the commands, in groups."""

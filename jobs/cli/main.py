@@ -1,0 +1,57 @@
+"""The command line: one command per verb, each a thin call of the module of its name. Loads neither torch nor ray."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import click
+
+from actors.errors import InputError, JobFailure
+from janus_batch import VERSION
+from jobs.cli import checkpoints, outputs, rendering
+from jobs.terminal.exit_codes import INCOMPLETE, WRONG
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(VERSION, prog_name="janus-batch")
+def cli() -> None:
+    """Render images from prompts with Janus, Janus-Pro and JanusFlow, on one machine or a Ray cluster.
+
+    Start with `janus-batch render examples/quickstart.yaml`. docs/job-file.md lists the keys of a job file.
+
+    Exit codes: 0 done, 1 the job failed or is incomplete, 2 the job file or command line is wrong.
+    """
+
+
+COMMANDS = (
+    *(rendering.render, rendering.init, rendering.submit, rendering.plan, rendering.schedule),
+    *(outputs.status, outputs.retry_rejected, outputs.verify, outputs.replay, outputs.report, outputs.export),
+    checkpoints.doctor,
+)
+for command in COMMANDS:
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run a verb. Whatever it raises becomes one clear line and the right exit code."""
+    try:
+        sys.exit(cli(prog_name="janus-batch", standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(WRONG)
+    except (KeyboardInterrupt, click.Abort):
+        # Ray takes seconds to shut down. A second Ctrl-C exits at once: what was started here ends with this process.
+        signal.signal(signal.SIGINT, lambda *_: os._exit(INCOMPLETE))
+        _fail("interrupted; run the same command again to resume", INCOMPLETE)
+    except InputError as error:
+        _fail(str(error), WRONG)
+    except JobFailure as error:
+        _fail(f"{error}\n{error.advice}", INCOMPLETE)
+
+
+def _fail(message: str, code: int) -> None:
+    for line in message.splitlines():
+        click.echo(f"janus-batch: {line}", err=True)
+    sys.exit(code)

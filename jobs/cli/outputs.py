@@ -1,0 +1,93 @@
+"""Commands for an output that exists: its state, its files, its images, its data sets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from jobs.cli import options
+
+
+@click.command(short_help="Show what an output holds and what remains.")
+@options.output
+@options.as_json
+def status(output: str, endpoint_url: str | None, as_json: bool) -> int:
+    """Show what an output holds and what remains. Reads storage only. Exits with 1 while images are missing."""
+    from jobs.status import status
+
+    return status(output, endpoint_url, as_json=as_json)
+
+
+@click.command(name="retry-rejected", short_help="Re-render the rejected rows of an output.")
+@options.output
+@options.settings
+@options.ray_address
+def retry_rejected(output: str, endpoint_url: str | None, settings: tuple[str, ...], address: str | None) -> int:
+    """Re-render the rejected rows of an output in place, with the same ids and seeds.
+
+    Use it when the reason is gone: a GPU fault, NaN values, a bug that is fixed.
+    """
+    from jobs.retry_rejected import retry_rejected
+
+    return retry_rejected(output, endpoint_url, settings, address=address)
+
+
+@click.command(short_help="Check the files, hashes and keys of an output.")
+@options.output
+@click.option("--replay", metavar="N", type=click.IntRange(min=1), help="Re-render N random images and compare bytes.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed that picks the images of --replay.")
+@click.option("--repair", is_flag=True, help="Remove damaged images; the next run re-renders them.")
+@click.option("--clean", is_flag=True, help="Remove orphans: files that no manifest row names.")
+def verify(output: str, endpoint_url: str | None, replay: int | None, seed: int, repair: bool, clean: bool) -> int:
+    """Check the files, hashes and keys of an output against its manifest. Exits with 1 on a fault."""
+    from jobs.verify import verify
+
+    return verify(output, endpoint_url, num_replays=replay or 0, seed=seed, is_repaired=repair, is_cleaned=clean)
+
+
+@click.command(short_help="Re-render one image, or vary it.")
+@options.output
+@click.argument("image_id", metavar="IMAGE_ID")
+@click.option(
+    "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Vary it: sampling.cfg_weight=7. Can be repeated."
+)
+@click.option("--to", metavar="FILE", type=click.Path(dir_okay=False), help="The file to write. Default: IMAGE_ID.png.")
+def replay(output: str, endpoint_url: str | None, image_id: str, **how: Any) -> int:
+    """Re-render one image of an output from its manifest row, on this machine, and compare it with the stored one.
+
+    Writes the image into the current folder. Exits with 1 if an image that is not varied has other bytes.
+    """
+    from jobs.replay import replay
+
+    return replay(output, image_id, endpoint_url, **how)
+
+
+@click.command(short_help="Write OUTPUT/report.html.")
+@options.output
+def report(output: str, endpoint_url: str | None) -> int:
+    """Write OUTPUT/report.html: images, sweeps as grids, settings, throughput and rejected rows on one page."""
+    from jobs.report import report
+
+    return report(output, endpoint_url)
+
+
+@click.command(short_help="Export an output as a dataset, or for a benchmark.")
+@options.output
+@click.argument("dest", metavar="DEST")
+@click.option(
+    "--layout",
+    type=click.Choice(["imagefolder", "webdataset", "geneval", "dpg"]),
+    required=True,
+    help="Dataset layouts: imagefolder, webdataset. Benchmark layouts: geneval, dpg.",
+)
+@click.option("--licence", "--license", metavar="ID", help="License of the images, for the dataset card: cc0-1.0.")
+@click.option("--allow-incomplete", is_flag=True, help="Export an output that is not finished.")
+def export(output: str, dest: str, endpoint_url: str | None, **how: Any) -> int:
+    """Export an output to DEST, an empty folder or URL, with a dataset card.
+
+    After an interruption, run the same command again.
+    """
+    from jobs.export import export
+
+    return export(output, dest, endpoint_url, **how)
