@@ -10,6 +10,7 @@ rows            the rows of one shard, checked and turned into requests
 output          what a job writes: claim, images, manifest parts, rejected rows
 retry_rejected  which rejected rows to retry
 dispatch        shards to GPU actors, and what happens when one fails
+scores          scores of the images of an output
 report          report.html of an output
 run             the main function: claim, hold, plan, render, check, count, report
 estimate        what a job will cost

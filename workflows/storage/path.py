@@ -30,7 +30,10 @@ _ALIASES = {"s3a": "s3", "gcs": "gs", "abfss": "abfs"}
 _LOCAL, _WEB = {"file", "local"}, {"http", "https"}
 
 # Parquet files of an output, relative to it.
-_OUTPUT_FILES = ("manifest/part.parquet", "rejected/part.parquet", "images/part.parquet", "images/0/part.parquet")
+_OUTPUT_FILES = (
+    *("manifest/part.parquet", "rejected/part.parquet", "images/part.parquet", "images/0/part.parquet"),
+    "scores/name/part.parquet",
+)
 
 
 class LocationError(InputError):

@@ -1,0 +1,1 @@
+"""Scores of the images of an output: one table per scorer and part of the manifest."""

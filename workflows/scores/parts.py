@@ -1,0 +1,192 @@
+"""The parts that hold scores: `OUTPUT/scores/<scorer>/<part>.parquet`, one for each part of the manifest.
+
+A part has `image_id` and `image_sha256` in the order of the manifest's rows, then the scorer's columns. Its metadata
+names the scorer with all that decides its scores. `_scorer.json` in the folder claims it for one such scorer, and each
+part is created and never overwritten, so a score is committed exactly once. A score belongs to the bytes of its image:
+a row whose `image_sha256` is not the manifest's does not count.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import TypeAdapter, ValidationError
+
+from actors.errors import InputError, shown
+from workflows.output.layouts import parquet_bytes
+from workflows.output.manifest import read_footer
+from workflows.storage.damage import DamagedFileError, damage_errors
+from workflows.storage.parquet import check_names, open_parquet, typed_column
+from workflows.storage.store import Storage
+
+SCORER_KEY = b"janus_batch.scorer"  # in a part's metadata: the scorer as JSON
+SCORER_FILE = "_scorer.json"  # readers of data folders skip names that begin with an underscore
+KEY_SCHEMA = pa.schema(
+    [pa.field("image_id", pa.string(), nullable=False), pa.field("image_sha256", pa.string(), nullable=False)]
+)
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")  # a name in expressions without quotes, and a folder everywhere
+
+
+class ScoresError(InputError):
+    """A scorer's name or columns are wrong, or its folder holds the scores of another scorer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scorer:
+    """What decides the scores of an image.
+
+    * `name`: the folder, and the name of its scores in expressions. `version`: changes when equal settings would give
+      other scores.
+    * `checkpoint`, `revision`, `weights_sha256`: its model as the user named it, the commit, and the hash of the
+      weights; None for a scorer without a model.
+    * `settings`: everything else, as JSON has it: the question, the source file and hash of a user's function.
+    """
+
+    name: str
+    version: str
+    checkpoint: str | None = None
+    revision: str | None = None
+    weights_sha256: str | None = None
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+_SCORER: TypeAdapter[Scorer] = TypeAdapter(Scorer)
+
+
+def claim_scores(storage: Storage, scorer: Scorer) -> None:
+    """Claim the folder of this scorer's name. Raises ScoresError if other settings have it, naming the first one."""
+    if not _NAME.fullmatch(scorer.name):
+        raise ScoresError(
+            f"a scorer's name has lower-case letters, digits and _, and begins with a letter; got {shown(scorer.name)}"
+        )
+    name = f"scores/{scorer.name}/{SCORER_FILE}"
+    if storage.create(name, _to_json(scorer)):
+        return
+    theirs = _from_json(storage.read(name), f"{storage.url}/{name}")
+    for field in dataclasses.fields(scorer):
+        old, new = getattr(theirs, field.name), getattr(scorer, field.name)
+        if old != new:
+            raise ScoresError(
+                f"{storage.url}/scores/{scorer.name} holds scores with {field.name} = {shown(old)}, these have "
+                f"{shown(new)}; give the scorer another name"
+            )
+
+
+def scorer_names(storage: Storage) -> list[str]:
+    """The scorers that have scored images of an output, from one listing."""
+    folders = {name.split("/")[1] for name in storage.walk("scores") if name.count("/") == 2}
+    return sorted(name for name in folders if _NAME.fullmatch(name))
+
+
+def scored_parts(storage: Storage, name: str) -> list[str]:
+    """The ids of the manifest's parts whose images this scorer has scored, from one listing."""
+    names = storage.names(f"scores/{name}")
+    return [name.removesuffix(".parquet") for name in names if name.endswith(".parquet")]
+
+
+def write_scores(storage: Storage, scorer: Scorer, part: str, table: pa.Table) -> bool:
+    """Commit the scores of a part of the manifest. True if this attempt is the first one, or wrote the same bytes.
+
+    `table` has `image_id`, `image_sha256` and at least one column of numbers, text, truth values or vectors. NaN
+    becomes null, which is no score: it would compare greater than every number.
+    """
+    columns = [field.name for field in table.schema if field.name not in KEY_SCHEMA.names]
+    if not columns:
+        raise ScoresError(f"scorer {scorer.name} must give at least one column of scores, got none")
+    typed = [typed_column(table, field) for field in KEY_SCHEMA]
+    typed += [_score_column(scorer.name, table, name) for name in columns]
+    scores = pa.table(typed, names=[*KEY_SCHEMA.names, *columns])
+    scores = scores.replace_schema_metadata({SCORER_KEY: _to_json(scorer).strip()})
+    return storage.create(scores_file(scorer.name, part), parquet_bytes(scores))
+
+
+def read_scorer(storage: Storage, name: str, part: str) -> Scorer:
+    """The scorer of a part, from its footer. Raises FileNotFoundError or DamagedFileError."""
+    file = scores_file(name, part)
+    with _damage_errors(storage, file):
+        return _scorer_of(read_footer(storage, file).metadata, f"{storage.url}/{file}")
+
+
+def read_scores(storage: Storage, name: str, part: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """The scores of a part: its keys and all columns, or those named. Raises FileNotFoundError or DamagedFileError.
+
+    Join it with `scores_of_rows`, which knows what counts.
+    """
+    file = scores_file(name, part)
+    data = storage.read(file)
+    with _damage_errors(storage, file):
+        parquet = open_parquet(data)
+        names = [field.name for field in parquet.schema_arrow if field.name not in KEY_SCHEMA.names]
+        wanted = names if columns is None else list(columns)
+        check_names(parquet.schema_arrow, [*KEY_SCHEMA.names, *wanted])
+        table = parquet.read([*KEY_SCHEMA.names, *wanted])
+        keys = [typed_column(table, field) for field in KEY_SCHEMA]
+        return pa.table([*keys, *(table[name] for name in wanted)], names=[*KEY_SCHEMA.names, *wanted])
+
+
+def scores_of_rows(rows: pa.Table, scores: pa.Table) -> pa.Table:
+    """The score columns in the order of the manifest's `rows` (`image_id`, `image_sha256`); null where an image of
+    these bytes has no score."""
+    index_of = {key: index for index, key in enumerate(_keys(scores))}
+    indices = pa.array([index_of.get(key) for key in _keys(rows)], pa.int64())
+    return scores.drop_columns(KEY_SCHEMA.names).take(indices)
+
+
+def scores_file(name: str, part: str) -> str:
+    """The file of a scorer's scores of a part of the manifest, relative to OUTPUT."""
+    return f"scores/{name}/{part}.parquet"
+
+
+def is_value(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds a score that rules can compare: numbers, text or truth values."""
+    return any(check(kind) for check in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, _is_text))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _score_column(scorer: str, table: pa.Table, name: str) -> pa.ChunkedArray:
+    column = table[name]
+    is_vector = pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)
+    if not is_value(column.type) and not (is_vector and pa.types.is_floating(column.type.value_type)):
+        raise ScoresError(
+            f"scorer {scorer}: column `{name}` must hold numbers, text, truth values or vectors, got {column.type}"
+        )
+    if not pa.types.is_floating(column.type):
+        return column
+    wide = column.cast(pa.float64()) if pa.types.is_float16(column.type) else column
+    return pc.if_else(pc.is_nan(wide), pa.scalar(None, column.type), column)
+
+
+def _keys(table: pa.Table) -> Iterable[tuple[str, str]]:
+    return zip(*(table[name].to_pylist() for name in KEY_SCHEMA.names), strict=True)
+
+
+def _to_json(scorer: Scorer) -> bytes:
+    return _SCORER.dump_json(scorer) + b"\n"
+
+
+def _from_json(data: bytes, where: str) -> Scorer:
+    try:
+        return _SCORER.validate_json(data)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise DamagedFileError(
+            f"{where} is damaged: the scorer's {'.'.join(map(str, fault['loc'])) or 'record'}: {fault['msg']}"
+        ) from error
+
+
+def _scorer_of(metadata: dict[bytes, bytes] | None, where: str) -> Scorer:
+    return _from_json((metadata or {}).get(SCORER_KEY, b""), where)
+
+
+def _damage_errors(storage: Storage, file: str) -> AbstractContextManager[None]:
+    return damage_errors(f"{storage.url}/{file}", "; remove the file, and `janus-batch score` scores its images again")
