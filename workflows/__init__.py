@@ -2,6 +2,7 @@
 
 job             the resolved job
 side_work       what must not change how the work ends: report, metrics, display
+row_filter      a condition on rows, as a DuckDB expression
 storage         files behind fsspec, their errors, retries, the lease on an output
 prompt_files    one Parquet file of prompts: its footer, version, columns, row groups
 prompts         the prompt files of a job, and ranges of their rows
