@@ -223,7 +223,7 @@ class SimulatedSteps:
             self._cluster.shard_is_rendered(seconds)
         actor.num_images += SHARD_ROWS
         self.num_rendered += SHARD_ROWS
-        self._progress.images_are_written(actor.slot, SHARD_ROWS)
+        self._progress.images_are_written(actor.slot, SHARD_ROWS, 0, round(self._cluster.clock.now() * 1e6))
         return read
 
     async def commit(self, actor: Actor, read: Shard, rendered: Iterable[Shard]) -> commit.Receipt:
@@ -231,7 +231,7 @@ class SimulatedSteps:
         return commit.Receipt(shard_id=read.id, num_images=read.num_rows, num_rejected=0, is_first=True)
 
     def uncount(self, actor: Actor, num_images: int) -> None:
-        self._progress.images_are_written(actor.slot, -num_images)
+        self._progress.images_are_taken_back(actor.slot, num_images)
 
 
 # ---- Ray -------------------------------------------------------------------------------------------------------------

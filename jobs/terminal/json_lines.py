@@ -65,9 +65,13 @@ def result_facts(result: Result) -> dict[str, Any]:
             "num_bytes": result.progress.num_bytes,
             "num_retries": result.progress.num_retries,
             "num_actors_lost": result.progress.num_actors_lost,
-            "images_per_second": round(result.progress.images_per_second, 4),
+            "images_per_second": _rounded(result.progress.images_per_second),
         },
     }
+
+
+def _rounded(images_per_second: float | None) -> float | None:
+    return None if images_per_second is None else round(images_per_second, 4)
 
 
 def _slot_facts(slot: Slot) -> dict[str, Any]:

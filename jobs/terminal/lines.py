@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobs.job_file.resolve import remarks
-from jobs.terminal.text import clock_text, counted
+from jobs.terminal.text import clock_text, counted, throughput_text
 from workflows.dispatch.progress import Progress
 from workflows.job import RenderJob
 from workflows.output.acceptance import top_reasons
@@ -42,7 +42,7 @@ def progress_line(progress: Progress, *, is_over: bool = False) -> str:
     """`1,204/6,528 images · 3.10 images/s · ETA 28:40 · 2 actors · 3 rejected`; the totals when the job is over."""
     parts = [f"{progress.num_done:,}/{counted(progress.num_images_total, 'image')}"]
     if is_over:
-        parts.append(f"{progress.images_per_second:.2f} images/s")
+        parts.append(f"{throughput_text(progress.images_per_second)} images/s")
     elif progress.rendering_since is None:
         states = {slot.state for slot in progress.slots}
         parts.append(next((words for state, words in BEFORE_RENDERING.items() if state in states), "starting"))
@@ -66,7 +66,8 @@ def result_lines(result: Result) -> list[str]:
         f"done: {counted(tally.num_images, 'image')}, {tally.num_rejected:,} rejected, in {result.seconds:.0f} s",
     ]
     if progress.num_images:
-        lines.append(f"      {progress.num_images:,} of them in this run, {progress.images_per_second:.2f} images/s")
+        throughput = throughput_text(progress.images_per_second)
+        lines.append(f"      {progress.num_images:,} of them in this run, {throughput} images/s")
     lines.append(f"images    {output}/images")
     lines.append(f"manifest  {output}/manifest   (one row per image: prompt, seed, weight, model, hash)")
     if tally.num_rejected:

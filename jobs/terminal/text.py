@@ -15,6 +15,11 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def throughput_text(images_per_second: float | None) -> str:
+    """A dash for a run that is shorter than two batches."""
+    return "–" if images_per_second is None else f"{images_per_second:,.2f}"
+
+
 def clock_text(seconds: float | None) -> str:
     """`h:mm:ss` or `mm:ss`."""
     if seconds is None:

@@ -29,8 +29,8 @@ class ProgressWithAlarm(Progress):
         super().__init__()
         self._alarm_at, self._do, self._is_due = num_images, do, True
 
-    def images_are_written(self, slot: Slot, num_images: int, num_bytes: int = 0) -> None:
-        super().images_are_written(slot, num_images, num_bytes)
+    def images_are_written(self, slot: Slot, num_images: int, num_bytes: int, moment: int) -> None:
+        super().images_are_written(slot, num_images, num_bytes, moment)
         if self._is_due and self.num_images >= self._alarm_at:
             self._is_due = False
             self._do()

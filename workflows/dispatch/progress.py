@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
+from workflows.output.throughput import Bucket, Throughput
+
 WINDOW_SECONDS = 300.0  # of the current throughput: several batches of the slowest model
 
 State = Literal["starting", "waiting", "loading", "rendering", "idle", "lost", "ended"]
 
 
-class Throughput:
+class RecentThroughput:
     """Images per second over the last minutes, so that it follows the pool's size. One thread adds, others read."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -52,7 +54,7 @@ class Slot:
     num_images: int = 0
     num_failures: int = 0
     trouble: str = ""
-    throughput: Throughput | None = None
+    throughput: RecentThroughput | None = None
     _num_held: int = 0
 
     @property
@@ -68,7 +70,7 @@ class Slot:
 
     def is_ready(self, device: str, node: str) -> None:
         self.state, self.device, self.node = "idle", device, node
-        self.throughput = Throughput(self.clock)
+        self.throughput = RecentThroughput(self.clock)
 
     @contextmanager
     def holds_shard(self) -> Iterator[None]:
@@ -112,8 +114,10 @@ class Progress:
     slots: list[Slot] = field(default_factory=list)
     clock: Callable[[], float] = time.monotonic
     started_at: float = field(init=False)
-    rendering_since: float | None = None
-    _throughput: Throughput | None = None
+    rendering_since: float | None = None  # the first actor was ready
+    written_at: float | None = None  # the last batch was written
+    _recent: RecentThroughput | None = None
+    _throughput: Throughput = field(default_factory=Throughput)
 
     def __post_init__(self) -> None:
         self.started_at = self.clock()
@@ -133,18 +137,30 @@ class Progress:
     def actor_is_ready(self, slot: Slot, device: str, node: str) -> None:
         slot.is_ready(device, node)
         if self.rendering_since is None:
-            self.rendering_since, self._throughput = self.clock(), Throughput(self.clock)
+            self.rendering_since, self._recent = self.clock(), RecentThroughput(self.clock)
 
     def actor_is_lost(self, slot: Slot, reason: str) -> None:
         slot.is_lost(reason)
         self.note(reason)
 
-    def images_are_written(self, slot: Slot, num_images: int, num_bytes: int = 0) -> None:
-        """Count an actor's images, written but not committed; negative to take back those of a failed attempt."""
-        self.num_images += num_images
+    def images_are_written(self, slot: Slot, num_images: int, num_bytes: int, moment: int) -> None:
+        """Count a batch of an actor, written but not committed; `moment` is its `created_at`."""
+        self.written_at = self.clock()
+        if num_images:
+            batch = Bucket(num_images=num_images, first=moment, last=moment, num_first=num_images)
+            self._throughput.add_bucket(batch)
         self.num_bytes += num_bytes
+        self._count(slot, num_images)
+
+    def images_are_taken_back(self, slot: Slot, num_images: int) -> None:
+        """Take back the images of a failed attempt, or of one that another attempt has beaten."""
+        self._throughput.take_back(num_images)
+        self._count(slot, -num_images)
+
+    def _count(self, slot: Slot, num_images: int) -> None:
+        self.num_images += num_images
         slot.num_images += num_images
-        for throughput in (self._throughput, slot.throughput):
+        for throughput in (self._recent, slot.throughput):
             if throughput is not None:
                 throughput.add(num_images)
 
@@ -182,16 +198,14 @@ class Progress:
         return sum(slot.num_failures for slot in self.slots)
 
     @property
-    def images_per_second(self) -> float:
-        """Over the whole run, from the moment the first actor was ready: model loading does not count."""
-        if self.rendering_since is None:
-            return 0.0
-        return self.num_images / max(self.clock() - self.rendering_since, 1e-9)
+    def images_per_second(self) -> float | None:
+        """Over this run; None before its second batch. `workflows.output.throughput` has the definition."""
+        return self._throughput.images_per_second
 
     @property
     def images_per_second_now(self) -> float:
         """Over the last minutes; the ETA is estimated from it."""
-        return self._throughput.per_second if self._throughput else 0.0
+        return self._recent.per_second if self._recent else 0.0
 
     @property
     def eta_seconds(self) -> float | None:

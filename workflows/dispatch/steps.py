@@ -133,7 +133,7 @@ class ShardSteps:
 
     def uncount(self, actor: Actor, num_images: int) -> None:
         """Take images back that another attempt counts."""
-        self._progress.images_are_written(actor.slot, -num_images)
+        self._progress.images_are_taken_back(actor.slot, num_images)
 
     async def _next_batch(self, actor: Actor, batches: ray.ObjectRefGenerator) -> BatchRef | None:
         with self._listening(actor):
@@ -147,12 +147,12 @@ class ShardSteps:
             except ray_errors.OutOfMemoryError as error:  # of the actor's process, not of a writer's
                 raise RenderFailedError(error) from error
 
-    async def _count(self, actor: Actor, counted: ray.ObjectRef[tuple[int, int]]) -> int:
+    async def _count(self, actor: Actor, counted: ray.ObjectRef[tuple[int, int, int]]) -> int:
         """Add a batch to the progress as soon as it is written; returns its number of images."""
-        num_images, num_bytes = await counted
+        num_images, num_bytes, moment = await counted
         actor.num_images += num_images
         self.num_rendered += num_images
-        self._progress.images_are_written(actor.slot, num_images, num_bytes)
+        self._progress.images_are_written(actor.slot, num_images, num_bytes, moment)
         return num_images
 
     async def _uncount_all(self, actor: Actor, counts: list[asyncio.Future[int]]) -> None:
@@ -184,11 +184,11 @@ def _select_rows(requests: list[ImageRequest], rest: ShardRows, rows: RowRange) 
 
 def _write_batch(
     job: RenderJob, shard_id: str, device: str, batch: list[Answer]
-) -> tuple[images.WrittenBatch, tuple[int, int]]:
-    """Write a batch; the driver fetches only the second part, the number of images and of bytes."""
+) -> tuple[images.WrittenBatch, tuple[int, int, int]]:
+    """Write a batch; the driver fetches only the second part: the number of images and of bytes, and the moment."""
     with timed("janus_batch_write_seconds", job.name):
         written = _on_output(job, images.write_batch, job, shard_id, device, batch)
-    return written, (len(written.rows), written.num_bytes)
+    return written, (len(written.rows), written.num_bytes, written.moment)
 
 
 def _plain_request(requests: list[ImageRequest], prompt: str) -> tuple[list[ImageRequest], bool]:

@@ -28,32 +28,41 @@ class WrittenBatch:
     * `packed`: bytes by location; empty for layout files.
     * `rejected`: requests that the engine could not render, with the reasons.
     * `num_bytes`: size of the encoded images and latents.
+    * `moment`: when the batch was rendered, in microseconds since 1970. All its images have it as `created_at`.
     """
 
     rows: list[dict[str, Any]]
     packed: dict[str, bytes]
     rejected: list[tuple[ImageRequest, str]]
     num_bytes: int
+    moment: int = 0
 
 
 def write_batch(
     job: RenderJob, shard_id: str, device: str, batch: Sequence[tuple[ImageRequest, RenderedImage | Rejection]]
 ) -> WrittenBatch:
     """Encode a batch of answers, and store the image files (layout files) or return their bytes (other layouts)."""
-    storage = Storage(job.output, job.storage)
+    storage, now = Storage(job.output, job.storage), datetime.now(UTC)
     rendered = [(request, answer) for request, answer in batch if isinstance(answer, RenderedImage)]
     with ThreadPoolExecutor(NUM_WRITERS) as writers:
-        written = list(writers.map(lambda pair: _write_image(job, storage, shard_id, device, *pair), rendered))
+        written = list(writers.map(lambda pair: _write_image(job, storage, shard_id, device, now, *pair), rendered))
     return WrittenBatch(
         rows=[row for row, _, _ in written],
         packed={name: data for _, files, _ in written for name, data in files.items()},
         rejected=[(request, answer.reason) for request, answer in batch if isinstance(answer, Rejection)],
         num_bytes=sum(num_bytes for _, _, num_bytes in written),
+        moment=round(now.timestamp() * 1_000_000),
     )
 
 
 def _write_image(
-    job: RenderJob, storage: Storage, shard_id: str, device: str, request: ImageRequest, image: RenderedImage
+    job: RenderJob,
+    storage: Storage,
+    shard_id: str,
+    device: str,
+    now: datetime,
+    request: ImageRequest,
+    image: RenderedImage,
 ) -> tuple[dict[str, Any], dict[str, bytes], int]:
     """One image's manifest row, its files by location if the layout packs them, and their size in bytes.
 
@@ -66,12 +75,18 @@ def _write_image(
     is_packed, locations = job.images.layout != "files", list(files)
     if not is_packed:
         locations = [storage.put_alongside(file_name, file_data) for file_name, file_data in files.items()]
-    row = _manifest_row(job, device, request, image, locations, data)
+    row = _manifest_row(job, device, now, request, image, locations, data)
     return row, files if is_packed else {}, sum(len(file) for file in files.values())
 
 
 def _manifest_row(
-    job: RenderJob, device: str, request: ImageRequest, image: RenderedImage, locations: list[str], data: bytes
+    job: RenderJob,
+    device: str,
+    now: datetime,
+    request: ImageRequest,
+    image: RenderedImage,
+    locations: list[str],
+    data: bytes,
 ) -> dict[str, Any]:
     recipe = job.recipe
     return {
@@ -102,5 +117,5 @@ def _manifest_row(
         "codes": image.codes,
         "latents": locations[1] if len(locations) > 1 else None,
         "device": device,
-        "created_at": datetime.now(UTC),
+        "created_at": now,
     }

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from workflows.output.throughput import Throughput
 from workflows.report.quality_rules import BLANK_CONTRAST, HIGH_CLIPPED_FRACTION, HIGH_SATURATION
 from workflows.report.survey import STATISTICS, Survey, WeightFacts
-from workflows.report.throughput import Throughput
 
 HISTOGRAM_WIDTH, HISTOGRAM_HEIGHT = 128, 36
 THROUGHPUT_WIDTH, THROUGHPUT_HEIGHT = 720, 110

@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 
 from workflows.output.manifest import NUM_READERS
 from workflows.output.parts import read_part
+from workflows.output.throughput import Throughput
 from workflows.plan import split_part_id
 from workflows.report.quality_rules import NEAR_DUPLICATE, QUALITY_RULES, hash_values, near_duplicates
-from workflows.report.throughput import Throughput
 from workflows.storage.store import Storage
 
 # The largest value of each statistic, for the histograms; all start at 0.

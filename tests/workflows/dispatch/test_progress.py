@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workflows.dispatch.progress import Progress
+from workflows.dispatch.progress import Progress, Slot
 
 
 class Clock:
@@ -15,6 +15,11 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def write(progress: Progress, slot: Slot, num_images: int, num_bytes: int = 0) -> None:
+    """Count a batch that is rendered now."""
+    progress.images_are_written(slot, num_images, num_bytes, round(progress.clock() * 1e6))
 
 
 @pytest.fixture
@@ -35,7 +40,7 @@ def test_a_committed_shard_corrects_the_total() -> None:
     assert (progress.num_images_total, progress.num_shards, progress.num_done) == (10, 1, 4)
 
 
-def test_the_throughput_counts_images_of_this_run_since_the_first_actor_was_ready(clock: Clock) -> None:
+def test_the_throughput_is_of_this_run_and_starts_with_its_first_batch(clock: Clock) -> None:
     progress = Progress(num_images_total=100, num_images_before=40, clock=clock)
     slots = [progress.add_slot(), progress.add_slot()]
     clock.now = 400.0  # a model that takes five minutes to load
@@ -43,33 +48,37 @@ def test_the_throughput_counts_images_of_this_run_since_the_first_actor_was_read
     clock.now = 405.0
     progress.actor_is_ready(slots[1], "cpu", "node")
     clock.now = 410.0
-    progress.images_are_written(slots[0], 15)
-    progress.images_are_written(slots[1], 5)
+    write(progress, slots[0], 15)
+    write(progress, slots[1], 5)
+    assert progress.images_per_second is None
+
+    clock.now = 420.0
+    write(progress, slots[0], 20)
 
     assert progress.num_actors == 2
     assert progress.images_per_second == 2.0
-    assert progress.eta_seconds == 20.0
-    assert [slot.images_per_second for slot in slots] == [1.5, 1.0]
+    assert progress.eta_seconds == 10.0
+    assert [slot.images_per_second for slot in slots] == [35 / 20, 5 / 15]
 
 
 def test_a_pool_that_grew_raises_the_current_throughput_within_minutes(clock: Clock) -> None:
     progress = ready(Progress(num_images_total=100_000, clock=clock))
     for _ in range(100):
         clock.now += 10
-        progress.images_are_written(progress.slots[0], 10)
+        write(progress, progress.slots[0], 10)
     for _ in range(30):
         clock.now += 10
-        progress.images_are_written(progress.slots[0], 80)
+        write(progress, progress.slots[0], 80)
 
-    assert progress.images_per_second == pytest.approx(3400 / 1300)
+    assert progress.images_per_second == pytest.approx(3390 / 1290)
     assert progress.images_per_second_now == pytest.approx(8.0, rel=0.05)
 
 
 def test_images_of_a_failed_attempt_do_not_count(clock: Clock) -> None:
     progress = ready(Progress(num_images_total=100, clock=clock))
     clock.now += 10
-    progress.images_are_written(progress.slots[0], 30, 3000)
-    progress.images_are_written(progress.slots[0], -20)
+    write(progress, progress.slots[0], 30, 3000)
+    progress.images_are_taken_back(progress.slots[0], 20)
 
     assert (progress.num_images, progress.slots[0].num_images) == (10, 10)
     assert progress.images_per_second_now == 1.0
@@ -77,7 +86,7 @@ def test_images_of_a_failed_attempt_do_not_count(clock: Clock) -> None:
 
 def test_there_is_no_eta_before_the_first_image(clock: Clock) -> None:
     progress = Progress(num_images_total=100, clock=clock)
-    assert progress.images_per_second == 0.0
+    assert progress.images_per_second is None
     assert progress.eta_seconds is None
 
     ready(progress)
@@ -89,16 +98,16 @@ def test_there_is_no_eta_before_the_first_image(clock: Clock) -> None:
 def test_rejected_images_do_not_raise_the_throughput_but_need_no_more_time(clock: Clock) -> None:
     progress = ready(Progress(num_images_total=100, num_rejected=50, clock=clock))
     clock.now += 10
-    progress.images_are_written(progress.slots[0], 10)
+    write(progress, progress.slots[0], 10)
 
-    assert progress.images_per_second == 1.0
+    assert progress.images_per_second_now == 1.0
     assert progress.eta_seconds == 40.0
 
 
 def test_more_images_than_expected_leave_an_eta_of_zero(clock: Clock) -> None:
     progress = ready(Progress(num_images_total=10, clock=clock))
     clock.now += 10
-    progress.images_are_written(progress.slots[0], 12)
+    write(progress, progress.slots[0], 12)
 
     assert progress.eta_seconds == 0.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from workflows.report.throughput import MAX_BARS, Throughput
+from workflows.output.throughput import MAX_BARS, Throughput
 
 START = 1_700_000_000  # a multiple of ten seconds
 
@@ -40,8 +40,19 @@ def test_the_order_of_the_images_does_not_matter() -> None:
     assert throughput_of(*np.array_split(moments, 7)) == throughput_of(np.sort(moments))
 
 
-@pytest.mark.parametrize("seconds", [np.array([]), np.array([START])], ids=["none", "one image"])
-def test_throughput_needs_two_images(seconds: np.ndarray) -> None:
+def test_the_images_of_the_first_batch_do_not_count() -> None:
+    batches = np.repeat(START + np.arange(5) * 8.0, 16)  # five batches of 16 images, eight seconds each
+    assert throughput_of(*np.array_split(batches, 3)).images_per_second == pytest.approx(2.0)
+
+
+def test_images_that_are_taken_back_do_not_count() -> None:
+    throughput = throughput_of(np.repeat(START + np.arange(5) * 8.0, 16))
+    throughput.take_back(32)
+    assert (throughput.num_images, throughput.images_per_second) == (48, 1.0)
+
+
+@pytest.mark.parametrize("seconds", [[], [START], [START] * 16], ids=["none", "one image", "one batch"])
+def test_throughput_needs_two_batches(seconds: np.ndarray) -> None:
     assert throughput_of(seconds).images_per_second is None
 
 
