@@ -211,9 +211,9 @@ def _identify(name: str, config: Mapping[str, Any], *, hub_id: str | None) -> tu
 
 
 def _settings_files(folder: Folder) -> list[str]:
-    """Files about the tokenizer that no render needs and that `actors.checkpoint.doctor` examines."""
-    present = folder.files()
-    return [name for name in ("tokenizer_config.json", "special_tokens_map.json") if name in present]
+    """Files that no render needs: two for `actors.checkpoint.doctor`, one for `actors.understanding`."""
+    names = ("tokenizer_config.json", "special_tokens_map.json", "preprocessor_config.json")
+    return [name for name in names if name in folder.files()]
 
 
 def _stored(folder: Folder, names: list[str | None]) -> tuple[StoredFile, ...]:

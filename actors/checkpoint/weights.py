@@ -55,6 +55,12 @@ def load_weights(
     return {name: file.read(stored_name).to(device, dtype, copy=True) for name, file, stored_name in tensors}
 
 
+def tensor_names(checkpoint: Checkpoint, rename: Callable[[str], str] = str) -> set[str]:
+    """The names of all tensors in a fetched checkpoint's files. Raises CheckpointError for a damaged file."""
+    files = (open_tensor_file(checkpoint.path / name) for name in checkpoint.weight_files)
+    return {rename(stored_name) for file in files for stored_name in file.shapes}
+
+
 def shapes_of(module: nn.Module) -> Shapes:
     """The names and shapes of a module's tensors; the module may be on the meta device."""
     return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}

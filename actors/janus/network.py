@@ -19,10 +19,10 @@ from actors.checkpoint.open import Checkpoint
 from actors.checkpoint.weights import Shapes, load_weights, shapes_of
 from actors.janus.config import JanusShape
 from actors.janus.decoder import VQDecoder
-from actors.llama.config import LlamaShape
 from actors.llama.linear import Mlp
 from actors.llama.model import Llama
 from actors.llama.packed import PackedLlama
+from actors.llama.weights import text_model_tensors
 
 # Tensors of a checkpoint that generation leaves on disk, by the prefix of their original-layout name.
 NOT_NEEDED = {
@@ -107,7 +107,7 @@ class _Tensors(nn.Module):
     def __init__(self, shape: JanusShape) -> None:
         super().__init__()
         hidden, vq = shape.llama.hidden_size, shape.vq
-        self.language_model = nn.ModuleDict({"model": _text_model(shape.llama)})
+        self.language_model = nn.ModuleDict({"model": text_model_tensors(shape.llama)})
         self.gen_embed = nn.Embedding(vq.codebook_size, vq.code_dim)
         layers = nn.Sequential(nn.Linear(vq.code_dim, hidden), nn.GELU(), nn.Linear(hidden, hidden))
         self.gen_aligner = nn.ModuleDict({"layers": layers})
@@ -118,25 +118,3 @@ class _Tensors(nn.Module):
             }
         )
         self.gen_vision_model = VQDecoder(vq)
-
-
-def _text_model(llama: LlamaShape) -> nn.Module:
-    layers = nn.ModuleList(_text_layer(llama) for _ in range(llama.num_layers))
-    embedding = nn.Embedding(llama.vocab_size, llama.hidden_size)
-    return nn.ModuleDict({"embed_tokens": embedding, "layers": layers, "norm": nn.RMSNorm(llama.hidden_size)})
-
-
-def _text_layer(llama: LlamaShape) -> nn.Module:
-    hidden, ffn = llama.hidden_size, llama.intermediate_size
-    q_size, kv_size = llama.num_heads * llama.head_dim, llama.num_kv_heads * llama.head_dim
-    sizes = {
-        "self_attn": {"q_proj": (hidden, q_size), "k_proj": (hidden, kv_size), "v_proj": (hidden, kv_size)},
-        "mlp": {"gate_proj": (hidden, ffn), "up_proj": (hidden, ffn), "down_proj": (ffn, hidden)},
-    }
-    sizes["self_attn"]["o_proj"] = (q_size, hidden)
-    parts: dict[str, nn.Module] = {
-        part: nn.ModuleDict({name: nn.Linear(*size, bias=False) for name, size in matrices.items()})
-        for part, matrices in sizes.items()
-    }
-    norms = {name: nn.RMSNorm(hidden) for name in ("input_layernorm", "post_attention_layernorm")}
-    return nn.ModuleDict(parts | norms)

@@ -6,6 +6,7 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from actors.llama.config import LlamaShape
 
@@ -68,3 +69,26 @@ def _take_layer(weights: MutableMapping[str, torch.Tensor], prefix: str) -> Laye
         up_IC=take("mlp.up_proj"),
         down_CI=take("mlp.down_proj"),
     )
+
+
+def text_model_tensors(llama: LlamaShape) -> nn.Module:
+    """The layout of the tensors as modules, for their names and shapes; nothing computes with them."""
+    layers = nn.ModuleList(_text_layer(llama) for _ in range(llama.num_layers))
+    embedding = nn.Embedding(llama.vocab_size, llama.hidden_size)
+    return nn.ModuleDict({"embed_tokens": embedding, "layers": layers, "norm": nn.RMSNorm(llama.hidden_size)})
+
+
+def _text_layer(llama: LlamaShape) -> nn.Module:
+    hidden, ffn = llama.hidden_size, llama.intermediate_size
+    q_size, kv_size = llama.num_heads * llama.head_dim, llama.num_kv_heads * llama.head_dim
+    sizes = {
+        "self_attn": {"q_proj": (hidden, q_size), "k_proj": (hidden, kv_size), "v_proj": (hidden, kv_size)},
+        "mlp": {"gate_proj": (hidden, ffn), "up_proj": (hidden, ffn), "down_proj": (ffn, hidden)},
+    }
+    sizes["self_attn"]["o_proj"] = (q_size, hidden)
+    parts: dict[str, nn.Module] = {
+        part: nn.ModuleDict({name: nn.Linear(*size, bias=False) for name, size in matrices.items()})
+        for part, matrices in sizes.items()
+    }
+    norms = {name: nn.RMSNorm(hidden) for name in ("input_layernorm", "post_attention_layernorm")}
+    return nn.ModuleDict(parts | norms)

@@ -90,7 +90,7 @@ def test_a_hub_id_is_pinned_to_the_commit_and_described_without_its_weights(hub:
 
 def test_only_the_files_a_render_reads_are_downloaded_and_only_once(hub: HubServer, tmp_path: Path) -> None:
     folder = Path(ask(hub.url, tmp_path / "home", "org/tiny", fetch=True)["folder"])
-    settings = {"tokenizer_config.json", "special_tokens_map.json"}  # looked over before a render
+    settings = {"tokenizer_config.json", "special_tokens_map.json", "preprocessor_config.json"}  # not for a render
     assert hub.downloaded() == {"config.json", "tokenizer.json", "model.safetensors", *settings}
     assert (folder / "model.safetensors").read_bytes() == (DATA / "janus-tiny" / "model.safetensors").read_bytes()
     hub.requests.clear()

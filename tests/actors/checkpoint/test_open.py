@@ -50,6 +50,7 @@ def test_an_original_janus_folder_is_recognized() -> None:
             "tokenizer.json",
             "model.safetensors",
             "tokenizer_config.json",
+            "preprocessor_config.json",
             "special_tokens_map.json",
         )
     }

@@ -26,6 +26,7 @@ TINY, FLOW = ROOT / "tests" / "data" / "janus-tiny", ROOT / "tests" / "data" / "
 NEEDED = [
     "config.json",
     "model.safetensors",
+    "preprocessor_config.json",
     "special_tokens_map.json",
     "tokenizer.json",
     "tokenizer_config.json",

@@ -1,0 +1,73 @@
+"""From a picture of any size to the pixels that the vision tower reads, as the reference implementation makes them.
+
+The longer side becomes the model's, the shorter one is cut (not rounded) to whole pixels, and the picture is centered
+on a gray square. transformers' image processor rounds, so it gives other pixels for pictures that are not square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from actors.errors import CheckpointError, shown
+from actors.llama.config import integer, number, section
+from actors.understanding.config import MIN_SIDE
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PixelSettings:
+    """Pixels per side of the square, the least of a picture's shorter side in it, and the normalization per channel."""
+
+    image_size: int
+    min_side: int
+    rescale_factor: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def read_pixel_settings(preprocessor: Mapping[str, Any], image_size: int) -> PixelSettings:
+    """The settings in a preprocessor_config.json, for a tower of `image_size`. Raises CheckpointError."""
+    name = "preprocessor_config.json"
+    height = section(preprocessor, "size", name, default={}).get("height")  # transformers layout
+    stored_size = integer(preprocessor, "image_size", height or image_size, name)
+    if stored_size != image_size:
+        raise CheckpointError(f"{name} and config.json disagree on the image size: {stored_size} and {image_size}")
+    return PixelSettings(
+        image_size=image_size,
+        min_side=integer(preprocessor, "min_size", MIN_SIDE, name),
+        rescale_factor=number(preprocessor, "rescale_factor", 1 / 255, name),
+        mean=_per_channel(preprocessor, "image_mean", name),
+        std=_per_channel(preprocessor, "image_std", name),
+    )
+
+
+def to_pixels(image: np.ndarray, settings: PixelSettings) -> np.ndarray:
+    """An RGB image, uint8 [height, width, 3], to float32 [3, S, S]. Raises ValueError for any other array."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(f"an image must be uint8 [height, width, 3], got {image.dtype} {list(image.shape)}")
+    square = np.asarray(_on_square(Image.fromarray(image), settings), np.float64)
+    scaled = (square * settings.rescale_factor).astype(np.float32)
+    normalized = (scaled - np.float32(settings.mean)) / np.float32(settings.std)
+    return np.ascontiguousarray(normalized.transpose(2, 0, 1))
+
+
+def _on_square(image: Image.Image, settings: PixelSettings) -> Image.Image:
+    size, longer = settings.image_size, max(image.size)
+    width, height = (max(int(side / longer * size), settings.min_side) for side in image.size)
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    ground = Image.new("RGB", (size, size), tuple(int(mean * 255) for mean in settings.mean))
+    ground.paste(resized, ((size - width) // 2, (size - height) // 2))
+    return ground
+
+
+def _per_channel(preprocessor: Mapping[str, Any], key: str, name: str) -> tuple[float, float, float]:
+    """Required: the reference's defaults are those of another model (CLIP's)."""
+    values = preprocessor.get(key)
+    if not isinstance(values, list) or len(values) != 3:
+        raise CheckpointError(f"{name} must give {key} as 3 numbers, one per channel; got {shown(values)}")
+    red, green, blue = (number({key: value}, key, 0, name) for value in values)
+    return red, green, blue
