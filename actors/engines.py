@@ -40,6 +40,7 @@ def open_engine(recipe: Recipe, storage_options: Mapping[str, Any], *, allow_fau
         recipe.checkpoint,
         revision=recipe.revision,
         prompt_format=recipe.prompt_format,
+        prompt_template=recipe.prompt_template,
         vae=recipe.vae,
         vae_revision=recipe.vae_revision,
         storage_options=storage_options,

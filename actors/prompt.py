@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors.errors import CheckpointError, one_line
+from actors.prompt_template import PROMPT_FORMATS, PromptTemplate
 from actors.request import ImageRequest
 
 if TYPE_CHECKING:
@@ -25,12 +26,6 @@ BEGIN_OF_IMAGE = "<begin_of_image>"
 
 # Prompts whose ids are kept between `refusal` and `render`, more than an actor ever has waiting: 4 bytes a token.
 NUM_PROMPTS_KEPT = 2**15
-
-# Prompt format -> the role tags before the prompt and before the image, and whether each must be one token.
-PROMPT_FORMATS = {
-    "janus": ("User", "Assistant", False),
-    "janus-pro": ("<|User|>", "<|Assistant|>", True),
-}
 
 
 def refusal_of_prompts(
@@ -53,32 +48,27 @@ def refusal_of_prompts(
     return None
 
 
-def role_tags(prompt_format: str) -> tuple[str, str]:
-    """The tags before the prompt and before the image, in a prompt format."""
-    user, assistant, _ = PROMPT_FORMATS[prompt_format]
-    return user, assistant
-
-
 class PromptTokenizer:
     """A checkpoint's tokenizer with its prompt template; `folder` holds its tokenizer.json.
 
-    `prompt_format` is a key of PROMPT_FORMATS (see `actors.checkpoint.open`). An engine asks for the ids of a prompt
-    twice, when it checks a request and when it renders it; the second time they come from memory. `vocab_size` is the
-    number of tokens that the model embeds, if it is known. Raises CheckpointError where tokenizer.json cannot be read,
-    or its vocabulary lacks a special token or has an id that the model does not embed.
+    `template` is a template or a key of PROMPT_FORMATS (see `actors.checkpoint.open`). An engine asks for the ids of a
+    prompt twice, when it checks a request and when it renders it; the second time they come from memory. `vocab_size`
+    is the number of tokens that the model embeds, if it is known. Raises CheckpointError where tokenizer.json cannot be
+    read, or its vocabulary lacks a special token or has an id that the model does not embed.
     """
 
-    def __init__(self, folder: Path, prompt_format: str | None, *, vocab_size: int | None = None) -> None:
-        if prompt_format not in PROMPT_FORMATS:
-            raise CheckpointError(f"prompt_format must be one of {', '.join(PROMPT_FORMATS)}, got {prompt_format!r}")
+    def __init__(self, folder: Path, template: PromptTemplate | str | None, *, vocab_size: int | None = None) -> None:
+        if not isinstance(template, PromptTemplate):
+            if template not in PROMPT_FORMATS:
+                raise CheckpointError(f"prompt_format must be one of {', '.join(PROMPT_FORMATS)}, got {template!r}")
+            template = PROMPT_FORMATS[template]
+        self.template = template
         self._tokenizer = _read_tokenizer(Path(folder) / "tokenizer.json")
-        self._user, self._assistant, roles_are_tokens = PROMPT_FORMATS[prompt_format]
         self.bos_id = self._special_id(BOS)
         self.pad_id = self._special_id(PAD)
         self.begin_of_image_id = self._special_id(BEGIN_OF_IMAGE)
-        if roles_are_tokens:
-            self._special_id(self._user)
-            self._special_id(self._assistant)
+        for tag in template.tags:
+            self._special_id(tag)
         if vocab_size is not None and (largest := max(self.names_by_id())) >= vocab_size:
             raise CheckpointError(
                 f"the ids of tokenizer.json must be below {vocab_size}, the tokens that the model embeds; got {largest}"
@@ -97,6 +87,10 @@ class PromptTokenizer:
         """
         return [self.bos_id, *[self.pad_id] * (num_tokens - 2), self.begin_of_image_id]
 
+    def negative_prompt(self, negative_prompt: str | None) -> str | None:
+        """The text of an unconditional row, given the request's; None where the row consists of pads."""
+        return "" if negative_prompt is None and self.template.unconditional == "empty" else negative_prompt
+
     def flow_cond_ids(self, prompt: str) -> list[int]:
         """JanusFlow: like Janus without the last id, which the time embedding replaces."""
         return self.cond_ids(prompt)[:-1]
@@ -109,7 +103,7 @@ class PromptTokenizer:
         return names
 
     def _encode_text(self, prompt: str) -> array[int]:
-        text = f"{self._user}: {prompt.strip()}\n\n{self._assistant}:"
+        text = self.template.text(prompt)
         # Without special tokens the tokenizer adds no bos of its own, which some tokenizer.json files ask for.
         try:
             return array("I", self._tokenizer.encode(text, add_special_tokens=False).ids)

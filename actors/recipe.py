@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict
 
+from actors.prompt_template import PromptTemplate
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingSettings:
@@ -47,6 +49,7 @@ class Recipe(SamplingSettings):
 
     * `checkpoint`: as the user named it; `revision`: the commit it resolved to (None for a local folder);
       `weights_sha256`: a digest of the weight files. `vae`, `vae_revision` and `vae_sha256`: the same for the VAE.
+    * `prompt_format`: the role tags around a prompt; `prompt_template`: the whole text around it, if the job gives it.
     * `dtype`: what the model computes in; `kv_cache`: fp8 for keys and values in 8 bits, None for those of `dtype`.
     * `sampler`: the algorithm and its version. It changes whenever the same request would get other bytes.
     * `cfg_weights`: the guidance weights; more than one in a sweep. `allow_any_cfg_weight` lifts their limits.
@@ -70,6 +73,7 @@ class Recipe(SamplingSettings):
     seed: int
     allow_any_cfg_weight: bool = False
     kv_cache: str | None = None
+    prompt_template: PromptTemplate | None = None
 
     @property
     def images_per_row(self) -> int:

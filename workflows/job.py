@@ -60,6 +60,7 @@ class RenderJob:
     * `recipe`, `images`: decide the image files; a resume must have the same ones.
     * `shard_rows`: prompt rows per shard, the unit of dispatch and commit.
     * `allow_faults`: render even if the checkpoint's tokenizer or guidance is faulty.
+    * `notes`: what a person should know about the checkpoint, one line each. They change no image.
     """
 
     name: str
@@ -71,3 +72,4 @@ class RenderJob:
     workers: Workers = Workers()
     shard_rows: int = 256
     allow_faults: bool = False
+    notes: tuple[str, ...] = ()

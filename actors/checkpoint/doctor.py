@@ -14,7 +14,7 @@ from actors.checkpoint.files import read_json
 from actors.checkpoint.folder import Folder, LocalFolder
 from actors.checkpoint.open import Checkpoint
 from actors.errors import CheckpointError, one_line, shown
-from actors.prompt import BEGIN_OF_IMAGE, BOS, PAD, PromptTokenizer, role_tags
+from actors.prompt import BEGIN_OF_IMAGE, BOS, PAD, PromptTokenizer
 
 PROBE_PROMPT = "a photo of a red apple on a wooden table"
 
@@ -33,9 +33,8 @@ class Finding:
 
 def check_tokenizer(checkpoint: Checkpoint) -> Iterator[Finding]:
     """The special tokens of a fetched checkpoint's prompts, and whether all files about the tokenizer agree on them."""
-    prompt_format = checkpoint.prompt_format
-    assert prompt_format is not None, "every family with a tokenizer has one"
-    tokenizer = PromptTokenizer(checkpoint.path, prompt_format)
+    template = checkpoint.template
+    tokenizer = PromptTokenizer(checkpoint.path, template)
     names_of = tokenizer.names_by_id()
     for name, token_id in (
         (BOS, tokenizer.bos_id),
@@ -45,12 +44,7 @@ def check_tokenizer(checkpoint: Checkpoint) -> Iterator[Finding]:
         others = sorted(names_of[token_id] - {name})
         detail = f"id {token_id}" + (f", which is also the id of {', '.join(map(repr, others))}" if others else "")
         yield Finding(check=f"token {name}", is_ok=not others, detail=detail)
-    tags = role_tags(prompt_format)
-    missing = [tag for tag in tags if tag.startswith("<") and not any(tag in names for names in names_of.values())]
-    detail = f"{' and '.join(tags)} ({prompt_format})" + (
-        f"; not in the vocabulary: {', '.join(missing)}" if missing else ""
-    )
-    yield Finding(check="role tags", is_ok=not missing, detail=detail)
+    yield Finding(check="role tags", is_ok=True, detail=f"{template.roles}, {_source_of_tags(checkpoint)}")
     yield _check_pad_settings(LocalFolder(checkpoint.path, checkpoint.name), tokenizer.pad_id)
     yield _check_unconditional_prompt(tokenizer)
 
@@ -79,6 +73,16 @@ def check_image_decoder(engine: Any) -> Iterator[Finding]:
     is_finite = engine.is_decoder_finite()
     detail = "one image, all numbers finite" if is_finite else "the numbers of an image become NaN or infinite"
     yield Finding(check="image decoder", is_ok=is_finite, detail=detail)
+
+
+def _source_of_tags(checkpoint: Checkpoint) -> str:
+    """What the role tags of a checkpoint were read from, or that they are a guess."""
+    origin = checkpoint.origin
+    if origin is None:
+        return "as given"
+    if origin.evidence:
+        return f"by {origin.evidence}"
+    return "a guess: those of Janus-Pro" + (f"; {origin.hint}" if origin.hint else "")
 
 
 def _check_pad_settings(folder: Folder, pad_id: int) -> Finding:
@@ -130,6 +134,9 @@ def _check_unconditional_prompt(tokenizer: PromptTokenizer) -> Finding:
         cond = tokenizer.cond_ids(PROBE_PROMPT)
     except ValueError as error:
         return Finding(check="unconditional prompt", is_ok=False, detail=str(error))
+    if tokenizer.template.unconditional == "empty":
+        detail = "the template around an empty prompt"
+        return Finding(check="unconditional prompt", is_ok=tokenizer.cond_ids("") != cond, detail=detail)
     uncond = tokenizer.uncond_ids(len(cond))
     num_same = sum(a == b for a, b in zip(cond, uncond, strict=True))
     is_ok = num_same == 2  # the first and the last id: bos and begin-of-image

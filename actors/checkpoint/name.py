@@ -114,6 +114,12 @@ def snapshot_of(repository: Path) -> str | None:
     return None
 
 
+def hub_id_in(path: str) -> str | None:
+    """The hub id of a snapshot in the hub's cache, from its path; None for any other path."""
+    found = [_CACHED.fullmatch(part) for part in Path(path).parts]
+    return next((f"{match[1]}/{match[2]}" for match in found if match), None)
+
+
 def _list(folder: Path) -> list[str]:
     try:
         return sorted(os.listdir(folder))

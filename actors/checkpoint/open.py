@@ -21,12 +21,13 @@ from actors.checkpoint.files import (
     read_json,
 )
 from actors.checkpoint.find import find_folder
-from actors.checkpoint.folder import Folder, LocalFolder
-from actors.checkpoint.name import read_model_name
+from actors.checkpoint.folder import BUNDLED, Folder, LocalFolder
+from actors.checkpoint.known import Origin, find_origin
+from actors.checkpoint.name import hub_id_in, read_model_name
 from actors.checkpoint.tokenizer_file import check_tokenizer_file
 from actors.errors import CheckpointError, NoSuchFolder, shown
 from actors.families import FAMILIES, Identity, Shape
-from actors.prompt import PROMPT_FORMATS
+from actors.prompt_template import PROMPT_FORMATS, PromptTemplate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +38,9 @@ class Checkpoint:
     is a key of FAMILIES, or `vae`; `layout` is original, transformers or diffusers. `files` are all files that a render
     reads, `weight_files` the sorted names of those with weights. `shape` is None for a VAE. A family without
     checkpoints (toy) has its name and `family` and nothing else.
+
+    `prompt_template` is the one that the job gives; else the template is that of `prompt_format`, and `origin` says
+    what that was read from (None if the job gives one of the two).
     """
 
     name: str
@@ -44,6 +48,8 @@ class Checkpoint:
     family: str
     layout: str | None = None
     prompt_format: str | None = None
+    prompt_template: PromptTemplate | None = None
+    origin: Origin | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     shape: Any = None
     files: tuple[StoredFile, ...] = ()
@@ -55,6 +61,11 @@ class Checkpoint:
         """Where the folder is on this machine's disk, see `fetch_checkpoint`."""
         assert isinstance(self.folder, LocalFolder), f"{self.name} is not fetched"
         return self.folder.path
+
+    @property
+    def template(self) -> PromptTemplate:
+        """The text around a prompt. Not for a VAE, or a family without checkpoints."""
+        return self.prompt_template or PROMPT_FORMATS[self.prompt_format or ""]
 
     @property
     def image_size(self) -> int:
@@ -69,12 +80,19 @@ def open_models(
     *,
     revision: str | None = None,
     prompt_format: str | None = None,
+    prompt_template: PromptTemplate | None = None,
     vae: str | None = None,
     vae_revision: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> tuple[Checkpoint, Checkpoint | None]:
     """Open a checkpoint and, if its family decodes with one, the VAE. Raises CheckpointError."""
-    checkpoint = open_checkpoint(name, revision=revision, prompt_format=prompt_format, storage_options=storage_options)
+    checkpoint = open_checkpoint(
+        name,
+        revision=revision,
+        prompt_format=prompt_format,
+        prompt_template=prompt_template,
+        storage_options=storage_options,
+    )
     if not FAMILIES[checkpoint.family].decodes_with_vae:
         return checkpoint, None
     return checkpoint, open_vae(vae, checkpoint, revision=vae_revision, storage_options=storage_options)
@@ -86,6 +104,7 @@ def open_checkpoint(
     revision: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
     prompt_format: str | None = None,
+    prompt_template: PromptTemplate | None = None,
 ) -> Checkpoint:
     """Find and identify a checkpoint from its config.json and its listing alone.
 
@@ -94,8 +113,8 @@ def open_checkpoint(
     The content of config.json decides the family, the layout and the shape.
 
     `prompt_format` is the pair of role tags that the model was trained with; the wrong pair gives worse images and no
-    error. The default is what `identify` of the family's config.py recognizes, else the family's own default. Give it
-    for a fine-tuned Janus-1.3B, which cannot be told from Janus-Pro.
+    error. `prompt_template` takes its place with the whole text around a prompt. The default is what
+    `actors.checkpoint.known` recognizes, else the family's own default.
 
     Raises CheckpointError for anything that cannot be rendered with: no such folder, no model in it, a model of another
     kind, missing files, a setting that the engines do not implement.
@@ -108,14 +127,27 @@ def open_checkpoint(
         return Checkpoint(name=name, family=name)
     folder = find_folder(name, revision=model.revision, storage_options=storage_options)
     config = read_json(folder, "config.json")
-    family, identity = _identify(name, config, hub_id=folder.name if folder.revision else None)
+    hub_id = folder.name if folder.revision else None
+    family, identity = _identify(name, config, hub_id=hub_id)
     index, weight_files = find_weight_files(folder, TEXT_MODEL_STEMS)
+    origin = None
+    if prompt_format is None and prompt_template is None:
+        origin = find_origin(
+            folder,
+            config,
+            family=family,
+            identity=identity,
+            hub_id=hub_id or hub_id_in(name),
+            is_bundled=name in BUNDLED,
+        )
     return Checkpoint(
         name=name,
         revision=folder.revision,
         family=family,
         layout=identity.layout,
-        prompt_format=prompt_format or identity.prompt_format or FAMILIES[family].default_prompt_format,
+        prompt_format=origin.prompt_format if origin else prompt_format,
+        prompt_template=prompt_template,
+        origin=origin,
         config=config,
         shape=read_shape(family, config),
         files=_stored(folder, ["config.json", "tokenizer.json", index, *weight_files, *_settings_files(folder)]),

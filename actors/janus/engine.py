@@ -96,9 +96,7 @@ class JanusEngine:
         self.shape = checkpoint.shape
         self.grid_size = grid_size or self.shape.vq.grid_size
         self.num_codes = self.grid_size**2
-        self.tokenizer = PromptTokenizer(
-            checkpoint.path, checkpoint.prompt_format, vocab_size=self.shape.llama.vocab_size
-        )
+        self.tokenizer = PromptTokenizer(checkpoint.path, checkpoint.template, vocab_size=self.shape.llama.vocab_size)
         if weights is None:
             weights = read_weights(checkpoint, dtype=DTYPES[recipe.dtype], device=self.torch_device)
         weights = to_compute_dtype(weights)
@@ -164,7 +162,7 @@ class JanusEngine:
     def predict(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
         """The inputs of guidance for the first code: conditional and unconditional logits, float32 [V] each."""
         cond = self.tokenizer.cond_ids(prompt)
-        states = self.prefill([PromptIds(cond=cond, uncond=self.tokenizer.uncond_ids(len(cond)))])
+        states = self.prefill([PromptIds(cond=cond, uncond=self._uncond_ids(len(cond), None))])
         logits = self.model.head(torch.stack([state.hidden_C for state in states])).float()
         return logits[0], logits[1]
 
@@ -203,9 +201,12 @@ class JanusEngine:
         cond = self.tokenizer.cond_ids(request.prompt)
         if not is_guided(request.cfg_weight):
             return PromptIds(cond=cond, uncond=None)
-        if request.negative_prompt is None:
-            return PromptIds(cond=cond, uncond=self.tokenizer.uncond_ids(len(cond)))
-        return PromptIds(cond=cond, uncond=self.tokenizer.cond_ids(request.negative_prompt))
+        return PromptIds(cond=cond, uncond=self._uncond_ids(len(cond), request.negative_prompt))
+
+    def _uncond_ids(self, num_tokens: int, negative_prompt: str | None) -> list[int]:
+        """The unconditional row next to a prompt of `num_tokens` ids."""
+        text = self.tokenizer.negative_prompt(negative_prompt)
+        return self.tokenizer.uncond_ids(num_tokens) if text is None else self.tokenizer.cond_ids(text)
 
     def prefill(self, prompts: Sequence[PromptIds]) -> list[PromptState]:
         """The state of every row: the images' prompts, then the uncond rows of guided images.

@@ -69,9 +69,7 @@ class JanusFlowEngine:
         self.fills_up_calls = self.torch_device.type == "cuda"
         self.shape = checkpoint.shape
         self.latent_size = latent_size or self.shape.latent_size
-        self.tokenizer = PromptTokenizer(
-            checkpoint.path, checkpoint.prompt_format, vocab_size=self.shape.llama.vocab_size
-        )
+        self.tokenizer = PromptTokenizer(checkpoint.path, checkpoint.template, vocab_size=self.shape.llama.vocab_size)
         if weights is None:
             weights = read_weights(checkpoint, dtype=dtype, device=self.torch_device)
         is_gpu = self.torch_device.type == "cuda"
@@ -119,7 +117,9 @@ class JanusFlowEngine:
     def predict(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
         """What guidance begins with: conditional and unconditional velocity at t = 0, float32 [C, H, W] each."""
         (cond,) = self.network.read_prompts([self.tokenizer.flow_cond_ids(prompt)])
-        uncond = self._uncond_state(cond)
+        uncond, text = self._uncond_state(cond), self.tokenizer.negative_prompt(None)
+        if text is not None:
+            (uncond,) = self.network.read_prompts([self.tokenizer.flow_cond_ids(text)])
         z_RCHW = torch.from_numpy(normal_noise(0, self._latent_shape)).expand(2, *self._latent_shape)
         v_RCHW = self.network_velocity(z_RCHW, torch.zeros(2, dtype=torch.float64), [cond, uncond])
         return v_RCHW[0], v_RCHW[1]
@@ -133,13 +133,14 @@ class JanusFlowEngine:
     def embed_prompts(self, requests: Sequence[ImageRequest]) -> list[ImagePrompts]:
         """Keys and values of every distinct prompt, computed once.
 
-        Without a negative prompt the unconditional row is the reference's: bos and masked pads. Masked pads still count
-        as positions, so the row keeps only bos and its time token has the position of the conditional row's. A negative
-        prompt is treated like a prompt: in the template, with its own length, and attended to.
+        Without a negative prompt the unconditional row is the reference's, unless the template says otherwise: bos and
+        masked pads. Masked pads still count as positions, so the row keeps only bos and its time token has the position
+        of the conditional row's. A negative prompt is treated like a prompt: in the template, with its own length, and
+        attended to.
         """
-
+        negative_of = {request: self.tokenizer.negative_prompt(request.negative_prompt) for request in requests}
         texts = [request.prompt for request in requests]
-        texts += [request.negative_prompt for request in requests if _has_negative_row(request)]
+        texts += [text for request, text in negative_of.items() if is_guided(request.cfg_weight) and text is not None]
         distinct = list(dict.fromkeys(texts))
         ids_of_texts = [self.tokenizer.flow_cond_ids(text) for text in distinct]
         states = dict(zip(distinct, self.network.read_prompts(ids_of_texts), strict=True))
@@ -147,9 +148,8 @@ class JanusFlowEngine:
         def uncond(request: ImageRequest) -> PromptState | PackedPrompt | None:
             if not is_guided(request.cfg_weight):
                 return None
-            if _has_negative_row(request):
-                return states[request.negative_prompt]
-            return self._uncond_state(states[request.prompt])
+            negative = negative_of[request]
+            return self._uncond_state(states[request.prompt]) if negative is None else states[negative]
 
         return [ImagePrompts(cond=states[request.prompt], uncond=uncond(request)) for request in requests]
 
@@ -215,10 +215,6 @@ class JanusFlowEngine:
     def _uncond_state(self, cond: PromptState | PackedPrompt) -> PromptState | PackedPrompt:
         """The reference's unconditional row for the prompt `cond`, see `embed_prompts`."""
         return dataclasses.replace(self.bos_state, next_position=cond.next_position)
-
-
-def _has_negative_row(request: ImageRequest) -> bool:
-    return is_guided(request.cfg_weight) and request.negative_prompt is not None
 
 
 def _time_grid(request: ImageRequest) -> TimeGrid:

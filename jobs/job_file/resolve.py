@@ -9,9 +9,10 @@ from actors.checkpoint.folder import BUNDLED
 from actors.checkpoint.open import Checkpoint, is_family_without_checkpoint, open_models, weights_digest
 from actors.families import FAMILIES
 from actors.guidance import check_cfg_weight
+from actors.prompt_template import PromptTemplate
 from actors.recipe import SAMPLING_SETTINGS, Recipe, SamplingSettings, sampling_settings
 from jobs.job_file.errors import JobFileError
-from jobs.job_file.spec import JobSpec
+from jobs.job_file.spec import JobSpec, ModelSection
 from workflows.job import Images, RenderJob, Workers
 from workflows.storage.path import absolute_location, lies_among
 
@@ -29,6 +30,7 @@ def open_models_of(spec: JobSpec) -> Models:
         model.checkpoint,
         revision=model.revision,
         prompt_format=model.prompt_format,
+        prompt_template=_template_of(model),
         vae=model.vae,
         vae_revision=model.vae_revision,
         storage_options=spec.storage,
@@ -58,7 +60,12 @@ def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True, models: M
         workers=workers,
         shard_rows=spec.shard_rows,
         allow_faults=spec.model.allow_faults,
+        notes=tuple(_notes_on_tags(models[0])),
     )
+
+
+def _template_of(model: ModelSection) -> PromptTemplate | None:
+    return None if model.prompt_template is None else PromptTemplate(**model.prompt_template.model_dump())
 
 
 def _recipe(spec: JobSpec, models: Models, *, default_dtype: str, with_digest: bool) -> Recipe:
@@ -69,6 +76,7 @@ def _recipe(spec: JobSpec, models: Models, *, default_dtype: str, with_digest: b
         revision=checkpoint.revision,
         weights_sha256=weights_digest(checkpoint) if with_digest else "",
         prompt_format=checkpoint.prompt_format,
+        prompt_template=checkpoint.prompt_template,
         vae=absolute_model_name(vae.name) if vae else None,
         vae_revision=vae.revision if vae else None,
         vae_sha256=weights_digest(vae) if vae and with_digest else None,
@@ -96,7 +104,23 @@ def _workers(spec: JobSpec, num_gpus: int) -> Workers:
 
 
 def remarks(job: RenderJob) -> list[str]:
-    """Settings that may be a mistake, one line each; none of them stops the job."""
+    """What may be a mistake, one line each; none of it stops the job."""
+    return [*_remarks_on_weights(job), *job.notes]
+
+
+def _notes_on_tags(checkpoint: Checkpoint) -> list[str]:
+    origin = checkpoint.origin
+    if origin is None or origin.evidence:
+        return []
+    hint = f"; {origin.hint}" if origin.hint else ""
+    return [
+        f"the role tags {checkpoint.template.roles} are a guess: they are those of Janus-Pro, and a model that was "
+        f"trained further from it may have others{hint}. `janus-batch doctor {checkpoint.name}` compares them, and "
+        "model.prompt_format sets them"
+    ]
+
+
+def _remarks_on_weights(job: RenderJob) -> list[str]:
     default = FAMILIES[job.recipe.family].default_cfg_weight
     return [
         f"cfg_weight {facts.default_cfg_weight:g} is the default of {family}; the default of {job.recipe.family} is "
@@ -121,6 +145,8 @@ def check_family_settings(spec: JobSpec, family: str) -> None:
             )
     if spec.model.kv_cache is not None and not facts.has_kv_cache:
         raise JobFileError(f"model.kv_cache: {family} keeps no cache from step to step, got {spec.model.kv_cache!r}")
+    if spec.model.prompt_template is not None and facts.default_prompt_format is None:
+        raise JobFileError(f"model.prompt_template: {family} puts no text around a prompt")
     if spec.model.vae is not None and not facts.decodes_with_vae:
         raise JobFileError(f"model.vae: {family} decodes without a VAE, got {spec.model.vae!r}")
     if spec.images.keep_latents and facts.keeps != "latents":

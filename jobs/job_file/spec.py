@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import typing
 from typing import Annotated, Any, Literal
@@ -10,6 +11,8 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from actors.prompt import BEGIN_OF_IMAGE, BOS
+from actors.prompt_template import TEMPLATES
 from jobs.job_file.cron import check_cron
 from jobs.job_file.date_fields import check_date_fields, has_dates
 from workflows.storage.credentials import secret_in, secret_in_address
@@ -24,7 +27,33 @@ class _Section(BaseModel):
 
 
 MAX_NAME_LENGTH = 200
+MAX_TEMPLATE_LENGTH = 10_000
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class TemplateSection(_Section):
+    """The text around a prompt, see `actors.prompt_template.PromptTemplate`."""
+
+    prefix: str = Field(
+        description="In place of prompt_format, the whole text around a prompt: here the text before it. Or give the "
+        f"name of a template in place of the section: {', '.join(TEMPLATES)}."
+    )
+    suffix: str = Field(description="Text after the prompt, before the image.")
+    system_prompt: str = Field("", description="Text in front of it all, followed by a blank line.")
+    unconditional: Literal["pads", "empty"] = Field(
+        "pads",
+        description="What guidance subtracts: a row of pads, or the template around an empty prompt.",
+    )
+
+    @field_validator("prefix", "suffix", "system_prompt")
+    @classmethod
+    def _check_text(cls, value: str) -> str:
+        for token in (BOS, BEGIN_OF_IMAGE):
+            if token in value:
+                raise ValueError(f"must not hold {token}, which the engine adds")
+        if len(value) > MAX_TEMPLATE_LENGTH:
+            raise ValueError(f"must have at most {MAX_TEMPLATE_LENGTH:,} characters, it has {len(value):,}")
+        return value
 
 
 class ModelSection(_Section):
@@ -36,6 +65,7 @@ class ModelSection(_Section):
     prompt_format: Literal["janus", "janus-pro"] | None = Field(
         None, description="Role tags around the prompt. Default: read from the checkpoint's files."
     )
+    prompt_template: TemplateSection | None = Field(None, description="The text around a prompt, or its name.")
     vae: str | None = Field(None, description="JanusFlow only: hub id, local or s3:// folder of the VAE.")
     vae_revision: str | None = Field(None, description="Branch, tag or commit of the VAE's hub id.")
     allow_faults: bool = Field(
@@ -50,6 +80,22 @@ class ModelSection(_Section):
         description="Janus on a GPU of compute capability 8.9 or newer: fp8 keeps keys and values in 8 bits, which "
         "doubles the images per batch and changes codes. Default: `dtype`.",
     )
+
+    @field_validator("prompt_template", mode="before")
+    @classmethod
+    def _find_template(cls, value: Any) -> Any:
+        """The section of a template that is given by its name."""
+        if not isinstance(value, str):
+            return value
+        if value not in TEMPLATES:
+            raise ValueError(f"must be a section with prefix and suffix, or one of {', '.join(TEMPLATES)}")
+        return dataclasses.asdict(TEMPLATES[value])
+
+    @model_validator(mode="after")
+    def _check_one_template(self) -> ModelSection:
+        if self.prompt_format and self.prompt_template:
+            raise ValueError("prompt_template is the whole text around a prompt: leave out prompt_format")
+        return self
 
     @field_validator("checkpoint", "vae")
     @classmethod

@@ -11,14 +11,17 @@ from typing import Any
 from actors.checkpoint.files import VAE_STEMS, find_weight_files, read_json
 from actors.checkpoint.folder import LocalFolder
 from actors.checkpoint.open import Checkpoint, fetch_checkpoint, open_checkpoint, open_vae
+from actors.prompt_template import PromptTemplate
 
 DATA = Path(__file__).parents[1] / "data"
 TINY, FLOW = DATA / "janus-tiny", DATA / "janusflow-tiny"
 
 
-def fetched(folder: Path, prompt_format: str | None = None) -> Checkpoint:
+def fetched(
+    folder: Path, prompt_format: str | None = None, prompt_template: PromptTemplate | None = None
+) -> Checkpoint:
     """The checkpoint in a folder on this machine, as an engine gets it."""
-    return fetch_checkpoint(open_checkpoint(str(folder), prompt_format=prompt_format))
+    return fetch_checkpoint(open_checkpoint(str(folder), prompt_format=prompt_format, prompt_template=prompt_template))
 
 
 def fetched_vae(checkpoint: Checkpoint) -> Checkpoint:

@@ -47,7 +47,7 @@ def engine(folder: Path = TINY, *, grid_size: int | None = None, **settings: Any
         "seed": 0,
     }
     recipe = Recipe(**fields | settings)
-    return JanusEngine(recipe, fetched(folder, recipe.prompt_format), grid_size=grid_size)
+    return JanusEngine(recipe, fetched(folder, recipe.prompt_format, recipe.prompt_template), grid_size=grid_size)
 
 
 def request(prompt: str, **fields: Any) -> ImageRequest:

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 from huggingface_hub import DatasetCard, DatasetCardData
 
+from actors.prompt_template import template_to_json
 from workflows.export.images import LEFT_OUT
 from workflows.export.layout import Written
 from workflows.export.layouts import EXPORT_LAYOUTS
@@ -122,6 +123,7 @@ def _sampling_rows(facts: CardFacts) -> dict[str, str]:
             "keys and values": recipe.kv_cache,
             "sampler": recipe.sampler,
             "prompt format": recipe.prompt_format,
+            "prompt template": template_to_json(recipe.prompt_template),
         }
     )
 

@@ -25,7 +25,7 @@ MAX_CLAIM_BYTES = 16 * 2**20
 MAX_SHARD_ROWS = 1_000_000
 
 # The fields of a recipe that the job file's `model` sets, and those that no key sets. `sampling` sets the others.
-MODEL_KEYS = ("checkpoint", "revision", "prompt_format", "vae", "vae_revision", "dtype", "kv_cache")
+MODEL_KEYS = ("checkpoint", "revision", "prompt_format", "prompt_template", "vae", "vae_revision", "dtype", "kv_cache")
 DERIVED_FIELDS = ("family", "weights_sha256", "vae_sha256", "sampler")
 
 

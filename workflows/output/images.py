@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from actors.prompt_template import template_to_json
 from actors.recipe import sampling_settings
 from actors.request import ImageRequest, Rejection, RenderedImage
 from workflows.job import RenderJob
@@ -106,6 +107,7 @@ def _manifest_row(
         "vae_sha256": recipe.vae_sha256,
         "family": recipe.family,
         "prompt_format": recipe.prompt_format,
+        "prompt_template": template_to_json(recipe.prompt_template),
         "dtype": recipe.dtype,
         "kv_cache": recipe.kv_cache,
         "sampler": recipe.sampler,

@@ -63,6 +63,7 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field("vae_sha256", pa.string()),
         pa.field("family", pa.string(), nullable=False),
         pa.field("prompt_format", pa.string()),
+        pa.field("prompt_template", pa.string()),
         pa.field("dtype", pa.string(), nullable=False),
         pa.field("kv_cache", pa.string()),
         pa.field("sampler", pa.string(), nullable=False),

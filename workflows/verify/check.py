@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.errors import one_line, shown
+from actors.prompt_template import template_to_json
 from actors.recipe import Recipe
 from workflows.output.layouts import read_pack
 from workflows.output.manifest import (
@@ -31,6 +32,7 @@ SETTINGS = [
     "weights_sha256",
     "vae_sha256",
     "prompt_format",
+    "prompt_template",
     "dtype",
     "kv_cache",
     "sampler",
@@ -169,8 +171,9 @@ def _check_settings(shard_id: str, rows: list[dict[str, Any]], recipe: Recipe) -
     """Faults of rows with other settings than job.json has, and their images: it was edited, or the part belongs to
     another output."""
     faults, images = [], set()
+    template = template_to_json(recipe.prompt_template)
     for setting in SETTINGS:
-        wanted = getattr(recipe, setting)
+        wanted = template if setting == "prompt_template" else getattr(recipe, setting)
         others = {row[setting] for row in rows} - {wanted}
         faults += [
             f"shard {shard_id} was rendered with {setting} {one_line(str(other))}, job.json has {wanted}"

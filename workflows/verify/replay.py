@@ -22,6 +22,7 @@ from actors.batcher import Batcher
 from actors.engines import open_engine
 from actors.errors import InputError, one_line, shown
 from actors.families import FAMILIES
+from actors.prompt_template import template_from_json
 from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
 from workflows.output.encode import EXTENSIONS, encode_image
@@ -144,6 +145,7 @@ def _recipe_of(row: dict[str, Any]) -> Recipe:
         revision=row["model_revision"],
         weights_sha256=row["weights_sha256"],
         prompt_format=row["prompt_format"],
+        prompt_template=template_from_json(row["prompt_template"]),
         vae=row["vae"],
         vae_revision=row["vae_revision"],
         vae_sha256=row["vae_sha256"],

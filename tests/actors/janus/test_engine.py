@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from actors.janus.engine import JanusEngine
 from actors.janus.network import read_weights
 from actors.janus.sampler import sample_codes
+from actors.prompt_template import PROMPT_FORMATS
 from actors.request import ImageRequest, Rejection
 from benchmarks.random_models import recipe
 from tests.actors.checkpoint.test_weights import transformers_config, transformers_name
@@ -244,3 +246,13 @@ def test_an_engine_takes_the_tensors_that_its_caller_gives_it() -> None:
     assert weights
     JanusEngine(recipe(checkpoint, "float32"), checkpoint, weights=weights)
     assert weights == {}
+
+
+def test_a_template_with_an_empty_unconditional_prompt_is_a_negative_prompt_without_text() -> None:
+    template = dataclasses.replace(PROMPT_FORMATS["janus-pro"], unconditional="empty")
+    janus = engine(prompt_template=template)
+    asked = request(PROMPTS[0])
+    assert janus.tokenize(asked) == engine().tokenize(dataclasses.replace(asked, negative_prompt=" "))
+    assert janus.tokenize(dataclasses.replace(asked, negative_prompt="blur")).uncond == engine().tokenizer.cond_ids(
+        "blur"
+    )

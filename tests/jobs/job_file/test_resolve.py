@@ -50,6 +50,7 @@ def test_missing_settings_get_their_defaults() -> None:
         "match_reference_demo": False,
         "allow_any_cfg_weight": False,
         "kv_cache": None,
+        "prompt_template": None,
     }
 
 
@@ -209,3 +210,29 @@ def test_an_output_inside_the_prompts_is_refused(prompts: str, output: str) -> N
 )
 def test_an_output_alongside_the_prompts_is_accepted(prompts: str, output: str) -> None:
     assert job_of(prompts=prompts, output=output).output == output
+
+
+# ---- the text around a prompt ----------------------------------------------------------------------------------------
+
+
+def test_a_template_is_recorded_as_data_also_if_the_job_file_names_it() -> None:
+    named = job_of(model={"checkpoint": JANUS, "prompt_template": "t2i-r1"}).recipe
+    section = {"prefix": "User: ", "suffix": "\n\nAssistant:"}
+    assert (
+        named.prompt_template == job_of(model={"checkpoint": JANUS, "prompt_template": section}).recipe.prompt_template
+    )
+    assert named.to_dict()["prompt_template"] == {**section, "system_prompt": "", "unconditional": "pads"}
+    assert named.prompt_format is None
+
+
+def test_a_family_without_a_template_takes_none() -> None:
+    with pytest.raises(JobFileError, match=r"model.prompt_template: toy puts no text around a prompt"):
+        job_of(model={"checkpoint": "toy", "prompt_template": "janus"})
+
+
+def test_guessed_role_tags_are_a_remark_and_given_ones_are_not() -> None:
+    (guess,) = remarks(job_of(model={"checkpoint": JANUS}))
+    assert guess.startswith("the role tags <|User|> and <|Assistant|> are a guess")
+    assert f"`janus-batch doctor {JANUS}`" in guess
+    assert remarks(job_of(model={"checkpoint": JANUS, "prompt_format": "janus-pro"})) == []
+    assert remarks(job_of(model={"checkpoint": "janus-shapes"})) == []

@@ -172,3 +172,30 @@ def test_an_address_with_a_password_is_refused_and_not_shown(key: str) -> None:
         f"{key}: an address with a user name or password in it is refused, because job files are copied into job.json "
         "and logs; credentials come from the environment"
     )
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            {"prompt_template": "t2i-r2"},
+            "model.prompt_template: must be a section with prefix and suffix, or one of janus,",
+        ),
+        ({"prompt_template": {"prefix": ""}}, "model.prompt_template.suffix: this key is required"),
+        (
+            {"prompt_template": {"prefix": "<begin_of_image>", "suffix": ""}},
+            "model.prompt_template.prefix: must not hold <begin_of_image>, which the engine adds, got ",
+        ),
+        (
+            {"prompt_template": {"prefix": "", "suffix": "", "unconditional": "none"}},
+            "model.prompt_template.unconditional: Input should be 'pads' or 'empty', got 'none'",
+        ),
+        (
+            {"prompt_template": "janus", "prompt_format": "janus"},
+            "model: prompt_template is the whole text around a prompt: leave out prompt_format, got ",
+        ),
+        ({"prompt_template": {"prefix": "", "sufix": ""}}, "unknown key; did you mean `suffix`?"),
+    ],
+)
+def test_a_template_that_is_none_is_refused(model: dict[str, Any], message: str) -> None:
+    assert message in refusal(fields(model={"checkpoint": "toy", **model}))

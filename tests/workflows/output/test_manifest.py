@@ -74,6 +74,7 @@ COLUMNS = [
     ("vae_sha256", TEXT, "may be null"),
     ("family", TEXT, "needed"),
     ("prompt_format", TEXT, "may be null"),
+    ("prompt_template", TEXT, "may be null"),
     ("dtype", TEXT, "needed"),
     ("kv_cache", TEXT, "may be null"),
     ("sampler", TEXT, "needed"),
