@@ -70,7 +70,7 @@ class Family:
       request would give other bytes.
     * `default_cfg_weight`, `settings`: the default guidance weight, and the sampling settings that the family takes in
       addition to the common ones, with their defaults.
-    * `default_prompt_format`: the role tags of a prompt (see actors/prompt.py). None: the family has no template.
+    * `default_prompt_format`: the role tags of a prompt (see actors/prompt/). None: the family has no template.
     * `suggested_vae`: the autoencoder to suggest where a checkpoint holds none. None: the family needs none.
     * `keeps`: what an image is decoded from and can be decoded from again.
     * `has_kv_cache`: whether `model.kv_cache` applies: the engine attends to a cache at every step.

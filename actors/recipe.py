@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict
 
-from actors.prompt_template import PromptTemplate
+from actors.prompt.template import PromptTemplate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,3 +53,23 @@ class Rejection:
 
     image_id: str
     reason: str
+
+
+def refusal_of_prompts(
+    request: ImageRequest, count: Callable[[str], int], *, longest: int, num_image_tokens: int
+) -> str | None:
+    """Why the model cannot read the request's prompts, or None.
+
+    `count(text)` is the number of a prompt's tokens, `longest` the largest that leaves room for an image.
+    """
+    for name, text in (("prompt", request.prompt), ("negative_prompt", request.negative_prompt)):
+        try:
+            num_tokens = 0 if text is None else count(text)
+        except ValueError as error:
+            return str(error)
+        if num_tokens > longest:
+            return (
+                f"{name} must have at most {longest} tokens, to leave room for the image's {num_image_tokens}, "
+                f"got {num_tokens}"
+            )
+    return None

@@ -28,7 +28,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 from PIL import Image
 
-from actors.prompt import PAD
+from actors.prompt.tokenizer import PAD
 from examples.shapes.judge import faults
 from examples.shapes.schedule import CHECKPOINTS
 from examples.shapes.world import Scene, describe, held_out_pairs, held_out_singles

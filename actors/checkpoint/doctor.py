@@ -14,7 +14,7 @@ from actors.checkpoint.files import read_json
 from actors.checkpoint.folder import Folder, LocalFolder
 from actors.checkpoint.open import Checkpoint
 from actors.errors import CheckpointError, one_line, shown
-from actors.prompt import BEGIN_OF_IMAGE, BOS, PAD, PromptTokenizer
+from actors.prompt.tokenizer import BEGIN_OF_IMAGE, BOS, PAD, PromptTokenizer
 
 PROBE_PROMPT = "a photo of a red apple on a wooden table"
 

@@ -13,7 +13,7 @@ from typing import Any
 from actors.checkpoint.files import SmallFiles, read_json
 from actors.errors import CheckpointError
 from actors.families import FAMILIES, Identity
-from actors.prompt_template import PROMPT_FORMATS
+from actors.prompt.template import PROMPT_FORMATS
 
 _PUBLISHED_PRO = "4.33.1"  # the transformers_version in the config.json of Janus-Pro, which came as .bin files
 

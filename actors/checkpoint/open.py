@@ -27,7 +27,7 @@ from actors.checkpoint.name import hub_id_in, read_model_name
 from actors.checkpoint.tokenizer_file import check_tokenizer_file
 from actors.errors import CheckpointError, NoSuchFolder, shown
 from actors.families import FAMILIES, Identity, Shape
-from actors.prompt_template import PROMPT_FORMATS, PromptTemplate
+from actors.prompt.template import PROMPT_FORMATS, PromptTemplate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

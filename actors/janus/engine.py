@@ -26,9 +26,9 @@ from actors.janus.network import build_code_model, read_weights
 from actors.kernels.cuda_graph import GraphPool
 from actors.kernels.image_decoder import Pixels
 from actors.llama.cache import PromptState, cache_dtype_for
-from actors.prompt import PromptTokenizer, refusal_of_prompts
+from actors.prompt.tokenizer import PromptTokenizer
 from actors.recipe import Recipe
-from actors.request import ImageRequest, Rejection, RenderedImage
+from actors.request import ImageRequest, Rejection, RenderedImage, refusal_of_prompts
 
 # B images, G of them guided, R rows of the model (cond rows first, then one uncond row for each guided image, then
 # empty rows), N codes of an image, T tokens or cache slots, C hidden channels, V codebook entries.

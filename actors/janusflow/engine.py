@@ -31,9 +31,9 @@ from actors.janusflow.sampler import DEFAULT_SOLVER, SOLVERS, TimeGrid, Velocity
 from actors.kernels.cuda_graph import GraphPool
 from actors.kernels.image_decoder import Pixels
 from actors.noise import normal_noise
-from actors.prompt import PromptTokenizer, refusal_of_prompts
+from actors.prompt.tokenizer import PromptTokenizer
 from actors.recipe import Recipe
-from actors.request import ImageRequest, Rejection, RenderedImage
+from actors.request import ImageRequest, Rejection, RenderedImage, refusal_of_prompts
 
 # B images, R rows of the network (an image has one, or two while it is guided), C x H x W latents.
 

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from actors.device import DTYPES
 from actors.janus.engine import JanusEngine, PromptIds
-from actors.prompt import PromptTokenizer
+from actors.prompt.tokenizer import PromptTokenizer
 from actors.request import ImageRequest, Rejection
 from benchmarks.gpu.row import Row
 from benchmarks.gpu.stage import Stage, different_prompts, requests

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaModel
 
 from actors.guidance import guide
-from actors.prompt import PromptTokenizer
+from actors.prompt.tokenizer import PromptTokenizer
 from examples.shapes.folder import build_tokenizer, save_folder, vision_tower, vocab_size
 from examples.shapes.images import draw_batch
 from examples.shapes.schedule import (

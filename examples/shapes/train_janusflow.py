@@ -21,7 +21,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from actors.janusflow.config import read_shape
 from actors.janusflow.uvit import UViTDecoder, UViTEncoder
-from actors.prompt import PromptTokenizer
+from actors.prompt.tokenizer import PromptTokenizer
 from examples.shapes.folder import build_tokenizer, save_folder, vision_tower, vocab_size
 from examples.shapes.images import draw_batch
 from examples.shapes.schedule import (

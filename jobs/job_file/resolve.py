@@ -9,7 +9,7 @@ from actors.checkpoint.folder import BUNDLED
 from actors.checkpoint.open import Checkpoint, is_family_without_checkpoint, open_models, weights_digest
 from actors.families import FAMILIES
 from actors.guidance import check_cfg_weight
-from actors.prompt_template import PromptTemplate
+from actors.prompt.template import PromptTemplate
 from actors.recipe import SAMPLING_SETTINGS, Recipe, SamplingSettings, sampling_settings
 from jobs.job_file.errors import JobFileError
 from jobs.job_file.spec import JobSpec, ModelSection

@@ -11,8 +11,8 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from actors.prompt import BEGIN_OF_IMAGE, BOS
-from actors.prompt_template import TEMPLATES
+from actors.prompt.template import TEMPLATES
+from actors.prompt.tokenizer import BEGIN_OF_IMAGE, BOS
 from jobs.job_file.cron import check_cron
 from jobs.job_file.date_fields import check_date_fields, has_dates
 from workflows.storage.credentials import secret_in, secret_in_address
@@ -32,7 +32,7 @@ FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class TemplateSection(_Section):
-    """The text around a prompt, see `actors.prompt_template.PromptTemplate`."""
+    """The text around a prompt, see `actors.prompt.template.PromptTemplate`."""
 
     prefix: str = Field(
         description="In place of prompt_format, the whole text around a prompt: here the text before it. Or give the "

@@ -17,7 +17,7 @@ from actors.checkpoint.open import open_models, weights_digest
 from actors.engines import load_engine, open_engine
 from actors.errors import CheckpointError, OtherWeightsError
 from actors.families import FAMILIES
-from actors.prompt import PromptTokenizer
+from actors.prompt.tokenizer import PromptTokenizer
 from actors.recipe import Recipe
 from actors.request import ImageRequest
 from tests.support.checkpoints import FLOW, TINY, fetched

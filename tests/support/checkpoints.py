@@ -11,7 +11,7 @@ from typing import Any
 from actors.checkpoint.files import VAE_STEMS, find_weight_files, read_json
 from actors.checkpoint.folder import LocalFolder
 from actors.checkpoint.open import Checkpoint, fetch_checkpoint, open_checkpoint, open_vae
-from actors.prompt_template import PromptTemplate
+from actors.prompt.template import PromptTemplate
 
 DATA = Path(__file__).parents[1] / "data"
 TINY, FLOW = DATA / "janus-tiny", DATA / "janusflow-tiny"

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from actors.prompt_template import template_to_json
+from actors.prompt.template import template_to_json
 from workflows.export.images import LEFT_OUT
 from workflows.export.layout import Written
 from workflows.export.layouts import EXPORT_LAYOUTS

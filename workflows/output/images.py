@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from actors.prompt_template import template_to_json
+from actors.prompt.template import template_to_json
 from actors.recipe import sampling_settings
 from actors.request import ImageRequest, Rejection, RenderedImage
 from workflows.job import RenderJob

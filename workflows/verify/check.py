@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.errors import one_line, shown
-from actors.prompt_template import template_to_json
+from actors.prompt.template import template_to_json
 from actors.recipe import Recipe
 from workflows.output.layouts import read_pack
 from workflows.output.manifest import (

@@ -22,7 +22,7 @@ from actors.batcher import Batcher
 from actors.engines import open_engine
 from actors.errors import InputError, one_line, shown
 from actors.families import FAMILIES
-from actors.prompt_template import template_from_json
+from actors.prompt.template import template_from_json
 from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
 from workflows.output.encode import EXTENSIONS, encode_image

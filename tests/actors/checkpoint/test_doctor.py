@@ -14,7 +14,7 @@ from actors.checkpoint.doctor import Finding, check_guidance, check_tokenizer
 from actors.checkpoint.open import open_checkpoint, weights_digest
 from actors.engines import open_engine
 from actors.errors import CheckpointError
-from actors.prompt import PAD
+from actors.prompt.tokenizer import PAD
 from actors.recipe import Recipe
 from tests.support.checkpoints import DATA, fetched
 

@@ -14,7 +14,7 @@ from actors.checkpoint.files import StoredFile
 from actors.checkpoint.known import KNOWN_MODELS, Origin, find_origin
 from actors.checkpoint.open import open_checkpoint
 from actors.families import Identity
-from actors.prompt_template import PROMPT_FORMATS, TEMPLATES
+from actors.prompt.template import PROMPT_FORMATS, TEMPLATES
 from tests.support.checkpoints import TINY
 
 PRO = {"model_type": "multi_modality", "gen_vision_config": {}, "transformers_version": "4.46.0"}

@@ -12,7 +12,7 @@ import torch
 from actors.janus.engine import JanusEngine
 from actors.janus.network import read_weights
 from actors.janus.sampler import sample_codes
-from actors.prompt_template import PROMPT_FORMATS
+from actors.prompt.template import PROMPT_FORMATS
 from actors.request import ImageRequest, Rejection
 from benchmarks.random_models import recipe
 from tests.actors.checkpoint.test_weights import transformers_config, transformers_name

@@ -9,7 +9,7 @@ import torch
 
 from actors.checkpoint.open import Checkpoint
 from actors.noise import uniform_noise
-from actors.prompt import PromptTokenizer
+from actors.prompt.tokenizer import PromptTokenizer
 from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
 from tests.support.stripes.network import read_palette

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from actors.errors import CheckpointError
-from actors.prompt import BEGIN_OF_IMAGE, BOS, PAD, PromptTokenizer
+from actors.prompt.tokenizer import BEGIN_OF_IMAGE, BOS, PAD, PromptTokenizer
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 TINY, FLOW = DATA / "janus-tiny", DATA / "janusflow-tiny"
 REFERENCE = json.loads((DATA / "prompt_ids.json").read_text())
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import functools
 from array import array
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors.errors import CheckpointError, one_line
-from actors.prompt_template import PROMPT_FORMATS, PromptTemplate
-from actors.request import ImageRequest
+from actors.prompt.template import PROMPT_FORMATS, PromptTemplate
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -26,26 +24,6 @@ BEGIN_OF_IMAGE = "<begin_of_image>"
 
 # Prompts whose ids are kept between `refusal` and `render`, more than an actor ever has waiting: 4 bytes a token.
 NUM_PROMPTS_KEPT = 2**15
-
-
-def refusal_of_prompts(
-    request: ImageRequest, count: Callable[[str], int], *, longest: int, num_image_tokens: int
-) -> str | None:
-    """Why the model cannot read the request's prompts, or None.
-
-    `count(text)` is the number of a prompt's tokens, `longest` the largest that leaves room for an image.
-    """
-    for name, text in (("prompt", request.prompt), ("negative_prompt", request.negative_prompt)):
-        try:
-            num_tokens = 0 if text is None else count(text)
-        except ValueError as error:
-            return str(error)
-        if num_tokens > longest:
-            return (
-                f"{name} must have at most {longest} tokens, to leave room for the image's {num_image_tokens}, "
-                f"got {num_tokens}"
-            )
-    return None
 
 
 class PromptTokenizer:

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from actors.errors import CheckpointError
-from actors.prompt import PromptTokenizer
-from actors.prompt_template import (
+from actors.prompt.template import (
     PROMPT_FORMATS,
     TEMPLATES,
     PromptTemplate,
     template_from_json,
     template_to_json,
 )
+from actors.prompt.tokenizer import PromptTokenizer
 from tests.support.checkpoints import TINY
 
 PLAIN = PromptTemplate(prefix="Q: ", suffix="\nA:")
