@@ -28,9 +28,9 @@ PATTERNS = {
 FIRST_MOMENT, LAST_MOMENT = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) * 10**6 for year in (1, 9999))
 
 
-def read_part(storage: Storage, part: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of a manifest part: the manifest's columns, or those named, in the manifest's types; then, unless
-    `columns` are named, the carried columns as they are.
+def read_part(storage: Storage, part: str, columns: Sequence[str] | None = None, *, num_carried: int = 0) -> pa.Table:
+    """The rows of a manifest part: the manifest's columns, or those named, in the manifest's types; then the carried
+    columns as they are: all, or if `columns` are named the first `num_carried` without lists and structs.
 
     A nullable column that the part does not have is all null. Raises FileNotFoundError, and DamagedFileError for a
     missing column, a value of the wrong type, or an id or location that would lead out of the output.
@@ -41,9 +41,11 @@ def read_part(storage: Storage, part: str, columns: Sequence[str] | None = None)
         file = open_parquet(data)
         present = file.schema_arrow.names
         wanted = MANIFEST_SCHEMA.names if columns is None else columns
-        carried = [column for column in present if column not in wanted] if columns is None else []
+        others = [field for field in file.schema_arrow if field.name not in MANIFEST_SCHEMA.names]
+        flat = [field for field in others if not pa.types.is_nested(field.type)]
+        carried = [field.name for field in (others if columns is None else flat[:num_carried])]
         check_names(file.schema_arrow, [*(column for column in wanted if _is_due(column, present)), *carried])
-        table = file.read(None if columns is None else [column for column in columns if column in present])
+        table = file.read(None if columns is None else [*(name for name in columns if name in present), *carried])
         own = [_own_column(table, column) for column in wanted]
         return pa.table([*own, *(table[column] for column in carried)], names=[*wanted, *carried])
 

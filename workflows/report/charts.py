@@ -1,4 +1,4 @@
-"""The charts of a report as SVG path data: histograms of the statistics by guidance weight, throughput over time."""
+"""The charts of a report as SVG path data: histograms of statistics and scores by weight, throughput over time."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import numpy as np
+
 from workflows.output.throughput import Throughput
 from workflows.report.quality_rules import BLANK_CONTRAST, HIGH_CLIPPED_FRACTION, HIGH_SATURATION
-from workflows.report.survey import STATISTICS, Survey, WeightFacts
+from workflows.report.survey import NUM_BINS, STATISTICS, Survey, WeightFacts
 
 HISTOGRAM_WIDTH, HISTOGRAM_HEIGHT = 128, 36
 THROUGHPUT_WIDTH, THROUGHPUT_HEIGHT = 720, 110
@@ -36,6 +38,17 @@ class Histogram:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ScoreChart:
+    """The scores at one weight: their bars between `lowest` and `highest`, their number and mean."""
+
+    path: str
+    num_images: int
+    mean: float
+    lowest: float
+    highest: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ThroughputChart:
     """Images per second over the rendering time. `pauses` holds the x and the length in seconds of each pause."""
 
@@ -57,6 +70,41 @@ def histograms(survey: Survey) -> dict[float | None, dict[str, Histogram]]:
     return {
         weight: {name: _histogram(name, facts, highest[name]) for name in STATISTICS}
         for weight, facts in weights.items()
+    }
+
+
+def score_charts(survey: Survey) -> dict[str, dict[float | None, ScoreChart]]:
+    """By score and weight. The histograms of a score share the axes."""
+    names = sorted({name for facts in survey.weights.values() for name in facts.scores})
+    return {name: _score_charts(survey, name) for name in names}
+
+
+def _score_charts(survey: Survey, name: str) -> dict[float | None, ScoreChart]:
+    values = {
+        weight: np.concatenate(facts.scores[name]) for weight, facts in survey.weights.items() if name in facts.scores
+    }
+    values = {weight: found for weight, found in values.items() if len(found)}
+    if not values:
+        return {}
+    lowest, highest = min(found.min() for found in values.values()), max(found.max() for found in values.values())
+    if lowest >= 0 and highest <= 1:
+        lowest, highest = 0.0, 1.0  # a probability
+    shares = {
+        weight: np.histogram(found, NUM_BINS, (lowest, highest if highest > lowest else lowest + 1))[0] / len(found)
+        for weight, found in values.items()
+    }
+    top = max(share.max() for share in shares.values())
+    return {
+        weight: ScoreChart(
+            path=bars_path(
+                shares[weight].tolist(), width=HISTOGRAM_WIDTH, height=HISTOGRAM_HEIGHT, highest=top, gap=0.5
+            ),
+            num_images=len(found),
+            mean=float(found.mean(dtype=np.float64)),
+            lowest=float(lowest),
+            highest=float(highest),
+        )
+        for weight, found in values.items()
     }
 
 

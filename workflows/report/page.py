@@ -1,41 +1,34 @@
-"""The report as one HTML document: facts in a template, with the style and the script inlined.
-
-The page loads nothing from a network, and its content security policy enforces that in the browser.
-"""
+"""The page of one output: its facts as the variables of the template and the data of the script."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
 from actors.recipe import Recipe
-from janus_batch import VERSION
 from workflows.output.claim import Claim
 from workflows.output.remaining import Completion
-from workflows.report import charts as report_charts
+from workflows.report import charts
+from workflows.report.carried import GroupFacts
+from workflows.report.formats import weight_text
+from workflows.report.grid import Grid, GridRow, first_rows, sweep_grid
 from workflows.report.quality_rules import NEAR_DUPLICATE, NEAR_DUPLICATE_CONDITION, QUALITY_RULES, RULE_NAMES
 from workflows.report.rejections import Rejections
-from workflows.report.script_data import CHUNK, clean, data_url, image_link, image_table, script_json, thumbnail_chunks
-from workflows.report.selection import SelectedImage, Selection, thumbnail_size
+from workflows.report.script_data import CHUNK, carried_names, clean, image_table, score_names
+from workflows.report.selection import SelectedImage, Selection
 from workflows.report.survey import STATISTICS, Survey
+from workflows.report.template import render_page
 
-FILES = Path(__file__).parent / "files"
-IMAGES_PER_PAGE, SWEEP_ROWS_PER_PAGE = 60, 12
+IMAGES_PER_PAGE, ROWS_PER_PAGE = 60, 12
+TYPICAL_SHARE = 1 / 3  # of a job's images: a rule that matches more describes the job, and finds no image to look at
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportFacts:
-    """Everything that the page shows."""
+    """Everything that the page shows. `command_output` are the arguments of a command for this output."""
 
     url: str
+    command_output: str
     claim: Claim
     completion: Completion
     survey: Survey
@@ -47,137 +40,99 @@ class ReportFacts:
     def recipe(self) -> Recipe:
         return self.claim.recipe
 
+    @property
+    def num_unreadable(self) -> int:
+        return sum(image.thumbnail is None for image in self.images)
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SweepRow:
-    """A prompt's first seed: for each weight of the sweep, the image and its position in the selection, or None."""
-
-    prompt_id: str
-    prompt: str
-    cells: list[tuple[int, SelectedImage] | None]
+    @property
+    def typical_rules(self) -> set[str]:
+        """The quality rules that match so many images that a match means nothing."""
+        num_images = self.survey.num_images
+        return {name for name in RULE_NAMES if self.survey.num_matching[name] > TYPICAL_SHARE * num_images}
 
 
 def make_page(facts: ReportFacts) -> str:
     """The whole document."""
-    environment = _environment()
-    style = environment.get_template("page.css").render(
-        thumbnail=thumbnail_size(len(facts.images)), num_weights=len(facts.recipe.cfg_weights)
+    weights = sorted(facts.recipe.cfg_weights)
+    is_sweep = len(weights) > 1
+    columns = [f"weight {weight_text(weight)}" for weight in weights] if is_sweep else []
+    grid = sweep_grid(facts.images, weights if is_sweep else [], columns)
+    rows = first_rows(grid, facts.images, ROWS_PER_PAGE, image_index=0)
+    return render_page(
+        "page.html", facts.images, _script_data(facts, grid), _shown(facts, grid, rows), num_columns=len(grid.columns)
     )
-    script = (FILES / "page.js").read_text(encoding="utf-8")
-    inlined = {
-        # The only texts that are not escaped: our own files, and JSON that script_json made safe.
-        "style": Markup(style),
-        "script": Markup(script),
-        "data": Markup(script_json(_script_data(facts))),
-        "chunks": [Markup(script_json(chunk)) for chunk in thumbnail_chunks(facts.images)],
-    }
-    page = environment.get_template("page.html")
-    return page.render(policy=_policy(style, script), **inlined, **_shown(facts))
 
 
-def duration_text(seconds: float) -> str:
-    """`4.2 s`, `45 s`, `2 min 30 s`, `42 min`, `5 h 21 min` or `2 d 3 h`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
-    if hours == 0:
-        return f"{minutes} min" + (f" {int(seconds % 60)} s" if minutes < 10 else "")
-    return f"{hours} h {minutes % 60} min" if days == 0 else f"{days} d {hours % 24} h"
+def status_of(facts: ReportFacts) -> tuple[str, str]:
+    """The kind and the words of the status. Finished is claimed only over prompts and images that could be read."""
+    completion = facts.completion
+    if facts.num_unreadable:
+        return "open", "Files missing or damaged"
+    if completion.is_finished:
+        return ("done", "Finished") if completion.num_missing is not None else ("open", "Prompts cannot be read")
+    if completion.num_missing:
+        return "open", "New prompts since it finished" if completion.is_marked else "Not finished"
+    return "open", "Not marked as finished"
 
 
-def weight_text(weight: float | None) -> str:
-    return "other" if weight is None else f"{weight:g}"
+def groupable(facts: ReportFacts) -> list[tuple[str, dict[str | None, GroupFacts]]]:
+    """The carried columns that divide the job into groups, as far as the selection shows them."""
+    shown = carried_names(facts.images)
+    return [(name, groups) for name, groups in facts.survey.groups.divided().items() if name in shown]
 
 
-def throughput_text(images_per_second: float | None) -> str:
-    if images_per_second is None:
-        return "–"
-    return f"{images_per_second:,.0f}" if images_per_second >= 100 else f"{images_per_second:.3g}"
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FILES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters: dict[str, Callable[..., str]] = {
-        "clean": clean,
-        "count": lambda number: f"{number:,}",
-        "duration": duration_text,
-        "moment": lambda moment: f"{moment:%Y-%m-%d %H:%M} UTC",
-        "throughput": throughput_text,
-        "weight": weight_text,
-    }
-    environment.filters |= filters
-    environment.globals |= {"data_url": data_url, "image_link": image_link}
-    return environment
-
-
-def _shown(facts: ReportFacts) -> dict[str, Any]:
+def _shown(facts: ReportFacts, grid: Grid, rows: list[GridRow]) -> dict[str, Any]:
     """The variables of the template, which escapes all of them."""
-    weights = facts.recipe.cfg_weights
     throughput = facts.survey.throughput
+    status_kind, status = status_of(facts)
     return {
         "facts": facts,
+        "status": status,
+        "status_kind": status_kind,
         "weights": list(facts.survey.weights),
-        "is_sweep": len(weights) > 1,
-        "sweep_weights": sorted(weights),
-        "sweep_rows": _sweep_rows(facts) if len(weights) > 1 else [],
+        "grid": grid,
+        "grid_rows": rows,
         "first_images": list(enumerate(facts.images[:IMAGES_PER_PAGE])),
         "num_selected": sum(not image.is_extra for image in facts.images),
-        "num_unreadable": sum(image.thumbnail is None for image in facts.images),
         "rules": [*((rule.name, rule.condition) for rule in QUALITY_RULES), (NEAR_DUPLICATE, NEAR_DUPLICATE_CONDITION)],
+        "typical": facts.typical_rules,
         "shown_matches": {name: sum(name in image.rules for image in facts.images) for name in RULE_NAMES},
-        "statistic_names": report_charts.STATISTIC_NAMES,
+        "groups": groupable(facts),
+        "grid_name": "Sweep",
+        "order_name": "prompt order",
+        "differences": [],
+        "num_seeds": facts.selection.num_seeds,
+        "score_names": score_names(facts.images),
+        "score_charts": charts.score_charts(facts.survey),
+        "statistic_names": charts.STATISTIC_NAMES,
         "statistic_tops": STATISTICS,
-        "histograms": report_charts.histograms(facts.survey),
+        "histograms": charts.histograms(facts.survey),
         "throughput": throughput,
-        "chart": report_charts.throughput_chart(throughput),
-        "charts": report_charts,
-        "version": VERSION,
-        "made_at": datetime.now(UTC),
+        "chart": charts.throughput_chart(throughput),
     }
 
 
-def _script_data(facts: ReportFacts) -> dict[str, Any]:
-    weights = list(facts.survey.weights)
+def _script_data(facts: ReportFacts, grid: Grid) -> dict[str, Any]:
+    weights, carried = list(facts.survey.weights), carried_names(facts.images)
     return {
         "rules": RULE_NAMES,
+        "typical": [RULE_NAMES.index(name) for name in facts.typical_rules],
         "nearDuplicate": RULE_NAMES.index(NEAR_DUPLICATE),
-        "weights": [weight_text(weight) for weight in weights],
-        "sweep": [weights.index(weight) for weight in sorted(facts.recipe.cfg_weights)],
+        "columns": grid.columns,
+        "carried": [clean(name) for name in carried],
+        "groups": [_group_entry(carried.index(name), groups) for name, groups in groupable(facts)],
+        "scores": score_names(facts.images),
         "chunk": CHUNK,
         "imagesPerPage": IMAGES_PER_PAGE,
-        "rowsPerPage": SWEEP_ROWS_PER_PAGE,
-        "images": image_table(facts.images, weights),
+        "rowsPerPage": ROWS_PER_PAGE,
+        "images": image_table(facts.images, weights, grid),
     }
 
 
-def _sweep_rows(facts: ReportFacts) -> list[SweepRow]:
-    """The first page of the sweep: one row per prompt, one column per weight."""
-    columns = {weight: column for column, weight in enumerate(sorted(facts.recipe.cfg_weights))}
-    rows: dict[str, SweepRow] = {}
-    for number, image in enumerate(facts.images):
-        row = image.row
-        if image.is_extra or row["image_index"] or row["cfg_weight"] not in columns:
-            continue
-        if row["prompt_id"] not in rows and len(rows) == SWEEP_ROWS_PER_PAGE:
-            break
-        empty = SweepRow(prompt_id=row["prompt_id"], prompt=row["prompt"], cells=[None] * len(columns))
-        rows.setdefault(row["prompt_id"], empty).cells[columns[row["cfg_weight"]]] = (number, image)
-    return list(rows.values())
-
-
-def _policy(style: str, script: str) -> str:
-    """Only this page's own style and script run, and images come from the page or its folder; nothing else loads."""
-    return (
-        f"default-src 'none'; img-src data: 'self' file:; style-src {_source_hash(style)}; "
-        f"script-src {_source_hash(script)}; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
-    )
-
-
-def _source_hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+def _group_entry(position: int, groups: dict[str | None, GroupFacts]) -> dict[str, Any]:
+    """A column that divides the job: its position among the carried columns, its values, and images of each."""
+    return {
+        "carried": position,
+        "values": [None if value is None else clean(value) for value in groups],
+        "counts": [facts.num_images for facts in groups.values()],
+    }

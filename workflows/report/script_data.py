@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from workflows.report.grid import Grid
 from workflows.report.quality_rules import NEAR_DUPLICATE, RULE_NAMES
 from workflows.report.selection import SelectedImage
 from workflows.report.survey import STATISTICS
@@ -18,13 +19,17 @@ MAX_PROMPT_CHARACTERS = 1_000
 CONTROLS = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
-def image_table(images: Sequence[SelectedImage], weights: Sequence[float | None]) -> dict[str, Any]:
-    """The images column by column. Prompts and settings are listed once; `weights` are the columns of a sweep."""
+def image_table(images: Sequence[SelectedImage], weights: Sequence[float | None], grid: Grid) -> dict[str, Any]:
+    """The images column by column. Prompts and settings are listed once; `weights` are those of the survey.
+
+    A prompt is [id, prompt, negative prompt, carried values in the order of `carried_names`].
+    """
     prompts, settings, groups = _Index(), _Index(), _Index()
     weight_of = {weight: index for index, weight in enumerate(weights)}
-    rows = [image.row for image in images]
+    rows, names = [image.row for image in images], carried_names(images)
+    cells = [cell or (-1, -1) for cell in grid.cells]
     return {
-        "prompt": [prompts.add(_prompt_entry(image)) for image in images],
+        "prompt": [prompts.add(_prompt_entry(image, names)) for image in images],
         "settings": [settings.add(_settings_of(row)) for row in rows],
         "weight": [weight_of.get(row["cfg_weight"], len(weights) - 1) for row in rows],
         "cfg": [row["cfg_weight"] for row in rows],
@@ -33,13 +38,28 @@ def image_table(images: Sequence[SelectedImage], weights: Sequence[float | None]
         "id": [clean(row["image_id"]) for row in rows],
         "location": [clean(row["image"]) for row in rows],
         "link": [image_link(image) for image in images],
+        "made": [int(row["created_at"].timestamp()) for row in rows],
         "rules": [sum(1 << RULE_NAMES.index(rule) for rule in image.rules) for image in images],
         "group": [groups.add(i.row["perceptual_hash"]) if NEAR_DUPLICATE in i.rules else -1 for i in images],
-        "extra": [int(image.is_extra) for image in images],
+        "row": [row for row, _ in cells],
+        "column": [column for _, column in cells],
+        "scores": [
+            [None if name not in image.scores else float(f"{image.scores[name]:.4g}") for image in images]
+            for name in score_names(images)
+        ],
         **{name: [round(row[name], 3) for row in rows] for name in STATISTICS},
         "prompts": list(prompts.entries),
         "allSettings": list(settings.entries),
     }
+
+
+def carried_names(images: Iterable[SelectedImage]) -> list[str]:
+    """The carried columns of these images, in the order of their arrival."""
+    return list(dict.fromkeys(name for image in images for name in image.carried))
+
+
+def score_names(images: Iterable[SelectedImage]) -> list[str]:
+    return sorted({name for image in images for name in image.scores})
 
 
 def thumbnail_chunks(images: Sequence[SelectedImage]) -> Iterable[list[str]]:
@@ -70,7 +90,14 @@ def image_link(image: SelectedImage) -> str | None:
 
 def data_url(image: SelectedImage) -> str | None:
     data = image.thumbnail
-    return None if data is None else f"data:image/webp;base64,{base64.b64encode(data).decode()}"
+    if data is None:
+        return None
+    return f"data:image/{'png' if is_lossless(image) else 'webp'};base64,{base64.b64encode(data).decode()}"
+
+
+def is_lossless(image: SelectedImage) -> bool:
+    """Whether the thumbnail is a PNG, with every pixel of a small image. The script tells by its first letters."""
+    return image.thumbnail is not None and image.thumbnail.startswith(b"\x89PNG")
 
 
 class _Index:
@@ -83,11 +110,10 @@ class _Index:
         return self.entries.setdefault(entry, len(self.entries))
 
 
-def _prompt_entry(image: SelectedImage) -> tuple[str, str, str, str]:
-    """Id, prompt, negative prompt, and the carried columns as one line."""
+def _prompt_entry(image: SelectedImage, names: Sequence[str]) -> tuple[str, str, str, tuple[str | None, ...]]:
     row = image.row
-    carried = " · ".join(f"{name}: {value}" for name, value in image.carried.items())
-    return clean(row["prompt_id"]), clean(row["prompt"]), clean(row["negative_prompt"] or ""), clean(carried)
+    carried = tuple(None if name not in image.carried else clean(image.carried[name]) for name in names)
+    return clean(row["prompt_id"]), clean(row["prompt"]), clean(row["negative_prompt"] or ""), carried
 
 
 def _settings_of(row: dict[str, Any]) -> str:

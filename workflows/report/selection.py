@@ -1,5 +1,5 @@
 """The selection of images that a report shows: all of them, or prompts spread evenly over the job plus the clearest
-matches of the quality rules."""
+matches of the quality rules and the best and worst scores."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ import pyarrow as pa
 
 from workflows.output.manifest import MANIFEST_SCHEMA, NUM_READERS
 from workflows.output.parts import read_part
+from workflows.report.carried import MAX_CARRIED, carried_texts
 from workflows.report.quality_rules import NEAR_DUPLICATE, QUALITY_RULES, RULE_NAMES, hash_values
+from workflows.report.scores import Scores
 from workflows.report.survey import STATISTICS, ShardCount, Survey
-from workflows.report.thumbnails import read_thumbnails
+from workflows.report.thumbnails import Form, read_thumbnails
 from workflows.storage.store import Storage
 
 MAX_IMAGES = 10_000
@@ -25,7 +27,7 @@ MAX_PACKS = 40  # a pack is read whole, so a selection comes from a few of them
 # (most images, pixels of a thumbnail): a page of photographs stays below about 30 MB.
 THUMBNAIL_SIZES = ((1_000, 208), (3_000, 144))
 SMALLEST_THUMBNAIL = 112
-MAX_CARRIED, MAX_CARRIED_CHARACTERS = 6, 100
+MAX_LOSSLESS_PIXELS = 24_000_000  # of all images together: about 30 MB of noise, and less than 10 MB of drawings
 BULK_COLUMNS = ("codes", "latents", "cfg_interval")  # of the manifest, not shown
 
 Item = TypeVar("Item")
@@ -34,7 +36,7 @@ Item = TypeVar("Item")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
     """The images to show: for each shard, prompts by their position in the shard, each with its first `num_seeds` seeds
-    at every weight; and the rows that are shown only because a quality rule matches them."""
+    at every weight; and the rows that are shown only for a quality rule or a score."""
 
     prompts: dict[str, list[int]]
     num_seeds: int
@@ -43,20 +45,22 @@ class Selection:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class SelectedImage:
-    """A manifest row, the names of the quality rules that match it, and its thumbnail (WebP; None if unreadable).
+    """A manifest row, the names of the quality rules that match it, and its thumbnail (None if unreadable).
 
-    `carried` are columns of the prompt file. `is_extra` marks an image that is shown only because a rule matches it.
+    `carried` are columns of the prompt file. `is_extra` marks an image that is shown only for a rule or a score.
     """
 
     row: dict[str, Any]
     rules: tuple[str, ...]
     carried: dict[str, str]
+    scores: dict[str, float]
     is_extra: bool
     thumbnail: bytes | None = None
 
 
-def select_images(survey: Survey, *, num_seeds: int, is_packed: bool, max_images: int = MAX_IMAGES) -> Selection:
+def select_images(survey: Survey, *, num_seeds: int, is_packed: bool, max_images: int | None = None) -> Selection:
     """All images if there are at most `max_images`, else a selection. `num_seeds` is the job's images_per_prompt."""
+    max_images = max_images or MAX_IMAGES
     if survey.num_images <= max_images:
         everything = {shard.shard_id: list(range(shard.num_prompts)) for shard in survey.shards}
         return Selection(prompts=everything, num_seeds=num_seeds, matched_rows={})
@@ -74,12 +78,21 @@ def select_images(survey: Survey, *, num_seeds: int, is_packed: bool, max_images
 
 def load_images(storage: Storage, selection: Selection, near_duplicates: np.ndarray) -> list[SelectedImage]:
     """The selected images with thumbnails, in the order of the manifest; the extra ones last."""
-    shard_ids = sorted(set(selection.prompts) | set(selection.matched_rows))
+    shard_ids, scores = sorted(set(selection.prompts) | set(selection.matched_rows)), Scores(storage)
+
+    def read(shard_id: str) -> list[SelectedImage]:
+        return _read_rows(storage, shard_id, selection, near_duplicates, scores)
+
     with ThreadPoolExecutor(NUM_READERS) as readers:
-        parts = readers.map(lambda shard_id: _read_rows(storage, shard_id, selection, near_duplicates), shard_ids)
-        images = sorted((image for part in parts for image in part), key=lambda image: image.is_extra)
-    locations = [image.row["image"] for image in images]
-    thumbnails = read_thumbnails(storage, locations, thumbnail_size(len(images)))
+        images = [image for part in readers.map(read, shard_ids) for image in part]
+    return with_thumbnails(storage, sorted(images, key=lambda image: image.is_extra))
+
+
+def with_thumbnails(storage: Storage, images: Sequence[SelectedImage]) -> list[SelectedImage]:
+    """The images with thumbnails in the size for so many, and without loss if their pixels are few."""
+    num_pixels = sum(image.row["width"] * image.row["height"] for image in images)
+    form = Form(size=thumbnail_size(len(images)), is_lossless=num_pixels <= MAX_LOSSLESS_PIXELS)
+    thumbnails = read_thumbnails(storage, [image.row["image"] for image in images], form)
     return [replace(image, thumbnail=thumbnail) for image, thumbnail in zip(images, thumbnails, strict=True)]
 
 
@@ -105,7 +118,7 @@ def _by_shard(positions: Sequence[int], shards: Sequence[ShardCount]) -> dict[st
 
 
 def _matched_rows(survey: Survey, shard_ids: set[str]) -> dict[str, list[int]]:
-    """The rows of these shards that are among the clearest matches of a rule."""
+    """The rows of these shards that are among the clearest matches of a rule, or the best or worst by a score."""
     rows: dict[str, list[int]] = defaultdict(list)
     for match in (match for clearest in survey.clearest.values() for match in clearest):
         if match.shard_id in shard_ids:
@@ -114,7 +127,7 @@ def _matched_rows(survey: Survey, shard_ids: set[str]) -> dict[str, list[int]]:
 
 
 def _read_rows(
-    storage: Storage, shard_id: str, selection: Selection, near_duplicates: np.ndarray
+    storage: Storage, shard_id: str, selection: Selection, near_duplicates: np.ndarray, scores: Scores
 ) -> list[SelectedImage]:
     """The selected rows of one manifest part, without thumbnails."""
     table = read_part(storage, shard_id)
@@ -122,14 +135,36 @@ def _read_rows(
     is_selected = np.isin(prompts, selection.prompts.get(shard_id, []))
     is_selected &= table["image_index"].to_numpy() < selection.num_seeds
     shown = np.union1d(np.flatnonzero(is_selected), selection.matched_rows.get(shard_id, [])).astype(np.int64)
+    return images_of(table, shown, is_selected, scores.of_rows(shard_id, table), near_duplicates)
+
+
+def images_of(
+    table: pa.Table,
+    shown: np.ndarray,
+    is_selected: np.ndarray,
+    scores: dict[str, np.ndarray],
+    near_duplicates: np.ndarray,
+) -> list[SelectedImage]:
+    """The rows `shown` of a manifest part, int64 [num_shown], without thumbnails. `is_selected`, bool [num_rows], and
+    `scores`, float32 [num_rows], are of all its rows."""
     rows = table.select([name for name in MANIFEST_SCHEMA.names if name not in BULK_COLUMNS]).take(shown)
-    carried = _carried(table.drop_columns(MANIFEST_SCHEMA.names), shown)
+    carried = carried_texts(_carried(table), shown)
+    found = [
+        {name: float(values[row]) for name, values in scores.items() if not np.isnan(values[row])} for row in shown
+    ]
     return [
-        SelectedImage(row=row, rules=rules, carried=values, is_extra=not is_selected[position])
-        for row, rules, values, position in zip(
-            rows.to_pylist(), _rules_of(rows, near_duplicates), carried, shown, strict=True
+        SelectedImage(row=row, rules=rules, carried=texts, scores=of_row, is_extra=not is_selected[position])
+        for row, rules, texts, of_row, position in zip(
+            rows.to_pylist(), _rules_of(rows, near_duplicates), carried, found, shown, strict=True
         )
     ]
+
+
+def _carried(table: pa.Table) -> pa.Table:
+    """The first carried columns without lists and structs, as the groups of the survey are."""
+    own = set(MANIFEST_SCHEMA.names)
+    flat = [field.name for field in table.schema if field.name not in own and not pa.types.is_nested(field.type)]
+    return table.select(flat[:MAX_CARRIED])
 
 
 def _rules_of(rows: pa.Table, near_duplicates: np.ndarray) -> list[tuple[str, ...]]:
@@ -138,31 +173,3 @@ def _rules_of(rows: pa.Table, near_duplicates: np.ndarray) -> list[tuple[str, ..
     matches = {rule.name: rule.matches(columns) for rule in QUALITY_RULES}
     matches[NEAR_DUPLICATE] = np.isin(hash_values(rows["perceptual_hash"].to_pylist()), near_duplicates)
     return [tuple(name for name in RULE_NAMES if matches[name][i]) for i in range(rows.num_rows)]
-
-
-def _carried(table: pa.Table, shown: np.ndarray) -> list[dict[str, str]]:
-    """The first carried columns of the selected rows as text, by name; nulls are left out."""
-    rows: list[dict[str, str]] = [{} for _ in shown]
-    for name in table.column_names[:MAX_CARRIED]:
-        if not pa.types.is_nested(table[name].type):
-            for row, value in zip(rows, _as_text(table[name], shown), strict=True):
-                if value is not None:
-                    row[name] = value[:MAX_CARRIED_CHARACTERS]
-    return rows
-
-
-def _as_text(column: pa.ChunkedArray, shown: np.ndarray) -> list[str | None]:
-    """The shown values by Arrow's cast, which also takes dates that Python does not; nulls for types that it lacks.
-
-    Text may hold any bytes; those that are not UTF-8 become replacement characters.
-    """
-    kind = column.type
-    try:
-        column = column.take(pa.array(shown))
-        if pa.types.is_timestamp(kind) and kind.tz is not None:
-            column = column.cast(pa.timestamp(kind.unit, "UTC"))  # Arrow cannot print every time zone
-        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-        data = (column if is_text else column.cast(pa.string())).cast(pa.large_binary()).to_pylist()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return [None] * len(shown)
-    return [None if value is None else value.decode("utf-8", "replace") for value in data]

@@ -1,6 +1,7 @@
-"""One pass over a manifest for its totals: counts, statistics by guidance weight, quality rules and throughput.
+"""One pass over a manifest for its totals: counts, statistics by guidance weight, groups, scores, quality rules and
+throughput.
 
-Reads no image. Memory grows with shards and hours, and by ten bytes per image for the hashes.
+Reads no image. Memory grows with shards and hours, by ten bytes per image for the hashes, and by four for each score.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +21,12 @@ from workflows.output.manifest import NUM_READERS
 from workflows.output.parts import read_part
 from workflows.output.throughput import Throughput
 from workflows.plan import split_part_id
+from workflows.report.carried import MAX_CARRIED, Groups
 from workflows.report.quality_rules import NEAR_DUPLICATE, QUALITY_RULES, hash_values, near_duplicates
+from workflows.report.scores import KEY_COLUMNS, Scores
 from workflows.storage.store import Storage
+
+T = TypeVar("T")
 
 # The largest value of each statistic, for the histograms; all start at 0.
 STATISTICS = {"mean_saturation": 1.0, "contrast": 0.5, "clipped_fraction": 1.0, "entropy": 8.0}
@@ -42,8 +48,9 @@ class WeightFacts:
     histograms: dict[str, np.ndarray] = field(default_factory=lambda: {s: np.zeros(NUM_BINS, int) for s in STATISTICS})
     sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STATISTICS, 0.0))
     num_matching: Counter[str] = field(default_factory=Counter)
+    scores: dict[str, list[np.ndarray]] = field(default_factory=dict)  # by name: float32, without NaN
 
-    def add(self, columns: dict[str, np.ndarray]) -> None:
+    def add(self, columns: dict[str, np.ndarray], scores: dict[str, np.ndarray]) -> None:
         self.num_images += len(columns["contrast"])
         for name, top in STATISTICS.items():
             values = np.clip(columns[name], 0, top)
@@ -51,11 +58,15 @@ class WeightFacts:
             self.sums[name] += float(columns[name].sum(dtype=np.float64))
         for rule in QUALITY_RULES:
             self.num_matching[rule.name] += int(rule.matches(columns).sum())
+        for name, values in scores.items():
+            self.scores.setdefault(name, []).append(values[~np.isnan(values)])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
 class RuleMatch:
-    """An image that a quality rule matches, ordered by severity. `row` is its row in the manifest part."""
+    """An image that a quality rule matches, ordered by severity, or one of the best or worst by a score. `row` is its
+    row in the manifest part.
+    """
 
     severity: float
     shard_id: str
@@ -64,12 +75,16 @@ class RuleMatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardCount:
-    """The counts of a manifest part. `num_repeated` of its prompts are also in an earlier part of the shard."""
+    """The counts of a manifest part. `num_repeated` of its prompts are also in an earlier part of the shard.
+
+    `last_at` is when its last image was rendered, in microseconds since 1970.
+    """
 
     shard_id: str
     num_prompts: int
     num_images: int
     num_repeated: int = 0
+    last_at: int = 0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -80,7 +95,8 @@ class Survey:
     weights: dict[float | None, WeightFacts] = field(default_factory=dict)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     devices: dict[str, Throughput] = field(default_factory=dict)
-    clearest: dict[str, list[RuleMatch]] = field(default_factory=lambda: {rule.name: [] for rule in QUALITY_RULES})
+    groups: Groups = field(default_factory=Groups)
+    clearest: dict[str, list[RuleMatch]] = field(default_factory=dict)
     num_matching: Counter[str] = field(default_factory=Counter)
     near_duplicates: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
 
@@ -104,24 +120,26 @@ class Survey:
 
 def survey_manifest(storage: Storage, shard_ids: list[str], cfg_weights: Iterable[float]) -> Survey:
     """Read the manifest parts of committed shards. The job's `cfg_weights` are always counted separately."""
-    survey = Survey(weights={weight: WeightFacts() for weight in sorted(cfg_weights)})
+    survey, scores = Survey(weights={weight: WeightFacts() for weight in sorted(cfg_weights)}), Scores(storage)
     hashes: list[tuple[np.ndarray, np.ndarray]] = []
     # The prompts seen so far, for shards that have more than one part.
     prompts_of: dict[str, set[str]] = {split_part_id(part)[0]: set() for part in shard_ids if split_part_id(part)[1]}
 
-    def read(shard_id: str) -> pa.Table:
-        return read_part(storage, shard_id, COLUMNS)
+    def read(shard_id: str) -> tuple[pa.Table, dict[str, np.ndarray]]:
+        columns = [*COLUMNS, *(KEY_COLUMNS if scores else [])]
+        table = read_part(storage, shard_id, columns, num_carried=MAX_CARRIED)
+        return table.drop_columns([name for name in KEY_COLUMNS if name in columns]), scores.of_rows(shard_id, table)
 
-    for shard_id, table in zip(shard_ids, _in_order(read, shard_ids), strict=True):
+    for shard_id, (table, found) in zip(shard_ids, _in_order(read, shard_ids), strict=True):
         num_repeated = _count_repeated(prompts_of.get(split_part_id(shard_id)[0]), table)
-        hashes.append(_add_shard(survey, shard_id, table, num_repeated))
+        hashes.append(_add_shard(survey, shard_id, table, found, num_repeated))
     _count_near_duplicates(survey, hashes)
     survey.weights = dict(sorted(survey.weights.items(), key=lambda item: (item[0] is OTHER_WEIGHTS, item[0])))
     return survey
 
 
-def _in_order(read: Callable[[str], pa.Table], shard_ids: list[str]) -> Iterable[pa.Table]:
-    """Tables in the order of `shard_ids`; reads ahead by at most the number of readers."""
+def _in_order(read: Callable[[str], T], shard_ids: list[str]) -> Iterable[T]:
+    """Results in the order of `shard_ids`; reads ahead by at most the number of readers."""
     with ThreadPoolExecutor(NUM_READERS) as readers:
         for start in range(0, len(shard_ids), NUM_READERS):
             yield from readers.map(read, shard_ids[start : start + NUM_READERS])
@@ -137,8 +155,10 @@ def _count_repeated(seen: set[str] | None, table: pa.Table) -> int:
     return num_repeated
 
 
-def _add_shard(survey: Survey, shard_id: str, table: pa.Table, num_repeated: int) -> tuple[np.ndarray, np.ndarray]:
-    """Add a manifest part. Returns its hashes, one per prompt and seed, and the number of images behind each."""
+def _add_shard(
+    survey: Survey, shard_id: str, table: pa.Table, scores: dict[str, np.ndarray], num_repeated: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Add a manifest part with its scores. Returns its hashes, one per prompt and seed, and the number of images behind each."""
     columns = {name: table[name].to_numpy() for name in STATISTICS}
     prompts = np.asarray(table["prompt_id"].combine_chunks().dictionary_encode().indices)
     survey.shards.append(
@@ -147,10 +167,14 @@ def _add_shard(survey: Survey, shard_id: str, table: pa.Table, num_repeated: int
             num_prompts=len(np.unique(prompts)),
             num_images=table.num_rows,
             num_repeated=num_repeated,
+            last_at=pc.max(table["created_at"].cast(pa.int64())).as_py() or 0,
         )
     )
-    _add_weights(survey, table["cfg_weight"].to_numpy(), columns)
-    _add_matches(survey, shard_id, columns)
+    matches = {rule.name: rule.matches(columns) for rule in QUALITY_RULES}
+    _add_weights(survey, table["cfg_weight"].to_numpy(), columns, scores)
+    _add_matches(survey, shard_id, columns, matches)
+    _add_best_and_worst(survey, shard_id, scores)
+    survey.groups.add(table.drop_columns(COLUMNS), matches)
     _add_times(survey, table)
     survey.sizes.update(zip(table["width"].to_pylist(), table["height"].to_pylist(), strict=True))
     keys = np.stack([prompts.astype(np.uint64), table["image_index"].to_numpy().astype(np.uint64)])
@@ -159,23 +183,36 @@ def _add_shard(survey: Survey, shard_id: str, table: pa.Table, num_repeated: int
     return unique[2], np.minimum(counts, 2**16 - 1).astype(np.uint16)
 
 
-def _add_weights(survey: Survey, weights: np.ndarray, columns: dict[str, np.ndarray]) -> None:
+def _add_weights(
+    survey: Survey, weights: np.ndarray, columns: dict[str, np.ndarray], scores: dict[str, np.ndarray]
+) -> None:
     for weight in np.unique(weights).tolist():
         key = weight if weight in survey.weights or len(survey.weights) < MAX_WEIGHTS else OTHER_WEIGHTS
         is_here = weights == weight
         facts = survey.weights.setdefault(key, WeightFacts())
-        facts.add({name: values[is_here] for name, values in columns.items()})
+        of_weight = {name: values[is_here] for name, values in columns.items()}
+        facts.add(of_weight, {name: values[is_here] for name, values in scores.items()})
 
 
-def _add_matches(survey: Survey, shard_id: str, columns: dict[str, np.ndarray]) -> None:
+def _add_matches(survey: Survey, shard_id: str, columns: dict[str, np.ndarray], matches: dict[str, np.ndarray]) -> None:
     """Count the images that each rule matches and keep the clearest cases."""
     for rule in QUALITY_RULES:
-        rows = np.flatnonzero(rule.matches(columns))
+        rows = np.flatnonzero(matches[rule.name])
         survey.num_matching[rule.name] += len(rows)
-        severity = rule.severity(columns)[rows]
-        clearest = np.argsort(-severity, kind="stable")[:NUM_CLEAREST]
-        here = [RuleMatch(severity=float(severity[i]), shard_id=shard_id, row=int(rows[i])) for i in clearest]
-        survey.clearest[rule.name] = heapq.nlargest(NUM_CLEAREST, [*survey.clearest[rule.name], *here])
+        _keep_clearest(survey, rule.name, shard_id, rows, rule.severity(columns)[rows])
+
+
+def _add_best_and_worst(survey: Survey, shard_id: str, scores: dict[str, np.ndarray]) -> None:
+    for name, values in scores.items():
+        rows = np.flatnonzero(~np.isnan(values))
+        _keep_clearest(survey, f"highest {name}", shard_id, rows, values[rows])
+        _keep_clearest(survey, f"lowest {name}", shard_id, rows, -values[rows])
+
+
+def _keep_clearest(survey: Survey, name: str, shard_id: str, rows: np.ndarray, severity: np.ndarray) -> None:
+    clearest = np.argsort(-severity, kind="stable")[:NUM_CLEAREST]
+    here = [RuleMatch(severity=float(severity[i]), shard_id=shard_id, row=int(rows[i])) for i in clearest]
+    survey.clearest[name] = heapq.nlargest(NUM_CLEAREST, [*survey.clearest.get(name, []), *here])
 
 
 def _add_times(survey: Survey, table: pa.Table) -> None:

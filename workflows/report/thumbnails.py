@@ -1,4 +1,4 @@
-"""The thumbnails of a selection: small WebP copies of stored images, made in parallel."""
+"""The thumbnails of a selection, made in parallel: WebP copies of stored images, and small images as they are, as PNG."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from PIL import Image
 
@@ -16,9 +17,18 @@ from workflows.storage.store import Storage
 
 NUM_PACK_READERS = 2  # each holds a whole pack in memory
 QUALITY = 66  # about 2.2 KB for a photograph of 112 pixels, 3.3 KB for one of 144
+SMALL = 128  # images with fewer pixels per side are enlarged in a page, where every loss shows
 
 
-def read_thumbnails(storage: Storage, locations: Sequence[str], size: int) -> list[bytes | None]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Form:
+    """What thumbnails are like: at most `size` pixels per side, and whether small images keep every pixel."""
+
+    size: int
+    is_lossless: bool
+
+
+def read_thumbnails(storage: Storage, locations: Sequence[str], form: Form) -> list[bytes | None]:
     """The thumbnail at each location, None if the file is missing or is not a readable image."""
     files = [location for location in locations if "#" not in location]
     packs: dict[str, list[str]] = defaultdict(list)
@@ -27,38 +37,42 @@ def read_thumbnails(storage: Storage, locations: Sequence[str], size: int) -> li
             packs[location.partition("#")[0]].append(location)
     made: dict[str, bytes | None] = {}
     with ThreadPoolExecutor(NUM_PACK_READERS) as readers:
-        for part in readers.map(lambda name: _from_pack(storage, name, packs[name], size), packs):
+        for part in readers.map(lambda name: _from_pack(storage, name, packs[name], form), packs):
             made |= part
     with ThreadPoolExecutor(NUM_READERS) as readers:
-        made |= zip(files, readers.map(lambda location: _from_file(storage, location, size), files), strict=True)
+        made |= zip(files, readers.map(lambda location: _from_file(storage, location, form), files), strict=True)
     return [made[location] for location in locations]
 
 
-def make_thumbnail(data: bytes, size: int) -> bytes | None:
-    """A WebP that fits into `size` x `size` pixels and is never enlarged; None if `data` is not a readable image."""
+def make_thumbnail(data: bytes, form: Form) -> bytes | None:
+    """A WebP that fits into the form's size and is never enlarged, or a PNG with every pixel of a small image; None if
+    `data` is not a readable image."""
     buffer = io.BytesIO()
     try:
         with Image.open(io.BytesIO(data)) as image:
-            image.draft("RGB", (size, size))  # decodes a JPEG at a fraction of its size
+            if form.is_lossless and max(image.size) < SMALL:
+                image.convert("RGB").save(buffer, "PNG")
+                return buffer.getvalue()
+            image.draft("RGB", (form.size, form.size))  # decodes a JPEG at a fraction of its size
             small = image.convert("RGB")
-            small.thumbnail((size, size), Image.Resampling.LANCZOS, reducing_gap=2.0)
+            small.thumbnail((form.size, form.size), Image.Resampling.LANCZOS, reducing_gap=2.0)
             small.save(buffer, "WEBP", quality=QUALITY)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # pillow's errors for broken files
         return None
     return buffer.getvalue()
 
 
-def _from_file(storage: Storage, location: str, size: int) -> bytes | None:
+def _from_file(storage: Storage, location: str, form: Form) -> bytes | None:
     try:
-        return make_thumbnail(read_image(storage, location), size)
+        return make_thumbnail(read_image(storage, location), form)
     except FileNotFoundError:
         return None
 
 
-def _from_pack(storage: Storage, name: str, locations: Sequence[str], size: int) -> dict[str, bytes | None]:
+def _from_pack(storage: Storage, name: str, locations: Sequence[str], form: Form) -> dict[str, bytes | None]:
     try:
         members = read_pack(storage, name)
     except (FileNotFoundError, DamagedFileError):
         return dict.fromkeys(locations)
     found = {location: members.get(location.partition("#")[2]) for location in locations}
-    return {location: None if data is None else make_thumbnail(data, size) for location, data in found.items()}
+    return {location: None if data is None else make_thumbnail(data, form) for location, data in found.items()}

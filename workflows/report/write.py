@@ -16,6 +16,7 @@ from workflows.report.rejections import collect_rejections
 from workflows.report.selection import load_images, select_images
 from workflows.report.survey import survey_manifest
 from workflows.storage.errors import storage_errors
+from workflows.storage.path import output_arguments
 from workflows.storage.store import Storage
 
 REPORT_FILE = "report.html"
@@ -61,6 +62,7 @@ def gather_facts(storage: Storage) -> ReportFacts:
     selection = select_images(survey, num_seeds=recipe.images_per_prompt, is_packed=is_packed)
     return ReportFacts(
         url=storage.url,
+        command_output=output_arguments(storage.url, storage.options),
         claim=claim,
         completion=completion_of(storage, claim, shard_ids),
         survey=survey,

@@ -67,8 +67,8 @@ def test_carried_dates_beyond_python_are_shown(tmp_path: Path) -> None:
     assert write_report(Storage(job.output)).num_shown == 2
 
     page = (tmp_path / "out/report.html").read_text()
-    assert "until: 9999-12-31 23:59:59.000000Z" in page
-    assert "price: 1.50" in page
+    assert "9999-12-31 23:59:59.000000Z" in page
+    assert '"1.50"' in page
 
 
 @pytest.mark.parametrize("column", MANIFEST_SCHEMA.names)

@@ -15,13 +15,18 @@ from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from tests.support import toy_job
 from workflows.job import Images, RenderJob
 from workflows.output.claim import mark_success
+from workflows.output.manifest import committed_parts
+from workflows.output.parts import read_part
+from workflows.report import selection
 from workflows.report.write import write_report
+from workflows.scores.parts import Scorer, claim_scores, write_scores
 from workflows.storage.errors import StorageError
 from workflows.storage.store import Storage
 
@@ -138,7 +143,10 @@ def test_the_images_are_shown_when_the_prompts_are_gone(tmp_path: Path) -> None:
 
     page = report_of(job)
     assert page.images["id"] == ["prompts-000000000_0"]
-    assert re.search(r"Finished .* Missing 0 .* its prompts can no longer be read: .*prompts.parquet", page.text)
+    assert re.search(
+        r"Prompts cannot be read .* Missing unknown .* marked as finished. .*: .*prompts.parquet", page.text
+    )
+    assert "Finished" not in page.text
 
     (Path(job.output) / "_SUCCESS").unlink()
     text = report_of(job).text
@@ -146,17 +154,19 @@ def test_the_images_are_shown_when_the_prompts_are_gone(tmp_path: Path) -> None:
 
 
 def test_hostile_prompts_stay_text(tmp_path: Path) -> None:
-    columns = {"negative_prompt": HOSTILE, "id": [f"<b>{i}" for i in range(len(HOSTILE))], "note": HOSTILE}
+    columns = {"negative_prompt": HOSTILE, "id": [f"<b>{i}" for i in range(len(HOSTILE))], "<i>note": HOSTILE}
     job = rendered(
         tmp_path, HOSTILE, columns=columns, name="</title><script>", recipe=toy_job.recipe(cfg_weights=(1.0, 5.0))
     )
-    plain = rendered(tmp_path / "plain", ["harmless"] * len(HOSTILE), recipe=toy_job.recipe(cfg_weights=(1.0, 5.0)))
+    harmless = {"note": [f"note {i}" for i in range(len(HOSTILE))]}
+    recipe = toy_job.recipe(cfg_weights=(1.0, 5.0))
+    plain = rendered(tmp_path / "plain", ["harmless"] * len(HOSTILE), columns=harmless, recipe=recipe)
 
     page, expected = report_of(job), report_of(plain)
 
     assert [prompt for _, prompt, _, _ in page.images["prompts"]] == HOSTILE
     assert [negative for _, _, negative, _ in page.images["prompts"]] == HOSTILE
-    assert [carried for _, _, _, carried in page.images["prompts"]] == [f"note: {text}" for text in HOSTILE]
+    assert [carried for _, _, _, carried in page.images["prompts"]] == [[text] for text in HOSTILE]
     for prompt in HOSTILE[:3]:
         assert prompt in page.text
     assert page.text.count("</title><script>") == 2  # the title and the headline
@@ -176,14 +186,14 @@ def test_characters_that_html_cannot_hold_become_replacement_characters(tmp_path
 def test_carried_text_that_is_not_utf8_is_shown_with_replacement_characters(tmp_path: Path) -> None:
     broken = pa.array([b"caf\xe9", b"fine"]).view(pa.string())
     page = report_of(rendered(tmp_path, ["a", "b"], columns={"note": broken}))
-    assert [carried for _, _, _, carried in page.images["prompts"]] == ["note: caf\ufffd", "note: fine"]
+    assert [carried for _, _, _, carried in page.images["prompts"]] == [["caf\ufffd"], ["fine"]]
 
 
 def test_the_page_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     page = report_of(rendered(tmp_path, ["a", "b"]))
     links = [a[name] for _, a in page.elements for name in ("src", "href", "action", "srcset", "data") if name in a]
     assert links
-    assert all(re.match(r"data:image/webp;base64,|#|images/|job\.json$", link) for link in links)
+    assert all(re.match(r"data:image/(webp|png);base64,|#|images/|job\.json$", link) for link in links)
     assert "url(" not in page.style
     assert "@import" not in page.style
 
@@ -198,14 +208,14 @@ def test_the_security_policy_allows_this_script_and_this_style_only(tmp_path: Pa
     assert not [name for _, attributes in page.elements for name in attributes if name == "style" or name[:2] == "on"]
 
 
-def test_a_thumbnail_looks_like_its_image(tmp_path: Path) -> None:
+def test_a_small_image_is_shown_with_every_pixel(tmp_path: Path) -> None:
     job = rendered(tmp_path, [f"prompt {i}" for i in range(5)], recipe=toy_job.recipe(images_per_prompt=2))
     page = report_of(job)
     pairs = list(zip(page.images["location"], page.thumbnails(), strict=True))
     assert len(pairs) == 10
     for location, thumbnail in pairs:
-        image = np.asarray(Image.open(Path(job.output) / location)).astype(int)
-        assert np.abs(image - np.asarray(thumbnail)).mean() < 4  # WebP loses a little
+        assert (np.asarray(Image.open(Path(job.output) / location)) == np.asarray(thumbnail)).all()
+    assert [a["class"] for a in page.attributes("img") if a.get("src")] == ["pixels"] * 10
 
 
 def test_an_image_links_to_its_file_for_any_id(tmp_path: Path) -> None:
@@ -236,15 +246,67 @@ def test_a_sweep_is_a_grid_of_prompts_and_weights(tmp_path: Path) -> None:
 
     page = report_of(job)
 
-    cells = [i for i, (tag, a) in enumerate(page.elements) if tag == "td" and "data-weight" in a]
+    cells = [i for i, (tag, a) in enumerate(page.elements) if tag == "td" and "data-column" in a]
     numbers = [int(page.elements[i + 1][1]["data-number"]) for i in cells]
-    assert [page.elements[i][1]["data-weight"] for i in cells] == ["weight 1", "weight 5", "weight 10"] * 2
+    assert [page.elements[i][1]["data-column"] for i in cells] == ["weight 1", "weight 5", "weight 10"] * 2
     assert [page.images["cfg"][number] for number in numbers] == [1, 5, 10] * 2
     assert [page.images["index"][number] for number in numbers] == [0] * 6
     prompts = [page.images["prompts"][page.images["prompt"][number]][1] for number in numbers]
     assert prompts == ["one"] * 3 + ["two"] * 3
-    assert page.data["weights"] == ["1", "5", "7", "10"]
-    assert [page.data["weights"][column] for column in page.data["sweep"]] == ["1", "5", "10"]
+    assert page.data["columns"] == ["weight 1", "weight 5", "weight 10"]
+    assert (page.images["row"].count(-1), page.images["column"].count(-1)) == (2, 2)  # the prompt with its own weight
+
+
+def test_carried_columns_with_few_values_divide_the_job_into_groups(tmp_path: Path) -> None:
+    columns = {"kind": ["color", None, "shape"] * 20, "url": [f"https://example.com/{i}" for i in range(60)]}
+    job = rendered(tmp_path, [f"prompt {i}" for i in range(60)], columns=columns, shard_rows=7)
+
+    page = report_of(job)
+
+    assert page.data["carried"] == ["kind", "url"]
+    assert page.data["groups"] == [{"carried": 0, "values": ["color", None, "shape"], "counts": [20, 20, 20]}]
+    assert page.images["prompts"][1][3] == [None, "https://example.com/1"]
+    assert "kind all color (20) (none) (20) shape (20)" in page.text
+
+
+def test_group_counts_are_of_the_whole_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "MAX_IMAGES", 10)
+    columns = {"kind": ["color"] * 50 + ["shape"] * 10}
+    page = report_of(rendered(tmp_path, [f"prompt {i}" for i in range(60)], columns=columns))
+    assert page.data["groups"][0]["counts"] == [50, 10]
+    assert "Search, sorting and filters act on the images of this page." in page.text
+
+
+def test_a_rule_that_matches_most_images_is_typical_and_marks_none(tmp_path: Path) -> None:
+    job = rendered(tmp_path, [f"prompt {i}" for i in range(12)])
+    storage = Storage(job.output)
+    for part in storage.names("manifest"):
+        table = pq.read_table(f"{job.output}/manifest/{part}")
+        blank = pa.array([0.0] * table.num_rows, pa.float32())
+        index = table.schema.get_field_index("contrast")
+        pq.write_table(table.set_column(index, table.schema.field(index), blank), f"{job.output}/manifest/{part}")
+
+    page = report_of(job)
+
+    assert page.data["typical"] == [page.data["rules"].index("blank")]
+    assert "blank typical here" in page.text
+    assert not [a for a in page.attributes("span") if a.get("class") == "mark"]
+
+
+def test_scores_are_shown_in_the_order_of_the_images(tmp_path: Path) -> None:
+    job = rendered(tmp_path, [f"prompt {i}" for i in range(10)])
+    storage, scorer = Storage(job.output), Scorer(name="clip", version="1")
+    claim_scores(storage, scorer)
+    for part in committed_parts(storage)[1:]:
+        keys = read_part(storage, part, ["image_id", "image_sha256"])
+        values = [float(image_id[-3]) / 10 for image_id in keys["image_id"].to_pylist()]
+        write_scores(storage, scorer, part, keys.append_column("score", pa.array(values)))
+
+    page = report_of(job)
+
+    assert page.data["scores"] == ["clip"]
+    assert page.images["scores"] == [[None] * 4 + [0.4, 0.5, 0.6, 0.7, 0.8, 0.9]]
+    assert "Weight Scored Mean clip 5 6 0.65 0 1" in page.text
 
 
 def test_a_rejected_image_leaves_a_hole_in_the_grid(tmp_path: Path) -> None:
@@ -276,14 +338,16 @@ def test_missing_and_damaged_images_are_counted(tmp_path: Path) -> None:
 
     page = report_of(job)
 
-    assert "2 of these images could not be read" in page.text
+    assert "Files missing or damaged" in page.text
+    assert "2 of the images on this page could not be read" in page.text
+    assert "Finished" not in page.text
     assert [thumbnail is None for thumbnail in page.thumbnails()] == [True, True, False]
 
 
 def test_a_missing_pack_does_not_prevent_the_report(tmp_path: Path) -> None:
     job = rendered(tmp_path, ["a", "b"], images=Images(layout="webdataset"))
     shutil.rmtree(Path(job.output) / "images")
-    assert "2 of these images could not be read" in report_of(job).text
+    assert "2 of the images on this page could not be read" in report_of(job).text
 
 
 def test_a_second_report_replaces_the_first(tmp_path: Path) -> None:

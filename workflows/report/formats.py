@@ -1,0 +1,34 @@
+"""Numbers, durations and moments as the pages write them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+
+def duration_text(seconds: float) -> str:
+    """`4.2 s`, `45 s`, `2 min 30 s`, `42 min`, `5 h 21 min` or `2 d 3 h`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
+    if hours == 0:
+        return f"{minutes} min" + (f" {int(seconds % 60)} s" if minutes < 10 else "")
+    return f"{hours} h {minutes % 60} min" if days == 0 else f"{days} d {hours % 24} h"
+
+
+def weight_text(weight: float | None) -> str:
+    return "other" if weight is None else f"{weight:g}"
+
+
+def throughput_text(images_per_second: float | None) -> str:
+    """A dash for a job that is shorter than two batches."""
+    if images_per_second is None:
+        return "–"
+    return f"{images_per_second:,.0f}" if images_per_second >= 100 else f"{images_per_second:.3g}"
+
+
+def moment_text(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def count_text(number: int) -> str:
+    return f"{number:,}"
