@@ -96,9 +96,7 @@ def _score_charts(survey: Survey, name: str) -> dict[float | None, ScoreChart]:
     top = max(share.max() for share in shares.values())
     return {
         weight: ScoreChart(
-            path=bars_path(
-                shares[weight].tolist(), width=HISTOGRAM_WIDTH, height=HISTOGRAM_HEIGHT, highest=top, gap=0.5
-            ),
+            path=_histogram_path(shares[weight].tolist(), top),
             num_images=len(found),
             mean=float(found.mean(dtype=np.float64)),
             lowest=float(lowest),
@@ -144,10 +142,14 @@ def _histogram(name: str, facts: WeightFacts, highest: float) -> Histogram:
     shares = (facts.histograms[name] / facts.num_images).tolist()
     threshold = THRESHOLDS.get(name)
     return Histogram(
-        path=bars_path(shares, width=HISTOGRAM_WIDTH, height=HISTOGRAM_HEIGHT, highest=highest, gap=0.5),
+        path=_histogram_path(shares, highest),
         threshold_x=None if threshold is None else HISTOGRAM_WIDTH * threshold / STATISTICS[name],
         mean=facts.sums[name] / facts.num_images,
     )
+
+
+def _histogram_path(shares: Sequence[float], highest: float) -> str:
+    return bars_path(shares, width=HISTOGRAM_WIDTH, height=HISTOGRAM_HEIGHT, highest=highest, gap=0.5)
 
 
 def _short(number: float) -> str:

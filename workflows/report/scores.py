@@ -1,4 +1,4 @@
-"""The scores of an output's images as the report reads them: the numbers of each scorer, by the rows of a manifest part."""
+"""The scores of an output's images as the report reads them: the numbers of each scorer, row by row of the manifest."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def _count_repeated(seen: set[str] | None, table: pa.Table) -> int:
 def _add_shard(
     survey: Survey, shard_id: str, table: pa.Table, scores: dict[str, np.ndarray], num_repeated: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Add a manifest part with its scores. Returns its hashes, one per prompt and seed, and the number of images behind each."""
+    """Add a manifest part. Returns its hashes, one per prompt and seed, and the number of images behind each."""
     columns = {name: table[name].to_numpy() for name in STATISTICS}
     prompts = np.asarray(table["prompt_id"].combine_chunks().dictionary_encode().indices)
     survey.shards.append(

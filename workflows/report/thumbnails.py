@@ -1,4 +1,4 @@
-"""The thumbnails of a selection, made in parallel: WebP copies of stored images, and small images as they are, as PNG."""
+"""The thumbnails of a selection, made in parallel: WebP copies of images, and PNGs with every pixel of small ones."""
 
 from __future__ import annotations
 

@@ -282,9 +282,10 @@ def test_a_rule_that_matches_most_images_is_typical_and_marks_none(tmp_path: Pat
     storage = Storage(job.output)
     for part in storage.names("manifest"):
         table = pq.read_table(f"{job.output}/manifest/{part}")
-        blank = pa.array([0.0] * table.num_rows, pa.float32())
-        index = table.schema.get_field_index("contrast")
-        pq.write_table(table.set_column(index, table.schema.field(index), blank), f"{job.output}/manifest/{part}")
+        for name in ("contrast", "mean_saturation"):
+            index, zeros = table.schema.get_field_index(name), pa.array([0.0] * table.num_rows, pa.float32())
+            table = table.set_column(index, table.schema.field(index), zeros)
+        pq.write_table(table, f"{job.output}/manifest/{part}")
 
     page = report_of(job)
 
