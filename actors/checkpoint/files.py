@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,6 +27,18 @@ class StoredFile:
     size: int
     sha256: str | None = None
     fault: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeightFiles:
+    """The weight files of a folder, in order, and their index (None without one).
+
+    `note` says which other weights of the folder were passed over, and why.
+    """
+
+    index: str | None
+    names: tuple[str, ...]
+    note: str | None = None
 
 
 class SmallFiles(Protocol):
@@ -59,25 +72,57 @@ def check_readable(folder: SmallFiles, file_name: str) -> None:
         raise CheckpointError(f"{file_name} of {folder.name} must be a file; it {fault}")
 
 
-def find_weight_files(folder: SmallFiles, stems: tuple[str, str]) -> tuple[str | None, tuple[str, ...]]:
-    """The index file (None for a single file) and the weight files, in order. `.safetensors` wins over `.bin`.
+def find_weight_files(folder: SmallFiles, stems: tuple[str, str]) -> WeightFiles:
+    """The weight files of a folder. `.safetensors` wins over `.bin`, and one file over shards.
 
-    `stems` are the file names of the two formats without their endings. Raises CheckpointError if a file is missing,
-    empty or only a Git LFS pointer.
+    `stems` are the file names of the two formats without their endings. Weights that cannot be read, because a file is
+    missing, empty or only a Git LFS pointer, are passed over with a note if the folder holds others. Raises
+    CheckpointError for the first fault if it holds none.
     """
-    files = folder.files()
-    candidates = [f"{stems[0]}.safetensors", f"{stems[1]}.bin"]
-    found = [name for single in candidates for name in (single, f"{single}.index.json") if name in files]
-    if found and files[found[0]].size == 0 and not files[found[0]].fault and found[1:]:
-        raise CheckpointError(f"{found[0]} of {folder.name} is empty; remove it to use {found[1]}")
-    if found and found[0].endswith(".json"):
-        return _checked(folder, found[0], _shards(folder, found[0]))
-    if found:
-        return _checked(folder, None, (found[0],))
+    candidates = list(_candidates(folder.files(), stems))
+    fault: CheckpointError | None = None
+    for index, names in candidates:
+        try:
+            found = _checked(folder, index, _shards(folder, index) if index else names)
+        except CheckpointError as error:
+            fault = fault or error
+        else:
+            note = f"{fault}; {index or names[0]} is used in its place" if fault else None
+            return WeightFiles(index=index, names=found, note=note)
+    if fault:
+        raise fault
+    expected = ", ".join(f"{stem}{ending}" for stem, ending in zip(stems, (".safetensors", ".bin"), strict=True))
     raise CheckpointError(
-        f"{folder.name} holds no weights: expected {', '.join(candidates)} or either with .index.json and its shards; "
-        f"it holds {_some(files)}"
+        f"{folder.name} holds no weights: expected {expected} or either with .index.json and its shards; "
+        f"it holds {_some(folder.files())}"
     )
+
+
+def _candidates(files: Collection[str], stems: tuple[str, str]) -> Iterator[tuple[str | None, tuple[str, ...]]]:
+    """Every set of weight files that a folder may mean, the best first: an index, or the names of files without one.
+
+    transformers writes a variant, such as `fp16`, into the names: model.fp16.safetensors, or
+    model.safetensors.index.fp16.json with its shards model.fp16-00001-of-00002.safetensors.
+    """
+    for stem, ending in zip(stems, (".safetensors", ".bin"), strict=True):
+        stem, ending = re.escape(stem), re.escape(ending)
+        yield from ((None, (name,)) for name in _matching(rf"{stem}{ending}", files))
+        yield from ((name, ()) for name in _matching(rf"{stem}{ending}\.index\.json", files))
+        yield from _without_index(_matching(rf"{stem}-\d+-of-\d+{ending}", files))
+    for stem, ending in zip(stems, (".safetensors", ".bin"), strict=True):
+        stem, ending = re.escape(stem), re.escape(ending)
+        yield from ((None, (name,)) for name in _matching(rf"{stem}\.\w+{ending}", files))
+        yield from ((name, ()) for name in _matching(rf"{stem}{ending}\.index\.\w+\.json", files))
+
+
+def _matching(pattern: str, files: Collection[str]) -> list[str]:
+    return sorted(name for name in files if re.fullmatch(pattern, name))
+
+
+def _without_index(shards: Sequence[str]) -> Iterator[tuple[None, tuple[str, ...]]]:
+    """Shards whose names say that none is missing: an index would name the same files."""
+    if shards and len(shards) == int(re.findall(r"\d+", shards[0])[-1]):
+        yield None, tuple(shards)
 
 
 def _shards(folder: SmallFiles, index: str) -> tuple[str, ...]:
@@ -93,7 +138,7 @@ def _shards(folder: SmallFiles, index: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _checked(folder: SmallFiles, index: str | None, names: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
+def _checked(folder: SmallFiles, index: str | None, names: tuple[str, ...]) -> tuple[str, ...]:
     files = folder.files()
     missing = [name for name in names if name not in files]
     if missing:
@@ -107,7 +152,7 @@ def _checked(folder: SmallFiles, index: str | None, names: tuple[str, ...]) -> t
             raise CheckpointError(f"{name} of {folder.name} is empty")
         if files[name].size < _LFS_POINTER_MAX_BYTES and is_lfs_pointer(folder.read(name)):
             raise CheckpointError(f"{name} of {folder.name} is a Git LFS pointer, not the weights: run `git lfs pull`")
-    return index, names
+    return names
 
 
 def _some(names: Collection[str]) -> str:

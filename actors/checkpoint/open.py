@@ -22,6 +22,7 @@ from actors.checkpoint.files import (
 )
 from actors.checkpoint.find import find_folder
 from actors.checkpoint.folder import BUNDLED, Folder, LocalFolder
+from actors.checkpoint.kinds import refuse_language_model, refuse_other_kinds, refuse_quantized
 from actors.checkpoint.known import Origin, find_origin
 from actors.checkpoint.name import hub_id_in, read_model_name
 from actors.checkpoint.tokenizer_file import check_tokenizer_file
@@ -40,7 +41,8 @@ class Checkpoint:
     checkpoints (toy) has its name and `family` and nothing else.
 
     `prompt_template` is the one that the job gives; else the template is that of `prompt_format`, and `origin` says
-    what that was read from (None if the job gives one of the two).
+    what that was read from (None if the job gives one of the two). `note` says which weight files of the folder were
+    passed over.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Checkpoint:
     files: tuple[StoredFile, ...] = ()
     weight_files: tuple[str, ...] = ()
     folder: Folder | None = field(default=None, compare=False)
+    note: str | None = None
 
     @property
     def path(self) -> Path:
@@ -126,10 +129,13 @@ def open_checkpoint(
     if is_family_without_checkpoint(name):
         return Checkpoint(name=name, family=name)
     folder = find_folder(name, revision=model.revision, storage_options=storage_options)
+    refuse_other_kinds(folder)
     config = read_json(folder, "config.json")
+    refuse_quantized(folder, config)
+    refuse_language_model(folder, config)
     hub_id = folder.name if folder.revision else None
     family, identity = _identify(name, config, hub_id=hub_id)
-    index, weight_files = find_weight_files(folder, TEXT_MODEL_STEMS)
+    weights = find_weight_files(folder, TEXT_MODEL_STEMS)
     origin = None
     if prompt_format is None and prompt_template is None:
         origin = find_origin(
@@ -150,9 +156,12 @@ def open_checkpoint(
         origin=origin,
         config=config,
         shape=read_shape(family, config),
-        files=_stored(folder, ["config.json", "tokenizer.json", index, *weight_files, *_settings_files(folder)]),
-        weight_files=weight_files,
+        files=_stored(
+            folder, ["config.json", "tokenizer.json", weights.index, *weights.names, *_settings_files(folder)]
+        ),
+        weight_files=weights.names,
         folder=folder,
+        note=weights.note,
     )
 
 
@@ -181,16 +190,17 @@ def open_vae(
         folder = find_folder(name, revision=revision, storage_options=storage_options)
     config = read_json(folder, "config.json")
     family.load_config().check_vae(config, folder.name, checkpoint.shape)
-    index, weight_files = find_weight_files(folder, VAE_STEMS)
+    weights = find_weight_files(folder, VAE_STEMS)
     return Checkpoint(
         name=folder.name,
         revision=folder.revision,
         family="vae",
         layout="diffusers",
         config=config,
-        files=_stored(folder, ["config.json", index, *weight_files]),
-        weight_files=weight_files,
+        files=_stored(folder, ["config.json", weights.index, *weights.names]),
+        weight_files=weights.names,
         folder=folder,
+        note=weights.note,
     )
 
 
@@ -252,7 +262,8 @@ def _stored(folder: Folder, names: list[str | None]) -> tuple[StoredFile, ...]:
     files = folder.files()
     missing = [name for name in names if name and name not in files]
     if missing:
-        raise CheckpointError(f"{folder.name} is incomplete: it holds no {', '.join(missing)}")
+        remedy = "; copy it from the model that it was trained from" if missing == ["tokenizer.json"] else ""
+        raise CheckpointError(f"{folder.name} is incomplete: it holds no {', '.join(missing)}{remedy}")
     for name in filter(None, names):
         check_readable(folder, name)
     return tuple(files[name] for name in names if name)

@@ -58,6 +58,7 @@ class _BinFile:
             raise _damaged(path, error) from error
         except Exception as error:  # torch raises almost every kind for a file that it did not write
             raise _damaged(path, error) from error
+        content = _state_dict_of(content)
         if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
             raise CheckpointError(f"{path} must contain a plain dictionary of tensors")
         for name, tensor in content.items():
@@ -70,6 +71,15 @@ class _BinFile:
 
     def read(self, name: str) -> torch.Tensor:
         return _checked(self.path, name, self._tensors[name])
+
+
+def _state_dict_of(content: object) -> object:
+    """The tensors in what a training program saved: alone, or next to its own state under one of the usual keys."""
+    if isinstance(content, dict):
+        for key in ("state_dict", "model_state_dict", "module", "model"):
+            if isinstance(content.get(key), dict):
+                return content[key]
+    return content
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
@@ -15,6 +16,10 @@ _MAX_NAMES_SHOWN = 8
 
 # Tables that older versions of transformers stored with the weights. They follow from config.json.
 _BUFFERS = (".inv_freq", ".cos_cached", ".sin_cached", ".position_ids")
+
+# What training wraps around a model puts its own name into those of the tensors: DeepSpeed and DistributedDataParallel
+# (module), torch.compile (_orig_mod), FSDP and activation checkpointing.
+_WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -43,7 +48,7 @@ def load_weights(
         for stored_name in file.shapes:
             if stored_name.endswith(_BUFFERS):
                 continue
-            name = rename(stored_name)
+            name = rename(_WRAPPERS.sub("", stored_name))
             if name in found:
                 raise CheckpointError(
                     f"{stored_name} is twice in {checkpoint.path}: in {found[name][0].path} and {file.path}"
@@ -77,7 +82,7 @@ def _check_all_is_accounted_for(
     if unexpected:
         raise CheckpointError(
             f"{folder} holds {_count(unexpected)} that no {checkpoint.family} model has: {_some(unexpected)}; "
-            "an adapter must be merged into the weights, and quantized weights cannot be read"
+            "quantized weights cannot be read, and an adapter belongs into model.adapter"
         )
     for name, shape in expected.items():
         if found[name] != shape:

@@ -60,7 +60,7 @@ def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True, models: M
         workers=workers,
         shard_rows=spec.shard_rows,
         allow_faults=spec.model.allow_faults,
-        notes=tuple(_notes_on_tags(models[0])),
+        notes=(*(model.note for model in models if model and model.note), *_notes_on_tags(models[0])),
     )
 
 

@@ -32,8 +32,8 @@ def fetched_vae(checkpoint: Checkpoint) -> Checkpoint:
 def vae_in(folder: Path) -> Checkpoint:
     """The VAE in a folder on this machine, without a checkpoint that it has to fit."""
     local = LocalFolder(folder, str(folder))
-    config, (_, weight_files) = read_json(local, "config.json"), find_weight_files(local, VAE_STEMS)
-    return Checkpoint(name=str(folder), family="vae", config=config, weight_files=weight_files, folder=local)
+    config, weights = read_json(local, "config.json"), find_weight_files(local, VAE_STEMS)
+    return Checkpoint(name=str(folder), family="vae", config=config, weight_files=weights.names, folder=local)
 
 
 def published(model: str) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:

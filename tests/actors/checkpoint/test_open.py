@@ -185,10 +185,39 @@ def test_an_index_of_an_odd_shape_is_refused(content: str, message: str, tiny: P
     assert len(str(caught.value)) < 600
 
 
-def test_empty_weights_next_to_whole_ones_are_named(tiny: Path) -> None:
-    (tiny / "model.safetensors").rename(tiny / "pytorch_model.bin")
+def test_weights_that_cannot_be_read_are_passed_over_with_a_note(tiny: Path) -> None:
+    shards = [f"pytorch_model-{i:05d}-of-00002.bin" for i in (1, 2)]
+    (tiny / "model.safetensors").unlink()
+    write_shards(tiny, "pytorch_model.bin.index.json", *shards)
+    assert open_checkpoint(str(tiny)).note is None
     (tiny / "model.safetensors").touch()
-    with pytest.raises(CheckpointError, match=r"model.safetensors of .* is empty; remove it to use pytorch_model.bin"):
+    checkpoint = open_checkpoint(str(tiny))
+    assert checkpoint.weight_files == tuple(shards)
+    assert checkpoint.note == f"model.safetensors of {tiny} is empty; pytorch_model.bin.index.json is used in its place"
+
+
+@pytest.mark.parametrize(
+    ("names", "index"),
+    [
+        (("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"), None),
+        (("pytorch_model-00001-of-00001.bin",), None),
+        (("model.fp16.safetensors",), None),
+        (("pytorch_model.bf16.bin",), None),
+        (("model.fp16-00001-of-00001.safetensors",), "model.safetensors.index.fp16.json"),
+    ],
+)
+def test_shards_without_an_index_and_variants_are_found(names: tuple[str, ...], index: str | None, tiny: Path) -> None:
+    (tiny / "model.safetensors").unlink()
+    for name in names:
+        (tiny / name).write_bytes(b"x")
+    if index:
+        (tiny / index).write_text(json.dumps({"weight_map": {name: name for name in names}}))
+    assert open_checkpoint(str(tiny)).weight_files == names
+
+
+def test_shards_without_an_index_must_all_be_there(tiny: Path) -> None:
+    (tiny / "model.safetensors").rename(tiny / "model-00001-of-00002.safetensors")
+    with pytest.raises(CheckpointError, match="holds no weights"):
         open_checkpoint(str(tiny))
 
 
@@ -214,7 +243,7 @@ def test_an_incomplete_folder_names_what_is_missing(missing: str, tiny: Path) ->
     [
         (
             '{"model_type": "llama"}',
-            "is a model of type 'llama', not one of those that can be rendered: Janus and",
+            "is a language model alone .*, without the parts that generate images; use the original, such as deepseek",
         ),
         ('{"model_type": "multi_modality"}', "of type 'multi_modality', not one of .* with a gen_vision_config"),
         ('{"_class_name": "AutoencoderKL"}', "is a model of type 'AutoencoderKL'"),

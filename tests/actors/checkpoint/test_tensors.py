@@ -99,7 +99,7 @@ def test_a_bin_file_runs_no_code(tmp_path: Path) -> None:
     assert not (tmp_path / "was_run").exists()
 
 
-@pytest.mark.parametrize("content", [{"state_dict": TENSORS, "epoch": 3}, [torch.zeros(1)]])
+@pytest.mark.parametrize("content", [{"tensors": TENSORS, "epoch": 3}, {"state_dict": {"a": 1}}, [torch.zeros(1)]])
 def test_a_bin_file_of_more_than_named_tensors_is_refused(content: object, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="must contain a plain dictionary of tensors"):

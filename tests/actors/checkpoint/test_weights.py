@@ -192,7 +192,7 @@ def test_a_config_of_more_layers_than_the_weights_is_refused(folder: Path, store
 def test_an_unknown_tensor_is_named(folder: Path, stored: dict[str, torch.Tensor]) -> None:
     adapter = "language_model.model.layers.0.self_attn.q_proj.lora_A.weight"
     save_file({**stored, adapter: torch.zeros(4, 64)}, folder / "model.safetensors")
-    message = f"holds 1 tensor that no janus model has: {adapter}; an adapter must be merged"
+    message = f"holds 1 tensor that no janus model has: {adapter}; quantized weights cannot be read, and an"
     with pytest.raises(CheckpointError, match=message):
         load(folder)
 
@@ -235,3 +235,38 @@ def test_a_tensor_in_two_shards_is_refused(folder: Path, stored: dict[str, torch
     save_file({**twice, "gen_embed.weight": stored["gen_embed.weight"]}, first)
     with pytest.raises(CheckpointError, match=r"gen_embed.weight is twice in .*-00001-of-.* and .*-00002-of-"):
         load(folder)
+
+
+@pytest.mark.parametrize("wrapped", ["module.{}", "_orig_mod.{}", "module._orig_mod.{}", "_fsdp_wrapped_module.{}"])
+def test_the_names_of_wrappers_are_left_out(wrapped: str, folder: Path, stored: dict[str, torch.Tensor]) -> None:
+    save_file({wrapped.format(name): tensor for name, tensor in stored.items()}, folder / "model.safetensors")
+    assert_same(load(folder), load(TINY))
+
+
+def test_a_wrapper_inside_the_model_is_left_out_too(folder: Path, stored: dict[str, torch.Tensor]) -> None:
+    for part, wrapped in (
+        ("model.layers.", "_orig_mod.model.layers."),
+        ("self_attn.", "_fsdp_wrapped_module.self_attn."),
+    ):
+        stored = {name.replace(part, wrapped): tensor for name, tensor in stored.items()}
+    save_file(stored, folder / "model.safetensors")
+    assert_same(load(folder), load(TINY))
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "module", "model"])
+def test_a_state_dict_next_to_the_state_of_its_training_is_read(
+    key: str, folder: Path, stored: dict[str, torch.Tensor]
+) -> None:
+    torch.save({key: stored, "epoch": 3}, folder / "pytorch_model.bin")
+    assert_same(load(folder), load(TINY))
+
+
+@pytest.mark.parametrize("lm_head", ["missing", "tied"])
+def test_a_missing_or_tied_head_for_text_is_no_fault(
+    lm_head: str, folder: Path, stored: dict[str, torch.Tensor]
+) -> None:
+    tensors = {name: tensor for name, tensor in stored.items() if "lm_head" not in name}
+    if lm_head == "tied":
+        tensors["language_model.lm_head.weight"] = tensors["language_model.model.embed_tokens.weight"]
+    torch.save(tensors, folder / "pytorch_model.bin")
+    assert_same(load(folder), load(TINY))
