@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 from rich.console import Console
 from rich.progress import Progress
 
+from workflows.export.rules import Rules, read_splits
 from workflows.export.write import Export, export_output
 from workflows.output.claim import open_output
 from workflows.storage.path import absolute_location
@@ -18,10 +21,19 @@ def export(
     endpoint_url: str | None,
     *,
     layout: str,
+    where: Sequence[str],
+    top: int | None,
+    by: str | None,
+    pairs: str | None,
+    sample: int | None,
+    seed: int,
+    split: str | None,
     licence: str | None,
     allow_incomplete: bool,
 ) -> int:
     """Export an output and print the counts. Returns 0; errors are raised."""
+    splits = () if split is None else read_splits(split)
+    rules = Rules(where=tuple(where), top=top, by=by, pairs=pairs, sample=sample, seed=seed, splits=splits)
     source, _ = open_output(output, endpoint_url)
     is_same_store = dest.partition("://")[0] == source.url.partition("://")[0]
     destination = Storage(
@@ -34,6 +46,7 @@ def export(
             source,
             destination,
             layout,
+            rules=rules,
             license_id=licence,
             allow_incomplete=allow_incomplete,
             on_shard=lambda number, of: bar.update(task, completed=number, total=of),
@@ -48,9 +61,20 @@ def _print_export(done: Export, dest: Storage, layout: str) -> None:
     click.echo(
         f"images     {written.num_images:,} of {written.num_prompts:,} prompts, {written.num_bytes / 1e6:,.1f} MB"
     )
+    if written.num_pairs:
+        click.echo(f"pairs      {written.num_pairs:,}")
+    for split, of_split in done.splits.items():
+        if split:
+            click.echo(f"split      {split}: {of_split.num_images:,} images of {of_split.num_prompts:,} prompts")
+    for rule, num_images in done.removed.items():
+        click.echo(f"removed    {num_images:,} images by {rule}")
     click.echo(f"files      {written.num_files:,} and README.md, the dataset card")
     if done.num_shards_before:
         click.echo(f"resumed    {done.num_shards_before:,} of {done.num_shards:,} shards were already exported")
+    if done.num_files_removed:
+        click.echo(
+            f"cleaned    {done.num_files_removed:,} files that an earlier export wrote and this one does not hold"
+        )
     if written.num_left_out:
         click.echo(f"left out   {written.num_left_out:,} images, because other images of their grid are missing")
     if done.num_missing:

@@ -77,12 +77,19 @@ def report(output: str, endpoint_url: str | None) -> int:
 @click.argument("dest", metavar="DEST")
 @click.option(
     "--layout",
-    type=click.Choice(["imagefolder", "webdataset", "geneval", "dpg"]),
+    type=click.Choice(["imagefolder", "webdataset", "parquet", "pickapic", "geneval", "dpg"]),
     required=True,
-    help="Dataset layouts: imagefolder, webdataset. Benchmark layouts: geneval, dpg.",
+    help="Datasets: imagefolder, webdataset, parquet, pickapic. Benchmarks: geneval, dpg.",
 )
+@click.option("--where", metavar="EXPR", multiple=True, help="Keep the images that meet this condition. Repeatable.")
+@click.option("--top", metavar="N", type=click.IntRange(min=1), help="Keep the best N images of each prompt...")
+@click.option("--by", metavar="COLUMN", help="... by this column or score, highest first.")
+@click.option("--pairs", metavar="COLUMN", help="Write the best and the worst image of each prompt as a pair.")
+@click.option("--sample", metavar="N", type=click.IntRange(min=1), help="Keep N random images or pairs.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of --sample.")
+@click.option("--split", metavar="NAME=SHARE,...", help="Split by prompt: train=0.98,test=0.02.")
 @click.option("--licence", "--license", metavar="ID", help="License of the images, for the dataset card: cc0-1.0.")
-@click.option("--allow-incomplete", is_flag=True, help="Export an output that is not finished.")
+@click.option("--allow-incomplete", is_flag=True, help="Export an output that is not finished, or not fully scored.")
 def export(output: str, dest: str, endpoint_url: str | None, **how: Any) -> int:
     """Export an output to DEST, an empty folder or URL, with a dataset card.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ from tests.support.toy_job import make_job, manifest_of, render, write_prompts
 from workflows.export.write import Export, export_output
 from workflows.job import Images, RenderJob
 from workflows.output.claim import mark_success
+from workflows.output.manifest import committed_parts
+from workflows.output.parts import read_part
+from workflows.scores.parts import Scorer, claim_scores, write_scores
 from workflows.storage.store import Storage
 
 
@@ -53,6 +58,30 @@ def finished_apart(folder: Path, first: pa.Array, second: pa.Array) -> RenderJob
 
 def export(job: RenderJob, dest: Path | str, layout: str, **options: Any) -> Export:
     return export_output(Storage(job.output, job.storage), Storage(str(dest), job.storage), layout, **options)
+
+
+def score(job: RenderJob, scorer: Scorer, **columns: Callable[[str], Any]) -> None:
+    """Score every image of the job: each column is a function of the image's id."""
+    storage = Storage(job.output, job.storage)
+    claim_scores(storage, scorer)
+    for part in committed_parts(storage):
+        keys = read_part(storage, part, ["image_id", "image_sha256"])
+        image_ids = keys["image_id"].to_pylist()
+        for name, value_of in columns.items():
+            keys = keys.append_column(name, pa.array([value_of(image_id) for image_id in image_ids]))
+        write_scores(storage, scorer, part, keys)
+
+
+def score_of(image_id: str) -> float:
+    """A number from 0 to 1 that follows from the id."""
+    return zlib.crc32(image_id.encode()) / 2**32
+
+
+def load_splits(folder: Path) -> Any:
+    """The export as `datasets` finds it by its card."""
+    from datasets import load_dataset
+
+    return load_dataset(str(folder), cache_dir=str(folder.parent / "cache"))
 
 
 def load(kind: str, folder: Path) -> Any:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from actors.prompt.template import template_to_json
-from workflows.export.images import LEFT_OUT
-from workflows.export.layout import Written
-from workflows.export.layouts import EXPORT_LAYOUTS
+from workflows.export.inventory import LEFT_OUT, Inventory
+from workflows.export.layouts.layout import Written
+from workflows.export.layouts.table import EXPORT_LAYOUTS
 from workflows.output.claim import Claim
+from workflows.output.encode import DIGITAL_SOURCE_TYPE
 from workflows.output.manifest import MANIFEST_SCHEMA
 from workflows.output.tally import Tally
+from workflows.scores.parts import Scorer
 
 TEMPLATE = Path(__file__).parent / "card.md"
 # https://huggingface.co/docs/hub/datasets-cards : the hub's names for sizes.
@@ -25,13 +27,14 @@ LARGEST_SIZE = "n>10M"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CardFacts:
-    """Everything that the card says."""
+    """Everything that the card says. `splits` has the counts by split, "" for a dataset without splits."""
 
     claim: Claim
     layout: str
     written: Written
+    splits: dict[str, Written]
     tally: Tally
-    schema: pa.Schema
+    inventory: Inventory
     license_id: str | None
 
 
@@ -50,8 +53,13 @@ def dataset_card(facts: CardFacts) -> str:
         sampling_rows=_sampling_rows(facts),
         carried_rows=_carried_rows(facts),
         renamed=_renamed(facts),
+        rule_rows=_rule_rows(facts),
+        split_rows=_split_rows(facts),
+        scorers=[_scorer_rows(one.scorer) for one in facts.inventory.scores],
+        num_committed=facts.inventory.num_committed,
+        source_type=DIGITAL_SOURCE_TYPE,
         columns=", ".join(f"`{name}`" for name in MANIFEST_SCHEMA.names if name not in LEFT_OUT),
-        has_columns=layout.pattern is not None,
+        has_columns=layout.has_columns,
         language=language,
         code=code,
         license_id=facts.license_id and plain(facts.license_id),
@@ -63,7 +71,8 @@ def _card_data(facts: CardFacts) -> DatasetCardData:
     written, recipe, layout = facts.written, facts.claim.recipe, EXPORT_LAYOUTS[facts.layout]
     more: dict[str, Any] = {} if facts.license_id else {"license_name": "not-stated"}
     if layout.pattern is not None:
-        files = [{"split": "train", "path": layout.pattern}]
+        filled = [split for split, counts in facts.splits.items() if counts.num_images]
+        files = [{"split": split or "train", "path": layout.pattern(split or None)} for split in filled]
         more["configs"] = [{"config_name": "default", "data_files": files}]
     more["janus_batch"] = {
         "layout": facts.layout,
@@ -80,6 +89,9 @@ def _card_data(facts: CardFacts) -> DatasetCardData:
         "seed": recipe.seed,
         "images_per_prompt": recipe.images_per_prompt,
         "version": facts.claim.version,
+        "rules": facts.inventory.chooser.rules.to_dict() or {},
+        "num_removed": facts.inventory.removed,
+        "scorers": [dataclasses.asdict(one.scorer) for one in facts.inventory.scores],
     }
     return DatasetCardData(
         pretty_name=facts.claim.name,
@@ -88,6 +100,34 @@ def _card_data(facts: CardFacts) -> DatasetCardData:
         size_categories=[next((name for most, name in SIZES if written.num_images < most), LARGEST_SIZE)],
         tags=["synthetic", "janus-batch", recipe.family],
         **more,
+    )
+
+
+def _rule_rows(facts: CardFacts) -> dict[str, str]:
+    """Each rule, and the images that it removed."""
+    return {plain(rule): f"{num:,}" for rule, num in facts.inventory.removed.items()}
+
+
+def _split_rows(facts: CardFacts) -> dict[str, str]:
+    """Images and prompts of each split; none for a dataset without splits."""
+    return {
+        plain(split): f"{written.num_images:,} images of {written.num_prompts:,} prompts"
+        for split, written in facts.splits.items()
+        if split
+    }
+
+
+def _scorer_rows(scorer: Scorer) -> dict[str, str]:
+    """A scorer as rows of a table."""
+    return _rows(
+        {
+            "scorer": scorer.name,
+            "version": scorer.version,
+            "model": scorer.checkpoint,
+            "revision": scorer.revision,
+            "SHA-256 of the weights": scorer.weights_sha256,
+            **{f"setting {name}": value for name, value in scorer.settings.items()},
+        }
     )
 
 
@@ -130,14 +170,15 @@ def _sampling_rows(facts: CardFacts) -> dict[str, str]:
 
 def _carried_rows(facts: CardFacts) -> dict[str, str]:
     """The columns of the prompt files, with their types, by the names that they have in the export."""
-    names = EXPORT_LAYOUTS[facts.layout].column_names(facts.schema.names)
-    types = zip(names, facts.schema, strict=True)
-    return _rows({name: field.type for name, field in types if field.name not in MANIFEST_SCHEMA.names})
+    names = EXPORT_LAYOUTS[facts.layout].column_names(facts.inventory.schema.names)
+    types, known = zip(names, facts.inventory.schema, strict=True), {one.name for one in facts.inventory.scores}
+    known |= {*MANIFEST_SCHEMA.names}
+    return _rows({name: field.type for name, field in types if field.name not in known})
 
 
 def _renamed(facts: CardFacts) -> dict[str, str]:
-    names = EXPORT_LAYOUTS[facts.layout].column_names(facts.schema.names)
-    return {plain(old): plain(new) for old, new in zip(facts.schema.names, names, strict=True) if old != new}
+    names = EXPORT_LAYOUTS[facts.layout].column_names(facts.inventory.schema.names)
+    return {plain(old): plain(new) for old, new in zip(facts.inventory.schema.names, names, strict=True) if old != new}
 
 
 def _rows(values: dict[str, Any]) -> dict[str, str]:

@@ -1,17 +1,18 @@
-"""The destination of an export: whose it is, which shards are in it, and whether it holds the files that it should."""
+"""The destination of an export: whose it is, which shards are in it, and whether it holds exactly their files."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import pyarrow as pa
+import numpy as np
 
 from actors.errors import JobFailure
-from workflows.export.layout import ExportError, Written
+from workflows.export.layouts.layout import ExportError, Written
 from workflows.storage.store import Storage
 
 MARKS = ".export"  # readers of data folders skip names that begin with a dot
@@ -23,13 +24,23 @@ class FilesMissingError(JobFailure):
     """The destination holds fewer files than were written to it."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mark:
+    """The record of an exported shard: `digest` of its rows, the counts of each split ("" in a dataset without splits),
+    the names of its files, and the details by split that complete the dataset."""
+
+    digest: str
+    written: dict[str, Written]
+    names: list[str]
+    details: dict[str, list[str]]
+
+
 def claim_destination(dest: Storage, source: Storage, claim: dict[str, Any]) -> None:
     """Write the claim into an empty folder, or check that it is the same. Raises ExportError."""
-    if f"{_real_root(dest)}/".startswith(f"{_real_root(source)}/"):
-        raise ExportError(f"{dest.url} is inside the output {source.url}; export into a folder outside of it")
+    check_apart(dest, source)
     text = json.dumps(claim, indent=2) + "\n"
     if not dest.exists(CLAIM_FILE):
-        if dest.walk(""):
+        if any(True for _ in dest.walk_names()):
             raise ExportError(
                 f"{dest.url} holds files and is not an export of janus-batch; export into an empty folder"
             )
@@ -38,31 +49,79 @@ def claim_destination(dest: Storage, source: Storage, claim: dict[str, Any]) -> 
     _check_claim(dest, claim)
 
 
-def read_mark(dest: Storage, part: str, schema: pa.Schema) -> Written | None:
-    """The counts of a shard that is already exported with these columns, by its last part; else None."""
+def check_apart(dest: Storage, source: Storage) -> None:
+    """Raise ExportError for a destination inside the output."""
+    if f"{_real_root(dest)}/".startswith(f"{_real_root(source)}/"):
+        raise ExportError(f"{dest.url} is inside the output {source.url}; export into a folder outside of it")
+
+
+def read_mark(dest: Storage, shard_id: str) -> Mark | None:
+    """The mark of a shard that is already exported; None if it is missing or damaged."""
     try:
-        mark = json.loads(dest.read(_mark_name(part)))
-        return Written(**mark["written"]) if mark["columns"] == _digest(schema) else None
-    except (FileNotFoundError, ValueError, TypeError, KeyError):  # missing or damaged
+        mark = json.loads(dest.read(_mark_name(shard_id)))
+        written = {str(split): Written(**counts) for split, counts in mark["written"].items()}
+        details = {str(split): [str(detail) for detail in found] for split, found in mark["details"].items()}
+        names = [str(name) for name in mark["names"]]
+        return Mark(digest=str(mark["digest"]), written=written, names=names, details=details)
+    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
-def write_mark(dest: Storage, part: str, schema: pa.Schema, written: Written) -> None:
-    mark = {"written": asdict(written), "columns": _digest(schema)}
-    dest.write(_mark_name(part), (json.dumps(mark) + "\n").encode())
+def write_mark(dest: Storage, shard_id: str, mark: Mark) -> None:
+    dest.write(_mark_name(shard_id), (json.dumps(asdict(mark)) + "\n").encode())
 
 
-def check_files(dest: Storage, written: Written) -> None:
-    """Raise FilesMissingError if the destination holds fewer data files than `written`; then forget its marks, so that
-    the next export writes every shard again."""
-    names = [name for name in dest.walk("") if name != CARD_FILE and not name.endswith(DRAFT)]
-    num_files = sum(not name.startswith(f"{MARKS}/") for name in names)
-    if num_files >= written.num_files:
-        return
-    for name in names:
-        if name.startswith(f"{MARKS}/") and name != CLAIM_FILE:
-            dest.remove(name)
-    raise FilesMissingError(f"{dest.url} holds {num_files:,} data files, but {written.num_files:,} were written to it")
+class ExpectedFiles:
+    """The files of all shards, held as 12 bytes each, to compare with what the destination holds."""
+
+    def __init__(self) -> None:
+        self._hashes: list[np.ndarray[Any, np.dtype[np.uint64]]] = []
+        self._shard_ids: list[str] = []
+
+    def add(self, shard_id: str, names: Sequence[str]) -> None:
+        self._hashes.append(np.array([_hash(name) for name in names], np.uint64))
+        self._shard_ids.append(shard_id)
+
+    def check(self, dest: Storage, others: Sequence[str]) -> int:
+        """Remove files that an interrupted or earlier export wrote and no shard has now, and return their number.
+
+        `others` are the files of the dataset as a whole. Raises FilesMissingError if files are missing, and then
+        forgets the marks of their shards, so that the next export writes them again.
+        """
+        expected = np.concatenate([*self._hashes, np.array([_hash(name) for name in others], np.uint64)])
+        order = np.argsort(expected)
+        is_found, num_removed = np.zeros(len(expected), bool), 0
+        for name in dest.walk_names():
+            if name == CARD_FILE or name.startswith(f"{MARKS}/") or name.endswith(DRAFT):
+                continue
+            position = int(np.searchsorted(expected, value := np.uint64(_hash(name)), sorter=order))
+            if position < len(expected) and expected[order[position]] == value:
+                is_found[order[position]] = True
+            elif _is_data(name):
+                dest.remove(name)
+                num_removed += 1
+        if not is_found.all():
+            self._forget(dest, is_found)
+            raise FilesMissingError(
+                f"{dest.url} holds {is_found.sum():,} data files, but {len(expected):,} were written to it"
+            )
+        return num_removed
+
+    def _forget(self, dest: Storage, is_found: np.ndarray[Any, np.dtype[np.bool_]]) -> None:
+        start = 0
+        for shard_id, hashes in zip(self._shard_ids, self._hashes, strict=True):
+            if not is_found[start : start + len(hashes)].all():
+                dest.remove(_mark_name(shard_id))
+            start += len(hashes)
+
+
+def _is_data(name: str) -> bool:
+    """Whether a file is in a folder that exports write: what a person put next to the folders is not touched."""
+    return "/" in name and not name.startswith(".")
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
 
 
 def _check_claim(dest: Storage, claim: dict[str, Any]) -> None:
@@ -76,18 +135,19 @@ def _check_claim(dest: Storage, claim: dict[str, Any]) -> None:
         if theirs.get(field) != ours:
             shown = (theirs.get(field), ours) if field != "recipe" else ("another recipe", "its own")
             raise ExportError(
-                f"{dest.url} is an export of {field} {shown[0]}, this one has {shown[1]}; export into another folder"
+                f"{dest.url} is an export of {field} {_shown(shown[0])}, this one has {_shown(shown[1])}; export into "
+                "another folder"
             )
 
 
-def _mark_name(part: str) -> str:
-    return f"{MARKS}/{part}.json"
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _mark_name(shard_id: str) -> str:
+    return f"{MARKS}/{shard_id}.json"
 
 
 def _real_root(storage: Storage) -> str:
     """The folder without symbolic links on local disks, the URL elsewhere."""
     return os.path.realpath(storage.root) if storage.is_local else storage.url
-
-
-def _digest(schema: pa.Schema) -> str:
-    return hashlib.sha256(str(schema).encode()).hexdigest()[:16]

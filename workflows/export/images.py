@@ -1,34 +1,32 @@
-"""The images of committed shards with their manifest rows, read a few at a time and checked against their SHA-256."""
+"""The images of a committed shard that an export holds, read a few at a time and checked against their SHA-256."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from workflows.export.columns import convert
 from workflows.output.layouts import read_pack
 from workflows.output.manifest import NUM_READERS
-from workflows.output.parts import read_part
 from workflows.storage.damage import DamagedFileError
 from workflows.storage.errors import storage_errors
 from workflows.storage.path import output_arguments
 from workflows.storage.store import Storage
 
-LEFT_OUT = ("image", "codes", "latents")  # of the manifest: locations in OUTPUT, and bulk
 KEYS = ["image_id", "prompt_id", "image_index", "cfg_weight", "prompt"]
+FILES = ["image", "image_sha256", "codes"]
 NUM_AHEAD = 4 * NUM_READERS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportImage:
     """An image file and its manifest row. `record` is the row as a table of one row, in the types of the export;
-    `extension` comes without the dot."""
+    `extension` comes without the dot; `data` is empty for a layout without pixels; `codes` are Janus's."""
 
     image_id: str
     prompt_id: str
@@ -38,51 +36,49 @@ class ExportImage:
     record: pa.Table
     data: bytes
     extension: str
+    codes: npt.NDArray[np.int32] | None
 
 
-def images_of_shard(source: Storage, parts: Sequence[str], schema: pa.Schema) -> Iterator[ExportImage]:
-    """The images of a shard's parts, in the order of the manifest.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardTable:
+    """The rows of a shard: `keys` with the columns KEYS and FILES, and `records` in the types of the export."""
+
+    keys: pa.Table
+    records: pa.Table
+
+    def take(self, rows: pa.Array) -> ShardTable:
+        return ShardTable(keys=self.keys.take(rows), records=self.records.take(rows))
+
+
+def read_images(source: Storage, shard: ShardTable, *, with_pixels: bool) -> Iterator[ExportImage]:
+    """The images of these rows, in their order.
 
     Raises DamagedFileError naming an image that is missing or whose bytes differ from the manifest's SHA-256.
     """
-    for part in parts:
-        yield from _images_of_part(source, part, schema)
-
-
-def images_by_prompt(source: Storage, parts: Sequence[str], schema: pa.Schema) -> Iterator[ExportImage]:
-    """Like `images_of_shard`, but all images of a prompt together. Holds the images of retries in memory."""
-    later: dict[str, list[ExportImage]] = defaultdict(list)
-    for image in images_of_shard(source, parts[1:], schema):
-        later[image.prompt_id].append(image)
-    for prompt_id, first in groupby(images_of_shard(source, parts[:1], schema), key=lambda image: image.prompt_id):
-        yield from first
-        yield from later.pop(prompt_id, ())
-    for images in later.values():
-        yield from images
-
-
-def _images_of_part(source: Storage, part: str, schema: pa.Schema) -> Iterator[ExportImage]:
-    with storage_errors(source.url):
-        table = read_part(source, part)
-    keys, records = table.select(KEYS), convert(table, schema)
-    locations, hashes = table["image"].to_pylist(), table["image_sha256"].to_pylist()
     reader = _Reader(source)
-    for start in range(0, table.num_rows, NUM_AHEAD):
-        rows = range(start, min(start + NUM_AHEAD, table.num_rows))
-        with storage_errors(source.url):
-            files = reader.read([locations[row] for row in rows], [hashes[row] for row in rows])
-        for row, data in zip(rows, files, strict=True):
-            [key] = keys.slice(row, 1).to_pylist()
-            extension = locations[row].rpartition(".")[2]
-            yield ExportImage(**key, record=records.slice(row, 1), data=data, extension=extension)
+    for start in range(0, shard.keys.num_rows, NUM_AHEAD):
+        keys, records = shard.keys.slice(start, NUM_AHEAD), shard.records.slice(start, NUM_AHEAD)
+        locations, codes = keys["image"].to_pylist(), keys["codes"]
+        files = [b""] * len(locations)
+        if with_pixels:
+            with storage_errors(source.url):
+                files = reader.read(locations, keys["image_sha256"].to_pylist())
+        for row, key in enumerate(keys.select(KEYS).to_pylist()):
+            yield ExportImage(
+                **key,
+                record=records.slice(row, 1),
+                data=files[row],
+                extension=locations[row].rpartition(".")[2],
+                codes=codes[row].values.to_numpy() if codes[row].is_valid else None,
+            )
 
 
 class _Reader:
-    """Reads image files, several at a time, and packs, of which it keeps the last."""
+    """Reads image files, several at a time, and packs, of which it keeps those of its shard."""
 
     def __init__(self, source: Storage) -> None:
         self._source = source
-        self._pack_name, self._pack = "", dict[str, bytes]()
+        self._packs: dict[str, dict[str, bytes]] = {}
 
     def read(self, locations: Sequence[str], hashes: Sequence[str]) -> list[bytes]:
         with ThreadPoolExecutor(NUM_READERS) as readers:
@@ -100,12 +96,12 @@ class _Reader:
         name, _, member = location.partition("#")
         if not member:
             return data
-        if name != self._pack_name:
+        if name not in self._packs:
             try:
-                self._pack_name, self._pack = name, read_pack(self._source, name)
+                self._packs[name] = read_pack(self._source, name)
             except FileNotFoundError:
-                self._pack_name, self._pack = name, {}
-        return self._pack.get(member)
+                self._packs[name] = {}
+        return self._packs[name].get(member)
 
     def _check(self, location: str, data: bytes | None, sha256: str) -> bytes:
         if data is not None and hashlib.sha256(data).hexdigest() == sha256:

@@ -1,127 +1,229 @@
-"""What an export will hold, determined before anything is written: its columns, and the images of each shard.
+"""What an export will hold, determined before anything is written: its columns, and the images that the rules keep.
 
 Two images that would share a file are refused here, and so are columns that the layout cannot hold.
 """
 
 from __future__ import annotations
 
-import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import groupby
 
 import pyarrow as pa
 
-from actors.errors import shown
 from actors.recipe import Recipe
+from workflows.export.choice import Chooser, Chosen, choose, random_numbers, read_rules
 from workflows.export.columns import ColumnError, common_schema, convert, exported_schema, needs_text
-from workflows.export.images import LEFT_OUT
-from workflows.export.layout import ExportError, ExportLayout
+from workflows.export.layouts.layout import ExportError, ExportLayout
+from workflows.export.names import KEYS, Names
+from workflows.export.rows import Scores, column_of, find_scores, read_rows, rows_schema, with_judge
+from workflows.export.rules import NO_RULES, Rules
+from workflows.export.sample import Sampler
 from workflows.output.manifest import MANIFEST_SCHEMA, NUM_READERS
-from workflows.output.parts import read_part
-from workflows.storage.damage import DamagedFileError
 from workflows.storage.path import output_arguments
 from workflows.storage.store import Storage
 
-KEYS = ["image_id", "prompt_id", "image_index", "cfg_weight"]
+LEFT_OUT = ("image", "codes", "latents")  # of the manifest: locations in OUTPUT, and bulk
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inventory:
-    """The columns of the export in their types, and the number of images of each shard by shard id."""
+    """What an export holds.
+
+    * `schema`: its columns in their types. `scores`: the scorers whose scores are among them.
+    * `num_images`: images that it holds, of `num_committed` in the output. `removed`: images removed, by rule.
+    * `chooser`, `sample_limit`: choose the same images again. `most_in_shard`: images of the largest shard.
+    """
 
     schema: pa.Schema
-    num_images: dict[str, int]
+    scores: tuple[Scores, ...]
+    chooser: Chooser
+    sample_limit: int
+    num_images: int
+    num_committed: int
+    most_in_shard: int
+    removed: dict[str, int]
+
+    def chosen(self, rows: pa.Table, shard_id: str) -> Chosen:
+        """The rows of a shard, given by `rule_columns`, that are in the export."""
+        chosen = choose(self.chooser, rows)
+        rules = self.chooser.rules
+        if rules.sample is None:
+            return chosen
+        return chosen.where(random_numbers(chosen, rows, shard_id, rules.seed) <= self.sample_limit)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Part:
-    """What is kept of a manifest part: its keys, its columns, and those that readers can hold as text only."""
+    """What is kept of a manifest part: the columns that rules and names need, the types of all columns, those that
+    readers can hold as text only, and the number of images without scores by scorer."""
 
     shard_id: str
-    keys: pa.Table
+    rows: pa.Table
     schema: pa.Schema
     text_columns: set[str]
+    num_unscored: dict[str, int]
 
 
-def take_inventory(source: Storage, shards: Sequence[Sequence[str]], layout: ExportLayout, recipe: Recipe) -> Inventory:
-    """Read the manifest parts of each shard. Raises ExportError, ColumnError or DamagedFileError."""
-    num_images = {parts[0]: 0 for parts in shards}
+@dataclass(kw_only=True, slots=True)
+class _Counts:
+    """Counts over all shards."""
+
+    num_committed: int = 0
+    num_chosen: int = 0
+    most_in_shard: int = 0
+    removed: Counter[str] = field(default_factory=Counter)
+    num_unscored: Counter[str] = field(default_factory=Counter)
+
+
+def take_inventory(
+    source: Storage,
+    shards: Sequence[Sequence[str]],
+    layout: ExportLayout,
+    recipe: Recipe,
+    rules: Rules = NO_RULES,
+    *,
+    allow_incomplete: bool = False,
+) -> Inventory:
+    """Read the manifest parts of each shard, and their scores. Raises ExportError, RowFilterError, ColumnError or
+    DamagedFileError."""
+    parts = [part for shard in shards for part in shard]
+    scores = find_scores(source, parts)
+    chooser = read_rules(rules, _columns_of_all(source, parts, scores, rules))
     schemas: dict[pa.Schema, None] = {}  # few, in the order of the parts
-    text_columns: set[str] = set()
-    names = _Names(source, layout, recipe)
-    for part in _parts_in_order(source, shards, layout, recipe):
-        num_images[part.shard_id] += part.keys.num_rows
-        schemas[part.schema] = None
-        text_columns |= part.text_columns
-        names.add(part)
+    text_columns, counts = set[str](), _Counts()
+    names, sampler = Names(source, layout, recipe), Sampler(rules.sample or 1)
+    in_order = _parts_in_order(source, shards, scores, chooser, layout, recipe)
+    for shard_id, of_shard in groupby(in_order, key=lambda part: part.shard_id):
+        found = list(of_shard)
+        schemas |= dict.fromkeys(part.schema for part in found)
+        text_columns = text_columns.union(*(part.text_columns for part in found))
+        rows = pa.concat_tables([part.rows for part in found])
+        chosen = choose(chooser, rows)
+        names.add(rows, chosen, shard_id)
+        if rules.sample is not None:
+            sampler.add(random_numbers(chosen, rows, shard_id, rules.seed))
+        _count(counts, found, rows, chosen)
+    _check_scored(source, chooser, scores, counts, allow_incomplete=allow_incomplete)
+    num_images, removed = _sampled(rules, counts)
+    if not num_images:
+        reason = "every image is removed by the rules" if counts.num_committed else "every row is rejected"
+        raise ExportError(f"{source.url} holds no images to export: {reason}")
+    return Inventory(
+        schema=_common_schema(source, schemas, text_columns, layout),
+        scores=scores,
+        chooser=chooser,
+        sample_limit=sampler.limit,
+        num_images=num_images,
+        num_committed=counts.num_committed,
+        most_in_shard=counts.most_in_shard,
+        removed=removed,
+    )
+
+
+def rule_columns(rows: pa.Table, chooser: Chooser) -> pa.Table:
+    """The columns of a part's rows that the rules and the names of files need, in the same types for every part."""
+    names = [*KEYS, "prompt", *sorted(chooser.columns.difference(KEYS, ["prompt"]))]
+    kinds = [rows.schema.field(name).type if name in rows.column_names else None for name in [*KEYS, "prompt"]]
+    kinds += [chooser.schema.field(name).type for name in names[len(kinds) :]]
+    return pa.table([column_of(rows, *pair) for pair in zip(names, kinds, strict=True)], names)
+
+
+def _columns_of_all(source: Storage, parts: Sequence[str], scores: Sequence[Scores], rules: Rules) -> pa.Schema:
+    """Every column that rules can name. Without rules that name one, no footer is read."""
+    if not (rules.where or rules.by or rules.pairs):
+        return pa.schema([])
+    with ThreadPoolExecutor(NUM_READERS) as readers:
+        schemas = dict.fromkeys(readers.map(lambda part: rows_schema(source, part, scores), parts))
+    return with_judge(common_schema(schemas))
+
+
+def _common_schema(
+    source: Storage, schemas: dict[pa.Schema, None], text_columns: set[str], layout: ExportLayout
+) -> pa.Schema:
     try:
-        schema = common_schema(exported_schema(s, text_columns, is_json=layout.is_json) for s in schemas)
+        return common_schema(exported_schema(s, text_columns, is_json=layout.is_json) for s in schemas)
     except ColumnError as error:
         raise ColumnError(f"{source.url}: {error}") from error
-    if not any(num_images.values()):
-        raise ExportError(f"{source.url} holds no images to export: every row is rejected")
-    return Inventory(schema=schema, num_images=num_images)
+
+
+def _count(counts: _Counts, parts: Sequence[_Part], rows: pa.Table, chosen: Chosen) -> None:
+    counts.num_committed += rows.num_rows
+    counts.num_chosen += chosen.num_images
+    counts.most_in_shard = max(counts.most_in_shard, chosen.num_images)
+    counts.removed.update(chosen.removed)
+    for part in parts:
+        counts.num_unscored.update(part.num_unscored)
+
+
+def _sampled(rules: Rules, counts: _Counts) -> tuple[int, dict[str, int]]:
+    """The number of images in the export, and those that each rule removed."""
+    removed, num_images = dict(counts.removed), counts.num_chosen
+    if rules.sample is not None:
+        num_images = min(num_images, rules.sample * (1 if rules.pairs is None else 2))
+        removed[f"--sample {rules.sample} --seed {rules.seed}"] = counts.num_chosen - num_images
+    return num_images, removed
+
+
+def _check_scored(
+    source: Storage, chooser: Chooser, scores: Sequence[Scores], counts: _Counts, *, allow_incomplete: bool
+) -> None:
+    """Raise ExportError if a rule reads scores that some images do not have yet: it would remove them silently."""
+    for one in scores:
+        num = counts.num_unscored[one.name]
+        if num and one.name in chooser.columns and not allow_incomplete:
+            verb = f"janus-batch score {output_arguments(source.url, source.options)} --scorer {one.name}"
+            raise ExportError(
+                f"{num:,} of {counts.num_committed:,} images have no scores of {one.name}, which a rule reads; "
+                f"`{verb}` scores them, or export the others with --allow-incomplete"
+            )
 
 
 def _parts_in_order(
-    source: Storage, shards: Sequence[Sequence[str]], layout: ExportLayout, recipe: Recipe
+    source: Storage,
+    shards: Sequence[Sequence[str]],
+    scores: Sequence[Scores],
+    chooser: Chooser,
+    layout: ExportLayout,
+    recipe: Recipe,
 ) -> Iterator[_Part]:
     """Read ahead by at most the number of readers."""
     parts = [(shard[0], part) for shard in shards for part in shard]
     with ThreadPoolExecutor(NUM_READERS) as readers:
         for start in range(0, len(parts), NUM_READERS):
             chunk = parts[start : start + NUM_READERS]
-            yield from readers.map(lambda pair: _read(source, pair[0], pair[1], layout, recipe), chunk)
+            yield from readers.map(lambda pair: _read(source, pair[0], pair[1], scores, chooser, layout, recipe), chunk)
 
 
-def _read(source: Storage, shard_id: str, part: str, layout: ExportLayout, recipe: Recipe) -> _Part:
+def _read(
+    source: Storage,
+    shard_id: str,
+    part: str,
+    scores: Sequence[Scores],
+    chooser: Chooser,
+    layout: ExportLayout,
+    recipe: Recipe,
+) -> _Part:
     """A part, after a check of its columns and a trial conversion."""
-    table = read_part(source, part)
-    keys = table.select(KEYS)
-    carried = [name for name in table.column_names if name not in MANIFEST_SCHEMA.names]
-    dropped = [name for name in carried if layout.carries is not None and name not in layout.carries]
-    table = table.drop_columns([*LEFT_OUT, *dropped])
+    rows = read_rows(source, part, scores)
+    table = exported_columns(rows.table, layout)
     text_columns = needs_text(table, is_json=layout.is_json)
     schema = exported_schema(table.schema, text_columns, is_json=layout.is_json)
     layout.check(recipe, schema)
     convert(table, schema)
-    return _Part(shard_id=shard_id, keys=keys, schema=table.schema.remove_metadata(), text_columns=text_columns)
+    return _Part(
+        shard_id=shard_id,
+        rows=rule_columns(rows.table, chooser),
+        schema=table.schema.remove_metadata(),
+        text_columns=text_columns,
+        num_unscored=rows.num_unscored,
+    )
 
 
-class _Names:
-    """The images of the export by the file that each gets. Memory grows with prompts where prompts have files."""
-
-    def __init__(self, source: Storage, layout: ExportLayout, recipe: Recipe) -> None:
-        self._source, self._layout, self._recipe = source, layout, recipe
-        self._owner_of: dict[str, tuple[str, str, str]] = {}  # folded file name -> file name, prompt id, shard id
-        self._shard_id, self._seen = "", set[object]()
-
-    def add(self, part: _Part) -> None:
-        """Raise ExportError for a prompt whose file another prompt has, DamagedFileError for an image listed twice."""
-        if part.shard_id != self._shard_id:
-            self._shard_id, self._seen = part.shard_id, set()
-        for image_id, prompt_id, image_index, weight in zip(
-            *(part.keys[name].to_pylist() for name in KEYS), strict=True
-        ):
-            for key in (image_id, (prompt_id, image_index, weight)):
-                if key in self._seen:
-                    verify = f"janus-batch verify {output_arguments(self._source.url, self._source.options)}"
-                    raise DamagedFileError(
-                        f"{self._source.url}/manifest lists image {shown(image_id)} of shard {part.shard_id} twice; "
-                        f"`{verify}` names every fault"
-                    )
-                self._seen.add(key)
-            if self._layout.file_of is not None:
-                self._take(self._layout.file_of(prompt_id, weight, self._recipe), prompt_id, part.shard_id)
-
-    def _take(self, name: str, prompt_id: str, shard_id: str) -> None:
-        folded = unicodedata.normalize("NFC", name).casefold()  # what file systems that ignore case compare
-        other_name, other_id, other_shard = self._owner_of.setdefault(folded, (name, prompt_id, shard_id))
-        if (prompt_id, shard_id) != (other_id, other_shard):
-            both = name if name == other_name else f"{other_name} and {name}, which many file systems do not tell apart"
-            raise ExportError(
-                f"prompts {shown(other_id)} (shard {other_shard}) and {shown(prompt_id)} (shard {shard_id}) would "
-                f"share the file {both}. Give all prompts ids (column `id`) that {self._layout.id_rule}, and render "
-                "into a new output"
-            )
+def exported_columns(rows: pa.Table, layout: ExportLayout) -> pa.Table:
+    """The columns that the layout writes of each row."""
+    carried = [name for name in rows.column_names if name not in MANIFEST_SCHEMA.names]
+    dropped = [name for name in carried if layout.carries is not None and name not in layout.carries]
+    return rows.drop_columns([*LEFT_OUT, *dropped])

@@ -1,28 +1,38 @@
 """Export an output in the layout that another program reads, with a dataset card: shard by shard, streaming.
 
 `.export/` in the destination holds a claim and a mark for each finished shard; the card is written last. The same
-command resumes an interrupted export, and adds the images that the output gained since.
+command resumes an interrupted export, and follows the output: images and scores that it gained since are added.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
 
 from actors.recipe import Recipe
 from workflows.export.card import CardFacts, dataset_card
+from workflows.export.choice import Chosen, splits_of
+from workflows.export.columns import convert
 from workflows.export.destination import (
     CARD_FILE,
+    ExpectedFiles,
     FilesMissingError,
-    check_files,
+    Mark,
     claim_destination,
     read_mark,
     write_mark,
 )
-from workflows.export.images import images_by_prompt, images_of_shard
-from workflows.export.inventory import Inventory, take_inventory
-from workflows.export.layout import ExportError, ExportLayout, Written
-from workflows.export.layouts import EXPORT_LAYOUTS
+from workflows.export.images import FILES, KEYS, ExportImage, ShardTable, read_images
+from workflows.export.inventory import Inventory, exported_columns, rule_columns, take_inventory
+from workflows.export.layouts.layout import ExportError, ExportLayout, ExportPair, Finish, Place, Written
+from workflows.export.layouts.table import EXPORT_LAYOUTS
+from workflows.export.rows import read_rows
+from workflows.export.rules import NO_RULES, Rules
 from workflows.output.claim import Claim, read_claim
 from workflows.output.manifest import committed_parts, parts_of_shards
 from workflows.output.remaining import completion_of
@@ -33,12 +43,20 @@ from workflows.storage.store import Storage
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Export:
-    """The counts of a finished export. `num_shards_before` of its shards were there when it started; `num_missing`
-    images of the output are not rendered yet (None if the prompts are gone)."""
+    """The counts of a finished export.
+
+    * `written`: in all; `splits`: by split. `removed`: images that each rule removed.
+    * `num_shards_before` of its shards were there when it started. `num_files_removed` files of earlier exports do not
+      belong to it any more.
+    * `num_missing` images of the output are not rendered yet (None if the prompts are gone).
+    """
 
     written: Written
+    splits: dict[str, Written]
+    removed: dict[str, int]
     num_shards: int
     num_shards_before: int
+    num_files_removed: int
     num_missing: int | None
 
 
@@ -52,38 +70,74 @@ class _Work:
     recipe: Recipe
     inventory: Inventory
 
+    @property
+    def rules(self) -> Rules:
+        return self.inventory.chooser.rules
+
 
 def export_output(
     source: Storage,
     dest: Storage,
     layout: str,
     *,
+    rules: Rules = NO_RULES,
     license_id: str | None = None,
     allow_incomplete: bool = False,
     on_shard: Callable[[int, int], None] = lambda done, of: None,
 ) -> Export:
-    """Write every committed image of an output into `dest`.
+    """Write the committed images of an output that the rules keep into `dest`.
 
-    Raises ExportError, ColumnError, StorageError or DamagedFileError, and FilesMissingError if files are missing
-    from `dest` at the end.
+    Raises ExportError, RowFilterError, ColumnError, StorageError or DamagedFileError, and FilesMissingError if files
+    are missing from `dest` at the end.
     """
+    chosen_layout = EXPORT_LAYOUTS[layout]
+    _check_rules(layout, chosen_layout, rules)
     with storage_errors(source.url):
         claim, parts = read_claim(source), committed_parts(source)
         num_missing = _check_complete(source, claim, parts, allow_incomplete)
         shards = parts_of_shards(parts)
-        inventory = take_inventory(source, shards, EXPORT_LAYOUTS[layout], claim.recipe)
+        inventory = take_inventory(
+            source, shards, chosen_layout, claim.recipe, rules, allow_incomplete=allow_incomplete
+        )
         tally = tally_output(source.url, source.options)
-    work = _Work(source=source, dest=dest, layout=EXPORT_LAYOUTS[layout], recipe=claim.recipe, inventory=inventory)
+    work = _Work(source=source, dest=dest, layout=chosen_layout, recipe=claim.recipe, inventory=inventory)
     with storage_errors(dest.url):
-        claim_destination(dest, source, {"output": source.url, "layout": layout, "recipe": claim.recipe.to_dict()})
-        counts, num_shards_before = _write_shards(work, shards, on_shard)
-        written = sum(counts, Written())
-        check_files(dest, written)
+        claimed = {"output": source.url, "layout": layout, "recipe": claim.recipe.to_dict(), "rules": rules.to_dict()}
+        claim_destination(dest, source, claimed)
+        splits, num_shards_before, num_files_removed = _write_shards(work, shards, on_shard)
+        written = sum(splits.values(), Written())
+        if written.num_images + written.num_left_out != inventory.num_images:
+            raise FilesMissingError(f"{source.url} was changed while it was exported")
         facts = CardFacts(
-            claim=claim, layout=layout, written=written, tally=tally, schema=inventory.schema, license_id=license_id
+            claim=claim,
+            layout=layout,
+            written=written,
+            splits=splits,
+            tally=tally,
+            inventory=inventory,
+            license_id=license_id,
         )
         dest.write(CARD_FILE, dataset_card(facts).encode())
-    return Export(written=written, num_shards=len(shards), num_shards_before=num_shards_before, num_missing=num_missing)
+    return Export(
+        written=written,
+        splits=splits,
+        removed=inventory.removed,
+        num_shards=len(shards),
+        num_shards_before=num_shards_before,
+        num_files_removed=num_files_removed,
+        num_missing=num_missing,
+    )
+
+
+def _check_rules(name: str, layout: ExportLayout, rules: Rules) -> None:
+    """Raise ExportError for rules that a layout cannot follow."""
+    if rules.pairs is not None and layout.write_pairs is None:
+        names = [other for other, one in EXPORT_LAYOUTS.items() if one.write_pairs is not None]
+        raise ExportError(f"--pairs needs a layout with pairs ({', '.join(names)}), got {name}")
+    if rules.pairs is None and layout.write is None:
+        raise ExportError(f"layout {name} holds pairs of images; add --pairs COLUMN")
+    if rules.splits and not layout.has_splits:
+        raise ExportError(f"--split needs a layout for datasets, and {name} is the folder of a benchmark")
 
 
 def _check_complete(source: Storage, claim: Claim, parts: list[str], allow_incomplete: bool) -> int | None:
@@ -102,34 +156,113 @@ def _check_complete(source: Storage, claim: Claim, parts: list[str], allow_incom
 
 def _write_shards(
     work: _Work, shards: Sequence[Sequence[str]], on_shard: Callable[[int, int], None]
-) -> tuple[list[Written], int]:
-    """The counts of all shards, and how many of the shards were already there."""
-    counts, num_shards_before = [], 0
+) -> tuple[dict[str, Written], int, int]:
+    """The counts of all shards by split, how many shards were already there, and the number of files removed."""
+    splits: dict[str, Written] = {split.name: Written() for split in work.rules.splits} or {"": Written()}
+    details: dict[str, list[str]] = {split: [] for split in splits}
+    expected, num_shards_before = ExpectedFiles(), 0
     for number, parts in enumerate(shards, start=1):
-        # Named after the last part: a shard that got a retry since is written again, with its new images.
-        written = read_mark(work.dest, parts[-1], work.inventory.schema)
-        if written is None or _num_promised(written) != work.inventory.num_images[parts[0]]:
-            written = _write_shard(work, parts)
-            write_mark(work.dest, parts[-1], work.inventory.schema, written)
+        shard = _read_shard(work, parts)
+        mark = read_mark(work.dest, parts[0])
+        if mark is None or mark.digest != shard.digest:
+            mark = _write_shard(work, parts[0], shard)
+            write_mark(work.dest, parts[0], mark)
         else:
             num_shards_before += 1
-        counts.append(written)
+        expected.add(parts[0], mark.names)
+        for split, written in mark.written.items():
+            splits[split] += written
+            details[split] += mark.details.get(split, [])
         on_shard(number, len(shards))
-    return counts, num_shards_before
+    others = work.layout.finish(
+        Finish(dest=work.dest, details=details, recipe=work.recipe, storage_options=work.source.options)
+    )
+    return splits, num_shards_before, expected.check(work.dest, others)
 
 
-def _write_shard(work: _Work, parts: Sequence[str]) -> Written:
-    read = images_by_prompt if work.layout.wants_whole_prompts else images_of_shard
-    images = read(work.source, parts, work.inventory.schema)
-    written = work.layout.write(work.dest, parts[0], images, work.recipe)
-    num_images = work.inventory.num_images[parts[0]]
-    if _num_promised(written) != num_images:
-        raise FilesMissingError(
-            f"{num_images:,} images of shard {parts[0]} were read, {_num_promised(written):,} written"
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Shard:
+    """The rows of a shard that the export holds, with those of a pair one after the other.
+
+    `splits` has the split of each row, `scores` the values that decided its pair (empty without pairs), and `digest`
+    changes whenever one of its files would.
+    """
+
+    table: ShardTable
+    splits: list[str]
+    scores: list[float]
+    digest: str
+
+
+def _read_shard(work: _Work, parts: Sequence[str]) -> _Shard:
+    with storage_errors(work.source.url):
+        tables = [read_rows(work.source, part, work.inventory.scores).table for part in parts]
+    rows = pa.concat_tables([rule_columns(table, work.inventory.chooser) for table in tables])
+    chosen = work.inventory.chosen(rows, parts[0])
+    whole = ShardTable(
+        keys=pa.concat_tables([table.select([*KEYS, *FILES]) for table in tables]),
+        records=pa.concat_tables(
+            [convert(exported_columns(table, work.layout), work.inventory.schema) for table in tables]
+        ),
+    )
+    positions, splits = _in_order(work, chosen, rows)
+    table = whole.take(pa.array(positions, pa.int64()))
+    pairs = work.inventory.chooser.pairs
+    scores = [] if pairs is None else pairs.values(rows)[positions].tolist()
+    digest = hashlib.sha256(repr((splits, scores, str(work.inventory.schema))).encode())
+    for part in (table.keys, table.records):
+        for batch in part.combine_chunks().to_batches():
+            digest.update(batch.serialize())
+    return _Shard(table=table, splits=splits, scores=scores, digest=digest.hexdigest()[:32])
+
+
+def _in_order(work: _Work, chosen: Chosen, rows: pa.Table) -> tuple[list[int], list[str]]:
+    """The positions of the chosen rows in the order of their files, and the split of each."""
+    units = [[row] for row in chosen.rows.tolist()]
+    if chosen.rejected is not None:
+        units = [[*unit, row] for unit, row in zip(units, chosen.rejected.tolist(), strict=True)]
+    splits = [split or "" for split in splits_of(chosen, rows, work.rules)]
+    order = np.arange(len(units))
+    if work.layout.wants_whole_prompts:  # images of a retry come after all others of their shard
+        prompts = rows["prompt_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+        order = np.argsort(prompts[chosen.rows], kind="stable")
+    positions = [row for index in order for row in units[index]]
+    return positions, [splits[index] for index in order for _ in units[index]]
+
+
+def _write_shard(work: _Work, shard_id: str, shard: _Shard) -> Mark:
+    """Write the images of a shard, split by split."""
+    written, names, details = dict[str, Written](), list[str](), dict[str, list[str]]()
+    num_of_split = Counter(shard.splits)
+    score_names = frozenset(one.name for one in work.inventory.scores)
+    for split, num_images in num_of_split.items():
+        rows = [row for row, of_row in enumerate(shard.splits) if of_row == split]
+        place = Place(work.dest, shard_id, split or None, score_names)
+        images = read_images(work.source, shard.table.take(pa.array(rows)), with_pixels=work.layout.has_pixels)
+        counts = _write_images(work, place, images, [shard.scores[row] for row in rows] if shard.scores else [])
+        if (num_promised := counts.num_images + counts.num_left_out) != num_images:
+            raise FilesMissingError(f"{num_images:,} images of shard {shard_id} were read, {num_promised:,} written")
+        written[split] = counts
+        names += place.names
+        details[split] = place.details
+    return Mark(digest=shard.digest, written=written, names=sorted(names), details=details)
+
+
+def _write_images(work: _Work, place: Place, images: Iterator[ExportImage], scores: Sequence[float]) -> Written:
+    """`_check_rules` has seen that the layout has the function that is needed here."""
+    if work.rules.pairs is None:
+        assert work.layout.write is not None
+        return work.layout.write(place, images, work.recipe)
+    assert work.layout.write_pairs is not None
+    return work.layout.write_pairs(place, _pairs(images, scores), work.recipe)
+
+
+def _pairs(images: Iterator[ExportImage], scores: Sequence[float]) -> Iterator[ExportPair]:
+    """The images two by two: the chosen one first."""
+    for number, chosen in enumerate(images):
+        yield ExportPair(
+            chosen=chosen,
+            rejected=next(images),
+            score_chosen=scores[2 * number],
+            score_rejected=scores[2 * number + 1],
         )
-    return written
-
-
-def _num_promised(written: Written) -> int:
-    """The images that a shard must have: in files, or left out for a reason that is reported."""
-    return written.num_images + written.num_left_out

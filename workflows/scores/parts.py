@@ -109,15 +109,25 @@ def write_scores(storage: Storage, scorer: Scorer, part: str, table: pa.Table) -
 
 def read_scorer(storage: Storage, name: str, part: str) -> Scorer:
     """The scorer of a part, from its footer. Raises FileNotFoundError or DamagedFileError."""
+    return scorer_of(read_scores_schema(storage, name, part), f"{storage.url}/{scores_file(name, part)}")
+
+
+def read_scores_schema(storage: Storage, name: str, part: str) -> pa.Schema:
+    """The columns and the metadata of a part, from its footer. Raises FileNotFoundError or DamagedFileError."""
     file = scores_file(name, part)
     with _damage_errors(storage, file):
-        return _scorer_of(read_footer(storage, file).metadata, f"{storage.url}/{file}")
+        return read_footer(storage, file).schema.to_arrow_schema()
+
+
+def scorer_of(schema: pa.Schema, where: str) -> Scorer:
+    """The scorer that a part's schema names. Raises DamagedFileError, naming the file by `where`."""
+    return _from_json((schema.metadata or {}).get(SCORER_KEY, b""), where)
 
 
 def read_scores(storage: Storage, name: str, part: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """The scores of a part: its keys and all columns, or those named. Raises FileNotFoundError or DamagedFileError.
+    """The scores of a part: its keys, and all columns or those named. `scorer_of` reads its schema.
 
-    Join it with `scores_of_rows`, which knows what counts.
+    Join it with `scores_of_rows`, which knows what counts. Raises FileNotFoundError or DamagedFileError.
     """
     file = scores_file(name, part)
     data = storage.read(file)
@@ -128,15 +138,20 @@ def read_scores(storage: Storage, name: str, part: str, columns: Sequence[str] |
         check_names(parquet.schema_arrow, [*KEY_SCHEMA.names, *wanted])
         table = parquet.read([*KEY_SCHEMA.names, *wanted])
         keys = [typed_column(table, field) for field in KEY_SCHEMA]
-        return pa.table([*keys, *(table[name] for name in wanted)], names=[*KEY_SCHEMA.names, *wanted])
+        scores = pa.table([*keys, *(table[name] for name in wanted)], names=[*KEY_SCHEMA.names, *wanted])
+        return scores.replace_schema_metadata(parquet.schema_arrow.metadata)
 
 
 def scores_of_rows(rows: pa.Table, scores: pa.Table) -> pa.Table:
     """The score columns in the order of the manifest's `rows` (`image_id`, `image_sha256`); null where an image of
     these bytes has no score."""
-    index_of = {key: index for index, key in enumerate(_keys(scores))}
-    indices = pa.array([index_of.get(key) for key in _keys(rows)], pa.int64())
-    return scores.drop_columns(KEY_SCHEMA.names).take(indices)
+    return scores.drop_columns(KEY_SCHEMA.names).take(positions_of_rows(rows, scores))
+
+
+def positions_of_rows(rows: pa.Table, scores: pa.Table) -> pa.Int64Array:
+    """For each of the manifest's `rows`, the position of its image and bytes in `scores`; null if it has no score."""
+    position_of = {key: position for position, key in enumerate(_keys(scores))}
+    return pa.array([position_of.get(key) for key in _keys(rows)], pa.int64())
 
 
 def scores_file(name: str, part: str) -> str:
@@ -182,10 +197,6 @@ def _from_json(data: bytes, where: str) -> Scorer:
         raise DamagedFileError(
             f"{where} is damaged: the scorer's {'.'.join(map(str, fault['loc'])) or 'record'}: {fault['msg']}"
         ) from error
-
-
-def _scorer_of(metadata: dict[bytes, bytes] | None, where: str) -> Scorer:
-    return _from_json((metadata or {}).get(SCORER_KEY, b""), where)
 
 
 def _damage_errors(storage: Storage, file: str) -> AbstractContextManager[None]:

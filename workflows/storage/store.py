@@ -177,6 +177,13 @@ class Storage:
         found = self.fs.find(self.path(folder), detail=True)
         return {path[len(self.root) :].lstrip("/"): info["size"] for path, info in found.items()}
 
+    def walk_names(self) -> Iterator[str]:
+        """The name of every file at any depth, one folder after the other: memory grows with the largest folder."""
+        for folder, _, files in self.fs.walk(self.root):
+            self.fs.invalidate_cache()
+            below = folder[len(self.root) :].strip("/")
+            yield from (f"{below}/{name}" if below else name for name in files)
+
     def remove(self, name: str) -> None:
         """Remove a file, if it exists."""
         with contextlib.suppress(FileNotFoundError):

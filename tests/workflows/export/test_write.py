@@ -21,7 +21,7 @@ from tests.support.servers.s3 import S3Server
 from tests.support.toy_job import bytes_of, make_job, manifest_of, plan_job, recipe, render_shard, write_prompts
 from tests.workflows.test_retry_rejected import Fixed, retry
 from workflows.export.destination import FilesMissingError
-from workflows.export.layout import ExportError
+from workflows.export.layouts.layout import ExportError
 from workflows.job import Images
 from workflows.output.claim import claim_output
 from workflows.output.layouts import LAYOUTS

@@ -17,7 +17,7 @@ import pytest
 from actors.errors import InputError, JobFailure
 from tests.support.toy_job import make_job, plan_job, render, write_prompts
 from workflows.export.inventory import take_inventory
-from workflows.export.layouts import EXPORT_LAYOUTS
+from workflows.export.layouts.table import EXPORT_LAYOUTS
 from workflows.job import RenderJob
 from workflows.output.manifest import REJECTED_KEY, committed_parts, parts_of_shards
 from workflows.output.repairs import replace_part

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from workflows.export.images import ExportImage
-from workflows.export.layout import Written
+from workflows.export.layouts.layout import Written
 
 NUM_WRITERS = 16
 

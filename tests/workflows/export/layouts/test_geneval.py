@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.support.exports import export, finished, finished_apart, finished_with, prompts_of
 from tests.support.toy_job import make_job, recipe, write_prompts
-from workflows.export.layout import ExportError
+from workflows.export.layouts.layout import ExportError
 from workflows.job import Images
 
 FOUR = recipe(images_per_prompt=4)

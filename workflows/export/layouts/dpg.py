@@ -13,15 +13,14 @@ import pyarrow as pa
 from PIL import Image
 
 from actors.recipe import Recipe
-from workflows.export.geneval import png_bytes
 from workflows.export.images import ExportImage
-from workflows.export.layout import ExportError, ExportLayout, Written, weight_folder
-from workflows.storage.store import Storage
+from workflows.export.layouts.geneval import png_bytes
+from workflows.export.layouts.layout import ExportError, ExportLayout, Place, Written, weight_folder
 
 GRID_SIZES = (1, 4)  # images per file: one, or two by two
 
 
-def _write(dest: Storage, shard_id: str, images: Iterator[ExportImage], recipe: Recipe) -> Written:
+def _write(place: Place, images: Iterator[ExportImage], recipe: Recipe) -> Written:
     """`images/<prompt id>.png` with the prompt's images in the order of their index, in a sweep below `w<weight>/`.
 
     A prompt that lacks an image gets no grid, because the benchmark would judge the empty quarter.
@@ -37,7 +36,7 @@ def _write(dest: Storage, shard_id: str, images: Iterator[ExportImage], recipe: 
                 of_grids += Written(num_left_out=len(tiles))
                 continue
             data = _grid_bytes(sorted(tiles, key=lambda image: image.image_index))
-            dest.write(_file_of(prompt_id, weight, recipe), data)
+            place.write(_file_of(prompt_id, weight, recipe), data)
             of_grids += Written(num_images=len(tiles), num_files=1, num_bytes=len(data))
         written += of_grids + Written(num_prompts=1 if of_grids.num_files else 0)
     return written
@@ -79,4 +78,6 @@ DPG = ExportLayout(
         "accelerate launch dpg_bench/compute_dpg_bench.py --image-root-path DEST/images --resolution SIZE --pic-num N",
     ),
     wants_whole_prompts=True,
+    has_columns=False,
+    has_splits=False,
 )

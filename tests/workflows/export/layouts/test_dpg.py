@@ -10,7 +10,7 @@ from PIL import Image
 from tests.support.exports import export, finished, finished_with, prompts_of, rendered_pixels
 from tests.support.toy_job import make_job, recipe, write_prompts
 from tests.workflows.test_retry_rejected import Fixed, HalfFixed, retry
-from workflows.export.layout import ExportError
+from workflows.export.layouts.layout import ExportError
 
 FOUR = recipe(images_per_prompt=4)
 

@@ -14,20 +14,19 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 
 from actors.recipe import Recipe
-from workflows.export.chunks import chunks_of_bytes, count_of
 from workflows.export.images import ExportImage
-from workflows.export.layout import ExportLayout, Written
+from workflows.export.layouts.chunks import chunks_of_bytes, count_of
+from workflows.export.layouts.layout import ExportLayout, Place, Written, pattern_of
 from workflows.output.layouts import location
-from workflows.storage.store import Storage
 
 MAX_TAR_BYTES = 256 * 2**20  # held in memory; about a thousand PNG images
 
 
-def _write(dest: Storage, shard_id: str, images: Iterator[ExportImage], recipe: Recipe) -> Written:
+def _write(place: Place, images: Iterator[ExportImage], recipe: Recipe) -> Written:
     """`data/<shard>-<number>.tar` with `<image id>.png`, `.txt` (prompt) and `.json` (manifest row) for each image."""
     written, prompt_ids = Written(), set[str]()
     for number, chunk in enumerate(chunks_of_bytes(images, MAX_TAR_BYTES)):
-        dest.write(f"data/{shard_id}-{number:03d}.tar", _tar_bytes(chunk))
+        place.write(f"{place.data_folder}{place.shard_id}-{number:03d}.tar", _tar_bytes(chunk))
         prompt_ids |= {image.prompt_id for image in chunk}
         written += count_of(chunk, num_files=1)
     return written + Written(num_prompts=len(prompt_ids))
@@ -66,10 +65,10 @@ def _base64(value: bytes) -> str:
 WEBDATASET = ExportLayout(
     write=_write,
     is_json=True,
-    pattern="data/*.tar",
+    pattern=pattern_of("tar"),
     how_to_read=(
         "python",
-        'import glob\nimport webdataset\npaths = sorted(glob.glob("DEST/data/*.tar"))\n'
+        'import glob\nimport webdataset\npaths = sorted(glob.glob("DEST/data/**/*.tar", recursive=True))\n'
         'webdataset.WebDataset(paths, shardshuffle=False).decode("pil")',
     ),
 )

@@ -12,25 +12,25 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 
 from actors.recipe import Recipe
-from workflows.export.chunks import NUM_WRITERS, chunks_of, count_of
 from workflows.export.images import ExportImage
-from workflows.export.layout import ExportError, ExportLayout, Written
+from workflows.export.layouts.chunks import NUM_WRITERS, chunks_of, count_of
+from workflows.export.layouts.layout import ExportError, ExportLayout, Place, Written
 from workflows.output.layouts import location, parquet_bytes
-from workflows.storage.store import Storage
 
 # A column with one of these names, or one that ends in `_` and the name, is read as the path of an image.
 PATH_COLUMNS = ("file_name", "file_names")
 
 
-def _write(dest: Storage, shard_id: str, images: Iterator[ExportImage], recipe: Recipe) -> Written:
-    """`train/<shard>/<image id>.png`, then `train/<shard>/metadata.parquet` with a row for each; nothing for a shard
+def _write(place: Place, images: Iterator[ExportImage], recipe: Recipe) -> Written:
+    """`<split>/<shard>/<image id>.png`, then `metadata.parquet` next to them with a row for each; nothing for a shard
     without images."""
     records, names, written = [], dict[str, str](), Written()
+    folder = f"{place.split or 'train'}/{place.shard_id}"
     with ThreadPoolExecutor(NUM_WRITERS) as writers:
         for chunk in chunks_of(images):
             file_names = [_free_name(image, names) for image in chunk]
-            paths = [f"train/{shard_id}/{name}" for name in file_names]
-            list(writers.map(dest.write, paths, [image.data for image in chunk]))
+            paths = [f"{folder}/{name}" for name in file_names]
+            list(writers.map(place.write, paths, [image.data for image in chunk]))
             records += [image.record for image in chunk]
             written += count_of(chunk, num_files=len(chunk))
     if not records:
@@ -38,7 +38,7 @@ def _write(dest: Storage, shard_id: str, images: Iterator[ExportImage], recipe: 
     table = pa.concat_tables(records)
     table = table.rename_columns(_column_names(table.column_names))
     table = table.add_column(0, "file_name", pa.array(names.values(), pa.string()))
-    dest.write(f"train/{shard_id}/metadata.parquet", parquet_bytes(table))
+    place.write(f"{folder}/metadata.parquet", parquet_bytes(table))
     num_prompts = len(table["prompt_id"].unique())
     return written + Written(num_prompts=num_prompts, num_files=1)
 
@@ -92,7 +92,7 @@ IMAGEFOLDER = ExportLayout(
     write=_write,
     check=_check,
     column_names=_column_names,
-    pattern="train/**",
+    pattern=lambda split: f"{split or 'train'}/**",
     how_to_read=(
         "python",
         'import datasets\ndatasets.load_dataset("imagefolder", data_dir="DEST", split="train")',

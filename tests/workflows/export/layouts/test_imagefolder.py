@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.exports import export, finished, finished_with, load, metadata_of, prompts_of, rendered_pixels
 from tests.support.toy_job import make_job, manifest_of, recipe, write_prompts
-from workflows.export.layout import ExportError
+from workflows.export.layouts.layout import ExportError
 from workflows.job import Images
 
 SWEEP = recipe(cfg_weights=(1.0, 7.5), images_per_prompt=2)

@@ -15,22 +15,21 @@ import pyarrow as pa
 from PIL import Image
 
 from actors.recipe import Recipe
-from workflows.export.chunks import NUM_WRITERS, chunks_of, count_of
 from workflows.export.images import ExportImage
-from workflows.export.layout import ExportError, ExportLayout, Written, weight_folder
-from workflows.storage.store import Storage
+from workflows.export.layouts.chunks import NUM_WRITERS, chunks_of, count_of
+from workflows.export.layouts.layout import ExportError, ExportLayout, Place, Written, weight_folder
 
 
-def _write(dest: Storage, shard_id: str, images: Iterator[ExportImage], recipe: Recipe) -> Written:
+def _write(place: Place, images: Iterator[ExportImage], recipe: Recipe) -> Written:
     """`00000/metadata.jsonl` and `00000/samples/0000.png`, in a sweep below `w<weight>/`."""
     written, prompt_ids, folders = Written(), set[str](), set[str]()
     with ThreadPoolExecutor(NUM_WRITERS) as writers:
         for chunk in chunks_of(images):
             of_image = [_folder_of(image.prompt_id, image.cfg_weight, recipe) for image in chunk]
             metadata = dict(zip(of_image, map(_metadata_line, chunk), strict=True))
-            list(writers.map(dest.write, [f"{folder}/metadata.jsonl" for folder in metadata], metadata.values()))
+            list(writers.map(place.write, [f"{folder}/metadata.jsonl" for folder in metadata], metadata.values()))
             names = [f"{folder}/samples/{i.image_index:04d}.png" for folder, i in zip(of_image, chunk, strict=True)]
-            list(writers.map(dest.write, names, map(png_bytes, chunk)))
+            list(writers.map(place.write, names, map(png_bytes, chunk)))
             written += count_of(chunk, num_files=len(chunk))
             folders |= metadata.keys()
             prompt_ids |= {image.prompt_id for image in chunk}
@@ -88,5 +87,7 @@ GENEVAL = ExportLayout(
     id_rule="end in different numbers",
     file_of=_folder_of,
     carries=("metadata",),
+    has_columns=False,
+    has_splits=False,
     how_to_read=("text", "python evaluation/evaluate_images.py DEST --outfile results.jsonl ..."),
 )
