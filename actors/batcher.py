@@ -18,20 +18,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from actors.engines import Engine
-from actors.errors import EngineFailedError
+from actors.errors import EngineFailedError, is_out_of_memory
 from actors.request import ImageRequest, Rejection, RenderedImage
 
 Answer = tuple[ImageRequest, RenderedImage | Rejection]
 Stream = Callable[[Iterator[list[ImageRequest]]], Iterator[list[RenderedImage | Rejection]]]  # see `Engine`
-
-# Out-of-memory errors whose class says nothing: torch's CPU allocator, cuBLAS, cuDNN, the CUDA runtime, the kernel.
-OUT_OF_MEMORY_PHRASES = (
-    "can't allocate memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "CUDA error: out of memory",
-    "Cannot allocate memory",
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -203,10 +194,3 @@ class Batcher:
             ticket.is_closed = True
             self._waiting = deque(entry for entry in self._waiting if entry[0] is not ticket)
             self._state.notify_all()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the error means that memory ran out, on the GPU or on the host. Does not import torch."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError | OSError) and any(phrase in str(error) for phrase in OUT_OF_MEMORY_PHRASES)

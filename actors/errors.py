@@ -4,6 +4,15 @@ import reprlib
 
 MAX_SHOWN = 120  # characters of a value in an error message
 
+# Out-of-memory errors whose class says nothing: torch's CPU allocator, cuBLAS, cuDNN, the CUDA runtime, the kernel.
+OUT_OF_MEMORY_PHRASES = (
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDA error: out of memory",
+    "Cannot allocate memory",
+)
+
 
 class InputError(ValueError):
     """An input of the user is wrong. The message has the rule, the value and what is allowed. Exit code 2."""
@@ -33,6 +42,13 @@ class CheckpointUnreachable(CheckpointError):
 
 class OtherWeightsError(CheckpointError):
     """The checkpoint holds other weights than those the recipe was made with."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the error means that memory ran out, on the GPU or on the host. Does not import torch."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError | OSError) and any(phrase in str(error) for phrase in OUT_OF_MEMORY_PHRASES)
 
 
 def one_line(text: str) -> str:

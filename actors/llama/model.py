@@ -63,18 +63,29 @@ class Llama:
             states.append(PromptState(hidden_C=hidden_TC[-1], kv=kv))
         return states
 
-    def read_prompt(self, x_TC: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run one prompt: hidden states [T, C] after the last norm, keys and values [L, 2, K, T, D]."""
-        num_tokens = len(x_TC)
-        cos_T1D, sin_T1D = self.cos_TD[:num_tokens, None], self.sin_TD[:num_tokens, None]
-        mask_TT = torch.full((num_tokens, num_tokens), -torch.inf).triu(1)
-        mask = mask_TT.repeat(self.shape.num_heads // self.shape.num_kv_heads, 1)  # [G * T, T]
+    def read(
+        self, embeddings: Sequence[torch.Tensor], earlier: Sequence[torch.Tensor | None], *, chunk: int | None = None
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Each sequence by itself, see `read_prompt`; `chunk` is for a GPU."""
+        return [self.read_prompt(x_TC, kv) for x_TC, kv in zip(embeddings, earlier, strict=True)]
+
+    def read_prompt(self, x_TC: torch.Tensor, earlier: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run one prompt: hidden states [T, C] after the last norm, keys and values [L, 2, K, T, D].
+
+        `earlier` are the keys and values of the tokens that it follows, [L, 2, K, earlier, D].
+        """
+        num_tokens, num_earlier = len(x_TC), 0 if earlier is None else earlier.shape[3]
+        places = slice(num_earlier, num_earlier + num_tokens)
+        cos_T1D, sin_T1D = self.cos_TD[places, None], self.sin_TD[places, None]
+        mask_TS = torch.full((num_tokens, num_earlier + num_tokens), -torch.inf).triu(num_earlier + 1)
+        mask = mask_TS.repeat(self.shape.num_heads // self.shape.num_kv_heads, 1)  # [G * T, earlier + T]
         cached = []
-        for layer in self.layers:
+        for index, layer in enumerate(self.layers):
             q_TKGD, k_TKD, v_TKD = self._project(layer, x_TC, cos_T1D, sin_T1D)
             kv = torch.stack((k_TKD, v_TKD)).transpose(1, 2)  # [2, K, T, D]
+            keys, values = kv if earlier is None else torch.cat((earlier[index], kv), dim=2)
             q = q_TKGD.permute(1, 2, 0, 3).flatten(1, 2)  # [K, G * T, D]
-            attended = attend(q, kv[0], kv[1], mask).unflatten(1, (-1, num_tokens)).permute(2, 0, 1, 3)
+            attended = attend(q, keys, values, mask).unflatten(1, (-1, num_tokens)).permute(2, 0, 1, 3)
             x_TC = self._finish(layer, x_TC, attended)
             cached.append(kv)
         return self._norm(x_TC, self.norm_C), torch.stack(cached)

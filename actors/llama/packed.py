@@ -9,7 +9,6 @@ Shapes: R rows, T tokens, L layers, C hidden channels, H query heads, K key/valu
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +27,7 @@ from actors.llama.packing import Packing, attend_packed, pack
 from actors.llama.weights import LayerWeights, rotary_tables, take_llama_weights
 
 CHUNK = 2048  # tokens of every prefill call: one shape for every product
+MAX_SLOTS = 4 * CHUNK  # keys and values of a call with those of earlier tokens: 1.6 GB in a model of 1B, 4 GB of 7B
 
 # (layer, qkv [T, (H + K + K) * D]) -> [T, H * D]
 Attention = Callable[[int, torch.Tensor], torch.Tensor]
@@ -83,12 +83,27 @@ class PackedLlama:
         return self._run_layers(x_RC, attention, matmul)
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> list[PromptState]:
-        """Token ids of each prompt to its state, many prompts in a call.
+        """Token ids of each prompt to its state; a prompt's bits do not depend on its company."""
+        embeddings = [self.embedding_VC[torch.tensor(ids, device=self.device)] for ids in prompts]
+        read = self.read(embeddings, [None] * len(embeddings))
+        return [PromptState(hidden_C=hidden_TC[-1].clone(), kv=kv) for hidden_TC, kv in read]
 
-        A call has CHUNK tokens, the missing ones as one more sequence; a longer prompt has as many chunks as it needs
-        to itself. So a prompt's bits do not depend on its company.
+    def read(
+        self, embeddings: Sequence[torch.Tensor], earlier: Sequence[torch.Tensor | None], *, chunk: int | None = None
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Embeddings [T, C] of each sequence to hidden states [T, C] after the last norm and kv [L, 2, K, T, D].
+
+        `earlier` are the keys and values of the tokens that a sequence follows, [L, 2, K, earlier, D], or None. A call
+        has `chunk` (CHUNK) tokens, the missing ones as one more sequence; a longer sequence has as many chunks as it
+        needs to itself. So a sequence's bits do not depend on its company.
         """
-        return [state for chunk in _chunks(prompts) for state in self._prefill_chunk(chunk)]
+        chunk = chunk or CHUNK
+        num_new = [len(x_TC) for x_TC in embeddings]
+        num_earlier = [0 if kv is None else kv.shape[3] for kv in earlier]
+        answers = []
+        for start, stop in _calls(num_new, num_earlier, chunk):
+            answers += self._read_chunk(embeddings[start:stop], earlier[start:stop], chunk)
+        return answers
 
     def run(self, x_TC: torch.Tensor, packing: Packing, kv: torch.Tensor) -> torch.Tensor:
         """Packed tokens through all layers: [T, C] after the last norm. `kv` [L, 2, S, K, D] takes keys and values.
@@ -118,20 +133,25 @@ class PackedLlama:
             y_TC = product(silu_mul(product(normed_TC, layer.gate_up_XC)), layer.down_CI)
         return add_norm(x_TC, y_TC, self.norm_C, eps)[1]
 
-    def _prefill_chunk(self, prompts: Sequence[Sequence[int]]) -> list[PromptState]:
-        lengths = [len(prompt) for prompt in prompts]
-        num_missing = -sum(lengths) % CHUNK
-        sequences = [*lengths, num_missing] if num_missing else lengths
-        packing = pack([0] * len(sequences), sequences, [0] * len(sequences), self.device)
-        ids = torch.tensor([*itertools.chain(*prompts), *[0] * num_missing], device=self.device)
-        kv = self.new_slots(len(ids))
-        hidden_TC = self.run(self.embedding_VC[ids], packing, kv)
-        ends = list(itertools.accumulate(lengths))
+    def _read_chunk(
+        self, embeddings: Sequence[torch.Tensor], earlier: Sequence[torch.Tensor | None], chunk: int
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        num_new = [len(x_TC) for x_TC in embeddings]
+        num_earlier = [0 if kv is None else kv.shape[3] for kv in earlier]
+        filling = self.embedding_VC[:1].expand(-sum(num_new) % chunk, -1)
+        if len(filling):
+            packing = pack([*num_earlier, 0], [*num_new, len(filling)], [*num_earlier, 0], self.device)
+        else:
+            packing = pack(num_earlier, num_new, num_earlier, self.device)
+        kv = self.new_slots(sum(packing.num_slots))
+        parts = kv.split(packing.num_slots, dim=2)[: len(num_new)]
+        for slots, known, length in zip(parts, earlier, num_earlier, strict=True):
+            if known is not None:
+                slots[:, :, :length] = known.transpose(2, 3)
+        hidden_TC = self.run(torch.cat([*embeddings, filling]), packing, kv)
         return [
-            PromptState(
-                hidden_C=hidden_TC[end - 1].clone(), kv=kv[:, :, end - length : end].transpose(2, 3).contiguous()
-            )
-            for end, length in zip(ends, lengths, strict=True)
+            (hidden.clone(), slots[:, :, length:].transpose(2, 3).contiguous())
+            for hidden, slots, length in zip(hidden_TC[: sum(num_new)].split(num_new), parts, num_earlier, strict=True)
         ]
 
 
@@ -146,13 +166,13 @@ def _fuse(layer: LayerWeights) -> _Layer:
     )
 
 
-def _chunks(prompts: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
-    """The prompts in order, as many at a time as fit into a chunk."""
-    chunk: list[Sequence[int]] = []
-    for prompt in prompts:
-        if chunk and sum(map(len, chunk)) + len(prompt) > CHUNK:
-            yield chunk
-            chunk = []
-        chunk.append(prompt)
-    if chunk:
-        yield chunk
+def _calls(num_new: Sequence[int], num_earlier: Sequence[int], chunk: int) -> Iterator[tuple[int, int]]:
+    """The sequences in order, as many at a time as fit into a chunk and into MAX_SLOTS: start and stop of each call."""
+    start = num_tokens = num_slots = 0
+    for index, (new, earlier) in enumerate(zip(num_new, num_earlier, strict=True)):
+        if index > start and (num_tokens + new > chunk or num_slots + new + earlier > MAX_SLOTS):
+            yield start, index
+            start, num_tokens, num_slots = index, 0, 0
+        num_tokens, num_slots = num_tokens + new, num_slots + new + earlier
+    if len(num_new) > start:
+        yield start, len(num_new)

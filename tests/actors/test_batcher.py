@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from actors.batcher import Answer, Batcher, is_out_of_memory
+from actors.batcher import Answer, Batcher
 from actors.errors import EngineFailedError
 from actors.request import ImageRequest, Rejection, RenderedImage
 
@@ -394,33 +394,6 @@ def test_a_single_image_that_does_not_fit_in_memory_fails_its_call() -> None:
         render(batcher, requests_of("a", 4))
 
     assert [len(batch) for batch in batcher.engine.batches] == [4, 2, 1]
-
-
-@pytest.mark.parametrize(
-    "allocate", [lambda: torch.empty(PETABYTE, dtype=torch.uint8), lambda: np.empty(PETABYTE, np.uint8)]
-)
-def test_an_allocation_that_fails_on_the_host_is_out_of_memory(allocate: Callable[[], object]) -> None:
-    with pytest.raises((RuntimeError, MemoryError)) as failure:
-        allocate()
-
-    assert is_out_of_memory(failure.value)
-
-
-def test_an_allocation_that_fails_on_a_gpu_is_out_of_memory() -> None:
-    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"))
-    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        RuntimeError("CUDA error: an illegal memory access was encountered"),
-        ValueError("can't allocate memory for this prompt"),
-        OSError(28, "No space left on device"),
-    ],
-)
-def test_another_error_is_not_out_of_memory(error: Exception) -> None:
-    assert not is_out_of_memory(error)
 
 
 # ---- calls that end early --------------------------------------------------------------------------------------------

@@ -130,6 +130,17 @@ def test_a_prompts_bits_do_not_depend_on_the_number_of_threads(dtype: torch.dtyp
             assert torch.equal(kv_again, kv)
 
 
+@pytest.mark.parametrize("num_first", [1, 40])
+def test_a_prompt_read_in_two_parts_has_the_numbers_of_the_whole(num_first: int) -> None:
+    llama = random_llama(llama_shape(num_kv_heads=2))
+    x_TC = llama.embedding_VC[random_ids(53)]
+    whole_TC, whole_kv = llama.read_prompt(x_TC)
+    first_TC, first_kv = llama.read_prompt(x_TC[:num_first])
+    ((rest_TC, rest_kv),) = llama.read([x_TC[num_first:]], [first_kv])
+    torch.testing.assert_close(torch.cat((first_TC, rest_TC)), whole_TC, rtol=0, atol=1e-4)
+    torch.testing.assert_close(torch.cat((first_kv, rest_kv), dim=3), whole_kv, rtol=0, atol=1e-4)
+
+
 def test_a_row_of_nans_leaves_its_neighbors_alone() -> None:
     llama = random_llama(llama_shape())
     x_RC, position_R = llama.embedding_VC[random_ids(4)], torch.tensor([5, 9, 2, 0])

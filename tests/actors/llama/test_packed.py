@@ -88,6 +88,29 @@ def test_a_prompts_bits_do_not_depend_on_its_company() -> None:
             assert torch.equal(state.kv, other.kv)
 
 
+@needs_triton
+def test_tokens_that_follow_others_have_the_numbers_of_the_whole_and_their_own_bits_in_any_company() -> None:
+    llama, reference = packed_llama(SHAPE), random_llama(SHAPE)
+    states = [_on_device(state) for state in reference.prefill(PROMPTS)]
+    embeddings = [llama.embedding_VC[torch.tensor(ids, device=DEVICE)] for ids in ([7, 8], [9], [30, 31, 32, 33])]
+    together = llama.read(embeddings, [state.kv for state in states], chunk=8)
+    for row, (hidden_TC, kv) in enumerate(together):
+        (alone,) = llama.read([embeddings[row]], [states[row].kv], chunk=8)
+        assert torch.equal(alone[0], hidden_TC)
+        assert torch.equal(alone[1], kv)
+        num_new, x_TC = len(embeddings[row]), embeddings[row].cpu()
+        expected_TC, expected_kv = reference.read_prompt(x_TC, states[row].kv.cpu())
+        assert kv.shape[3] == num_new
+        torch.testing.assert_close(hidden_TC.cpu(), expected_TC, rtol=0, atol=1e-4)
+        torch.testing.assert_close(kv.cpu(), expected_kv, rtol=0, atol=1e-4)
+
+
+def test_a_call_holds_as_many_sequences_as_fit_with_the_tokens_that_they_follow() -> None:
+    assert list(packed._calls([3, 4, 9, 20, 1], [0] * 5, 8)) == [(0, 2), (2, 3), (3, 4), (4, 5)]
+    assert list(packed._calls([1] * 4, [packed.MAX_SLOTS // 2] * 4, 8)) == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    assert list(packed._calls([], [], 8)) == []
+
+
 def test_every_call_of_a_prefill_has_whole_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     num_tokens = []
 
