@@ -21,7 +21,8 @@ class Engine(Protocol):
 
     An engine of a family with checkpoints also has `predict(prompt)`: the conditional and the unconditional prediction
     that guidance begins with, two tensors of one shape, and `is_decoder_finite()`: whether the numbers of one decoded
-    image are finite. Both are for `actors.checkpoint.doctor`.
+    image are finite. Both are for `actors.checkpoint.doctor`. `text_model()` is its language model, which
+    `actors.understanding` shares.
     """
 
     device: str  # as the manifest has it: "cpu AVX2" or the GPU's name

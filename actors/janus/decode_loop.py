@@ -18,6 +18,8 @@ from actors.janus.network import CodeModel
 from actors.kernels.cuda_graph import GraphPool
 from actors.llama.cache import PagedCache, PromptState, RowCache
 
+STEPS_PER_QUESTION = 8
+
 # step (an int64 tensor of no dimension), guided logits float32 [B, V] -> the images' next codes [B]
 Choose = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -60,14 +62,21 @@ class DecodeLoop:
         hidden = [state.hidden_C for state in states]
         self.hidden_RC.copy_(torch.stack([*hidden, *hidden[:1] * (num_rows - len(states))]))
 
-    def run(self, num_codes: int, is_guiding: Callable[[int], bool]) -> torch.Tensor:
-        """The codes of the loaded batch, [B, N]. `is_guiding(step)`: whether guidance acts at this step."""
+    def run(
+        self, num_codes: int, is_guiding: Callable[[int], bool], is_over: Callable[[], bool] = lambda: False
+    ) -> torch.Tensor:
+        """The codes of the loaded batch, [B, N]. `is_guiding(step)`: whether guidance acts at this step.
+
+        `is_over` says whether to stop early. It may wait for the device, so it is asked every STEPS_PER_QUESTION steps.
+        """
         codes = []
         for step in range(num_codes):
             self.step.fill_(step)
             guiding = is_guiding(step)
             self._launch(("choose", guiding), lambda guiding=guiding: self.choose_codes(guiding))
             codes.append(self.code_B.clone())
+            if step % STEPS_PER_QUESTION == STEPS_PER_QUESTION - 1 and is_over():
+                break
             if step + 1 < num_codes:
                 self._launch(("read",), self.read_codes)
         return torch.stack(codes, dim=1)

@@ -26,6 +26,8 @@ from actors.janus.network import build_code_model, read_weights
 from actors.kernels.cuda_graph import GraphPool
 from actors.kernels.image_decoder import Pixels
 from actors.llama.cache import PromptState, cache_dtype_for
+from actors.llama.model import Llama
+from actors.llama.packed import PackedLlama
 from actors.prompt.tokenizer import PromptTokenizer
 from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage, refusal_of_prompts
@@ -165,6 +167,10 @@ class JanusEngine:
         states = self.prefill([PromptIds(cond=cond, uncond=self._uncond_ids(len(cond), None))])
         logits = self.model.head(torch.stack([state.hidden_C for state in states])).float()
         return logits[0], logits[1]
+
+    def text_model(self) -> Llama | PackedLlama:
+        """The language model, for `actors.understanding`."""
+        return self.model.llama
 
     @torch.inference_mode()
     def is_decoder_finite(self) -> bool:

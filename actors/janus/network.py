@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import MutableMapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -55,12 +56,20 @@ _RENAMES = [
 ]
 
 
+class Head(Protocol):
+    """What predicts a code, in two parts: the second is linear, so guidance may act between them."""
+
+    def first(self, x_RC: torch.Tensor, /) -> torch.Tensor: ...
+
+    def second(self, x_RI: torch.Tensor, /) -> torch.Tensor: ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class CodeModel:
     """The language model, the head that predicts a code, and the embedding of every code."""
 
     llama: Llama | PackedLlama
-    head: Mlp  # [R, C] -> [R, V]
+    head: Head  # [R, C] -> [R, V]
     code_embedding_VC: torch.Tensor
 
 

@@ -30,6 +30,8 @@ from actors.janusflow.packed import PackedPrompt
 from actors.janusflow.sampler import DEFAULT_SOLVER, SOLVERS, TimeGrid, Velocity, demo_grid, even_grid, solve
 from actors.kernels.cuda_graph import GraphPool
 from actors.kernels.image_decoder import Pixels
+from actors.llama.model import Llama
+from actors.llama.packed import PackedLlama
 from actors.noise import normal_noise
 from actors.prompt.tokenizer import PromptTokenizer
 from actors.recipe import Recipe
@@ -123,6 +125,14 @@ class JanusFlowEngine:
         z_RCHW = torch.from_numpy(normal_noise(0, self._latent_shape)).expand(2, *self._latent_shape)
         v_RCHW = self.network_velocity(z_RCHW, torch.zeros(2, dtype=torch.float64), [cond, uncond])
         return v_RCHW[0], v_RCHW[1]
+
+    @torch.inference_mode()
+    def text_model(self) -> Llama | PackedLlama:
+        """The language model, for `actors.understanding`; on a CPU a copy, with matrices packed as that needs them."""
+        if self.network.packed:
+            return self.network.packed.llama
+        tensors = self.network.language_model.state_dict()
+        return Llama({f"language_model.{name}": tensor for name, tensor in tensors.items()}, self.shape.llama)
 
     @torch.inference_mode()
     def is_decoder_finite(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,11 +43,11 @@ class PromptTokenizer:
             template = PROMPT_FORMATS[template]
         self.template = template
         self._tokenizer = _read_tokenizer(Path(folder) / "tokenizer.json")
-        self.bos_id = self._special_id(BOS)
-        self.pad_id = self._special_id(PAD)
-        self.begin_of_image_id = self._special_id(BEGIN_OF_IMAGE)
+        self.bos_id = self.id_of(BOS)
+        self.pad_id = self.id_of(PAD)
+        self.begin_of_image_id = self.id_of(BEGIN_OF_IMAGE)
         for tag in template.tags:
-            self._special_id(tag)
+            self.id_of(tag)
         if vocab_size is not None and (largest := max(self.names_by_id())) >= vocab_size:
             raise CheckpointError(
                 f"the ids of tokenizer.json must be below {vocab_size}, the tokens that the model embeds; got {largest}"
@@ -80,19 +81,41 @@ class PromptTokenizer:
             names.setdefault(token_id, set()).add(name)
         return names
 
+    def id_of(self, token: str) -> int:
+        """The id of a special token. Raises CheckpointError if the vocabulary has none."""
+        token_id: int | None = self._tokenizer.token_to_id(token)
+        if token_id is None:
+            raise CheckpointError(f"the vocabulary of tokenizer.json has no {token}, which the prompt template needs")
+        return token_id
+
+    def special_tokens(self) -> set[str]:
+        """The texts that are one token wherever they occur, and no part of what people write."""
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        return {token.content for token in added if token.special or _looks_like_tag(token.content)}
+
+    def plain_ids(self, text: str) -> list[int]:
+        """The ids of a text alone: no bos, no template. Raises ValueError."""
+        _check_is_unicode(text)
+        return list(self._encode_alone(text))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, without special tokens and without ids that the vocabulary does not have."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
     def _encode_text(self, prompt: str) -> array[int]:
-        text = self.template.text(prompt)
+        return self._encode_alone(self.template.text(prompt))
+
+    def _encode_alone(self, text: str) -> array[int]:
         # Without special tokens the tokenizer adds no bos of its own, which some tokenizer.json files ask for.
         try:
             return array("I", self._tokenizer.encode(text, add_special_tokens=False).ids)
         except Exception as error:  # the tokenizers library raises Exception itself
             raise ValueError(f"tokenizer.json cannot encode this prompt: {one_line(str(error))}") from error
 
-    def _special_id(self, token: str) -> int:
-        token_id: int | None = self._tokenizer.token_to_id(token)
-        if token_id is None:
-            raise CheckpointError(f"the vocabulary of tokenizer.json has no {token}, which the prompt template needs")
-        return token_id
+
+def _looks_like_tag(token: str) -> bool:
+    return len(token) > 2 and token.startswith("<") and token.endswith(">")
 
 
 def _read_tokenizer(path: Path) -> Tokenizer:
