@@ -15,13 +15,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from actors.engines import Engine
 from actors.errors import EngineFailedError, is_out_of_memory
-from actors.request import ImageRequest, Rejection, RenderedImage
+from actors.request import Answer, ImageRequest, Rejection, RenderedImage
 
-Answer = tuple[ImageRequest, RenderedImage | Rejection]
 Stream = Callable[[Iterator[list[ImageRequest]]], Iterator[list[RenderedImage | Rejection]]]  # see `Engine`
 
 
@@ -84,6 +84,19 @@ class Batcher:
                     yield finished
         finally:
             self._withdraw(ticket)
+
+    @contextmanager
+    def holding_engine(self) -> Iterator[None]:
+        """Wait until no thread is inside the engine, and keep all out of it while the block runs."""
+        with self._state:
+            self._state.wait_for(lambda: not self._engine_is_busy)
+            self._engine_is_busy = True
+        try:
+            yield
+        finally:
+            with self._state:
+                self._engine_is_busy = False
+                self._state.notify_all()
 
     def _queue(self, requests: Sequence[ImageRequest]) -> _Ticket:
         """Reject the requests that the engine can never render, and queue the others."""

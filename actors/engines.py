@@ -6,11 +6,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from actors.checkpoint.doctor import Finding, check_guidance, check_tokenizer
-from actors.checkpoint.open import Checkpoint, fetch_checkpoint, open_models, weights_digest
+from actors.checkpoint.open import (
+    Checkpoint,
+    fetch_checkpoint,
+    is_family_without_checkpoint,
+    open_models,
+    weights_digest,
+)
 from actors.errors import CheckpointError, OtherWeightsError
 from actors.families import FAMILIES
 from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
+from actors.understanding.judging import Looker
 
 
 class Engine(Protocol):
@@ -99,3 +106,17 @@ def _refuse_faults(recipe: Recipe, findings: Iterable[Finding]) -> None:
             f"{recipe.checkpoint} is faulty ({'; '.join(faults)}). `janus-batch doctor` shows every check; "
             "model.allow_faults: true renders with it anyway"
         )
+
+
+def check_can_look(checkpoint: Checkpoint) -> None:
+    """Raise CheckpointError, with the reason, for a checkpoint that cannot look at images. Reads no weights."""
+    if FAMILIES[checkpoint.family].looker is None:
+        raise CheckpointError(f"{checkpoint.name} cannot look at images: its family, {checkpoint.family}, only renders")
+
+
+def open_looker(recipe: Recipe, storage_options: Mapping[str, Any]) -> Looker:
+    """The looker of the recipe's judge, on the first visible GPU, or on the CPU."""
+    judge = recipe.judge
+    assert judge is not None, "the recipe has a judge"
+    assert is_family_without_checkpoint(judge.family)
+    return cast("Looker", FAMILIES[judge.family].load_looker_class()(judge))

@@ -76,6 +76,9 @@ class Family:
     * `has_kv_cache`: whether `model.kv_cache` applies: the engine attends to a cache at every step.
     * `image_size`: pixels per side, where there is no checkpoint to say it.
     * `known_speeds`: for `janus-batch plan`.
+    * `looker`: the class that looks at images with a checkpoint of this family, as `module:Class` (its interface:
+      `actors.understanding.judging.Looker`); `looker_version`: its algorithm and version, like `sampler`. None: the
+      family only renders.
     """
 
     engine: str
@@ -90,6 +93,8 @@ class Family:
     has_kv_cache: bool = False
     image_size: int | None = None
     known_speeds: tuple[KnownSpeed, ...] = ()
+    looker: str | None = None
+    looker_version: str = ""
 
     @property
     def decodes_with_vae(self) -> bool:
@@ -97,13 +102,23 @@ class Family:
 
     def load_engine_class(self) -> Callable[..., Any]:
         """The engine's class. Importing it may load torch."""
-        module, name = self.engine.split(":")
-        return cast("Callable[..., Any]", getattr(importlib.import_module(module), name))
+        return _load(self.engine)
+
+    def load_looker_class(self) -> Callable[..., Any]:
+        """The looker's class. Importing it may load torch. Only for a family that has one."""
+        assert self.looker is not None
+        return _load(self.looker)
 
     def load_config(self) -> FamilyConfig:
         """The family's `config.py`. Only for a family with checkpoints."""
         assert self.config is not None
         return cast("FamilyConfig", importlib.import_module(self.config))
+
+
+def _load(name: str) -> Callable[..., Any]:
+    """What `module:Class` names."""
+    module, _, attribute = name.partition(":")
+    return cast("Callable[..., Any]", getattr(importlib.import_module(module), attribute))
 
 
 def _limit(model: str, hidden_size: int, num_layers: int, batch: int | None, images_per_second: float) -> KnownSpeed:
@@ -154,5 +169,7 @@ FAMILIES: dict[str, Family] = {
         default_cfg_weight=5.0,
         settings={"temperature": 1.0},
         image_size=64,
+        looker="actors.toy:ToyLooker",
+        looker_version="toy-look-1",
     ),
 }

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from actors.prompt.template import PromptTemplate
+
+PROMPT_FIELD = "{prompt}"  # in the judge's question
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +50,42 @@ def sampling_settings(record: SamplingSettings) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Judge:
+    """How a job looks at its images. Part of its recipe, because the scores decide which candidates are kept.
+
+    * `question`: what is asked about each candidate; `{prompt}` stands for the prompt of the image.
+    * `best_of`: candidates of one try. `retry_below`: an image whose best candidate scores lower gets another try, up
+      to `max_tries` in all; None means one try.
+    * `caption_tokens`: the longest caption of a kept image, in tokens; None means no captions.
+    * `family`, `checkpoint`, `revision`, `weights_sha256`, `prompt_format`: the model that looks, as in `Recipe`.
+    * `looker`: the algorithm and its version. It changes whenever the same image and question would get other scores.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")  # for job.json, see workflows.output.claim
+
+    question: str
+    best_of: int = 1
+    retry_below: float | None = None
+    max_tries: int = 1
+    caption_tokens: int | None = None
+    family: str
+    checkpoint: str
+    revision: str | None
+    weights_sha256: str
+    prompt_format: str | None
+    looker: str
+
+    @property
+    def max_candidates(self) -> int:
+        """The most candidates that an image can have."""
+        return self.best_of * self.max_tries
+
+    def question_about(self, prompt: str) -> str:
+        """The question for an image of this prompt."""
+        return self.question.replace(PROMPT_FIELD, prompt.strip())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe(SamplingSettings):
     """The resolved model and sampling settings of a job. `job.json` pins them, and a resume must have the same ones.
 
@@ -54,6 +96,7 @@ class Recipe(SamplingSettings):
     * `sampler`: the algorithm and its version. It changes whenever the same request would get other bytes.
     * `cfg_weights`: the guidance weights; more than one in a sweep. `allow_any_cfg_weight` lifts their limits.
     * `images_per_prompt`, `seed`: images per prompt and weight, and the seed from which their seeds are derived.
+    * `judge`: how candidates are judged; None, and then absent from `job.json`, if the job looks at no image.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")  # for job.json, see workflows.output.claim
@@ -74,13 +117,22 @@ class Recipe(SamplingSettings):
     allow_any_cfg_weight: bool = False
     kv_cache: str | None = None
     prompt_template: PromptTemplate | None = None
+    judge: Annotated[Judge | None, Field(exclude_if=_is_none)] = None
 
     @property
     def images_per_row(self) -> int:
         """Images of a prompt row without a guidance weight of its own: every index at every weight."""
         return self.images_per_prompt * len(self.cfg_weights)
 
+    @property
+    def judges_itself(self) -> bool:
+        """Whether the checkpoint that renders the images also looks at them."""
+        judge = self.judge
+        return judge is not None and (judge.checkpoint, judge.revision) == (self.checkpoint, self.revision)
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON has them, with lists in place of tuples."""
         fields = dataclasses.asdict(self)
+        if self.judge is None:
+            del fields["judge"]
         return {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}

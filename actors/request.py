@@ -1,4 +1,5 @@
-"""The request for one image, and the two answers of an engine: the image, or the reason why there is none."""
+"""The request for one image, the two answers of an engine (the image, or the reason why there is none), and the verdict
+on an image that was looked at."""
 
 from __future__ import annotations
 
@@ -33,18 +34,41 @@ class ImageRequest(SamplingSettings):
             raise ValueError(f"seed must fit in 64 unsigned bits (0 to {2**64 - 1}), got {self.seed}")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """Why this candidate of an image was kept: see `actors.understanding.judging`.
+
+    * `score`: the judge's, 0 to 1, a float32; `score_kind`: how it was computed, see docs/judging.md.
+    * `candidate`: the kept one, an index into `seeds` and `scores`, which have every candidate that was rendered. The
+      score of a candidate that the engine could not render is None.
+    * `caption`: what the judge sees in the image; None if the job asks for no captions.
+    * `num_tries`: 1, and 1 more for each re-roll. `seconds`: spent looking at this image's candidates.
+    """
+
+    score: float
+    score_kind: str
+    candidate: int
+    seeds: tuple[int, ...]
+    scores: tuple[float | None, ...]
+    caption: str | None = None
+    num_tries: int = 1
+    seconds: float = 0.0
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class RenderedImage:
     """The pixels of one request, uint8 [height, width, 3], and the codes or latents they were decoded from.
 
     `codes` (Janus) are the VQ token ids, int32 [num_codes] in raster order. `latents` (JanusFlow) are float32
-    [4, height/8, width/8], the input of the VAE. The pixels can be decoded from them without sampling.
+    [4, height/8, width/8], the input of the VAE. The pixels can be decoded from them without sampling. An image that
+    was looked at has a `verdict`.
     """
 
     image_id: str
     pixels: np.ndarray
     codes: np.ndarray | None = None
     latents: np.ndarray | None = None
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +77,9 @@ class Rejection:
 
     image_id: str
     reason: str
+
+
+Answer = tuple[ImageRequest, RenderedImage | Rejection]
 
 
 def refusal_of_prompts(

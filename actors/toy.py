@@ -1,7 +1,12 @@
-"""The toy engine: pixels are a hash of the request. It needs no torch and no weights, so tests are fast."""
+"""The toy engine and its looker: pixels are a hash of the request, scores a hash of pixels and question.
+
+They need no torch and no weights, so tests are fast.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -9,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from actors.noise import derive_seed
-from actors.recipe import Recipe
+from actors.recipe import Judge, Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
 
 SIZE = 64  # pixels per side
@@ -61,3 +66,43 @@ def _gradient(codes: np.ndarray) -> np.ndarray:
     start, stop = codes[:3] % 256, codes[3:6] % 256
     ramp = np.add.outer(np.arange(SIZE), np.arange(SIZE))[..., None] / (2 * (SIZE - 1))
     return (start * (1 - ramp) + stop * ramp).astype(np.uint8)
+
+
+class ToyLooker:
+    """Scores and captions any picture. Like the toy engine, it obeys words, here in a question.
+
+    `toy:blind` gives NaN, `toy:tie` the same score to every image, `toy:look-bug` fails like a bug of the looker.
+    """
+
+    score_kind = "hash"
+
+    def __init__(self, judge: Judge) -> None:
+        self.judge = judge
+
+    def refusal(self, question: str) -> str | None:
+        """Why no image can be asked this question, or None."""
+        return "the question has an image placeholder" if "<image_placeholder>" in question else None
+
+    def score(self, images: Sequence[np.ndarray], questions: Sequence[str]) -> np.ndarray:
+        """A number from 0 to 1 for each image and its question, float32 [N]."""
+        return np.array([_score(*pair) for pair in zip(images, questions, strict=True)], np.float32)
+
+    def caption(self, images: Sequence[np.ndarray], max_tokens: int) -> list[str]:
+        """The colors that each image begins and ends with, in at most `max_tokens` words."""
+        words = [f"a gradient from {_hex(image[0, 0])} to {_hex(image[-1, -1])}".split() for image in images]
+        return [" ".join(some[:max_tokens]) for some in words]
+
+
+def _score(image: np.ndarray, question: str) -> float:
+    if "toy:look-bug" in question:
+        raise RuntimeError("a bug met an image")
+    if "toy:blind" in question:
+        return math.nan
+    if "toy:tie" in question:
+        return 0.5
+    digest = hashlib.sha256(question.encode("utf-8", "surrogatepass") + np.ascontiguousarray(image).tobytes()).digest()
+    return int.from_bytes(digest[:3], "little") / (2**24 - 1)
+
+
+def _hex(color: np.ndarray) -> str:
+    return "#" + "".join(f"{channel:02x}" for channel in color)

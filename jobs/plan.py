@@ -9,8 +9,10 @@ from typing import Any
 import click
 
 from actors.families import ROOFLINE
+from actors.recipe import Judge
 from jobs.job_file.resolve import Models, open_models_of, remarks, resolve
 from jobs.job_file.spec import JobSpec
+from jobs.terminal.text import judge_line
 from workflows.estimate import Estimate, Speed, estimate, known_speed
 from workflows.job import RenderJob
 from workflows.output.claim import check_claim
@@ -34,11 +36,13 @@ def plan(
     models = open_models_of(spec)
     job = resolve(spec, num_gpus=num_gpus, with_digest=measure, models=models)
     files = find_job_prompts(job)
-    check_claim(job, ignore=("recipe.weights_sha256", "recipe.vae_sha256", "recipe.dtype"))
+    check_claim(job, ignore=("recipe.weights_sha256", "recipe.vae_sha256", "recipe.dtype", "judge.weights_sha256"))
     remaining = plan_job(job, files)
     speed, bytes_an_image = _speed(job, remaining, models, measure=measure)
     if images_per_second is not None:
-        speed = Speed(images_per_second=images_per_second, source="given by --images-per-second")
+        look = speed.seconds_per_look if speed else 0.0
+        source = "given by --images-per-second"
+        speed = Speed(images_per_second=images_per_second, source=source, seconds_per_look=look)
     cost = estimate(
         job,
         remaining,
@@ -63,13 +67,15 @@ def _num_gpus() -> int:
 def _speed(job: RenderJob, plan: Plan, models: Models, *, measure: bool) -> tuple[Speed | None, float | None]:
     """The speed of an actor, and the bytes per image if they were measured."""
     if measure:
-        from actors.engines import start_engine
+        from actors.engines import open_looker, start_engine
         from workflows.measure import measure as measure_engine
 
         engine = start_engine(job.recipe, *models, allow_faults=job.allow_faults)  # loads torch
-        found = measure_engine(engine, job, plan)
+        looker = open_looker(job.recipe, job.storage) if job.recipe.judge else None
+        found = measure_engine(engine, looker, job, plan)
         source = f"measured here: {found.device}, batches of {found.batch_size}, the median of {found.num_batches}"
-        return Speed(images_per_second=found.images_per_second, source=source), found.bytes_an_image
+        speed = Speed(images_per_second=found.images_per_second, source=source, seconds_per_look=found.seconds_per_look)
+        return speed, found.bytes_an_image
     known = known_speed(models[0], job.recipe, job.workers.batch_size)
     if known is None:
         return None, None
@@ -96,6 +102,7 @@ def _facts(job: RenderJob, plan: Plan) -> dict[str, Any]:
         "images_per_row": images_per_row,
         "num_images": plan.num_images(images_per_row),
         "num_images_remaining": plan.num_images_remaining(images_per_row),
+        **({} if recipe.judge is None else {"judge": asdict(recipe.judge)}),
     }
 
 
@@ -119,6 +126,7 @@ def _print_table(job: RenderJob, plan: Plan, speed: Speed | None, cost: Estimate
         "shards left": f"{facts['num_shards_remaining']:,} of up to {job.shard_rows:,} prompts",
         "images": f"{facts['num_images']:,} ({facts['images_per_row']} per prompt)",
         "images left": f"{facts['num_images_remaining']:,}",
+        **_judge_rows(job.recipe.judge, cost),
         **_cost_rows(job, speed, cost),
         "output": job.output,
     }
@@ -126,6 +134,13 @@ def _print_table(job: RenderJob, plan: Plan, speed: Speed | None, cost: Estimate
         click.echo(f"{key:<13} {value}")
     for line in remarks(job):
         click.echo(f"note          {line}")
+
+
+def _judge_rows(judge: Judge | None, cost: Estimate) -> dict[str, str]:
+    if judge is None:
+        return {}
+    most = f", at most {cost.num_candidates * judge.max_tries:,} with re-rolls" if judge.max_tries > 1 else ""
+    return {"judge": judge_line(judge), "candidates": f"{cost.num_candidates:,} to render{most}"}
 
 
 def _cost_rows(job: RenderJob, speed: Speed | None, cost: Estimate) -> dict[str, str]:
@@ -137,6 +152,9 @@ def _cost_rows(job: RenderJob, speed: Speed | None, cost: Estimate) -> dict[str,
     else:
         at_most, at_least = ("at most ", "at least ") if speed.is_limit else ("", "")
         rows["speed"] = f"{at_most}{speed.images_per_second:.3g} images/s per actor ({speed.source})"
+        if job.recipe.judge:
+            look = speed.seconds_per_look
+            rows["looking"] = f"{1000 * look:.3g} ms per candidate" if look else "not counted; --measure measures it"
         rows["GPU-hours" if is_on_gpus or speed.is_limit else "CPU time"] = f"{at_least}{_hours(hours)}"
         if cost.price is not None:
             rows["price"] = f"{at_least}{cost.price:,.2f}"

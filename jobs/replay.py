@@ -40,7 +40,7 @@ def replay(output: str, image_id: str, endpoint_url: str | None, *, settings: Se
         return 1
     _write(file, result.data)
     _print_result(row, result, changes, file)
-    return 0 if changes or result.replay.same_pixels else 1
+    return 0 if changes or result.replay.is_same else 1
 
 
 def _changes(row: dict[str, Any], spec_fields: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
@@ -96,6 +96,10 @@ def _print_result(row: dict[str, Any], result: ImageReplay, changes: dict[str, A
         click.echo(f"bytes     the same as {row['image']}")
     else:
         click.echo(f"bytes     not those of {row['image']}: {result.replay.difference}")
+    if result.replay.score is not None:
+        is_same = "the same as" if result.replay.same_score else "not that"
+        score = f"{result.replay.score:.9g}, {is_same} in the manifest"
+        click.echo(f"score     {score}" + ("" if result.replay.same_score else f" ({row['judge_score']:.9g})"))
     click.echo(f"wrote     {file}")
 
 

@@ -43,4 +43,10 @@ def _spec_of(claim: Claim, storage: Storage, settings: tuple[str, ...]) -> JobSp
         "storage": storage.options,
         "model": {**written.get("model", {}), **model},
     }
+    if recipe.judge is not None and fields["judge"].get("checkpoint") is not None:
+        fields["judge"] = {
+            **fields["judge"],
+            "checkpoint": recipe.judge.checkpoint,
+            "revision": recipe.judge.revision,
+        }
     return check_fields(fields, settings)

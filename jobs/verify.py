@@ -108,4 +108,9 @@ def _print_replays(storage: Storage, num_replays: int, seed: int) -> int:
     with_text = f", {num_texts:,} with the same pixels and another text in the file" if num_texts else ""
     click.echo(f"replayed    {len(replays):,} images, {num_same:,} with the same bytes{with_text}")
     _print_some([f"{replay.image}: {replay.difference}" for replay in different])
-    return len(different)
+    judged = [replay for replay in replays if replay.score is not None]
+    if judged:
+        num_scores = sum(replay.same_score for replay in judged)
+        click.echo(f"looked at   {len(judged):,} images, {num_scores:,} with the same score")
+        _print_some([f"{replay.image}: the score is {replay.score}" for replay in judged if not replay.same_score])
+    return sum(not replay.is_same for replay in replays)

@@ -20,10 +20,14 @@ REQUESTS_PER_JOB = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Speed:
-    """Images per second of one actor, and the source of the number. A real actor is slower than a limit."""
+    """Images per second of one actor, and the source of the number. A real actor is slower than a limit.
+
+    If the job looks at its images, each candidate also costs `seconds_per_look`, where that was measured.
+    """
 
     images_per_second: float
     source: str
+    seconds_per_look: float = 0.0
     is_limit: bool = False
 
 
@@ -31,11 +35,14 @@ class Speed:
 class Estimate:
     """The cost of the remaining images. Fields that depend on the speed are None if it is unknown.
 
+    `num_candidates` are the images to render: with a judge, several for each image. Re-rolls come on top.
+
     `gpu_hours` is 0 for a job on CPUs. `num_writes` are PUT requests to an object store, without retries and without
     rejected rows.
     """
 
     num_images: int
+    num_candidates: int
     actor_hours: float | None
     gpu_hours: float | None
     price: float | None
@@ -55,12 +62,16 @@ def estimate(
 ) -> Estimate:
     """Estimate from the number of rows; in a sweep, a row with its own weight counts like any other."""
     num_images = (plan.num_rows - plan.num_rows_committed) * job.recipe.images_per_row
-    actor_hours = num_images / speed.images_per_second / 3600 if speed else None
+    num_candidates = num_images * (job.recipe.judge.best_of if job.recipe.judge else 1)
+    actor_hours = None
+    if speed:
+        actor_hours = num_candidates * (1 / speed.images_per_second + speed.seconds_per_look) / 3600
     gpu_hours = actor_hours * job.workers.gpus_per_actor if actor_hours is not None else None
     guess = BYTES_PER_PIXEL[job.images.format] * image_size**2
     latents = 4 * (image_size // 8) ** 2 * 4 if job.images.keep_latents else 0  # float32 [4, size / 8, size / 8]
     return Estimate(
         num_images=num_images,
+        num_candidates=num_candidates,
         actor_hours=actor_hours,
         gpu_hours=gpu_hours,
         price=gpu_hours * gpu_hour_price if gpu_hours is not None and gpu_hour_price is not None else None,

@@ -6,11 +6,19 @@ import os
 from typing import Any
 
 from actors.checkpoint.folder import BUNDLED
-from actors.checkpoint.open import Checkpoint, is_family_without_checkpoint, open_models, weights_digest
+from actors.checkpoint.open import (
+    Checkpoint,
+    is_family_without_checkpoint,
+    open_checkpoint,
+    open_models,
+    weights_digest,
+)
+from actors.engines import check_can_look
+from actors.errors import CheckpointError
 from actors.families import FAMILIES
 from actors.guidance import check_cfg_weight
 from actors.prompt.template import PromptTemplate
-from actors.recipe import SAMPLING_SETTINGS, Recipe, SamplingSettings, sampling_settings
+from actors.recipe import SAMPLING_SETTINGS, Judge, Recipe, SamplingSettings, sampling_settings
 from jobs.job_file.errors import JobFileError
 from jobs.job_file.spec import JobSpec, ModelSection
 from workflows.job import Images, RenderJob, Workers
@@ -35,6 +43,21 @@ def open_models_of(spec: JobSpec) -> Models:
         vae_revision=model.vae_revision,
         storage_options=spec.storage,
     )
+
+
+def _open_judge(spec: JobSpec, own: Checkpoint) -> Checkpoint:
+    """The checkpoint that looks at the images. Raises CheckpointError if it cannot."""
+    section = spec.judge
+    assert section is not None
+    judge = own
+    if section.checkpoint is not None:
+        judge = open_checkpoint(section.checkpoint, revision=section.revision, storage_options=spec.storage)
+    try:
+        check_can_look(judge)
+    except CheckpointError as error:
+        key = "model.checkpoint" if section.checkpoint is None else "judge.checkpoint"
+        raise CheckpointError(f"judge: {error}; {key} must name a checkpoint with a vision tower") from error
+    return judge
 
 
 def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True, models: Models | None = None) -> RenderJob:
@@ -83,7 +106,27 @@ def _recipe(spec: JobSpec, models: Models, *, default_dtype: str, with_digest: b
         dtype=model.dtype or default_dtype,
         kv_cache=model.kv_cache,
         sampler=FAMILIES[checkpoint.family].sampler,
+        judge=_judge(spec, checkpoint, with_digest=with_digest),
         **_sampling_fields(spec, checkpoint.family),
+    )
+
+
+def _judge(spec: JobSpec, own: Checkpoint, *, with_digest: bool) -> Judge | None:
+    if (section := spec.judge) is None:
+        return None
+    model = _open_judge(spec, own)
+    return Judge(
+        question=section.question,
+        best_of=section.best_of,
+        retry_below=section.retry_below,
+        max_tries=section.num_tries,
+        caption_tokens=section.caption_tokens if section.caption else None,
+        family=model.family,
+        checkpoint=absolute_model_name(model.name),
+        revision=model.revision,
+        weights_sha256=weights_digest(model) if with_digest else "",
+        prompt_format=model.prompt_format,
+        looker=FAMILIES[model.family].looker_version,
     )
 
 

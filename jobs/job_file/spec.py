@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import typing
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from actors.prompt.template import TEMPLATES
 from actors.prompt.tokenizer import BEGIN_OF_IMAGE, BOS
+from actors.recipe import PROMPT_FIELD
 from jobs.job_file.cron import check_cron
 from jobs.job_file.date_fields import check_date_fields, has_dates
 from workflows.storage.credentials import secret_in, secret_in_address
@@ -163,6 +165,79 @@ class ImagesSection(_Section):
     keep_latents: bool = Field(False, description="JanusFlow: store each image's latents as .npy next to it.")
 
 
+DEFAULT_QUESTION = f"Does this image show {PROMPT_FIELD}? Answer yes or no."
+DEFAULT_MAX_TRIES = 3
+MAX_CANDIDATES = 256  # of one image
+
+
+class JudgeSection(_Section):
+    """How the job looks at its images."""
+
+    question: str = Field(
+        DEFAULT_QUESTION,
+        max_length=2000,
+        description="What the model is asked about each image; its probability of yes is the score. `{prompt}` is the "
+        "image's prompt, and may be left out.",
+    )
+    best_of: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Candidates per image, each with its own seed; the one with the highest score is kept.",
+    )
+    retry_below: FiniteFloat | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Re-roll an image whose best candidate scores lower: `best_of` more candidates, with the seeds "
+        "that follow. The best of all is kept.",
+    )
+    max_tries: int | None = Field(
+        None, ge=2, le=64, description="The most tries of an image with `retry_below`. Default: 3."
+    )
+    caption: bool = Field(False, description="Also write what the model sees in the kept image.")
+    caption_tokens: int = Field(64, ge=1, le=512, description="The longest caption, in tokens.")
+    checkpoint: str | None = Field(
+        None, description="Another Janus, Janus-Pro or JanusFlow checkpoint as the judge. Default: the job's own."
+    )
+    revision: str | None = Field(None, description="Branch, tag or commit of the judge's hub id.")
+
+    @field_validator("question")
+    @classmethod
+    def _check_question(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("must not be empty")
+        if field := next((field for field in re.findall(r"\{\w*\}", value) if field != PROMPT_FIELD), None):
+            raise ValueError(f"its only field is {PROMPT_FIELD}, got {field}")
+        return value
+
+    @field_validator("checkpoint")
+    @classmethod
+    def _check_location(cls, value: str | None) -> str | None:
+        return value if value is None else _checked_location(value)
+
+    @model_validator(mode="after")
+    def _check_keys(self) -> JudgeSection:
+        if self.max_tries is not None and self.retry_below is None:
+            raise _plain_error(f"judge.max_tries: needs judge.retry_below, got {self.max_tries}")
+        if self.num_tries * self.best_of > MAX_CANDIDATES:
+            raise _plain_error(
+                f"judge.best_of: best_of x max_tries must be at most {MAX_CANDIDATES} candidates per image, got "
+                f"{self.best_of} x {self.num_tries}"
+            )
+        if self.revision is not None and self.checkpoint is None:
+            raise _plain_error(
+                f"judge.revision: needs judge.checkpoint, got {self.revision!r}; the job's own checkpoint has "
+                "model.revision"
+            )
+        return self
+
+    @property
+    def num_tries(self) -> int:
+        """The most tries of an image."""
+        return 1 if self.retry_below is None else self.max_tries or DEFAULT_MAX_TRIES
+
+
 class WorkersSection(_Section):
     min: int = Field(1, ge=1, description="Minimum number of actors.")
     max: int | None = Field(None, ge=1, description="Maximum number of actors. Default: as many as fit on the cluster.")
@@ -248,6 +323,11 @@ class JobSpec(_Section):
     model: ModelSection
     sampling: SamplingSection = SamplingSection()
     images: ImagesSection = ImagesSection()
+    judge: JudgeSection | None = Field(
+        None,
+        exclude_if=lambda section: section is None,
+        description="Look at every image with a model, score it, and keep the best of several candidates.",
+    )
     workers: WorkersSection = WorkersSection()
     shard_rows: int = Field(256, ge=1, le=1_000_000, description="Prompt rows per shard.")
     schedule: ScheduleSection | None = Field(None, description="When `janus-batch schedule` runs the job.")

@@ -98,7 +98,12 @@ def _upload(
 
 def _relative_paths(spec: JobSpec, folder: Path) -> dict[str, str]:
     """The relative paths in the job file, by key. A model may also be a hub id or a bundled name."""
-    models = {"model.checkpoint": spec.model.checkpoint, "model.vae": spec.model.vae or ""}
+    judge = spec.judge and spec.judge.checkpoint
+    models = {
+        "model.checkpoint": spec.model.checkpoint,
+        "model.vae": spec.model.vae or "",
+        "judge.checkpoint": judge or "",
+    }
     folders = {key: name for key, name in models.items() if name and (name[0] == "." or (folder / name).is_dir())}
     return {
         key: location

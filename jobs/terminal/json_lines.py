@@ -40,6 +40,7 @@ def progress_facts(progress: Progress) -> dict[str, Any]:
         "num_images": progress.num_images,
         "num_rejected": progress.num_rejected,
         "num_bytes": progress.num_bytes,
+        **_look_facts(progress),
         "num_shards": progress.num_shards,
         "num_shards_total": progress.num_shards_total,
         "num_retries": progress.num_retries,
@@ -63,6 +64,7 @@ def result_facts(result: Result) -> dict[str, Any]:
         "this_run": {
             "num_images": result.progress.num_images,
             "num_bytes": result.progress.num_bytes,
+            **_look_facts(result.progress),
             "num_retries": result.progress.num_retries,
             "num_actors_lost": result.progress.num_actors_lost,
             "images_per_second": _rounded(result.progress.images_per_second),
@@ -72,6 +74,15 @@ def result_facts(result: Result) -> dict[str, Any]:
 
 def _rounded(images_per_second: float | None) -> float | None:
     return None if images_per_second is None else round(images_per_second, 4)
+
+
+def _look_facts(progress: Progress) -> dict[str, Any]:
+    """What the job's judge cost; zeros if it has none."""
+    return {
+        "num_candidates": progress.num_candidates,
+        "num_rerolls": progress.num_rerolls,
+        "looking_seconds": round(progress.looking_seconds, 3),
+    }
 
 
 def _slot_facts(slot: Slot) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobs.job_file.resolve import remarks
-from jobs.terminal.text import clock_text, counted, throughput_text
+from jobs.terminal.text import clock_text, counted, judge_line, throughput_text
 from workflows.dispatch.progress import Progress
 from workflows.job import RenderJob
 from workflows.output.acceptance import top_reasons
@@ -28,6 +28,7 @@ def plan_lines(job: RenderJob, plan: Plan, *, is_resumed: bool) -> list[str]:
         f"{job.name}: {recipe.checkpoint} ({recipe.family}, {recipe.dtype}), cfg_weight {weights}, seed {recipe.seed}",
         f"{counted(plan.num_rows, 'prompt')} in {counted(len(plan.files), 'file')} x {per_row} "
         f"= {counted(plan.num_images(per_row), 'image')} -> {job.output}",
+        *([f"judge: {judge_line(recipe.judge)}"] if recipe.judge else []),
         *(f"note: {line}" for line in remarks(job)),
     ]
     if plan.shard_rows != job.shard_rows:
@@ -52,11 +53,20 @@ def progress_line(progress: Progress, *, is_over: bool = False) -> str:
     if not is_over:
         parts.append(counted(progress.num_actors, "actor"))
     parts.append(f"{progress.num_rejected:,} rejected")
+    parts += look_parts(progress)
     if progress.num_retries:
         parts.append(counted(progress.num_retries, "retry", "retries"))
     if progress.num_actors_lost:
         parts.append(counted(progress.num_actors_lost, "actor lost", "actors lost"))
     return " · ".join(parts)
+
+
+def look_parts(progress: Progress) -> list[str]:
+    """`4.3 candidates per image` and `12 re-rolls`, if the job looks at its images."""
+    if not progress.num_candidates:
+        return []
+    parts = [f"{progress.candidates_per_image:.3g} candidates per image"]
+    return parts + ([counted(progress.num_rerolls, "re-roll")] if progress.num_rerolls else [])
 
 
 def result_lines(result: Result) -> list[str]:
@@ -68,6 +78,9 @@ def result_lines(result: Result) -> list[str]:
     if progress.num_images:
         throughput = throughput_text(progress.images_per_second)
         lines.append(f"      {progress.num_images:,} of them in this run, {throughput} images/s")
+    if progress.num_candidates:
+        looks = ", ".join(look_parts(progress))
+        lines.append(f"      {looks}, {progress.looking_seconds:.1f} s spent looking at them")
     lines.append(f"images    {output}/images")
     lines.append(f"manifest  {output}/manifest   (one row per image: prompt, seed, weight, model, hash)")
     if tally.num_rejected:

@@ -10,6 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from jobs.terminal.lines import look_parts
 from jobs.terminal.text import clock_text, counted
 from workflows.dispatch.progress import Progress, Slot
 
@@ -60,6 +61,7 @@ def _counts(progress: Progress) -> Text:
         parts.append(f"ETA {clock_text(progress.eta_seconds)}")
     parts.append(f"{clock_text(progress.seconds)} so far")
     parts.append(f"{progress.num_rejected:,} rejected")
+    parts += look_parts(progress)
     parts.append(counted(progress.num_retries, "retry", "retries"))
     if progress.num_actors_lost:
         parts.append(counted(progress.num_actors_lost, "actor lost", "actors lost"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from actors.recipe import Judge
+
 
 def say(line: str) -> None:
     """Print a line of the job's log, on standard error: standard output stays free for programs."""
@@ -27,3 +29,13 @@ def clock_text(seconds: float | None) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes:02d}:{rest:02d}"
+
+
+def judge_line(judge: Judge) -> str:
+    """`janus-shapes, best of 4, re-rolled below 0.5 up to 3 tries, with captions`."""
+    parts = [judge.checkpoint, f"best of {judge.best_of}" if judge.best_of > 1 else "scores only"]
+    if judge.retry_below is not None:
+        parts.append(f"re-rolled below {judge.retry_below:g}, up to {judge.max_tries} tries")
+    if judge.caption_tokens is not None:
+        parts.append("with captions")
+    return ", ".join(parts)

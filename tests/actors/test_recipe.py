@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from actors.recipe import Recipe
-from tests.support.toy_job import recipe
+from tests.support.toy_job import judge, recipe
 
 SWEEP = recipe(
     cfg_weights=(1.0, 2.5, 5.0), images_per_prompt=4, cfg_interval=(0.25, 0.75), seed=2**64 - 1, revision="abc"
@@ -13,7 +13,9 @@ SWEEP = recipe(
 
 
 def test_every_field_stands_in_the_dictionary() -> None:
-    assert list(SWEEP.to_dict()) == [field.name for field in dataclasses.fields(Recipe)]
+    judged = dataclasses.replace(SWEEP, judge=judge())
+    assert list(judged.to_dict()) == [field.name for field in dataclasses.fields(Recipe)]
+    assert list(SWEEP.to_dict()) == [name for name in judged.to_dict() if name != "judge"]
 
 
 def test_a_recipe_can_be_a_key() -> None:
@@ -23,3 +25,14 @@ def test_a_recipe_can_be_a_key() -> None:
 def test_a_row_without_a_weight_has_every_index_at_every_weight() -> None:
     assert SWEEP.images_per_row == 12
     assert recipe(images_per_prompt=4).images_per_row == 4
+
+
+def test_a_question_is_about_the_prompt_without_the_space_around_it() -> None:
+    assert judge(question="Is {it} {prompt}?").question_about(" {a} {prompt}\n") == "Is {it} {a} {prompt}?"
+    assert judge(question="Is it sharp?").question_about("a") == "Is it sharp?"
+
+
+def test_a_recipe_judges_itself_unless_another_checkpoint_looks() -> None:
+    assert recipe(judge=judge()).judges_itself
+    assert not recipe(judge=judge(checkpoint="other")).judges_itself
+    assert not recipe().judges_itself

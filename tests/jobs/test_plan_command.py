@@ -84,7 +84,8 @@ def test_a_given_speed_gives_the_time_and_the_price(command: Command) -> None:
     _, out, _ = command("plan", str(command.job_file), *options, "--set", "workers.gpus_per_actor=1", "--json")
     found = json.loads(out)["estimate"]
 
-    assert found["speed"] == {"images_per_second": 0.5, "source": "given by --images-per-second", "is_limit": False}
+    source = "given by --images-per-second"
+    assert found["speed"] == {"images_per_second": 0.5, "source": source, "seconds_per_look": 0.0, "is_limit": False}
     assert found["actor_hours"] == pytest.approx(60 / 0.5 / 3600)
     assert (found["gpu_hours"], found["price"]) == pytest.approx((60 / 0.5 / 3600, 1.0))
 

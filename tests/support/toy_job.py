@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actors.batcher import Batcher
-from actors.recipe import Recipe
-from actors.toy import ToyEngine
+from actors.recipe import Judge, Recipe
+from actors.toy import ToyEngine, ToyLooker
+from actors.understanding.judging import JudgingBatcher
 from workflows.job import RenderJob
 from workflows.output import remaining
 from workflows.output.claim import claim_output
@@ -44,6 +45,16 @@ RECIPE = Recipe(
     seed=0,
 )
 
+JUDGE = Judge(
+    question="Is this {prompt}?",
+    family="toy",
+    checkpoint="toy",
+    revision=None,
+    weights_sha256=RECIPE.weights_sha256,
+    prompt_format=None,
+    looker="toy-look-1",
+)
+
 # Four rows, of which one is invalid and one cannot be rendered by the engine.
 FOUR_ROWS = {
     "prompt": ["a red square", None, "toy:nan", "a blue circle"],
@@ -55,6 +66,11 @@ FOUR_ROWS = {
 def recipe(**changes: Any) -> Recipe:
     """The toy recipe, with changes."""
     return dataclasses.replace(RECIPE, **changes)
+
+
+def judge(**changes: Any) -> Judge:
+    """The toy judge, with changes."""
+    return dataclasses.replace(JUDGE, **changes)
 
 
 def write_prompts(path: Path | str, columns: dict[str, Any], *, row_group_size: int | None = None) -> str:
@@ -94,8 +110,9 @@ def render(job: RenderJob) -> list[Receipt]:
 def render_shard(job: RenderJob, shard: Shard, engine: Any = None) -> Receipt:
     """The path of one shard: read its rows, render them, write each batch, commit."""
     rows = (read_rejected if shard.retry else read_shard)(job, shard)
-    batcher = Batcher(engine or ToyEngine(job.recipe), batch_size=3)
-    written = [write_batch(job, shard.id, "cpu", batch) for batch in batcher.render(rows.requests)]
+    batcher, judge = Batcher(engine or ToyEngine(job.recipe), batch_size=3), job.recipe.judge
+    renderer = JudgingBatcher(batcher, ToyLooker(judge), judge) if judge else batcher
+    written = [write_batch(job, shard.id, "cpu", batch) for batch in renderer.render(rows.requests)]
     return commit_shard(job, rows, *written)
 
 

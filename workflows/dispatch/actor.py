@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 import ray
 
-from actors.batcher import Answer, Batcher, BatchReport
-from actors.engines import Engine, open_engine
-from actors.request import ImageRequest
+from actors.batcher import Batcher, BatchReport
+from actors.engines import Engine, open_engine, open_looker
+from actors.request import Answer, ImageRequest
+from actors.understanding.judging import JudgingBatcher, Looker, LookReport
 from workflows.dispatch import metrics
 from workflows.dispatch.progress import Slot
 from workflows.job import RenderJob
@@ -48,31 +49,41 @@ class EngineActor:
         self.job, self._batch_size = job, batch_size
         if not job.workers.gpus_per_actor:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides no GPU from an actor that asks for none
-        self._batcher: Batcher | None = None
+        self._renderer: Batcher | JudgingBatcher | None = None
 
     def load(self) -> EngineCard:
-        """Load the engine. Raises CheckpointError."""
+        """Load the engine and, if the job looks at its images, the looker. Raises CheckpointError."""
+        judge = self.job.recipe.judge
         with _device_errors():
             engine = self.open_engine()
-        self._batcher = Batcher(engine, self._batch_size, on_batch=self._report)
+            looker = self.open_looker() if judge else None
+        batcher = Batcher(engine, self._batch_size, on_batch=self._report)
+        self._renderer = JudgingBatcher(batcher, looker, judge, self._report_look) if looker and judge else batcher
         node = ray.get_runtime_context().get_node_id()
-        return EngineCard(device=engine.device, batch_size=self._batcher.batch_size, node=node, pid=os.getpid())
+        return EngineCard(device=engine.device, batch_size=batcher.batch_size, node=node, pid=os.getpid())
 
     def open_engine(self) -> Engine:
         """Fetch the job's checkpoint to this machine and build its engine."""
         return open_engine(self.job.recipe, self.job.storage, allow_faults=self.job.allow_faults)
 
+    def open_looker(self) -> Looker:
+        """Fetch the judge's checkpoint to this machine and load the part that looks at images."""
+        return open_looker(self.job.recipe, self.job.storage)
+
     def render(self, requests: Sequence[ImageRequest]) -> Iterator[list[Answer]]:
-        """Stream the answers to the requests. The pixels go to Ray's object store, not to the driver."""
-        assert self._batcher is not None, "load() comes first"
+        """Stream the answers to the requests. The pixels go to Ray's object store, not to the driver.
+
+        Candidates that are not kept never leave this process.
+        """
+        assert self._renderer is not None, "load() comes first"
         with _device_errors():
-            yield from self._batcher.render(requests)
+            yield from self._renderer.render(requests)
 
     def position(self) -> str:
         """File, line and function that the thread inside the engine is at, to report about a stuck actor."""
         for frame in sys._current_frames().values():
             calls = traceback.extract_stack(frame)
-            if any(call.name == "_ask_engine" for call in calls):
+            if any(call.name in ("_ask_engine", "_look") for call in calls):
                 last = calls[-1]
                 return f"{os.path.basename(last.filename)}:{last.lineno} in {last.name}"
         return "not in its engine"
@@ -82,6 +93,9 @@ class EngineActor:
         metrics.observe("janus_batch_batch_seconds", job, batch.seconds)
         metrics.observe("janus_batch_batch_fill", job, batch.num_images / batch.batch_size)
         metrics.show("janus_batch_queue_depth", job, batch.num_waiting)
+
+    def _report_look(self, look: LookReport) -> None:
+        metrics.observe("janus_batch_look_seconds", self.job.name, look.seconds)
 
 
 @dataclass(kw_only=True, slots=True, eq=False)

@@ -98,6 +98,9 @@ class Progress:
 
     `num_images_total` is an upper limit: in a sweep, a row with its own weight asks for fewer images. The total is
     corrected when the row's shard is committed.
+
+    If the job looks at its images, `num_candidates` and `num_rerolls` count the candidates of the written images and
+    their tries after the first, and `looking_seconds` is the time that actors spent looking at them.
     """
 
     name: str = ""
@@ -107,6 +110,9 @@ class Progress:
     num_images: int = 0
     num_rejected: int = 0
     num_bytes: int = 0
+    num_candidates: int = 0
+    num_rerolls: int = 0
+    looking_seconds: float = 0.0
     num_shards: int = 0
     num_retries: int = 0
     last_trouble: str = ""
@@ -164,6 +170,12 @@ class Progress:
             if throughput is not None:
                 throughput.add(num_images)
 
+    def images_are_judged(self, num_candidates: int, num_rerolls: int, seconds: float) -> None:
+        """Count what judging written images cost. A failed attempt has cost it too, so nothing is taken back."""
+        self.num_candidates += num_candidates
+        self.num_rerolls += num_rerolls
+        self.looking_seconds += seconds
+
     def shard_is_committed(self, num_expected: int, num_images: int, num_rejected: int) -> None:
         """Count a shard and correct the total by the images that its rows did not ask for."""
         self.num_shards += 1
@@ -196,6 +208,11 @@ class Progress:
     @property
     def num_actors_lost(self) -> int:
         return sum(slot.num_failures for slot in self.slots)
+
+    @property
+    def candidates_per_image(self) -> float:
+        """Rendered candidates for each written image; 0 if the job looks at no image."""
+        return self.num_candidates / self.num_images if self.num_images else 0.0
 
     @property
     def images_per_second(self) -> float | None:

@@ -11,8 +11,7 @@ from typing import ParamSpec, TypeAlias, TypeVar, cast
 import ray
 from ray import exceptions as ray_errors
 
-from actors.batcher import Answer
-from actors.request import ImageRequest, RenderedImage
+from actors.request import Answer, ImageRequest, RenderedImage
 from workflows.dispatch.actor import MAX_TASKS_PER_ACTOR, Actor
 from workflows.dispatch.bisection import RowRange
 from workflows.dispatch.failures import RenderFailedError, cause_of, is_failure_of_actor
@@ -30,6 +29,7 @@ PLAIN_PROMPT = "a red circle"  # a prompt that cannot be at fault
 # As text: Ray's class takes no parameters when the program runs.
 RowsRef: TypeAlias = "ray.ObjectRef[ShardRows]"
 RequestsRef: TypeAlias = "ray.ObjectRef[list[ImageRequest]]"
+Counts: TypeAlias = "tuple[int, int, int, images.Looks]"  # images, bytes, the batch's moment, what looking cost
 BatchRef: TypeAlias = "ray.ObjectRef[list[Answer]]"
 P = ParamSpec("P")
 First = TypeVar("First")
@@ -147,12 +147,13 @@ class ShardSteps:
             except ray_errors.OutOfMemoryError as error:  # of the actor's process, not of a writer's
                 raise RenderFailedError(error) from error
 
-    async def _count(self, actor: Actor, counted: ray.ObjectRef[tuple[int, int, int]]) -> int:
+    async def _count(self, actor: Actor, counted: ray.ObjectRef[Counts]) -> int:
         """Add a batch to the progress as soon as it is written; returns its number of images."""
-        num_images, num_bytes, moment = await counted
+        num_images, num_bytes, moment, looks = await counted
         actor.num_images += num_images
         self.num_rendered += num_images
         self._progress.images_are_written(actor.slot, num_images, num_bytes, moment)
+        self._progress.images_are_judged(looks.num_candidates, looks.num_rerolls, looks.seconds)
         return num_images
 
     async def _uncount_all(self, actor: Actor, counts: list[asyncio.Future[int]]) -> None:
@@ -182,13 +183,11 @@ def _select_rows(requests: list[ImageRequest], rest: ShardRows, rows: RowRange) 
     return [request for request in requests if rows.start <= rest.row_of[request.prompt_id] < rows.stop]
 
 
-def _write_batch(
-    job: RenderJob, shard_id: str, device: str, batch: list[Answer]
-) -> tuple[images.WrittenBatch, tuple[int, int, int]]:
-    """Write a batch; the driver fetches only the second part: the number of images and of bytes, and the moment."""
+def _write_batch(job: RenderJob, shard_id: str, device: str, batch: list[Answer]) -> tuple[images.WrittenBatch, Counts]:
+    """Write a batch; the driver fetches only the second part: its counts."""
     with timed("janus_batch_write_seconds", job.name):
         written = _on_output(job, images.write_batch, job, shard_id, device, batch)
-    return written, (len(written.rows), written.num_bytes, written.moment)
+    return written, (len(written.rows), written.num_bytes, written.moment, written.looks)
 
 
 def _plain_request(requests: list[ImageRequest], prompt: str) -> tuple[list[ImageRequest], bool]:

@@ -192,11 +192,12 @@ def _check_first_writer_wins(storage: Storage) -> None:
 
 def _check_same_job(job: RenderJob, claim: Claim, ignore: tuple[str, ...] = ()) -> None:
     theirs, ours = _pinned_fields(claim), _pinned_fields(_claim_of(job, {}))
-    for field in ours:
-        if field not in ignore and theirs[field] != ours[field]:
+    for field in dict.fromkeys([*ours, *theirs]):
+        their_value, our_value = theirs.get(field), ours.get(field)  # a job without a judge has no fields of one
+        if field not in ignore and their_value != our_value:
             raise OtherJobError(
-                f"{job.output} belongs to a job with {_key_of(field)} = {json.dumps(theirs[field])}, this job has "
-                f"{json.dumps(ours[field])}; finish it with the old value or render into another output folder"
+                f"{job.output} belongs to a job with {_key_of(field)} = {json.dumps(their_value)}, this job has "
+                f"{json.dumps(our_value)}; finish it with the old value or render into another output folder"
             )
 
 
@@ -213,11 +214,13 @@ def _key_of(field: str) -> str:
 def _pinned_fields(claim: Claim) -> dict[str, Any]:
     """The values that a resume must find unchanged, by dotted name and as JSON has them."""
     fields = claim.model_dump(mode="json")
+    judge = fields["recipe"].pop("judge", {})
     pinned = {
         "prompts": claim.prompts,
         **{f"images.{name}": value for name, value in fields["images"].items()},
         f"storage.{CONDITIONAL_CREATE}": claim.conditional_create,
         **{f"recipe.{name}": value for name, value in fields["recipe"].items()},
+        **{f"judge.{name}": value for name, value in judge.items()},
     }
     return {name: stable_location(value) if isinstance(value, str) else value for name, value in pinned.items()}
 

@@ -17,7 +17,14 @@ from actors.request import ImageRequest
 from workflows.job import RenderJob
 from workflows.output.images import WrittenBatch
 from workflows.output.layouts import parquet_bytes, write_pack
-from workflows.output.manifest import MANIFEST_SCHEMA, REJECTED_KEY, REJECTED_SCHEMA, carried_names, manifest_name
+from workflows.output.manifest import (
+    JUDGED_KEY,
+    REJECTED_KEY,
+    REJECTED_SCHEMA,
+    carried_names,
+    manifest_name,
+    own_schema,
+)
 from workflows.plan import Shard
 from workflows.rows import RejectedRow, ShardRows
 from workflows.storage.store import Storage
@@ -41,9 +48,9 @@ def commit_shard(job: RenderJob, rows: ShardRows, *written: WrittenBatch) -> Rec
 
     Raises AssertionError unless `written` has exactly one answer for each request of the shard.
     """
-    storage, shard = Storage(job.output, job.storage), rows.shard
+    storage, shard, is_judged = Storage(job.output, job.storage), rows.shard, job.recipe.judge is not None
     packed = {name: data for batch in written for name, data in batch.packed.items()}
-    manifest = _manifest_table(rows, [row for batch in written for row in batch.rows])
+    manifest = _manifest_table(rows, [row for batch in written for row in batch.rows], is_judged=is_judged)
     rejected = rows.rejected + [rejected_image(rows, *pair) for batch in written for pair in batch.rejected]
     expected = len(rows.requests)
     found = manifest.num_rows + sum(len(batch.rejected) for batch in written)
@@ -56,12 +63,14 @@ def commit_shard(job: RenderJob, rows: ShardRows, *written: WrittenBatch) -> Rec
     rejected_name = ""
     if rejected:
         rejected_name = storage.put_alongside(f"rejected/{shard.id}.parquet", rejected_bytes(shard, rejected))
-    manifest = manifest.replace_schema_metadata({REJECTED_KEY: rejected_name})
+    manifest = manifest.replace_schema_metadata(
+        {REJECTED_KEY: rejected_name} | ({JUDGED_KEY: "yes"} if is_judged else {})
+    )
     is_first = storage.create(manifest_name(shard.id), parquet_bytes(manifest))
     return _receipt(shard, manifest, rejected, is_first=is_first)
 
 
-def _manifest_table(rows: ShardRows, image_rows: list[dict[str, Any]]) -> pa.Table:
+def _manifest_table(rows: ShardRows, image_rows: list[dict[str, Any]], *, is_judged: bool) -> pa.Table:
     """The manifest part: rows in the order of the requests; our columns, then those carried from the prompt file."""
     by_id = {row["image_id"]: row for row in image_rows}
     ordered = [
@@ -69,10 +78,10 @@ def _manifest_table(rows: ShardRows, image_rows: list[dict[str, Any]]) -> pa.Tab
         for request in rows.requests
         if request.image_id in by_id
     ]
-    table = pa.Table.from_pylist(ordered, schema=MANIFEST_SCHEMA)
+    table = pa.Table.from_pylist(ordered, schema=own_schema(is_judged=is_judged))
     source_rows = pa.array([rows.row_of[row["prompt_id"]] for row in ordered], pa.int64())
     carried = rows.carried.take(source_rows)
-    for name, free_name in carried_names(carried.column_names).items():
+    for name, free_name in carried_names(carried.column_names, is_judged=is_judged).items():
         table = table.append_column(free_name, carried[name])
     return table
 

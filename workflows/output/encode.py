@@ -61,6 +61,7 @@ def describe(image: RenderedImage, request: ImageRequest, recipe: Recipe, max_ch
         "Model hash": recipe.weights_sha256[:10],
         "Model": recipe.checkpoint.rstrip("/").rsplit("/", 1)[-1],
         "Temperature": request.temperature,
+        "Judge score": None if image.verdict is None else f"{image.verdict.score:.4f}",
     }
     lines = [_without_nul(request.prompt)[:max_characters]]
     if request.negative_prompt is not None:

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from actors.prompt.template import template_to_json
-from actors.recipe import sampling_settings
-from actors.request import ImageRequest, Rejection, RenderedImage
+from actors.recipe import Judge, sampling_settings
+from actors.request import ImageRequest, Rejection, RenderedImage, Verdict
 from workflows.job import RenderJob
 from workflows.output.encode import EXTENSIONS, encode_image
 from workflows.output.layouts import location, npy_bytes
@@ -19,6 +19,15 @@ from workflows.output.picture_statistics import picture_statistics
 from workflows.storage.store import Storage
 
 NUM_WRITERS = 8  # threads that encode and upload the images of one batch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Looks:
+    """What judging the kept images of a batch cost: candidates, tries after the first, and seconds spent looking."""
+
+    num_candidates: int = 0
+    num_rerolls: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +39,7 @@ class WrittenBatch:
     * `rejected`: requests that the engine could not render, with the reasons.
     * `num_bytes`: size of the encoded images and latents.
     * `moment`: when the batch was rendered, in microseconds since 1970. All its images have it as `created_at`.
+    * `looks`: what judging the images cost.
     """
 
     rows: list[dict[str, Any]]
@@ -37,6 +47,7 @@ class WrittenBatch:
     rejected: list[tuple[ImageRequest, str]]
     num_bytes: int
     moment: int = 0
+    looks: Looks = Looks()
 
 
 def write_batch(
@@ -53,6 +64,15 @@ def write_batch(
         rejected=[(request, answer.reason) for request, answer in batch if isinstance(answer, Rejection)],
         num_bytes=sum(num_bytes for _, _, num_bytes in written),
         moment=round(now.timestamp() * 1_000_000),
+        looks=_looks([answer.verdict for _, answer in rendered if answer.verdict]),
+    )
+
+
+def _looks(verdicts: Sequence[Verdict]) -> Looks:
+    return Looks(
+        num_candidates=sum(len(verdict.seeds) for verdict in verdicts),
+        num_rerolls=sum(verdict.num_tries - 1 for verdict in verdicts),
+        seconds=sum(verdict.seconds for verdict in verdicts),
     )
 
 
@@ -120,4 +140,27 @@ def _manifest_row(
         "latents": locations[1] if len(locations) > 1 else None,
         "device": device,
         "created_at": now,
+        **_judge_columns(recipe.judge, image.verdict),
+    }
+
+
+def _judge_columns(judge: Judge | None, verdict: Verdict | None) -> dict[str, Any]:
+    """The columns of a judged image; none if the job looks at no image."""
+    if judge is None:
+        return {}
+    assert verdict is not None, "every image of a judged job has a verdict"
+    return {
+        "judge_score": verdict.score,
+        "judge_score_kind": verdict.score_kind,
+        "judge_caption": verdict.caption,
+        "candidate": verdict.candidate,
+        "candidate_seeds": verdict.seeds,
+        "candidate_scores": verdict.scores,
+        "judge_question": judge.question,
+        "judge_model": judge.checkpoint,
+        "judge_model_revision": judge.revision,
+        "judge_weights_sha256": judge.weights_sha256,
+        "judge_prompt_format": judge.prompt_format,
+        "judge_family": judge.family,
+        "judge_looker": judge.looker,
     }

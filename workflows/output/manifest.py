@@ -29,6 +29,7 @@ from workflows.storage.store import Storage
 NUM_READERS = 16  # threads that read parts, rejected rows or images
 
 REJECTED_KEY = b"janus_batch.rejected"  # in a part's metadata: a name relative to OUTPUT, empty for none
+JUDGED_KEY = b"janus_batch.judged"  # in the metadata of a part with the columns of JUDGE_SCHEMA
 _REJECTED_NAME = re.compile(rb"rejected/[\w.-]+\.parquet")
 
 # The type of the manifest's column for a sampling setting of each Python type. None is null.
@@ -79,6 +80,26 @@ MANIFEST_SCHEMA = pa.schema(
     ]
 )
 
+# The columns that follow in a job with a `judge` section. A part that has them says so in its metadata (JUDGED_KEY), so
+# that columns of these names in other parts are what they look like: columns carried from a prompt file.
+JUDGE_SCHEMA = pa.schema(
+    [
+        pa.field("judge_score", pa.float32(), nullable=False),
+        pa.field("judge_score_kind", pa.string(), nullable=False),
+        pa.field("judge_caption", pa.string()),
+        pa.field("candidate", pa.int32(), nullable=False),
+        pa.field("candidate_seeds", pa.list_(pa.uint64()), nullable=False),
+        pa.field("candidate_scores", pa.list_(pa.float32()), nullable=False),
+        pa.field("judge_question", pa.string(), nullable=False),
+        pa.field("judge_model", pa.string(), nullable=False),
+        pa.field("judge_model_revision", pa.string()),
+        pa.field("judge_weights_sha256", pa.string(), nullable=False),
+        pa.field("judge_prompt_format", pa.string()),
+        pa.field("judge_family", pa.string(), nullable=False),
+        pa.field("judge_looker", pa.string(), nullable=False),
+    ]
+)
+
 REJECTED_SCHEMA = pa.schema(
     [
         pa.field("row", pa.int64(), nullable=False),
@@ -98,14 +119,25 @@ def settings_of_row(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
-def carried_names(names: Sequence[str]) -> dict[str, str]:
+def own_schema(*, is_judged: bool) -> pa.Schema:
+    """The manifest's own columns, without the carried ones."""
+    return pa.unify_schemas([MANIFEST_SCHEMA, JUDGE_SCHEMA]) if is_judged else MANIFEST_SCHEMA
+
+
+def is_judged_part(metadata: Mapping[bytes, bytes] | None) -> bool:
+    """Whether a part with this metadata has the columns of JUDGE_SCHEMA."""
+    return JUDGED_KEY in (metadata or {})
+
+
+def carried_names(names: Sequence[str], *, is_judged: bool) -> dict[str, str]:
     """The manifest's names of carried columns. A name of the manifest's own columns gets the prefix `source_`, more
     than once if need be; every other name stays as it is.
     """
-    chosen, taken = {}, {*MANIFEST_SCHEMA.names, *names}
+    own = own_schema(is_judged=is_judged).names
+    chosen, taken = {}, {*own, *names}
     for name in names:
         free_name = name
-        while free_name in taken and (free_name != name or name in MANIFEST_SCHEMA.names):
+        while free_name in taken and (free_name != name or name in own):
             free_name = f"source_{free_name}"
         chosen[name] = free_name
         taken.add(free_name)
@@ -114,7 +146,8 @@ def carried_names(names: Sequence[str]) -> dict[str, str]:
 
 def committed_types(storage: Storage, part: str, names: Sequence[str]) -> pa.Schema:
     """The types that a part has for carried columns, by their names in the prompt files. Raises DamagedFileError."""
-    footer, chosen = read_footer(storage, manifest_name(part)), carried_names(names)
+    footer = read_footer(storage, manifest_name(part))
+    chosen = carried_names(names, is_judged=is_judged_part(footer.metadata))
     with part_errors(storage, manifest_name(part)):
         schema = footer.schema.to_arrow_schema()
         parquet.check_names(schema, [name for name in chosen.values() if name in schema.names])

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from actors.errors import shown
 from workflows.output.encode import EXTENSIONS
-from workflows.output.manifest import MANIFEST_SCHEMA, manifest_name, part_errors
+from workflows.output.manifest import is_judged_part, manifest_name, own_schema, part_errors
 from workflows.storage.parquet import check_names, open_parquet, typed_column
 from workflows.storage.store import Storage
 
@@ -25,6 +25,7 @@ PATTERNS = {
     "latents": (rf"{_LOCATION}\.npy$", "a file of latents below images/"),
     "perceptual_hash": ("^[0-9a-f]{16}$", "16 hexadecimal digits"),
 }
+_ALL_COLUMNS = own_schema(is_judged=True)
 FIRST_MOMENT, LAST_MOMENT = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) * 10**6 for year in (1, 9999))
 
 
@@ -32,32 +33,36 @@ def read_part(storage: Storage, part: str, columns: Sequence[str] | None = None,
     """The rows of a manifest part: the manifest's columns, or those named, in the manifest's types; then the carried
     columns as they are: all, or if `columns` are named the first `num_carried` without lists and structs.
 
-    A nullable column that the part does not have is all null. Raises FileNotFoundError, and DamagedFileError for a
-    missing column, a value of the wrong type, or an id or location that would lead out of the output.
+    A nullable column that the part does not have is all null, and so is a column of the judge that is named where
+    nothing was judged. Raises FileNotFoundError, and DamagedFileError for a missing column, a value of the wrong type,
+    or an id or location that would lead out of the output.
     """
     name = manifest_name(part)
     data = storage.read(name)
     with part_errors(storage, name):
         file = open_parquet(data)
+        own = own_schema(is_judged=is_judged_part(file.schema_arrow.metadata))
         present = file.schema_arrow.names
-        wanted = MANIFEST_SCHEMA.names if columns is None else columns
-        others = [field for field in file.schema_arrow if field.name not in MANIFEST_SCHEMA.names]
+        wanted = own.names if columns is None else columns
+        others = [field for field in file.schema_arrow if field.name not in {*own.names, *wanted}]
         flat = [field for field in others if not pa.types.is_nested(field.type)]
         carried = [field.name for field in (others if columns is None else flat[:num_carried])]
-        check_names(file.schema_arrow, [*(column for column in wanted if _is_due(column, present)), *carried])
-        table = file.read(None if columns is None else [*(name for name in columns if name in present), *carried])
-        own = [_own_column(table, column) for column in wanted]
-        return pa.table([*own, *(table[column] for column in carried)], names=[*wanted, *carried])
+        due = [column for column in wanted if column in own.names and _is_due(own.field(column), present)]
+        check_names(file.schema_arrow, [*due, *carried])
+        read = [column for column in due if column in present]
+        table = file.read(None if columns is None else [*read, *carried])
+        found = [_own_column(table.select(read), _ALL_COLUMNS.field(column)) for column in wanted]
+        return pa.table([*found, *(table[column] for column in carried)], names=[*wanted, *carried])
 
 
-def _is_due(name: str, present: Sequence[str]) -> bool:
+def _is_due(field: pa.Field, present: Sequence[str]) -> bool:
     """Whether a part must have a column of the manifest: a nullable one may be absent."""
-    return name in present or not MANIFEST_SCHEMA.field(name).nullable
+    return field.name in present or not field.nullable
 
 
-def _own_column(table: pa.Table, name: str) -> pa.ChunkedArray:
+def _own_column(table: pa.Table, field: pa.Field) -> pa.ChunkedArray:
     """A column of the manifest in its type. Raises ArrowInvalid for values that no manifest of ours holds."""
-    field = MANIFEST_SCHEMA.field(name)
+    name = field.name
     if name not in table.column_names:
         return pa.chunked_array([pa.nulls(table.num_rows, field.type)])
     column = typed_column(table, field)

@@ -14,6 +14,7 @@ from actors.prompt.template import template_to_json
 from actors.recipe import Recipe
 from workflows.output.layouts import read_pack
 from workflows.output.manifest import (
+    JUDGE_SCHEMA,
     NUM_READERS,
     REJECTED_SCHEMA,
     committed_parts,
@@ -26,6 +27,7 @@ from workflows.output.parts import read_part
 from workflows.plan import Plan, row_range, split_part_id
 from workflows.storage.damage import DamagedFileError
 from workflows.storage.store import Storage
+from workflows.verify.verdicts import check_verdicts
 
 SETTINGS = [
     "family",
@@ -38,6 +40,7 @@ SETTINGS = [
     "sampler",
 ]  # the same in every row
 COLUMNS = ["image_id", "prompt_id", "image_index", "cfg_weight", "image", "image_sha256", "latents", *SETTINGS]
+JUDGE_COLUMNS = ["seed", "row_seed", *JUDGE_SCHEMA.names]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -117,6 +120,8 @@ def _check_shard(storage: Storage, parts: list[str], recipe: Recipe) -> _Checked
         rows_of_file[row["image"].partition("#")[0]].append(row)
     checked = [_check_file(storage, file, rows_in) for file, rows_in in rows_of_file.items()]
     checked.append(_check_settings(parts[0], rows, recipe))
+    if recipe.judge is not None:
+        checked.append(check_verdicts(parts[0], rows, recipe.judge))
     faults = [fault for found, _ in checked for fault in found]
     latents: dict[str, set[str]] = defaultdict(set)
     for row in rows:
@@ -145,7 +150,9 @@ def _check_shard(storage: Storage, parts: list[str], recipe: Recipe) -> _Checked
 
 def _read_part(storage: Storage, part: str) -> list[dict[str, Any]]:
     """The rows of a part of the manifest. All columns are read, so that every page's checksum is checked."""
-    rows: list[dict[str, Any]] = read_part(storage, part).select(COLUMNS).to_pylist()
+    table = read_part(storage, part)
+    columns = [name for name in (*COLUMNS, *JUDGE_COLUMNS) if name in table.column_names]
+    rows: list[dict[str, Any]] = table.select(columns).to_pylist()
     return rows
 
 

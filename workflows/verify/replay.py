@@ -1,7 +1,8 @@
 """Replay: re-render images from their manifest rows alone, in this process, and compare them with the files.
 
 The bytes of a file depend on the pixels and on the text in which the file describes them. Another version of
-janus-batch may write another text, so a replay with the same pixels is a success.
+janus-batch may write another text, so a replay with the same pixels is a success. An image that was judged is looked at
+again, and its score must be the same.
 """
 
 from __future__ import annotations
@@ -19,20 +20,21 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from actors.batcher import Batcher
-from actors.engines import open_engine
+from actors.engines import open_engine, open_looker
 from actors.errors import InputError, one_line, shown
 from actors.families import FAMILIES
 from actors.prompt.template import template_from_json
-from actors.recipe import Recipe
+from actors.recipe import Judge, Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
+from actors.understanding.judging import JudgingBatcher
 from workflows.output.encode import EXTENSIONS, encode_image
 from workflows.output.layouts import read_image
 from workflows.output.manifest import (
-    MANIFEST_SCHEMA,
     NUM_READERS,
     committed_parts,
     count_rows,
     manifest_name,
+    own_schema,
     settings_of_row,
 )
 from workflows.output.parts import read_part
@@ -43,13 +45,24 @@ OTHER_TEXT = "the same pixels, and another text in the file"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Replay:
-    """One re-rendered image: `same_bytes`, or how it differs from its file. `same_pixels`: in its text at most."""
+    """One re-rendered image: `same_bytes`, or how it differs from its file. `same_pixels`: in its text at most.
+
+    `score` is the judge's score now; None if the image was not judged, or cannot be rendered. `same_score`: it is the
+    manifest's, or neither has one.
+    """
 
     image_id: str
     image: str
     same_bytes: bool
     same_pixels: bool
     difference: str = ""
+    score: float | None = None
+    same_score: bool = True
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the replay is a success."""
+        return self.same_pixels and self.same_score
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,8 +141,10 @@ def _pick_rows(storage: Storage, num_images: int, chance: random.Random) -> list
 
 def _rows_at(storage: Storage, part: str, positions: list[int]) -> list[dict[str, Any]]:
     """Rows of a manifest part, without carried columns. Raises InputError for an unknown family."""
-    rows: list[dict[str, Any]] = read_part(storage, part, MANIFEST_SCHEMA.names).take(positions).to_pylist()
-    for family in (row["family"] for row in rows if row["family"] not in FAMILIES):
+    columns = own_schema(is_judged=True).names
+    rows: list[dict[str, Any]] = read_part(storage, part, columns).take(positions).to_pylist()
+    families = [family for row in rows for family in (row["family"], row["judge_family"]) if family is not None]
+    for family in (family for family in families if family not in FAMILIES):
         raise InputError(
             f"{storage.url}/{manifest_name(part)} has an image of family {shown(family)}; this version of janus-batch "
             f"can replay {', '.join(FAMILIES)}"
@@ -155,6 +170,20 @@ def _recipe_of(row: dict[str, Any]) -> Recipe:
         cfg_weights=(),
         images_per_prompt=1,
         seed=0,
+        judge=None if row["judge_score"] is None else _judge_of(row),
+    )
+
+
+def _judge_of(row: dict[str, Any]) -> Judge:
+    """The judge of a manifest row, which looks at the kept candidate alone."""
+    return Judge(
+        question=row["judge_question"],
+        family=row["judge_family"],
+        checkpoint=row["judge_model"],
+        revision=row["judge_model_revision"],
+        weights_sha256=row["judge_weights_sha256"],
+        prompt_format=row["judge_prompt_format"],
+        looker=row["judge_looker"],
     )
 
 
@@ -166,20 +195,24 @@ def _request_of(row: dict[str, Any]) -> ImageRequest:
 def _render(
     storage: Storage, recipe: Recipe, requests: list[ImageRequest]
 ) -> Iterator[tuple[ImageRequest, RenderedImage | Rejection]]:
-    engine = open_engine(recipe, storage.options, allow_faults=True)
-    for batch in Batcher(engine).render(requests):
+    batcher = Batcher(open_engine(recipe, storage.options, allow_faults=True))
+    judge = recipe.judge and JudgingBatcher(batcher, open_looker(recipe, storage.options), recipe.judge)
+    for batch in (judge or batcher).render(requests):
         yield from batch
 
 
 def _compare(
     storage: Storage, row: dict[str, Any], request: ImageRequest, answer: RenderedImage | Rejection, recipe: Recipe
 ) -> Replay:
+    verdict = answer.verdict if isinstance(answer, RenderedImage) else None
     return Replay(
         image_id=row["image_id"],
         image=row["image"],
         same_bytes=not (difference := _difference(storage, row, request, answer, recipe)),
         same_pixels=difference in ("", OTHER_TEXT),
         difference=difference,
+        score=None if verdict is None else verdict.score,
+        same_score=verdict is None or verdict.score == row["judge_score"],
     )
 
 
