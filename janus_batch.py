@@ -1,7 +1,8 @@
-"""The program itself: its version, its folder, and the one way into it.
+"""The program itself: its version, its folder, the one way into it, and its Python API.
 
 `janus-batch VERB`, `python -m jobs VERB` and `python -P FOLDER/janus_batch.py VERB` all come through `main`. The last
-one runs an installed, cloned or uploaded program from any folder.
+one runs an installed, cloned or uploaded program from any folder. Python programs import this module, and nothing else
+of the program: `render` and `open`. Importing it loads nothing else.
 """
 
 from __future__ import annotations
@@ -9,6 +10,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from actors.errors import InputError, JobFailure
+    from jobs.api.output import Output
+
+__all__ = ["VERSION", "InputError", "JobFailure", "Output", "open", "render"]
 
 VERSION = "0.1.0"
 ROOT = os.path.dirname(os.path.abspath(__file__))
@@ -26,6 +34,81 @@ def main() -> None:
 
     keep_streams()
     run_command_line()
+
+
+# ---- the Python API --------------------------------------------------------------------------------------------------
+
+
+def render(
+    prompts: Any,
+    *,
+    checkpoint: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    address: str | None = None,
+    when_held: Literal["refuse", "wait", "ignore"] = "refuse",
+    max_rejected: int | str | None = None,
+    allow_empty: bool = False,
+    progress: bool = True,
+    **keys: Any,
+) -> Output:
+    """Render prompts and return the output. Call it again with the same arguments to resume.
+
+        output = janus_batch.render(["a red fox"], checkpoint="janus-shapes", output="out", cfg_weight=7)
+
+    * `prompts`: a list of texts; rows with the columns of a prompt file, as a list of dicts, a pandas or polars data
+      frame or an Arrow table; or the path or URL of prompt files.
+    * `checkpoint`, `output`: as in a job file.
+    * `keys`: any other key of a job file. The settings of `sampling` by their own names (`cfg_weight`, `seed`,
+      `images_per_prompt`), sections as dicts (`workers={"max": 2}`), and keys such as `name` and `shard_rows`.
+    * `address`: the Ray cluster to join. A Ray that this process has initialized is used and left running; without
+      either, Ray starts on this machine and ends with the call.
+    * `when_held`: what to do while another run is writing to the output.
+    * `max_rejected`: the most images that may be rejected, a number or a percentage such as "5%". `allow_empty`: do
+      not fail if the prompts have no rows.
+    * `progress`: show the progress. Without it, nothing is printed.
+
+    Raises InputError for arguments that are refused, and JobFailure for a job that fails or is incomplete. Ctrl-C
+    finishes the shards in flight and raises KeyboardInterrupt; a second one stops at once.
+    """
+    own_packages_first()()
+    from jobs.api.render import render
+
+    return render(
+        prompts,
+        checkpoint=checkpoint,
+        output=output,
+        address=address,
+        when_held=when_held,
+        max_rejected=max_rejected,
+        allow_empty=allow_empty,
+        progress=progress,
+        keys=keys,
+    )
+
+
+def open(output: str | os.PathLike[str], *, endpoint_url: str | None = None) -> Output:
+    """An output that exists, finished or not: its rows, images, rejected rows and settings. Reads storage only.
+
+    `endpoint_url` is the address of an S3 store other than AWS. Raises InputError if it is no output.
+    """
+    own_packages_first()()
+    from jobs.api.output import open_folder
+
+    return open_folder(output, {"endpoint_url": endpoint_url} if endpoint_url else {})
+
+
+def __getattr__(name: str) -> Any:
+    """The classes of the API, which are imported when they are first named."""
+    if name not in __all__:
+        raise AttributeError(f"module 'janus_batch' has no attribute {name!r}")
+    own_packages_first()()
+    from actors.errors import InputError, JobFailure
+    from jobs.api.output import Output
+
+    return {"InputError": InputError, "JobFailure": JobFailure, "Output": Output}[name]
+
+
+# ---- its packages ----------------------------------------------------------------------------------------------------
 
 
 def own_packages_first() -> Callable[[], None]:

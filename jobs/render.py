@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pyarrow as pa
+
 from jobs.job_file.resolve import resolve
 from jobs.job_file.spec import JobSpec
 from jobs.terminal.show import showing
 from workflows.dispatch.cluster import Cluster
+from workflows.dispatch.loop import OnInterrupt
 from workflows.output.acceptance import RejectionLimit, check_accepted
-from workflows.output.given_prompts import store_prompts
-from workflows.run import run_job
+from workflows.output.given_prompts import prompt_table, store_prompts
+from workflows.run import Show, run_job
 from workflows.storage.lease import WhenHeld
 from workflows.storage.path import absolute_location
 from workflows.storage.retry import wait_for_storage
@@ -31,13 +34,35 @@ def render(
     `prompts` are texts from the command line, which are stored in the output first. `max_rejected` and `allow_empty`
     decide whether the finished output is accepted.
     """
-    cluster = Cluster(address)
     with showing(spec.name or "render", absolute_location(spec.output), as_json=as_json) as show:
-        num_gpus = cluster.num_gpus() if spec.workers.gpus_per_actor is None else 0
-        seconds = spec.workers.storage_retry_seconds
-        job = wait_for_storage(spec.model.checkpoint, seconds, show.line, resolve, spec, num_gpus=num_gpus)
-        if prompts:
-            wait_for_storage(job.output, seconds, show.line, store_prompts, job, prompts)
-        tally = run_job(job, spec.model_dump(), cluster, show, when_held=when_held)
-        check_accepted(job.output, tally, limit=max_rejected, allow_empty=allow_empty)
+        run_spec(
+            spec,
+            Cluster(address),
+            show,
+            prompts=prompt_table(prompts) if prompts else None,
+            when_held=when_held,
+            max_rejected=max_rejected,
+            allow_empty=allow_empty,
+        )
     return 0
+
+
+def run_spec(
+    spec: JobSpec,
+    cluster: Cluster,
+    show: Show,
+    *,
+    prompts: pa.Table | None = None,
+    when_held: WhenHeld = "refuse",
+    on_interrupt: OnInterrupt = "stop",
+    max_rejected: RejectionLimit | None = None,
+    allow_empty: bool = False,
+) -> None:
+    """Resolve a job, run it and accept its output. `prompts` are rows to store in the output first."""
+    num_gpus = cluster.num_gpus() if spec.workers.gpus_per_actor is None else 0
+    seconds = spec.workers.storage_retry_seconds
+    job = wait_for_storage(spec.model.checkpoint, seconds, show.line, resolve, spec, num_gpus=num_gpus)
+    if prompts is not None:
+        wait_for_storage(job.output, seconds, show.line, store_prompts, job, prompts)
+    tally = run_job(job, spec.model_dump(), cluster, show, when_held=when_held, on_interrupt=on_interrupt)
+    check_accepted(job.output, tally, limit=max_rejected, allow_empty=allow_empty)

@@ -16,7 +16,7 @@ from actors.noise import derive_seed
 from jobs.job_file.errors import JobFileError
 from jobs.job_file.read import check_fields
 from jobs.job_file.resolve import check_family_settings
-from workflows.output.claim import open_output
+from workflows.output.claim import Claim, open_output
 from workflows.output.encode import EXTENSIONS
 from workflows.storage.errors import storage_errors
 from workflows.storage.store import Storage
@@ -28,8 +28,7 @@ def replay(output: str, image_id: str, endpoint_url: str | None, *, settings: Se
     storage, claim = open_output(output, endpoint_url)
     with storage_errors(storage.url):
         row = find_image(storage, image_id)
-    spec_fields = {"prompts": claim.prompts, "output": storage.url, "model": {"checkpoint": row["model"]}}
-    changes = _changes(row, spec_fields, settings)
+    changes = changed_settings(row, storage, claim, {}, settings)
     stored_format = format_of(row["image"])
     file = to or f"{image_id}.{EXTENSIONS[stored_format]}"
     _check_target(file, storage)
@@ -43,12 +42,19 @@ def replay(output: str, image_id: str, endpoint_url: str | None, *, settings: Se
     return 0 if changes or result.replay.is_same else 1
 
 
-def _changes(row: dict[str, Any], spec_fields: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
-    """The fields of the image's request that the settings change, checked like a job file. Raises JobFileError."""
-    for key in (setting.partition("=")[0].strip() for setting in settings):
+def changed_settings(
+    row: dict[str, Any], storage: Storage, claim: Claim, sampling: dict[str, Any], settings: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The fields of the image's request that the keys of `sampling` or `--set` settings change, checked like a job
+    file. Raises JobFileError.
+    """
+    for key in (*(f"sampling.{key}" for key in sampling), *(text.partition("=")[0].strip() for text in settings)):
         if not key.startswith("sampling.") or key == "sampling.images_per_prompt":
-            raise JobFileError(f"--set: replay varies one image by the keys of `sampling`, got {one_line(key)}")
-    spec, family = check_fields(spec_fields, settings), FAMILIES[row["family"]]
+            option = "" if sampling else "--set: "
+            raise JobFileError(f"{option}replay varies one image by the keys of `sampling`, got {one_line(key)}")
+    model = {"checkpoint": row["model"]}
+    fields = {"prompts": claim.prompts, "output": storage.url, "model": model, "sampling": sampling}
+    spec, family = check_fields(fields, settings), FAMILIES[row["family"]]
     check_family_settings(spec, row["family"])
     changes = spec.sampling.model_dump(exclude_unset=True)
     allow_any = changes.pop("allow_any_cfg_weight", False)

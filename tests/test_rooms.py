@@ -21,10 +21,10 @@ from tests.support.rooms import HEAVY, Project
 ROOT = Path(__file__).parents[1]
 MAX_ENTRIES = 18  # modules and packages in one folder
 
-# The files that know Ray: the cluster and its actors, Ray's errors, the path of one shard, the metrics, and the client
-# of Ray's job server.
+# The files that know Ray: the cluster, its guests and its actors, Ray's errors, the path of one shard, the metrics, and
+# the client of Ray's job server.
 RAY_FILES = (
-    *(f"workflows/dispatch/{name}.py" for name in ("actor", "cluster", "failures", "steps", "metrics")),
+    *(f"workflows/dispatch/{name}.py" for name in ("actor", "cluster", "failures", "guest", "steps", "metrics")),
     "jobs/submit/job_server.py",
 )
 

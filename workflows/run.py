@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from workflows.dispatch.cluster import Cluster
-from workflows.dispatch.loop import render_shards
+from workflows.dispatch.loop import OnInterrupt, render_shards
 from workflows.dispatch.progress import Progress
 from workflows.job import RenderJob
 from workflows.output.acceptance import check_any_image, top_reasons
@@ -60,9 +60,15 @@ class Show(Protocol):
 
 
 def run_job(
-    job: RenderJob, job_file: dict[str, Any], cluster: Cluster, show: Show, *, when_held: WhenHeld = "refuse"
+    job: RenderJob,
+    job_file: dict[str, Any],
+    cluster: Cluster,
+    show: Show,
+    *,
+    when_held: WhenHeld = "refuse",
+    on_interrupt: OnInterrupt = "stop",
 ) -> Tally:
-    """Render a job to its end; what its output holds then.
+    """Render a job to its end; what its output holds then. `on_interrupt`: what a Ctrl-C does while shards render.
 
     Raises InputError for a job that is refused, and JobFailure for one that fails.
     """
@@ -78,7 +84,7 @@ def run_job(
             plan = wait.for_output(plan_job, job, files)
             wait.for_output(settle_repairs, Storage(job.output, job.storage), plan.repairs)
         show.plan(job, plan, is_resumed=is_resumed or has_waited)
-        progress = _render_plan(job, plan, cluster, show)
+        progress = _render_plan(job, plan, cluster, show, on_interrupt)
         _check_nothing_is_missing(job, files)
         if plan.repairs:
             _remove_superseded(job)
@@ -150,11 +156,14 @@ def _restoring_claim(job: RenderJob, job_file: dict[str, Any]) -> Iterator[None]
         raise
 
 
-def _render_plan(job: RenderJob, plan: Plan | RetryPlan, cluster: Cluster, show: Show) -> Progress:
+def _render_plan(
+    job: RenderJob, plan: Plan | RetryPlan, cluster: Cluster, show: Show, on_interrupt: OnInterrupt = "stop"
+) -> Progress:
     """Render the remaining shards. If there are none, Ray is not started."""
     if not plan.num_shards_remaining:
         return Progress(name=job.name)
-    show.line("joining the cluster ..." if cluster.is_joined else "starting Ray ...")
+    if not cluster.is_started:
+        show.line("joining the cluster ..." if cluster.is_joined else "starting Ray ...")
     cluster.start()
     progress = Progress(
         name=job.name,
@@ -163,7 +172,7 @@ def _render_plan(job: RenderJob, plan: Plan | RetryPlan, cluster: Cluster, show:
         num_shards_total=plan.num_shards_remaining,
     )
     with show.progress(progress):
-        render_shards(job, plan, cluster, progress)
+        render_shards(job, plan, cluster, progress, on_interrupt=on_interrupt)
     return progress
 
 

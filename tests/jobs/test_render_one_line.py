@@ -11,7 +11,7 @@ import pytest
 from tests.support.command import run
 from tests.support.command_line import Command
 from tests.support.toy_job import bytes_of, make_job, render, write_prompts
-from workflows.output.given_prompts import given_prompts_location, store_prompts
+from workflows.output.given_prompts import given_prompts_location, prompt_table, store_prompts
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def finished(tmp_path: Path) -> list[str]:
     """The line of a job that is finished with one of its two images rejected."""
     output = tmp_path / "out"
     job = make_job(given_prompts_location(str(output)), output, shard_rows=256)
-    store_prompts(job, ["a", "toy:nan"])
+    store_prompts(job, prompt_table(["a", "toy:nan"]))
     render(job)
     return ["render", "--prompt", "a", "--prompt", "toy:nan", "--checkpoint", "toy", "--output", str(output)]
 

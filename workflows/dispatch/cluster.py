@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from types import FrameType
@@ -66,6 +67,11 @@ class Cluster:
         """Whether `start` joins a cluster that runs already."""
         return self._address not in ("", "local")
 
+    @property
+    def is_started(self) -> bool:
+        """Whether this process has joined or started Ray."""
+        return bool(ray.is_initialized())
+
     def start(self) -> None:
         """Join or start Ray, unless this process has done so. Raises ClusterError or RayNotStartedError."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -81,7 +87,8 @@ class Cluster:
         except SystemExit as error:  # raised by ray.init() when this process receives a SIGTERM meanwhile
             raise KeyboardInterrupt from error
         finally:
-            _treat_sigterm_as_ctrl_c()
+            if threading.current_thread() is threading.main_thread():
+                _treat_sigterm_as_ctrl_c()
 
     def num_gpus(self) -> int:
         """GPUs of the cluster, which is joined for it; of this machine, if Ray is to be started here."""

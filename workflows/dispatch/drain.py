@@ -1,4 +1,4 @@
-"""An orderly end on SIGTERM: take no new shards and finish those in flight within a grace period. Ray-free."""
+"""An orderly end, on SIGTERM or on request: take no new shards and finish those in flight within a grace period."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ class Drain:
 
     def __init__(self, grace_seconds: float) -> None:
         self.grace_seconds = grace_seconds
+        self.reason = "received SIGTERM"
         self._requested = asyncio.Event()
 
     @property
     def is_requested(self) -> bool:
         return self._requested.is_set()
 
-    def request(self) -> None:
+    def request(self, reason: str | None = None) -> None:
+        """Drain. Call it in the thread of the event loop."""
+        self.reason = reason or self.reason
         self._requested.set()
 
     @contextmanager

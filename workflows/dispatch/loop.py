@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
+from typing import Literal
 
 from workflows.dispatch.actor import Actor
+from workflows.dispatch.aside import run_aside
 from workflows.dispatch.bisection import NotTheRowsError
 from workflows.dispatch.cluster import Cluster
 from workflows.dispatch.drain import Drain, DrainedError
@@ -25,19 +27,33 @@ from workflows.output import commit
 from workflows.plan import Plan, RetryPlan, Shard
 
 NUM_SHARDS_NAMED = 10  # in the message about skipped shards
+OnInterrupt = Literal["stop", "drain"]
 
 
 def render_shards(
-    job: RenderJob, plan: Plan | RetryPlan, cluster: Cluster, progress: Progress, limits: Limits | None = None
+    job: RenderJob,
+    plan: Plan | RetryPlan,
+    cluster: Cluster,
+    progress: Progress,
+    limits: Limits | None = None,
+    *,
+    on_interrupt: OnInterrupt = "stop",
 ) -> None:
     """Render and commit every remaining shard of the plan on a cluster that has been started.
+
+    A Ctrl-C stops at once or drains, and is raised. To drain, the dispatch runs on a thread of its own, next to any
+    event loop of the caller.
 
     Raises ShardFailedError when a shard's tries are used up, DrainedError after a SIGTERM, the engine's own error if it
     cannot be loaded, and any error of a bug. Shards committed by then stay committed.
     """
     try:
         with ProgressMetrics(progress):
-            asyncio.run(Dispatch(job, plan, cluster, progress, limits or Limits()).run())
+            dispatch = Dispatch(job, plan, cluster, progress, limits or Limits())
+            if on_interrupt == "drain":
+                run_aside(dispatch.run, dispatch.drain)
+            else:
+                asyncio.run(dispatch.run())
     except BaseExceptionGroup as group:
         raise first_of(group) from None
 
@@ -78,9 +94,13 @@ class Dispatch:
                     task.cancel()  # including slots that still wait for room on the cluster
         self._check_all_done()
 
+    def drain(self) -> None:
+        """End in order, as after a SIGTERM."""
+        self._drain.request("interrupted")
+
     async def _take_no_more(self) -> None:
         seconds = self._drain.grace_seconds
-        self._progress.note(f"received SIGTERM: the shards in flight have up to {seconds:g} s to finish")
+        self._progress.note(f"{self._drain.reason}: the shards in flight have up to {seconds:g} s to finish")
         await self._queue.close()
 
     def _check_all_done(self) -> None:
@@ -93,7 +113,7 @@ class Dispatch:
             raise ShardFailedError("\n".join([f"shards skipped (on_shard_failure: skip): {len(skipped):,}", *lines]))
         if self._drain.is_requested and self._num_finished < self._num_shards:
             raise DrainedError(
-                f"received SIGTERM: this run committed {self._num_finished} of {self._num_shards} shards"
+                f"{self._drain.reason}: this run committed {self._num_finished} of {self._num_shards} shards"
             )
 
     # ---- the path of a shard -----------------------------------------------------------------------------------------

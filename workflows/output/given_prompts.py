@@ -1,4 +1,4 @@
-"""Prompts given as text, such as those of the command line, stored as a Parquet file in the output.
+"""Prompts that are given in memory, as texts or as a table, stored as a Parquet file in the output.
 
 The output keeps them because nothing else does: a resume, a retry of rejected rows and `verify` read the same rows from
 this file, in the same version.
@@ -6,20 +6,26 @@ this file, in the same version.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 
-from actors.errors import one_line
+from actors.errors import one_line, shown
 from workflows.job import RenderJob
 from workflows.output.claim import OtherJobError, check_claim
 from workflows.output.layouts import parquet_bytes
+from workflows.prompt_files.columns import carried_columns, check_columns, plain_columns
+from workflows.prompt_files.file import prompt_errors
+from workflows.prompt_files.footer import read_footer
+from workflows.rows import ignored_columns
 from workflows.storage.damage import damage_errors
 from workflows.storage.errors import storage_errors
 from workflows.storage.parquet import read_parquet
 from workflows.storage.store import Storage
 
 GIVEN_PROMPTS = "prompts/prompt.parquet"  # relative to OUTPUT; the ids of its rows are prompt-000000000 and so on
+ALLOWED = "give the same prompts in the same order, or render into another output folder"
 
 
 def given_prompts_location(output: str) -> str:
@@ -27,26 +33,55 @@ def given_prompts_location(output: str) -> str:
     return f"{output.rstrip('/')}/{GIVEN_PROMPTS}"
 
 
-def store_prompts(job: RenderJob, prompts: Sequence[str]) -> None:
-    """Write the prompts into the output, once. Raises OtherJobError if the output belongs to another job or holds
-    other prompts, and StorageError.
+def prompt_table(texts: Sequence[str]) -> pa.Table:
+    """Texts as rows that have a prompt and nothing else."""
+    return pa.table({"prompt": pa.array(texts, pa.string())})
+
+
+def store_prompts(job: RenderJob, prompts: pa.Table) -> None:
+    """Write the rows into the output, once. Raises PromptsError for columns that no prompt file may have,
+    OtherJobError if the output belongs to another job or holds other prompts, and StorageError.
     """
+    with prompt_errors("the table"):
+        data = parquet_bytes(prompts)
+    _check_columns(data, ignored_columns(job.recipe.family))
     check_claim(job)
     storage = Storage(job.output, job.storage, is_first_contact=True)
     with storage_errors(job.output), damage_errors(f"{job.output}/{GIVEN_PROMPTS}"):
-        if storage.create(GIVEN_PROMPTS, parquet_bytes(pa.table({"prompt": pa.array(prompts, pa.string())}))):
+        if storage.create(GIVEN_PROMPTS, data):
             return
-        stored = read_parquet(storage.read(GIVEN_PROMPTS), ["prompt"])["prompt"].to_pylist()
-    if stored != list(prompts):
-        raise OtherJobError(f"{job.output} belongs to a job with other prompts: {_difference(stored, prompts)}")
+        stored, given = read_parquet(storage.read(GIVEN_PROMPTS)), read_parquet(data)
+    if difference := _difference(stored, given):
+        raise OtherJobError(f"{job.output} belongs to a job with other prompts: {difference}; {ALLOWED}")
 
 
-def _difference(stored: Sequence[str], given: Sequence[str]) -> str:
-    """The first difference, and what is allowed."""
-    allowed = "give the same prompts in the same order, or render into another output folder"
-    if len(stored) != len(given):
-        return f"it has {len(stored):,}, this command has {len(given):,}; {allowed}"
-    number, theirs, ours = next(
-        (number, *pair) for number, pair in enumerate(zip(stored, given, strict=True), 1) if pair[0] != pair[1]
-    )
-    return f"its prompt {number} is {one_line(theirs)!r}, yours is {one_line(ours)!r}; {allowed}"
+def _check_columns(data: bytes, ignored: Iterable[str]) -> None:
+    """Hold the rows against the rules for prompt files, before anything is written."""
+    name = "the table"
+    footer = read_footer(name, io.BytesIO(data), len(data))
+    check_columns(name, footer.schema, ignored)
+    carried_columns([plain_columns(name, footer.schema, footer.extents)])
+
+
+def _difference(stored: pa.Table, given: pa.Table) -> str:
+    """The first difference; empty if there is none."""
+    if stored.num_rows != given.num_rows:
+        return f"it has {stored.num_rows:,}, this command has {given.num_rows:,}"
+    if stored.schema.names != given.schema.names:
+        return f"its columns are {_names(stored)}, yours are {_names(given)}"
+    for name in stored.schema.names:
+        if not stored[name].equals(given[name]):  # NaN equals no NaN, so values of equal text are not different
+            pairs = zip(stored[name].to_pylist(), given[name].to_pylist(), strict=True)
+            for number, (theirs, ours) in enumerate(pairs, 1):
+                if repr(theirs) != repr(ours):
+                    what = f"prompt {number}" if name == "prompt" else f"{one_line(name)} of prompt {number}"
+                    return f"its {what} is {_value(theirs)}, yours is {_value(ours)}"
+    return ""
+
+
+def _value(value: object) -> str:
+    return repr(one_line(value)) if isinstance(value, str) else shown(value)
+
+
+def _names(table: pa.Table) -> str:
+    return one_line(", ".join(table.schema.names))

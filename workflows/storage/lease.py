@@ -10,8 +10,10 @@ then creates the next number. Clocks of different machines are never compared.
 from __future__ import annotations
 
 import _thread
+import ctypes
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -61,8 +63,8 @@ def hold_output(
     `retry_seconds` is how long to wait for a store that does not answer before the lease is taken.
 
     Raises OutputInUseError naming the holder if another run holds the output and `when_held` is "refuse". If another
-    run takes the lease over while the block runs (this process was suspended or cut off for too long), the main thread
-    is interrupted as by Ctrl-C and OutputInUseError is raised; if the lease was removed, OutputRemovedError.
+    run takes the lease over while the block runs (this process was suspended or cut off for too long), the block's
+    thread is interrupted as by Ctrl-C and OutputInUseError is raised; if the lease was removed, OutputRemovedError.
     """
     if when_held == "ignore":
         yield False
@@ -138,7 +140,7 @@ class _Renewal(threading.Thread):
     def __init__(self, storage: Storage, number: int, mine: Holder) -> None:
         super().__init__(daemon=True, name="lease")
         self._storage, self._number, self._mine = storage, number, mine
-        self._stopped = threading.Event()
+        self._stopped, self._holder = threading.Event(), threading.current_thread()
         self.loss: JobFailure | None = None
 
     def run(self) -> None:
@@ -146,7 +148,7 @@ class _Renewal(threading.Thread):
             with _tolerating_storage_errors():
                 self.loss = self._check()
                 if self.loss is not None:
-                    _interrupt_main()
+                    _interrupt(self._holder)
                     return
                 self._storage.write(_name(self._number), replace(self._mine, renewed=now()).to_json())
 
@@ -185,14 +187,17 @@ def _interruptible(renewal: _Renewal) -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _interrupt_main() -> None:
-    """Interrupt the main thread as Ctrl-C does. Ray blocks SIGINT in job drivers; there, only Python is told."""
-    if signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+def _interrupt(thread: threading.Thread) -> None:
+    """Interrupt a thread as Ctrl-C does. Only the main thread gets signals; any other gets the exception itself, with
+    its next bytecode. Ray blocks SIGINT in job drivers, and Windows has no pthread_kill: there, only Python is told.
+    """
+    assert thread.ident is not None, "the thread is running"
+    if thread is not threading.main_thread():
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(KeyboardInterrupt))
+    elif sys.platform == "win32" or signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
         _thread.interrupt_main()
     else:
-        main = threading.main_thread().ident
-        assert main is not None, "the main thread is running"
-        signal.pthread_kill(main, signal.SIGINT)
+        signal.pthread_kill(thread.ident, signal.SIGINT)
 
 
 def _newest(storage: Storage) -> tuple[int, bytes | None]:

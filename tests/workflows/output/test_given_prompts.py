@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.toy_job import bytes_of, make_job, manifest_of, recipe, render, write_prompts
 from workflows.output.claim import OtherJobError
-from workflows.output.given_prompts import given_prompts_location, store_prompts
+from workflows.output.given_prompts import given_prompts_location, prompt_table, store_prompts
 from workflows.storage.damage import DamagedFileError
 
 PROMPTS = ["a red fox", "قطة 🦊", "a red fox"]
@@ -23,7 +23,7 @@ def job_in(output: Path, **changes):
 def test_the_rows_of_the_job_are_the_prompts_in_their_order(tmp_path: Path) -> None:
     job = job_in(tmp_path / "out")
 
-    store_prompts(job, PROMPTS)
+    store_prompts(job, prompt_table(PROMPTS))
     render(job)
 
     assert [(row["prompt_id"], row["prompt"]) for row in manifest_of(job)] == [
@@ -33,12 +33,12 @@ def test_the_rows_of_the_job_are_the_prompts_in_their_order(tmp_path: Path) -> N
 
 def test_the_same_prompts_leave_the_stored_file_as_it_is(tmp_path: Path) -> None:
     job = job_in(tmp_path / "out")
-    store_prompts(job, PROMPTS)
+    store_prompts(job, prompt_table(PROMPTS))
     file = tmp_path / "out/prompts/prompt.parquet"
     pq.write_table(pa.table({"prompt": PROMPTS}), file)  # as another version of Arrow would write them
     before = bytes_of(tmp_path)
 
-    store_prompts(job, PROMPTS)
+    store_prompts(job, prompt_table(PROMPTS))
 
     assert bytes_of(tmp_path) == before
 
@@ -54,10 +54,10 @@ def test_the_same_prompts_leave_the_stored_file_as_it_is(tmp_path: Path) -> None
 )
 def test_other_prompts_are_refused(tmp_path: Path, others: list[str], message: str) -> None:
     job = job_in(tmp_path / "out")
-    store_prompts(job, PROMPTS)
+    store_prompts(job, prompt_table(PROMPTS))
 
     with pytest.raises(OtherJobError, match=message):
-        store_prompts(job, others)
+        store_prompts(job, prompt_table(others))
 
 
 def test_an_output_of_another_job_stays_as_it_is(tmp_path: Path) -> None:
@@ -66,9 +66,9 @@ def test_an_output_of_another_job_stays_as_it_is(tmp_path: Path) -> None:
     before = bytes_of(tmp_path)
 
     with pytest.raises(OtherJobError, match=r"belongs to a job with prompts = .*prompts\.parquet"):
-        store_prompts(job_in(tmp_path / "out"), PROMPTS)
+        store_prompts(job_in(tmp_path / "out"), prompt_table(PROMPTS))
     with pytest.raises(OtherJobError, match="belongs to a job with prompts"):
-        store_prompts(job_in(tmp_path / "out", recipe=recipe(seed=1)), PROMPTS)
+        store_prompts(job_in(tmp_path / "out", recipe=recipe(seed=1)), prompt_table(PROMPTS))
     assert bytes_of(tmp_path) == before
 
 
@@ -77,4 +77,4 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "out/prompts/prompt.parquet").write_bytes(b"no Parquet")
 
     with pytest.raises(DamagedFileError, match=r"out/prompts/prompt\.parquet"):
-        store_prompts(job_in(tmp_path / "out"), PROMPTS)
+        store_prompts(job_in(tmp_path / "out"), prompt_table(PROMPTS))

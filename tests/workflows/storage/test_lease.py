@@ -201,6 +201,27 @@ def test_a_run_that_lost_its_lease_ends(storage: Storage, ctrl_c: object) -> Non
     assert lease_files(storage) == ["_lease.000002.json"]
 
 
+def test_a_run_in_another_thread_that_lost_its_lease_ends_and_the_main_thread_goes_on(storage: Storage) -> None:
+    """A program may render in a thread of its own."""
+    lost: list[str] = []
+
+    def lose_it() -> None:
+        try:
+            with hold_output(storage, "mine"):
+                storage.write("_lease.000002.json", of_another_machine())
+                while True:
+                    time.sleep(0.05)
+        except OutputInUseError as error:
+            lost.append(str(error))
+
+    thread = threading.Thread(target=lose_it)
+    thread.start()
+    thread.join(timeout=60)
+
+    assert len(lost) == 1
+    assert "was taken over by nightly on gpu-7" in lost[0]
+
+
 @pytest.mark.parametrize("next_run", [None, of_another_machine()], ids=["no run", "another run"])
 def test_a_run_whose_output_is_removed_ends(storage: Storage, next_run: bytes | None) -> None:
     """Otherwise it would keep committing into a folder that may belong to another job by then."""

@@ -1,0 +1,89 @@
+"""How a render of the Python API shows its progress: like the command line, as one line in a notebook, or not at all.
+
+Each class implements `workflows.run.Show`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+from jobs.terminal.lines import plan_lines, progress_line
+from jobs.terminal.show import showing as showing_in_terminal
+from jobs.terminal.text import counted
+from workflows.dispatch.progress import Progress
+from workflows.job import RenderJob
+from workflows.plan import Plan
+from workflows.run import Result, Show
+from workflows.side_work import side_work
+
+POLL_SECONDS = 0.5
+LOGGER = logging.getLogger("janus_batch")
+
+
+def showing(job: str, output: str, *, has_progress: bool) -> AbstractContextManager[Show]:
+    """The right way to show a job."""
+    if not has_progress:
+        return nullcontext(SilentShow())
+    if "ipykernel" in sys.modules:
+        return nullcontext(NotebookShow())
+    return showing_in_terminal(job, output)
+
+
+class SilentShow:
+    """Prints nothing. The lines go to the logger `janus_batch`, which shows them if the program asks for its level."""
+
+    def line(self, text: str) -> None:
+        LOGGER.info(text)
+
+    def plan(self, job: RenderJob, plan: Plan, *, is_resumed: bool) -> None:
+        for line in plan_lines(job, plan, is_resumed=is_resumed):
+            LOGGER.info(line)
+
+    def progress(self, progress: Progress) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def result(self, result: Result) -> None:
+        """The output says it."""
+
+
+class NotebookShow:
+    """Prints on standard output, where a notebook shows plain lines, and overwrites the line of the progress."""
+
+    def line(self, text: str) -> None:
+        print(text, flush=True)
+
+    def plan(self, job: RenderJob, plan: Plan, *, is_resumed: bool) -> None:
+        for line in plan_lines(job, plan, is_resumed=is_resumed):
+            print(line)
+
+    @contextmanager
+    def progress(self, progress: Progress) -> Iterator[None]:
+        stop, width = threading.Event(), 0
+
+        def show(text: str, end: str = "") -> None:
+            nonlocal width
+            width = max(width, len(text))
+            print(f"\r{text:<{width}}", end=end, flush=True)
+
+        def keep_showing() -> None:
+            with side_work("the progress is no longer shown", self.line):
+                while not stop.wait(POLL_SECONDS):
+                    show(progress_line(progress))
+
+        thread = threading.Thread(target=keep_showing, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            show(progress_line(progress, is_over=True), end="\n")
+
+    def result(self, result: Result) -> None:
+        tally = result.tally
+        print(f"done: {counted(tally.num_images, 'image')}, {tally.num_rejected:,} rejected, in {result.seconds:.0f} s")
+        print(f"report    {result.report}" if result.report else "", end="\n" if result.report else "")
