@@ -76,6 +76,9 @@ class Family:
     * `has_kv_cache`: whether `model.kv_cache` applies: the engine attends to a cache at every step.
     * `image_size`: pixels per side, where there is no checkpoint to say it.
     * `known_speeds`: for `janus-batch plan`.
+    * `decoder_file`: the function that makes a file of the decoder of codes (its interface:
+      `actors.janus.decoder_file.decoder_bytes`); `decode_script`: the script below `actors` that decodes with this
+      file. None: an image has no codes.
     * `looker`: the class that looks at images with a checkpoint of this family, as `module:Class` (its interface:
       `actors.understanding.judging.Looker`); `looker_version`: its algorithm and version, like `sampler`. None: the
       family only renders.
@@ -93,6 +96,8 @@ class Family:
     has_kv_cache: bool = False
     image_size: int | None = None
     known_speeds: tuple[KnownSpeed, ...] = ()
+    decoder_file: str | None = None
+    decode_script: str | None = None
     looker: str | None = None
     looker_version: str = ""
 
@@ -103,6 +108,11 @@ class Family:
     def load_engine_class(self) -> Callable[..., Any]:
         """The engine's class. Importing it may load torch."""
         return _load(self.engine)
+
+    def load_decoder_file(self) -> Callable[..., bytes]:
+        """The function that makes a file of the decoder. Importing it loads torch. Only for a family with codes."""
+        assert self.decoder_file is not None
+        return _load(self.decoder_file)
 
     def load_looker_class(self) -> Callable[..., Any]:
         """The looker's class. Importing it may load torch. Only for a family that has one."""
@@ -137,6 +147,8 @@ def _limit(model: str, hidden_size: int, num_layers: int, batch: int | None, ima
 FAMILIES: dict[str, Family] = {
     "janus": Family(
         engine="actors.janus.engine:JanusEngine",
+        decoder_file="actors.janus.decoder_file:decoder_bytes",
+        decode_script="janus/decode_codes.py",
         config="actors.janus.config",
         checkpoints="Janus and Janus-Pro (model_type multi_modality with a gen_vision_config, or model_type janus)",
         sampler="janus-3",

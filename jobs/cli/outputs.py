@@ -77,9 +77,9 @@ def report(output: str, endpoint_url: str | None) -> int:
 @click.argument("dest", metavar="DEST")
 @click.option(
     "--layout",
-    type=click.Choice(["imagefolder", "webdataset", "parquet", "pickapic", "geneval", "dpg"]),
+    type=click.Choice(["imagefolder", "webdataset", "parquet", "codes", "lance", "pickapic", "geneval", "dpg"]),
     required=True,
-    help="Datasets: imagefolder, webdataset, parquet, pickapic. Benchmarks: geneval, dpg.",
+    help="Datasets: imagefolder, webdataset, parquet, codes, lance, pickapic. Benchmarks: geneval, dpg.",
 )
 @click.option("--where", metavar="EXPR", multiple=True, help="Keep the images that meet this condition. Repeatable.")
 @click.option("--top", metavar="N", type=click.IntRange(min=1), help="Keep the best N images of each prompt...")

@@ -29,7 +29,7 @@ from workflows.export.destination import (
 )
 from workflows.export.images import FILES, KEYS, ExportImage, ShardTable, read_images
 from workflows.export.inventory import Inventory, exported_columns, rule_columns, take_inventory
-from workflows.export.layouts.layout import ExportError, ExportLayout, ExportPair, Finish, Place, Written
+from workflows.export.layouts.layout import ExportError, ExportLayout, ExportPair, Place, Whole, Written
 from workflows.export.layouts.table import EXPORT_LAYOUTS
 from workflows.export.rows import read_rows
 from workflows.export.rules import NO_RULES, Rules
@@ -91,7 +91,7 @@ def export_output(
     are missing from `dest` at the end.
     """
     chosen_layout = EXPORT_LAYOUTS[layout]
-    _check_rules(layout, chosen_layout, rules)
+    _check_fit(layout, chosen_layout, rules, dest)
     with storage_errors(source.url):
         claim, parts = read_claim(source), committed_parts(source)
         num_missing = _check_complete(source, claim, parts, allow_incomplete)
@@ -129,13 +129,15 @@ def export_output(
     )
 
 
-def _check_rules(name: str, layout: ExportLayout, rules: Rules) -> None:
-    """Raise ExportError for rules that a layout cannot follow."""
+def _check_fit(name: str, layout: ExportLayout, rules: Rules, dest: Storage) -> None:
+    """Raise ExportError for rules or a destination that do not fit a layout."""
     if rules.pairs is not None and layout.write_pairs is None:
         names = [other for other, one in EXPORT_LAYOUTS.items() if one.write_pairs is not None]
         raise ExportError(f"--pairs needs a layout with pairs ({', '.join(names)}), got {name}")
     if rules.pairs is None and layout.write is None:
         raise ExportError(f"layout {name} holds pairs of images; add --pairs COLUMN")
+    if layout.is_local_only and not dest.is_local:
+        raise ExportError(f"layout {name} is written to a local disk, got {dest.url}; upload the folder afterwards")
     if rules.splits and not layout.has_splits:
         raise ExportError(f"--split needs a layout for datasets, and {name} is the folder of a benchmark")
 
@@ -160,6 +162,8 @@ def _write_shards(
     """The counts of all shards by split, how many shards were already there, and the number of files removed."""
     splits: dict[str, Written] = {split.name: Written() for split in work.rules.splits} or {"": Written()}
     details: dict[str, list[str]] = {split: [] for split in splits}
+    whole = Whole(dest=work.dest, details=details, recipe=work.recipe, storage_options=work.source.options)
+    others = work.layout.begin(whole)
     expected, num_shards_before = ExpectedFiles(), 0
     for number, parts in enumerate(shards, start=1):
         shard = _read_shard(work, parts)
@@ -174,9 +178,7 @@ def _write_shards(
             splits[split] += written
             details[split] += mark.details.get(split, [])
         on_shard(number, len(shards))
-    others = work.layout.finish(
-        Finish(dest=work.dest, details=details, recipe=work.recipe, storage_options=work.source.options)
-    )
+    others = [*others, *work.layout.finish(whole)]
     return splits, num_shards_before, expected.check(work.dest, others)
 
 
@@ -249,7 +251,7 @@ def _write_shard(work: _Work, shard_id: str, shard: _Shard) -> Mark:
 
 
 def _write_images(work: _Work, place: Place, images: Iterator[ExportImage], scores: Sequence[float]) -> Written:
-    """`_check_rules` has seen that the layout has the function that is needed here."""
+    """`_check_fit` has seen that the layout has the function that is needed here."""
     if work.rules.pairs is None:
         assert work.layout.write is not None
         return work.layout.write(place, images, work.recipe)

@@ -54,9 +54,9 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Finish:
-    """What completes a dataset: its destination, the `details` of every split, the recipe, and the options
-    of the storage that the checkpoint may be on."""
+class Whole:
+    """An export as a whole: its destination, what `Place.details` has of every split once all shards are there, the
+    recipe, and the options of the storage that the checkpoint may be on."""
 
     dest: Storage
     details: dict[str, list[str]]
@@ -81,8 +81,8 @@ class ExportLayout:
     * `write` puts the images of a shard into the destination: (place, images, recipe) -> counts. The same images always
       make the same files. `write_pairs` does this for pairs. A layout has one of them or both.
     * `check` raises ExportError for a recipe or for columns that do not fit, before anything is written.
-    * `finish` completes the dataset once all shards are there, and returns the names of its files that belong to no
-      shard.
+    * `begin` and `finish` write what belongs to no shard, before the first and after the last one, and return the names
+      of these files.
     * `file_of` names the file or folder that a prompt has at a weight: (prompt id, weight, recipe) -> name. Two prompts
       must not share one. None for a layout that keeps the images of each shard apart. `id_rule` says what ids keep
       them apart.
@@ -94,13 +94,14 @@ class ExportLayout:
     * `how_to_read`: language and code for the card. It names the destination DEST.
     * `wants_whole_prompts`: images of a prompt must arrive together, also if some came from a retry.
     * `has_pixels`: False for a layout that holds no image files, which are then not read.
-    * `has_splits`: False for a benchmark's folder.
+    * `has_splits`: False for a benchmark's folder. `is_local_only`: its library writes to local disks.
     """
 
     write: Callable[[Place, Iterator[ExportImage], Recipe], Written] | None = None
     write_pairs: Callable[[Place, Iterator[ExportPair], Recipe], Written] | None = None
     check: Callable[[Recipe, pa.Schema], None] = lambda recipe, schema: None
-    finish: Callable[[Finish], Sequence[str]] = lambda _: ()
+    begin: Callable[[Whole], Sequence[str]] = lambda _: ()
+    finish: Callable[[Whole], Sequence[str]] = lambda _: ()
     file_of: Callable[[str, float, Recipe], str] | None = None
     id_rule: str = ""
     column_names: Callable[[Sequence[str]], list[str]] = list
@@ -112,6 +113,7 @@ class ExportLayout:
     wants_whole_prompts: bool = False
     has_pixels: bool = True
     has_splits: bool = True
+    is_local_only: bool = False
 
 
 def pattern_of(extension: str) -> Callable[[str | None], str]:

@@ -35,7 +35,7 @@ def write_tables(
     """Write the items into `<shard>-<number>.parquet`, a row group for each table. `image_columns` are structs with the
     bytes of images."""
     written, prompt_ids, number = Written(), set[str](), 0
-    groups = _groups(items)
+    groups = groups_of(items)
     group: list[Item] | None = next(groups, None)
     while group:
         buffer, writer = io.BytesIO(), None
@@ -44,7 +44,7 @@ def write_tables(
             writer = writer or _open_writer(buffer, table.schema, image_columns)
             writer.write_table(table, row_group_size=len(group))
             prompt_ids |= {image.prompt_id for item in group for image in images_of(item)}
-            written += _count(group)
+            written += count_of_items(group)
             group = next(groups, None)
         assert writer is not None
         writer.close()
@@ -57,7 +57,7 @@ def images_of(item: ExportImage | ExportPair) -> tuple[ExportImage, ...]:
     return (item,) if isinstance(item, ExportImage) else (item.chosen, item.rejected)
 
 
-def _groups(items: Iterator[Item]) -> Iterator[list[Item]]:
+def groups_of(items: Iterator[Item]) -> Iterator[list[Item]]:
     """The items of each row group."""
     group: list[Item] = []
     num_bytes = 0
@@ -71,7 +71,7 @@ def _groups(items: Iterator[Item]) -> Iterator[list[Item]]:
         yield group
 
 
-def _count(items: Sequence[ExportImage] | Sequence[ExportPair]) -> Written:
+def count_of_items(items: Sequence[ExportImage] | Sequence[ExportPair]) -> Written:
     images = [image for item in items for image in images_of(item)]
     num_pairs = sum(isinstance(item, ExportPair) for item in items)
     num_bytes = sum(len(image.data) for image in images)

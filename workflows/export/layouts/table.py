@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from workflows.export.layouts.codes import CODES
 from workflows.export.layouts.dpg import DPG
 from workflows.export.layouts.geneval import GENEVAL
 from workflows.export.layouts.imagefolder import IMAGEFOLDER
+from workflows.export.layouts.lance import LANCE
 from workflows.export.layouts.layout import ExportLayout
 from workflows.export.layouts.parquet import PARQUET
 from workflows.export.layouts.pickapic import PICKAPIC
@@ -14,6 +16,8 @@ EXPORT_LAYOUTS: dict[str, ExportLayout] = {
     "imagefolder": IMAGEFOLDER,
     "webdataset": WEBDATASET,
     "parquet": PARQUET,
+    "codes": CODES,
+    "lance": LANCE,
     "pickapic": PICKAPIC,
     "geneval": GENEVAL,
     "dpg": DPG,
