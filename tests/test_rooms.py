@@ -24,7 +24,10 @@ MAX_ENTRIES = 18  # modules and packages in one folder
 # The files that know Ray: the cluster, its guests and its actors, Ray's errors, the path of one shard, the metrics, and
 # the client of Ray's job server.
 RAY_FILES = (
-    *(f"workflows/dispatch/{name}.py" for name in ("actor", "cluster", "failures", "guest", "steps", "metrics")),
+    *(
+        f"workflows/dispatch/{name}.py"
+        for name in ("actor", "cluster", "failures", "guest", "metrics", "ray_start", "steps")
+    ),
     "jobs/submit/job_server.py",
 )
 

@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.live import Live
 
+from actors.errors import JobFailure
 from jobs.terminal.json_lines import failure_as_json, print_json, progress_facts, result_facts
+from jobs.terminal.last_word import last_word
 from jobs.terminal.lines import plan_lines, progress_line, result_lines
 from jobs.terminal.live_view import live_view
 from jobs.terminal.text import say
@@ -31,15 +33,19 @@ SHORTEST_SECONDS, LONGEST_SECONDS, SHARE_OF_RUN = 10.0, 300.0, 1 / 20
 
 @contextmanager
 def showing(job: str, output: str, *, as_json: bool = False) -> Iterator[Show]:
-    """The right way to show a job: JSON lines if asked for, a live view in a terminal, otherwise lines of a log."""
+    """The right way to show a job: JSON lines if asked for, a live view in a terminal, otherwise lines of a log.
+
+    Its end is shown even if Ray or the system ends this process.
+    """
     console = Console(stderr=True)
-    if as_json:
-        with failure_as_json(job, output):
-            yield JsonShow()
-    elif console.is_terminal and not console.is_dumb_terminal:
-        yield LiveShow(console)
-    else:
-        yield LogShow()
+    with last_word(job, output, advice=JobFailure.advice, as_json=as_json):
+        if as_json:
+            with failure_as_json(job, output):
+                yield JsonShow()
+        elif console.is_terminal and not console.is_dumb_terminal:
+            yield LiveShow(console)
+        else:
+            yield LogShow()
 
 
 class _Lines:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
 
 from jobs.job_file.read import read_job_file
 from jobs.render import render
@@ -22,7 +25,7 @@ from jobs.terminal.text import counted
 from tests.support import toy_job
 from tests.support.command import JANUS_BATCH, finish, press_ctrl_c, processes_of, run, start, wait_until, write_job
 from tests.support.toy_job import make_job, manifest_of, write_prompts
-from workflows.dispatch.cluster import ClusterError
+from workflows.dispatch.ray_start import ClusterError
 from workflows.storage import lease
 from workflows.storage.store import Storage
 
@@ -56,6 +59,16 @@ def sessions() -> Iterator[list[int]]:
 def address(ray_cluster: None) -> str:
     """The address of the tests' own Ray: joining it is faster than starting one."""
     return ray.get_runtime_context().gcs_address
+
+
+@pytest.fixture
+def busy_agent_port() -> Iterator[None]:
+    """Another program has the port that Ray's agent would take, as another Ray on the same machine does."""
+    with socket.socket() as other:
+        with suppress(OSError):  # it is taken already
+            other.bind(("127.0.0.1", DEFAULT_DASHBOARD_AGENT_LISTEN_PORT))
+            other.listen()
+        yield
 
 
 def num_committed(tmp_path: Path) -> int:
@@ -104,22 +117,29 @@ def test_the_same_command_finishes_a_run_that_was_killed(tmp_path: Path, job_fil
 
 @pytest.mark.ray
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_ray_that_dies_is_reported_in_one_line(tmp_path: Path, job_file: Path, sessions: list[int]) -> None:
-    driver = start("render", job_file)
+@pytest.mark.parametrize("killed", ["raylet", "ray::DashboardA", "ray::RuntimeEnv"])  # names end after 15 characters
+def test_a_ray_that_dies_is_reported(tmp_path: Path, job_file: Path, sessions: list[int], killed: str) -> None:
+    """If one of its agents dies, the raylet exits, and Ray mostly ends the driver's process before it can report it."""
+    driver = start("render", job_file, "--json")
     sessions.append(driver.pid)
     wait_until(lambda: num_committed(tmp_path) >= 1, driver)
-    (raylet,) = (process for process, name in processes_of(driver.pid).items() if name == "raylet")
-    os.kill(raylet, signal.SIGKILL)
+    (process,) = (process for process, name in processes_of(driver.pid).items() if name == killed)
+    os.kill(process, signal.SIGKILL)
     ended = finish(driver)
 
     assert ended.returncode == 1
-    assert "janus-batch: Ray died on the driver's own machine" in ended.stderr
-    assert "run the same command again to resume; committed images are kept\n" in ended.stderr
+    words = "janus-batch: (Ray died on the driver's own machine|this process ended without a result. Ray ends it)"
+    assert re.search(words, ended.stderr), ended.stderr
+    assert "janus-batch: run the same command again to resume; committed images are kept\n" in ended.stderr
     assert "Traceback" not in ended.stderr
+    events = [json.loads(line)["event"] for line in ended.stdout.splitlines()]  # and Ray prints nothing there
+    assert events[-1] == "failed"
+    assert "failed" not in events[:-1]
 
 
 @pytest.mark.ray
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.usefixtures("busy_agent_port")
 def test_the_ray_that_a_run_starts_listens_on_this_machine_only(
     tmp_path: Path, job_file: Path, sessions: list[int]
 ) -> None:

@@ -21,8 +21,8 @@ from tests.support.servers.s3 import S3Server
 from tests.support.toy_job import bytes_of, make_job, manifest_of, rejected_of, write_prompts
 from tests.workflows.test_retry_rejected import Fixed
 from workflows.dispatch.actor import EngineActor
-from workflows.dispatch.cluster import ClusterError
 from workflows.dispatch.progress import Progress
+from workflows.dispatch.ray_start import ClusterError
 from workflows.job import RenderJob, Workers
 from workflows.output.acceptance import NoImagesError
 from workflows.output.claim import OtherJobError

@@ -4,49 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import glob
-import logging
 import math
 import os
 import signal
-import socket
-import sys
 import threading
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from types import FrameType
 from typing import Any, TypeAlias, cast
 
-# Read once, when ray is imported. The driver reports a lost actor itself, with the reason, in one line.
-os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed while executing a task")
+# Read once, when ray is imported. The driver reports a lost actor, node or raylet itself, with the reason, in one line;
+# Ray would print its own reports on standard output, where programs read.
+os.environ.setdefault(
+    "RAY_DEDUP_LOGS_SKIP_REGEX",
+    "A worker died or was killed while executing a task|Raylet is terminated|has been marked dead",
+)
 
 import ray
-from ray._private import ray_constants
 from ray.autoscaler.v2.sdk import get_cluster_resource_state
 from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
-from actors.errors import InputError, JobFailure, one_line, reason_line
-from janus_batch import own_packages_first
 from workflows.dispatch.actor import SHARDS_IN_FLIGHT, Actor, EngineActor, EngineCard
 from workflows.dispatch.progress import Progress
+from workflows.dispatch.ray_start import ClusterError, join_ray, start_ray
 from workflows.dispatch.steps import ShardSteps
 from workflows.job import RenderJob
 
 CPUS_PER_ACTOR = 2  # of a pool without GPUs whose size the job file leaves open
-CONNECT_SECONDS = 10
-# Of the 107 (macOS: 103) bytes of a socket's path. Ray adds /session_<date>_<process>/sockets/plasma_store.
-MAX_TEMPORARY_BYTES = 43 if sys.platform == "linux" else 39
 NODE_LABEL = "ray.io/node-id"
 
 # As text: Ray's class takes no parameters when the program runs.
 Handle: TypeAlias = "ray.actor.ActorHandle[EngineActor]"
-
-
-class ClusterError(InputError):
-    """The job asks for a Ray cluster that cannot be joined, or for GPUs that this machine does not have."""
-
-
-class RayNotStartedError(JobFailure):
-    """Ray did not start on this machine: too little memory, a full disk, or a machine that is too busy."""
 
 
 class Cluster:
@@ -81,9 +69,9 @@ class Cluster:
             return
         try:
             if self.is_joined:
-                _join(self._address)
+                join_ray(self._address)
             else:
-                _start_here()
+                start_ray()
         except SystemExit as error:  # raised by ray.init() when this process receives a SIGTERM meanwhile
             raise KeyboardInterrupt from error
         finally:
@@ -199,82 +187,6 @@ class Cluster:
     def is_node_alive(self, node_id: str) -> bool:
         """Whether the cluster still has this node."""
         return any(node["Alive"] for node in ray.nodes() if node["NodeID"] == node_id)
-
-
-def _start_here() -> None:
-    _listen_on_this_machine_only()
-    _check_temporary_folder()
-    for is_last in (False, True):
-        try:
-            _init("local", include_dashboard=False)
-        except Exception as error:  # Ray raises no class of its own here
-            ray.shutdown()
-            if is_last or not _is_slow_start(error):
-                raise RayNotStartedError(
-                    f"Ray did not start on this machine: {reason_line(error)}; {_remedy(error)}"
-                ) from error
-        else:
-            return
-
-
-def _check_temporary_folder() -> None:
-    """Raise ClusterError for a folder in which Ray's sockets cannot have names: the system limits their length."""
-    folder = os.path.join(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp", "ray")
-    if len(os.fsencode(folder)) <= MAX_TEMPORARY_BYTES and folder.isascii():
-        return
-    name = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
-    raise ClusterError(
-        f"{name}: Ray keeps its sockets in {one_line(folder)}, whose path must be ASCII and have at most "
-        f"{MAX_TEMPORARY_BYTES} bytes, it has {len(os.fsencode(folder))}; set RAY_TMPDIR=/tmp"
-    )
-
-
-def _is_slow_start(error: Exception) -> bool:
-    """Whether a part of Ray was not ready in time, which a second start may be: its files are in memory by then."""
-    text = str(error).lower()
-    return any(words in text for words in ("timed out", "timeout", "failed to start", "did not start", "not found in"))
-
-
-def _remedy(error: Exception) -> str:
-    """What the user can do."""
-    text = str(error).lower()
-    if "port" in text or "address already in use" in text:
-        return "another Ray may use its ports; end that Ray, or join it with --address auto"
-    if "disk" in text or "space" in text or "directory" in text:
-        return "set RAY_TMPDIR to a short path on a disk with room"
-    return "the machine may be busy or short of memory; run the same command again when it is less busy"
-
-
-def _listen_on_this_machine_only() -> None:
-    """Keep every listener of a Ray that this process starts on 127.0.0.1.
-
-    Ray's switch for it is named after the systems where it is the default. Ray reads the environment variable when it
-    is imported, before the address is known, so its constant is set, too.
-    """
-    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"  # for the processes that Ray starts
-    ray_constants.ENABLE_RAY_CLUSTER = False
-
-
-def _init(address: str, **options: Any) -> None:
-    """Call ray.init() so that workers import this program's packages even if the user has files of the same names."""
-    own_packages = {"worker_process_setup_hook": own_packages_first()}
-    ray.init(address, runtime_env=own_packages, logging_level=logging.ERROR, log_to_driver=False, **options)
-
-
-def _join(address: str) -> None:
-    """Call ray.init() with an address, after checking that something listens there: it would wait for minutes."""
-    try:
-        if "://" in address:
-            raise ValueError("this is the URL of a server in front of a cluster")
-        if address != "auto":
-            host, _, port = address.rpartition(":")
-            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-        _init(address)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ClusterError(
-            f"--address: no Ray cluster can be joined at {address} ({error}); allowed are auto and the HOST:PORT of a "
-            "head node, used from a machine of the cluster. From elsewhere use `janus-batch submit --address URL`"
-        ) from error
 
 
 def _treat_sigterm_as_ctrl_c() -> None:

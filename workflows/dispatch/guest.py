@@ -12,7 +12,8 @@ import ray
 from ray._private import ray_constants
 from ray.util.client import ray as ray_client
 
-from workflows.dispatch.cluster import Cluster, ClusterError
+from workflows.dispatch.cluster import Cluster
+from workflows.dispatch.ray_start import ClusterError
 
 _ONE_AT_A_TIME = threading.Lock()  # a render that ends its Ray would end the Ray of another thread's render
 

@@ -157,16 +157,24 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_stop_it(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_job_whose_node_died_fails_instead_of_waiting_forever(tmp_path: Path) -> None:
-    """The job server still reports it as RUNNING."""
-    job_file = toy_job_file(tmp_path, ["prompt toy:sleep=0.2"] * 400)
-    node = RayHead(tmp_path / "head.out", num_cpus=2)
+    """The job server still reports it as RUNNING. A driver that joined the node says that it was ended."""
+    folders = [tmp_path / "submitted", tmp_path / "joined"]
+    job_files = [toy_job_file(folder, ["prompt toy:sleep=0.2"] * 400) for folder in folders]
+    node = RayHead(tmp_path / "head.out", num_cpus=4)
     try:
         node.start()
-        answer = run("submit", job_file, "--address", node.url, "--no-wait")
-        wait_until(lambda: num_committed(tmp_path) >= 1)
+        joined = start("render", job_files[0], "--address", node.address)
+        wait_until(lambda: num_committed(folders[0]) >= 1, joined)
+        answer = run("submit", job_files[1], "--address", node.url, "--no-wait")
+        submission_id, client = answer.stdout.strip(), JobSubmissionClient(node.url)
+        wait_until(lambda: client.get_job_status(submission_id) == JobStatus.RUNNING)
         node.kill_agent()
+        ended = finish(joined)
+        assert ended.returncode == 1
+        assert "this process ended without a result. Ray ends it if Ray is lost on this machine" in ended.stderr
+        assert ended.stderr.endswith("run the same command again to resume; committed images are kept\n")
         with pytest.raises(JobFailure, match="has the status RUNNING, but its node no longer answers"):
-            JobServer(node.url, silent_seconds=3.0).follow(answer.stdout.strip())
+            JobServer(node.url, silent_seconds=3.0).follow(submission_id)
     finally:
         node.stop()
 

@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
-from workflows.dispatch.cluster import ClusterError
 from workflows.dispatch.guest import guest_cluster
+from workflows.dispatch.ray_start import ClusterError
 
 
 def test_a_ray_of_the_program_is_used_and_left_running(ray_cluster: None) -> None:

@@ -1,0 +1,103 @@
+"""Starting Ray here or joining one: what is tried once more, and what the user is told. The errors are Ray's own."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+
+import pytest
+import ray
+
+from tests.support.servers.process import free_port
+from workflows.dispatch.ray_start import ClusterError, RayNotStartedError, join_ray, start_ray
+
+SLOW_STARTS = [
+    Exception(
+        "The current node timed out during startup. This could happen because some of the raylet failed to startup"
+    ),
+    RuntimeError("Failed to start GCS.  Last 0 lines of error files:\n\n.Please check /tmp/ray/gcs_server.out"),
+    ConnectionError("Could not read 'session_name' from GCS. Did GCS start successfully?"),
+    Exception("No node info found for head node in GCS. Did the head node or gcs start successfully?"),
+    Exception("Head node temp_dir not found in NodeInfo, either GCS or head node's raylet may not have started"),
+    TimeoutError("Timed out after 30 seconds while waiting for node to startup."),
+    ray.exceptions.RaySystemError("System error: Broken pipe"),
+]
+LASTING = [
+    (OSError(errno.ENOSPC, "No space left on device"), "set RAY_TMPDIR to a short path on a disk with room"),
+    (
+        PermissionError(errno.EACCES, "Permission denied", "/tmp/ray"),
+        "set RAY_TMPDIR to a short path on a disk with room",
+    ),
+    (
+        OSError(errno.EADDRINUSE, "Address already in use"),
+        "another program uses a port that Ray needs; end it, or join",
+    ),
+    (ValueError("The requested object store memory is larger than /dev/shm"), "may be busy or short of memory"),
+]
+
+
+class Start:
+    """Takes the place of ray.init(): raises these errors, one per call, and then succeeds."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors, self.num_calls = list(errors), 0
+
+    def __call__(self, *_args: object, **_options: object) -> None:
+        self.num_calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+@pytest.fixture
+def patch(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """Keeps this process's own Ray, if it runs, as it is."""
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.delenv("TMPDIR", raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("error", SLOW_STARTS, ids=str)
+def test_a_slow_start_is_tried_once_more(patch: pytest.MonkeyPatch, error: Exception) -> None:
+    start = Start(error)
+    patch.setattr(ray, "init", start)
+    start_ray()
+
+    assert start.num_calls == 2
+
+
+def test_a_second_slow_start_is_reported_with_what_to_do(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ray, "init", Start(*SLOW_STARTS[:2]))
+    expected = (
+        r"not start on this machine: Failed to start GCS.*; the machine may be busy .*/tmp/ray/session_latest/logs"
+    )
+    with pytest.raises(RayNotStartedError, match=expected):
+        start_ray()
+
+
+@pytest.mark.parametrize(("error", "remedy"), LASTING, ids=str)
+def test_a_start_that_cannot_succeed_is_tried_once(patch: pytest.MonkeyPatch, error: Exception, remedy: str) -> None:
+    start = Start(error)
+    patch.setattr(ray, "init", start)
+    with pytest.raises(RayNotStartedError, match=remedy):
+        start_ray()
+
+    assert start.num_calls == 1
+
+
+@pytest.mark.parametrize("error", SLOW_STARTS, ids=str)
+def test_a_cluster_that_does_not_answer_is_refused_in_one_line(patch: pytest.MonkeyPatch, error: Exception) -> None:
+    patch.setattr(ray, "init", Start(error))
+    with pytest.raises(ClusterError, match="--address: no Ray cluster can be joined at auto") as refused:
+        join_ray("auto")
+
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_port_where_nothing_listens_is_refused_before_ray_waits_for_it(patch: pytest.MonkeyPatch) -> None:
+    start = Start()
+    patch.setattr(ray, "init", start)
+    with pytest.raises(ClusterError, match="Connection refused"):
+        join_ray(f"127.0.0.1:{free_port()}")
+
+    assert start.num_calls == 0
