@@ -4,7 +4,7 @@ job             the resolved job
 side_work       what must not change how the work ends: report, metrics, display
 row_filter      a condition on rows, as a DuckDB expression
 storage         files behind fsspec, their errors, retries, the lease on an output
-prompt_files    one Parquet file of prompts: its footer, version, columns, row groups
+prompt_files    one file of prompts: its format, conversion, footer, version, columns, row groups
 prompts         the prompt files of a job, and ranges of their rows
 plan            which row ranges of these files are still to be rendered
 rows            the rows of one shard, checked and turned into requests

@@ -27,6 +27,40 @@ class Images:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PromptReading:
+    """How the prompt files are read: what their columns mean, and which of their rows are rendered.
+
+    A resume must have the same values: they decide which images exist. Rows are selected in the order of the fields.
+
+    * `columns`: columns that the job reads (prompt, seed, ...), and their names in the prompt files.
+    * `csv_delimiter` (None: found in the first line), `csv_header`: whether that line names the columns.
+    * `where`: a condition on the columns, see `workflows.row_filter`.
+    * `deduplicate`: leave out a row that asks for the same images as an earlier one.
+    * `sample`: this many rows, picked at random with `sample_seed`; `limit`: the first rows only.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")  # for job.json, see workflows.output.claim
+
+    columns: dict[str, str] = field(default_factory=dict)
+    csv_delimiter: str | None = None
+    csv_header: bool = True
+    where: str | None = None
+    deduplicate: bool = False
+    sample: int | None = None
+    sample_seed: int = 0
+    limit: int | None = None
+
+    @property
+    def selects_rows(self) -> bool:
+        return self.where is not None or self.depends_on_all_files
+
+    @property
+    def depends_on_all_files(self) -> bool:
+        """Whether the rows selected in one prompt file depend on the other files."""
+        return self.deduplicate or self.sample is not None or self.limit is not None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Workers:
     """The pool of actors, and how failures are handled.
 
@@ -57,6 +91,7 @@ class RenderJob:
     """A job as the driver runs it: checked, with defaults and paths resolved. `JobSpec` is the job file as written.
 
     * `prompts`, `output`: absolute paths or fsspec URLs; `storage`: fsspec options for both.
+    * `reading`: how the prompt files are read; a resume must have the same one.
     * `recipe`, `images`: decide the image files; a resume must have the same ones.
     * `shard_rows`: prompt rows per shard, the unit of dispatch and commit.
     * `allow_faults`: render even if the checkpoint's tokenizer or guidance is faulty.
@@ -73,3 +108,4 @@ class RenderJob:
     shard_rows: int = 256
     allow_faults: bool = False
     notes: tuple[str, ...] = ()
+    reading: PromptReading = PromptReading()

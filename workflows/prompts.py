@@ -1,58 +1,83 @@
-"""Prompt files: find them, check their columns from the footers, and read ranges of their rows."""
+"""The prompt files of a job: find them, check their columns from the footers, and read their rows."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import PurePosixPath
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 
-from workflows.prompt_files.columns import COLUMN_TYPES, carried_columns, hive_type
-from workflows.prompt_files.conform import conform, without_view
+from workflows.job import PromptReading
+from workflows.prompt_files.columns import COLUMN_TYPES, TEXT_COLUMNS, carried_columns
+from workflows.prompt_files.conversion.convert import NUM_SKIPPED, convert
 from workflows.prompt_files.file import PromptFile, PromptsError, prompt_errors
-from workflows.prompt_files.listing import checked_columns, describe, hive_columns, matching_files
-from workflows.prompt_files.read import group_rows, read_group
+from workflows.prompt_files.formats import PARQUET, format_of
+from workflows.prompt_files.found import (
+    Found,
+    check_is_file,
+    checked_columns,
+    describe,
+    describe_converted,
+    hive_columns,
+    name_of,
+)
+from workflows.prompt_files.kept import KeptFiles
+from workflows.prompt_files.listing import matching_files, no_match
+from workflows.prompt_files.read import read_range
+from workflows.prompt_files.version import version_of
+from workflows.prompt_files.view import job_view
 from workflows.storage.errors import storage_errors
 from workflows.storage.store import open_url
 
-__all__ = ["COLUMN_TYPES", "PromptFile", "PromptsError", "find_prompt_files", "read_rows"]
+__all__ = ["COLUMN_TYPES", "PromptFile", "PromptsError", "find_prompt_files", "keep_prompt_files", "read_rows"]
 
 NUM_FOOTER_READERS = 16  # threads: on object storage each footer takes one or two round trips
 
 
 def find_prompt_files(
-    prompts: str, storage: dict[str, Any], *, ignored_columns: Iterable[str] = ()
+    prompts: str,
+    storage: dict[str, Any],
+    *,
+    ignored_columns: Iterable[str] = (),
+    reading: PromptReading | None = None,
+    output: str | None = None,
 ) -> list[PromptFile]:
-    """The Parquet files that `prompts` (a file, a glob or a folder) selects, in the order of their names.
+    """The prompt files that `prompts` (a file, a glob or a folder) selects, in the order of their names.
 
-    Reads the footers only, and local files for their versions. `ignored_columns` may have any type. Raises
+    Of Parquet files, reads the footers only, and local files for their versions. Files of other formats are converted
+    to Parquet files on this machine, unless the output has these already. `ignored_columns` may have any type. Raises
     PromptsError, DamagedFileError or StorageError naming the file at fault.
     """
+    reading = reading or PromptReading()
     fs, root = open_url(prompts, storage, is_first_contact=True)
     with storage_errors(prompts):
         fs.invalidate_cache()
         folder, infos = matching_files(fs, root)
     if not infos:
-        raise PromptsError(f"prompts: no Parquet files match {prompts} (a .parquet file, a glob, or a folder of them)")
-    with ThreadPoolExecutor(NUM_FOOTER_READERS) as readers:
-        found = list(readers.map(lambda info: describe(fs, folder, info), infos))
+        raise no_match(prompts)
+    if format_of(infos[0]["name"]).name == PARQUET:
+        with ThreadPoolExecutor(NUM_FOOTER_READERS) as readers:
+            found = list(readers.map(lambda info: describe(fs, folder, info, reading), infos))
+    else:
+        kept = KeptFiles(output, storage)
+        found = [_converted(fs, folder, info, reading, kept, storage) for info in infos]
     hive = hive_columns(found)
     carried = carried_columns([checked_columns(file, hive, set(ignored_columns)) for file in found])
-    return [
-        PromptFile(
-            url=file.url,
-            name=file.name,
-            version=file.version,
-            num_bytes=file.num_bytes,
-            num_rows=file.footer.num_rows,
-            carried=carried,
-            hive_values=file.hive_values,
-            row_bytes=file.footer.row_bytes,
-        )
-        for file in found
-    ]
+    return [_prompt_file(file, carried) for file in found]
+
+
+def keep_prompt_files(files: Sequence[PromptFile], output: str, storage: dict[str, Any]) -> list[PromptFile]:
+    """The same files, after what was made from them was moved into the output, where every node can read it."""
+    kept = KeptFiles(output, storage)
+    return [replace(file, converted=kept.keep(file.converted)) for file in files]
 
 
 def read_rows(file: PromptFile, start: int, stop: int, storage: dict[str, Any]) -> pa.Table:
@@ -61,33 +86,50 @@ def read_rows(file: PromptFile, start: int, stop: int, storage: dict[str, Any]) 
     Raises PromptsError if the file has changed, and DamagedFileError.
     """
     options = json.dumps(storage, sort_keys=True)
-    offset, parts = 0, []
     with prompt_errors(f"rows {start} to {stop} of {file.url}"):
-        for group, num_rows in enumerate(group_rows(file.url, file.version, options)):
-            begin, end = max(start - offset, 0), min(stop - offset, num_rows)
-            if begin < end:
-                parts += [_job_and_carried(file, batch) for batch in read_group(file, options, group, begin, end)]
-            offset += num_rows
-        return pa.Table.from_batches(parts)
+        batches = read_range(file.rows_url, file.rows_version, options, start, stop)
+        return pa.Table.from_batches([job_view(file, batch) for batch in batches])
 
 
-def _job_and_carried(file: PromptFile, batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The columns that the job reads, as they are, and every carried column in its type."""
-    columns = {name: without_view(batch[name]) for name in batch.schema.names if name in COLUMN_TYPES}
-    for name, value in file.hive_values:
-        if name in COLUMN_TYPES:
-            columns[name] = _repeated(value, len(batch), hive_type(name, [value]))
-    hive_values = dict(file.hive_values)
-    for field in file.carried:
-        if field.name in batch.schema.names:
-            columns[field.name] = conform(batch[field.name], field.type)
-        else:
-            columns[field.name] = _repeated(hive_values.get(field.name), len(batch), field.type)
-    # Copied: Ray would ship a slice together with the whole batch.
-    return pa.record_batch(columns).take(pa.array(range(len(batch)), pa.int64()))
+def _prompt_file(file: Found, carried: pa.Schema) -> PromptFile:
+    return PromptFile(
+        url=file.url,
+        name=file.name,
+        version=file.version,
+        num_bytes=file.num_bytes,
+        num_rows=file.footer.num_rows,
+        carried=carried,
+        hive_values=file.hive_values,
+        row_bytes=file.footer.row_bytes,
+        renamed=file.renamed,
+        converted=file.converted,
+        num_skipped=int(file.footer.metadata.get(NUM_SKIPPED, 0)) if file.converted else 0,
+    )
 
 
-def _repeated(value: str | None, length: int, kind: pa.DataType) -> pa.Array:
-    if value is None:
-        return pa.nulls(length, kind)
-    return pa.repeat(pa.scalar(value).cast(kind), length)
+def _converted(
+    fs: fsspec.AbstractFileSystem,
+    folder: str,
+    info: dict[str, Any],
+    reading: PromptReading,
+    kept: KeptFiles,
+    storage: dict[str, Any],
+) -> Found:
+    """A file of another format, converted to Parquet."""
+    url, name = fs.unstrip_protocol(info["name"]), name_of(info, folder)
+    check_is_file(url, info)
+    with storage_errors(url):
+        version = version_of(fs, info, is_text=True)
+    text_columns = [reading.columns.get(column, column) for column in TEXT_COLUMNS]
+    settings = json.dumps([reading.csv_delimiter, reading.csv_header, text_columns])
+    make = partial(convert, fs, info["name"], url, reading=reading, text_columns=text_columns)
+    converted = kept.find_or_make(f"{_stem(name)}-{_digest(name)}-{version}-{_digest(settings)}.parquet", make)
+    return describe_converted(fs, folder, info, reading, version=version, converted=converted, options=storage)
+
+
+def _stem(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.]", "_", PurePosixPath(name).stem)[:40].lstrip("._") or "prompts"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

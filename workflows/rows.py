@@ -16,6 +16,7 @@ from actors.recipe import Recipe, sampling_settings
 from actors.request import ImageRequest
 from workflows.job import RenderJob
 from workflows.plan import Shard
+from workflows.prompt_files.formats import without_ending
 from workflows.prompts import COLUMN_TYPES, read_rows
 
 MAX_ID_BYTES = 180  # a file name has at most 255 bytes; the rest is for image index, weight and extension
@@ -108,7 +109,7 @@ class _Row:
     @property
     def default_id(self) -> str:
         """The id of a row if the file has no `id` column: the file's name and the row's number in it."""
-        name = self._shard.file.name.removesuffix(".parquet").replace("/", "~")
+        name = without_ending(self._shard.file.name).replace("/", "~")
         if _fault_of_id(name):
             name = self._shard.id.rsplit("-", 3)[0]  # the sanitized stem of the name, and its hash
         return f"{name}-{self.position:09d}"

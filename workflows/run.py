@@ -19,7 +19,7 @@ from workflows.output.remaining import find_job_prompts, plan_job
 from workflows.output.repairs import settle_repairs
 from workflows.output.tally import Tally, tally_output
 from workflows.plan import Plan, RetryPlan
-from workflows.prompts import PromptFile
+from workflows.prompts import PromptFile, keep_prompt_files
 from workflows.report.write import write_report
 from workflows.retry_rejected import plan_retries
 from workflows.side_work import side_work
@@ -81,6 +81,7 @@ def run_job(
         if has_waited:
             files = wait.for_prompts(find_job_prompts, job)
         with storage_failures(job.output):
+            files = wait.for_output(keep_prompt_files, files, job.output, job.storage)
             plan = wait.for_output(plan_job, job, files)
             wait.for_output(settle_repairs, Storage(job.output, job.storage), plan.repairs)
         show.plan(job, plan, is_resumed=is_resumed or has_waited)
@@ -103,6 +104,7 @@ def run_retries(job: RenderJob, cluster: Cluster, show: Show) -> bool:
     wait = _Waiting(job, show)
     wait.for_output(check_claim, job)
     files = wait.for_prompts(find_job_prompts, job)
+    files = wait.for_output(keep_prompt_files, files, job.output, job.storage)
     remaining = wait.for_output(plan_job, job, files)  # raises SourceChangedError for a prompt file that was changed
     plan, num_gone = wait.for_output(_plan_retries, job, list(remaining.files))
     before = wait.for_output(tally_output, job.output, job.storage)

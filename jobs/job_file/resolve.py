@@ -21,7 +21,7 @@ from actors.prompt.template import PromptTemplate
 from actors.recipe import SAMPLING_SETTINGS, Judge, Recipe, SamplingSettings, sampling_settings
 from jobs.job_file.errors import JobFileError
 from jobs.job_file.spec import JobSpec, ModelSection
-from workflows.job import Images, RenderJob, Workers
+from workflows.job import Images, PromptReading, RenderJob, Workers
 from workflows.storage.path import absolute_location, lies_among
 
 # Sampling settings that some families take and others do not; every family takes the rest.
@@ -84,11 +84,17 @@ def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True, models: M
         shard_rows=spec.shard_rows,
         allow_faults=spec.model.allow_faults,
         notes=(*(model.note for model in models if model and model.note), *_notes_on_tags(models[0])),
+        reading=_reading(spec),
     )
 
 
 def _template_of(model: ModelSection) -> PromptTemplate | None:
     return None if model.prompt_template is None else PromptTemplate(**model.prompt_template.model_dump())
+
+
+def _reading(spec: JobSpec) -> PromptReading:
+    prompt = {} if spec.prompt_column is None else {"prompt": spec.prompt_column}
+    return PromptReading(columns=prompt | spec.columns, csv_delimiter=spec.csv.delimiter, csv_header=spec.csv.header)
 
 
 def _recipe(spec: JobSpec, models: Models, *, default_dtype: str, with_digest: bool) -> Recipe:

@@ -17,6 +17,7 @@ from actors.prompt.tokenizer import BEGIN_OF_IMAGE, BOS
 from actors.recipe import PROMPT_FIELD
 from jobs.job_file.cron import check_cron
 from jobs.job_file.date_fields import check_date_fields, has_dates
+from workflows.prompt_files.columns import COLUMN_TYPES
 from workflows.storage.credentials import secret_in, secret_in_address
 from workflows.storage.path import check_location
 
@@ -310,11 +311,42 @@ class ScheduleSection(_Section):
         return self
 
 
+class CsvSection(_Section):
+    """How CSV and TSV files are written."""
+
+    delimiter: str | None = Field(
+        None,
+        min_length=1,
+        max_length=1,
+        description="The character between fields. Default: the one of comma, semicolon, tab and vertical bar that the "
+        "first line has most of; a tab in .tsv files.",
+    )
+    header: bool = Field(
+        True, description="Whether the first line names the columns. Otherwise they are column_1, column_2, ..."
+    )
+
+    @field_validator("delimiter")
+    @classmethod
+    def _check_delimiter(cls, value: str | None) -> str | None:
+        if value is not None and value in '"\r\n ':
+            raise ValueError("must be a character other than a quote, a space or a line break")
+        return value
+
+
 class JobSpec(_Section):
     """A whole job file."""
 
     name: str | None = Field(None, description="Name of the job. Default: the name of the job file.")
-    prompts: str = Field(description="A Parquet file, a glob or a folder: a local path or any fsspec URL.")
+    prompts: str = Field(
+        description="A file, a glob or a folder: a local path or any fsspec URL. Parquet, CSV, TSV, JSON lines, text "
+        "with one prompt a line, or Arrow; or hf://datasets/ORGANIZATION/NAME/SPLIT."
+    )
+    prompt_column: str | None = Field(None, min_length=1, description="The column with the prompts. Default: prompt.")
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="Other columns that the job reads under another name, such as `seed: my_seed`.",
+    )
+    csv: CsvSection = CsvSection()
     output: str = Field(description="The output folder: a local path or any fsspec URL.")
     storage: dict[str, Any] = Field(
         default_factory=dict,
@@ -339,6 +371,16 @@ class JobSpec(_Section):
             raise ValueError(
                 f"must have 1 to {MAX_NAME_LENGTH} characters, no line breaks and no other control characters"
             )
+        return value
+
+    @field_validator("columns")
+    @classmethod
+    def _check_columns(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, written in value.items():
+            if name not in COLUMN_TYPES or not written:
+                raise ValueError(f"the columns that a job reads are {', '.join(COLUMN_TYPES)}; got {name}: {written!r}")
+        if len(set(value.values())) < len(value):
+            raise ValueError(f"a column can have one name only, got {value}")
         return value
 
     @field_validator("storage")
@@ -372,6 +414,17 @@ class JobSpec(_Section):
         optional = {key for key, field in cls.model_fields.items() if field.default is None}
         empty: dict[str, Any] = {key: {} for key in sections - optional if key in fields and fields[key] is None}
         return {**fields, **empty}
+
+    @pydantic.model_validator(mode="after")
+    def _check_prompt_column(self) -> JobSpec:
+        if self.prompt_column is not None and "prompt" in self.columns:
+            raise _plain_error(
+                f"prompt_column and columns.prompt name the same column twice, got {self.prompt_column} and "
+                f"{self.columns['prompt']}"
+            )
+        if self.prompt_column in self.columns.values():
+            raise _plain_error(f"columns: {self.prompt_column} is the prompt_column already")
+        return self
 
     @pydantic.model_validator(mode="after")
     def _check_dates(self) -> JobSpec:

@@ -123,7 +123,7 @@ def refused(command: Command, *arguments: str) -> str:
 def test_no_prompts_are_refused(command: Command) -> None:
     command.write(prompts=str(command.folder / "nothing"))
 
-    assert "prompts: no Parquet files match " in refused(command)
+    assert "prompts: no prompt files match " in refused(command)
 
 
 def test_a_wrong_file_among_many_is_refused_by_name(command: Command) -> None:

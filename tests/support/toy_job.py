@@ -21,7 +21,7 @@ from workflows.output.images import write_batch
 from workflows.output.manifest import read_table, remove_superseded
 from workflows.output.repairs import settle_repairs
 from workflows.plan import Plan, Shard
-from workflows.prompts import find_prompt_files
+from workflows.prompts import keep_prompt_files
 from workflows.retry_rejected import read_rejected
 from workflows.rows import ShardRows, read_shard
 from workflows.storage.store import Storage
@@ -88,7 +88,8 @@ def make_job(prompts: Path | str, output: Path | str, **changes: Any) -> RenderJ
 
 def plan_job(job: RenderJob) -> Plan:
     """The plan of what is not committed yet."""
-    return remaining.plan_job(job, find_prompt_files(job.prompts, job.storage))
+    files = remaining.find_job_prompts(job)
+    return remaining.plan_job(job, keep_prompt_files(files, job.output, job.storage))
 
 
 def rows_of(job: RenderJob) -> list[ShardRows]:

@@ -63,7 +63,9 @@ def test_a_file_with_any_name_can_be_selected(tmp_path: Path) -> None:
 def test_no_match_is_refused(tmp_path: Path, pattern: str) -> None:
     (tmp_path / "empty").mkdir()
 
-    with pytest.raises(PromptsError, match=r"no Parquet files match .*\(a .parquet file, a glob, or a folder"):
+    with pytest.raises(
+        PromptsError, match=r"no prompt files match .*\(a file, a glob, or a folder of files in one format"
+    ):
         names(f"{tmp_path}/{pattern}")
 
 

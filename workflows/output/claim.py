@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from actors.errors import InputError
 from actors.recipe import Recipe
 from janus_batch import VERSION
-from workflows.job import Images, RenderJob
+from workflows.job import Images, PromptReading, RenderJob
 from workflows.storage.errors import StorageError, storage_errors
 from workflows.storage.path import absolute_location, stable_location
 from workflows.storage.store import CONDITIONAL_CREATE, Storage
@@ -26,15 +26,17 @@ MAX_SHARD_ROWS = 1_000_000
 
 # The fields of a recipe that the job file's `model` sets, and those that no key sets. `sampling` sets the others.
 MODEL_KEYS = ("checkpoint", "revision", "prompt_format", "prompt_template", "vae", "vae_revision", "dtype", "kv_cache")
+READING_KEYS = {"csv_delimiter": "csv.delimiter", "csv_header": "csv.header"}  # keys that are not named as fields
 DERIVED_FIELDS = ("family", "weights_sha256", "vae_sha256", "sampler")
 
 
 class Claim(BaseModel):
-    """What job.json holds. Keys that only a later version writes are ignored, except in `images` and `recipe`.
+    """What job.json holds. Keys that only a later version writes are ignored, but not in `images`, `recipe`, `reading`.
 
     * `version`: the version of janus-batch that claimed the output; `created_at`: when, ISO 8601 in UTC.
     * `name`, `prompts`, `output`: as in the job, with absolute paths.
     * `images`, `recipe`: how the images are stored and rendered. A resume must have the same ones.
+    * `reading`: how the prompt files are read, pinned like the recipe.
     * `shard_rows`: prompt rows per shard, for every run on this output.
     * `conditional_create`: whether the store refuses to create a file that exists.
     * `job_file`: the job file as written by the user, for people and for `retry-rejected`.
@@ -49,6 +51,7 @@ class Claim(BaseModel):
     output: str = ""
     images: Images
     recipe: Recipe
+    reading: PromptReading = PromptReading()
     shard_rows: int = Field(ge=1, le=MAX_SHARD_ROWS)
     conditional_create: bool = True
     job_file: dict[str, Any]
@@ -142,6 +145,7 @@ def _claim_of(job: RenderJob, job_file: dict[str, Any]) -> Claim:
         output=job.output,
         images=job.images,
         recipe=job.recipe,
+        reading=job.reading,
         shard_rows=job.shard_rows,
         conditional_create=job.storage.get(CONDITIONAL_CREATE, True),
         job_file=job_file,
@@ -204,6 +208,8 @@ def _check_same_job(job: RenderJob, claim: Claim, ignore: tuple[str, ...] = ()) 
 def _key_of(field: str) -> str:
     """The job file's key that sets a pinned field; the field itself if no key sets it."""
     section, _, name = field.partition(".")
+    if section == "reading":
+        return READING_KEYS.get(name, name)
     if section != "recipe" or name in DERIVED_FIELDS:
         return field
     if name in MODEL_KEYS:
@@ -221,6 +227,7 @@ def _pinned_fields(claim: Claim) -> dict[str, Any]:
         f"storage.{CONDITIONAL_CREATE}": claim.conditional_create,
         **{f"recipe.{name}": value for name, value in fields["recipe"].items()},
         **{f"judge.{name}": value for name, value in judge.items()},
+        **{f"reading.{name}": value for name, value in fields["reading"].items()},
     }
     return {name: stable_location(value) if isinstance(value, str) else value for name, value in pinned.items()}
 

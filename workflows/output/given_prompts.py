@@ -6,8 +6,7 @@ this file, in the same version.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import pyarrow as pa
 
@@ -15,9 +14,8 @@ from actors.errors import one_line, shown
 from workflows.job import RenderJob
 from workflows.output.claim import OtherJobError, check_claim
 from workflows.output.layouts import parquet_bytes
-from workflows.prompt_files.columns import carried_columns, check_columns, plain_columns
 from workflows.prompt_files.file import prompt_errors
-from workflows.prompt_files.footer import read_footer
+from workflows.prompt_files.found import check_table
 from workflows.rows import ignored_columns
 from workflows.storage.damage import damage_errors
 from workflows.storage.errors import storage_errors
@@ -44,7 +42,7 @@ def store_prompts(job: RenderJob, prompts: pa.Table) -> None:
     """
     with prompt_errors("the table"):
         data = parquet_bytes(prompts)
-    _check_columns(data, ignored_columns(job.recipe.family))
+    check_table("the table", data, job.reading, ignored_columns(job.recipe.family))
     check_claim(job)
     storage = Storage(job.output, job.storage, is_first_contact=True)
     with storage_errors(job.output), damage_errors(f"{job.output}/{GIVEN_PROMPTS}"):
@@ -53,14 +51,6 @@ def store_prompts(job: RenderJob, prompts: pa.Table) -> None:
         stored, given = read_parquet(storage.read(GIVEN_PROMPTS)), read_parquet(data)
     if difference := _difference(stored, given):
         raise OtherJobError(f"{job.output} belongs to a job with other prompts: {difference}; {ALLOWED}")
-
-
-def _check_columns(data: bytes, ignored: Iterable[str]) -> None:
-    """Hold the rows against the rules for prompt files, before anything is written."""
-    name = "the table"
-    footer = read_footer(name, io.BytesIO(data), len(data))
-    check_columns(name, footer.schema, ignored)
-    carried_columns([plain_columns(name, footer.schema, footer.extents)])
 
 
 def _difference(stored: pa.Table, given: pa.Table) -> str:

@@ -24,7 +24,13 @@ MAX_CARRIED_BYTES = 2**30  # by the images of a shard; its manifest part holds t
 
 def find_job_prompts(job: RenderJob) -> list[PromptFile]:
     """The job's prompt files. Raises PromptsError, DamagedFileError or StorageError naming the file at fault."""
-    return find_prompt_files(job.prompts, job.storage, ignored_columns=ignored_columns(job.recipe.family))
+    return find_prompt_files(
+        job.prompts,
+        job.storage,
+        ignored_columns=ignored_columns(job.recipe.family),
+        reading=job.reading,
+        output=job.output,
+    )
 
 
 def plan_job(job: RenderJob, files: list[PromptFile]) -> Plan:
@@ -89,7 +95,13 @@ def plan_of(storage: Storage, claim: Claim, parts: Iterable[str]) -> Plan:
 
     Raises PromptsError, SourceChangedError, DamagedFileError or StorageError.
     """
-    files = find_prompt_files(claim.prompts, storage.options, ignored_columns=COLUMN_TYPES)
+    files = find_prompt_files(
+        claim.prompts,
+        storage.options,
+        ignored_columns=COLUMN_TYPES,
+        reading=claim.reading,
+        output=storage.url,
+    )
     return _plan(storage, files, parts, claim.shard_rows)
 
 

@@ -1,1 +1,1 @@
-"""Parquet files of prompts: what is listed, what their footers say, and how their columns are carried."""
+"""Files of prompts: what is listed, how it is converted, what footers say, and how columns are carried."""

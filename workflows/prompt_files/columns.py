@@ -55,14 +55,25 @@ COLUMN_TYPES = {
 TEXT_COLUMNS = ("prompt", "negative_prompt", "id")
 
 
-def check_columns(url: str, schema: pa.Schema, ignored_columns: Iterable[str]) -> None:
-    """Raise PromptsError unless `prompt` exists, no name occurs twice and every column read has an allowed type."""
-    if "prompt" not in schema.names:
-        names = one_line(", ".join(schema.names))
-        raise PromptsError(f"prompts: {url} has no column `prompt`; its columns are {names}")
+def check_names(url: str, schema: pa.Schema) -> None:
+    """Raise PromptsError if a name occurs twice."""
     for name, count in Counter(schema.names).items():
         if count > 1:
             raise PromptsError(f"prompts: {url} has {count} columns `{one_line(name)}`; names must be unique")
+
+
+# Names of a column of prompts, the likeliest first. A name that contains the last two is likely, too.
+LIKELY_NAMES = ("caption", "text", "prompts", "prompt_en", "captions", "description", "instruction", "title")
+LIKELY_PARTS = ("prompt", "caption")
+
+
+def check_columns(url: str, schema: pa.Schema, ignored_columns: Iterable[str]) -> None:
+    """Raise PromptsError unless `prompt` exists and every column read has an allowed type."""
+    if "prompt" not in schema.names:
+        names = one_line(", ".join(schema.names))
+        likely = likely_prompts(schema)
+        advice = f"; did you mean `--set prompt_column={one_line(likely)}`?" if likely else ""
+        raise PromptsError(f"prompts: {url} has no column `prompt`; its columns are {names}{advice}")
     for name, (is_allowed, allowed) in COLUMN_TYPES.items():
         if name not in schema.names or name in ignored_columns:
             continue
@@ -70,6 +81,25 @@ def check_columns(url: str, schema: pa.Schema, ignored_columns: Iterable[str]) -
         # A column that holds only nulls has Arrow's null type; every row then uses the job's value.
         if not is_allowed(kind) and not pa.types.is_null(kind):
             raise PromptsError(f"prompts: column `{name}` of {url} must hold {allowed}, it holds {one_line(str(kind))}")
+
+
+def likely_prompts(schema: pa.Schema) -> str | None:
+    """The column of text that most likely holds prompts, by its name or because it is the only one."""
+    texts = [field.name for field in schema if _is_text(field.type)]
+    by_name = {name.lower(): name for name in reversed(texts)}
+    exact = [by_name[name] for name in ("prompt", *LIKELY_NAMES) if name in by_name]
+    alike = [name for name in texts if any(part in name.lower() for part in LIKELY_PARTS)]
+    return next(iter([*exact, *alike]), texts[0] if len(texts) == 1 else None)
+
+
+def job_names(names: Sequence[str], renamed: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """The job's name of each column -> its name in the file. `renamed`: pairs of a name in the file and the job's.
+
+    A column of the file whose name the job gives to another one is left out.
+    """
+    new_names = dict(renamed)
+    taken = set(new_names.values())
+    return {new_names.get(name, name): name for name in names if name in new_names or name not in taken}
 
 
 def hive_type(name: str, values: Iterable[str | None]) -> pa.DataType:

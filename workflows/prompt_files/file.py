@@ -32,14 +32,26 @@ def prompt_errors(what: str) -> Iterator[None]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RowNumbers:
+    """Numbers of selected rows, ascending: in the Parquet file at `url`, from its row `start` on."""
+
+    url: str
+    start: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PromptFile:
-    """One Parquet file of prompts, as its footer and its storage describe it.
+    """One file of prompts, as its footer and its storage describe it.
 
     * `url` opens the file, `name` is its path below the prompt folder.
     * `version`: 8 hex digits that change when the content may have changed, see `workflows.prompt_files.version`.
+    * `num_rows`: the rows to render. They are all `num_file_rows` of the file, unless there is a `selection`.
+    * `converted`: the Parquet file with the same rows, if the file has another format.
+    * `renamed`: (name in the file, name for the job) of columns.
     * `carried`: the columns that go to the manifest, with the types they have there; the same for all files of a job.
     * `hive_values`: the columns that the names of its folders set (`key=value`); None is null.
     * `row_bytes`: the size of the carried columns of a row, on average in the row group with the largest rows.
+    * `num_skipped`: empty lines of a text format, which are no rows.
     """
 
     url: str
@@ -50,3 +62,18 @@ class PromptFile:
     carried: pa.Schema = field(default_factory=lambda: pa.schema([]))
     hive_values: tuple[tuple[str, str | None], ...] = ()
     row_bytes: int = 0
+    renamed: tuple[tuple[str, str], ...] = ()
+    converted: str = ""
+    num_skipped: int = 0
+    num_file_rows: int | None = None
+    selection: RowNumbers | None = None
+
+    @property
+    def rows_url(self) -> str:
+        """The Parquet file that has the rows."""
+        return self.converted or self.url
+
+    @property
+    def rows_version(self) -> str:
+        """The version that this Parquet file must have; empty for one that is written once."""
+        return "" if self.converted else self.version

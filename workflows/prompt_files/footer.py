@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -38,10 +39,11 @@ class Footer:
     schema: pa.Schema
     extents: dict[str, Extent]
     row_bytes: int
+    metadata: dict[bytes, bytes]
 
 
-def read_footer(url: str, file: IO[bytes], size: int) -> Footer:
-    """Read and check a footer.
+def read_footer(url: str, file: IO[bytes], size: int, names: Mapping[str, str]) -> Footer:
+    """Read and check a footer. `names`: columns that the job reads, and their names in the file if they differ.
 
     Raises PromptsError for what is no Parquet file, or one that pyarrow cannot read, and DamagedFileError.
     """
@@ -57,13 +59,19 @@ def read_footer(url: str, file: IO[bytes], size: int) -> Footer:
         file.seek(0)
         if found := foreign_kind(file.read(HEAD_BYTES)):
             raise PromptsError(
-                f"prompts: {url} is no Parquet file, it is {found}; prompts are Parquet files with a column `prompt`"
+                f"prompts: {url} is no Parquet file, it is {found}; the ending of a name says another format, such as "
+                ".csv, .jsonl or .txt"
             ) from error
         raise
     groups = _groups_of(url, thrift)
-    _check_text(url, groups)
+    _check_text(url, groups, [names.get(name, name) for name in TEXT_COLUMNS])
+    read = {names.get(name, name) for name in COLUMN_TYPES}
     return Footer(
-        num_rows=metadata.num_rows, schema=schema, extents=_extents(schema, groups), row_bytes=_row_bytes(groups)
+        num_rows=metadata.num_rows,
+        schema=schema,
+        extents=_extents(schema, groups),
+        row_bytes=_row_bytes(groups, read),
+        metadata=metadata.metadata or {},
     )
 
 
@@ -133,10 +141,10 @@ def _check_codec(url: str, path: str, codec: int) -> None:
         )
 
 
-def _check_text(url: str, groups: list[_Group]) -> None:
+def _check_text(url: str, groups: list[_Group], names: Iterable[str]) -> None:
     """Raise PromptsError if the text that the job reads is too large to be prompts, however small the file is."""
     for number, group in enumerate(groups):
-        for name in TEXT_COLUMNS:
+        for name in names:
             num_bytes = group.chunks.get(name, {}).get(_UNCOMPRESSED, 0)
             if num_bytes > max(MAX_TEXT_BYTES, MAX_TEXT_BYTES_OF_A_ROW * group.num_rows):
                 raise PromptsError(
@@ -165,11 +173,10 @@ def _extents(schema: pa.Schema, groups: list[_Group]) -> dict[str, Extent]:
     return extents
 
 
-def _row_bytes(groups: list[_Group]) -> int:
+def _row_bytes(groups: list[_Group], read: Container[str]) -> int:
     """Bytes of the carried columns of a row, uncompressed, in the row group with the largest rows."""
     sizes = [
-        sum(chunk.get(_UNCOMPRESSED, 0) for path, chunk in group.chunks.items() if path not in COLUMN_TYPES)
-        // group.num_rows
+        sum(chunk.get(_UNCOMPRESSED, 0) for path, chunk in group.chunks.items() if path not in read) // group.num_rows
         for group in groups
         if group.num_rows > 0
     ]

@@ -1,24 +1,18 @@
-"""Lists the prompt files that a file, a folder or a glob selects, and describes each from its footer."""
+"""Lists the prompt files that a file, a folder or a glob selects. They have one format."""
 
 from __future__ import annotations
 
 import glob
+import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
 from typing import Any
-from urllib.parse import unquote
 
 import fsspec
-import pyarrow as pa
 
-from workflows.prompt_files.columns import Columns, check_columns, hive_type, plain_columns
+from actors.errors import one_line
 from workflows.prompt_files.file import PromptsError
-from workflows.prompt_files.footer import TAIL_BYTES, Footer, read_footer
-from workflows.prompt_files.version import version_of
-from workflows.storage.errors import storage_errors
-
-NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"  # how Hive, Spark and Arrow write null in a folder's name
+from workflows.prompt_files.formats import ALLOWED, COMPANION_ENDINGS, ENDINGS, format_of, without_ending
 
 # What a table format keeps in its folder, next to data files of which some are removed rows.
 TABLE_FORMATS = (
@@ -27,46 +21,96 @@ TABLE_FORMATS = (
     (re.compile(r"(^|/)\.hoodie/"), "a Hudi", "`SELECT * FROM ...`"),
 )
 TABLE_FOLDERS = ("_delta_log", "metadata", ".hoodie")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
-    """A file of a listing: its URL, its name below the prompt folder, its version and its footer."""
-
-    url: str
-    name: str
-    version: str
-    num_bytes: int
-    footer: Footer
-
-    @property
-    def hive_values(self) -> tuple[tuple[str, str | None], ...]:
-        """The `key=value` folders of its name; a column of the file itself goes first."""
-        parts = [part.partition("=") for part in self.name.split("/")[:-1] if "=" in part]
-        pairs = {unquote(key): None if value == NULL_PARTITION else unquote(value) for key, _, value in parts}
-        return tuple((key, value) for key, value in pairs.items() if key and key not in self.footer.schema.names)
+# What `datasets` writes next to the Arrow files of a dataset and of a folder with several splits.
+STATE_FILE, SPLITS_FILE = "state.json", "dataset_dict.json"
 
 
 def matching_files(fs: fsspec.AbstractFileSystem, root: str) -> tuple[str, list[dict[str, Any]]]:
-    """The folder to which names are relative, and fsspec's info for each matching file."""
+    """The folder to which names are relative, and fsspec's info for each matching file. Raises PromptsError."""
     info = _info(fs, root)  # a name that exists is taken literally, whatever characters are in it
     if info is None and glob.has_magic(root):
-        matches = fs.glob(root, detail=True)
-        found = {path: info for path, info in matches.items() if info["type"] != "directory"}
-        folder = root[: root.index(next(c for c in root if c in "*?["))].rpartition("/")[0]
-        if not _is_hidden(root[len(folder) :]):  # as in a shell, hidden files must be asked for
-            found = {path: info for path, info in found.items() if not _is_hidden(path[len(folder) :])}
-        _refuse_table_formats(folder, [path for name in TABLE_FOLDERS for path in fs.find(f"{folder}/{name}", 1)])
-        if matches and not found:
-            raise PromptsError(f"prompts: {root} matches folders only; {root}/*.parquet matches the files in them")
+        folder, found = _globbed(fs, root)
     elif info is not None and info["type"] != "directory":
         found, folder = {root: info}, root.rpartition("/")[0]
     else:
-        found, folder = fs.find(root, detail=True), root.rstrip("/")
-        _refuse_table_formats(root, found)
-        names = (path for path in found if path.endswith(".parquet") and not _is_hidden(path[len(folder) :]))
-        found = {path: found[path] for path in names}
+        folder, found = root.rstrip("/"), _in_folder(fs, root)
+    _check_one_format(root, folder, found)
     return folder, [found[path] for path in sorted(found)]
+
+
+def _globbed(fs: fsspec.AbstractFileSystem, root: str) -> tuple[str, dict[str, dict[str, Any]]]:
+    matches = fs.glob(root, detail=True)
+    found = {path: info for path, info in matches.items() if info["type"] != "directory"}
+    folder = root[: root.index(next(c for c in root if c in "*?["))].rpartition("/")[0]
+    if not _is_hidden(root[len(folder) :]):  # as in a shell, hidden files must be asked for
+        found = {path: info for path, info in found.items() if not _is_hidden(path[len(folder) :])}
+    _refuse_table_formats(folder, [path for name in TABLE_FOLDERS for path in fs.find(f"{folder}/{name}", 1)])
+    if matches and not found:
+        raise PromptsError(f"prompts: {root} matches folders only; {root}/*.parquet matches the files in them")
+    return folder, found
+
+
+def _in_folder(fs: fsspec.AbstractFileSystem, root: str) -> dict[str, dict[str, Any]]:
+    """The prompt files of a folder, at any depth: those whose names say a format. Readmes and metadata are none."""
+    found, folder = fs.find(root, detail=True), root.rstrip("/")
+    _refuse_table_formats(root, found)
+    if saved := _saved_dataset(fs, folder, found):
+        return {path: found[path] for path in saved}
+    visible = [path for path in found if not _is_hidden(path[len(folder) :])]
+    formats = {path: format_of(path) for path in visible}
+    named = {path: found[path] for path, format in formats.items() if format.ending}
+    main = {path: info for path, info in named.items() if formats[path].ending not in COMPANION_ENDINGS}
+    return main or named
+
+
+def _saved_dataset(fs: fsspec.AbstractFileSystem, folder: str, found: Collection[str]) -> list[str]:
+    """The files of a dataset that `datasets` saved to disk; none if the folder is something else.
+
+    Its folder may have other Arrow files: caches. Raises PromptsError for a folder with several splits.
+    """
+    if f"{folder}/{SPLITS_FILE}" in found:
+        splits = sorted({path[len(folder) + 1 :].partition("/")[0] for path in found if path.endswith(STATE_FILE)})
+        if len(splits) != 1:
+            raise PromptsError(
+                f"prompts: {folder} holds a dataset with the splits {one_line(', '.join(splits))}; name one of them: "
+                f"{folder}/{splits[0] if splits else 'train'}"
+            )
+        folder = f"{folder}/{splits[0]}"
+    state = f"{folder}/{STATE_FILE}"
+    if state not in found:
+        return []
+    try:
+        files = [f"{folder}/{file['filename']}" for file in json.loads(fs.cat_file(state))["_data_files"]]
+    except (ValueError, KeyError, TypeError):
+        return []  # of another program
+    if missing := [file for file in files if file not in found]:
+        raise PromptsError(f"prompts: {missing[0]} is missing, which {state} names")
+    return files
+
+
+def _check_one_format(root: str, folder: str, found: Collection[str]) -> None:
+    """Raise PromptsError for files of several formats, or whose rows would have the same ids."""
+    first_of: dict[str, str] = {}
+    stems: dict[str, str] = {}
+    for path in sorted(found):
+        name, form = path[len(folder) :].lstrip("/"), format_of(path)
+        first_of.setdefault(form.name, name)
+        other = stems.setdefault(without_ending(name) if form.ending in ENDINGS else name, name)
+        if other != name:
+            raise PromptsError(f"prompts: {other} and {name} in {root} would give their rows the same ids; rename one")
+    if len(first_of) > 1:
+        names = " and ".join(f"{one_line(name)} ({form})" for form, name in list(first_of.items())[:2])
+        raise PromptsError(
+            f"prompts: {root} has files of several formats, {names}; select those of one format, such as {root}/*.csv"
+            if not glob.has_magic(root)
+            else f"prompts: {root} matches files of several formats, {names}; select those of one format"
+        )
+
+
+def no_match(prompts: str) -> PromptsError:
+    return PromptsError(
+        f"prompts: no prompt files match {prompts} (a file, a glob, or a folder of files in one format: {ALLOWED})"
+    )
 
 
 def _refuse_table_formats(root: str, paths: Iterable[str]) -> None:
@@ -91,40 +135,3 @@ def _info(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, Any] | None:
 def _is_hidden(name: str) -> bool:
     """Whether a path names a marker or a temporary file of another writer, such as Spark's `_SUCCESS`."""
     return any(part.startswith(("_", ".")) and "=" not in part for part in name.split("/"))
-
-
-def describe(fs: fsspec.AbstractFileSystem, folder: str, info: dict[str, Any]) -> Found:
-    url = fs.unstrip_protocol(info["name"])
-    if info["type"] != "file":  # opening a FIFO waits for a writer
-        raise PromptsError(f"prompts: {url} is a pipe, a socket, a device or a broken link; prompts are Parquet files")
-    with storage_errors(url), fs.open(info["name"], "rb", **_footer_cache(fs)) as file:
-        return Found(
-            url=url,
-            name=info["name"][len(folder) :].lstrip("/"),
-            version=version_of(fs, info),
-            num_bytes=info["size"],
-            footer=read_footer(url, file, info["size"]),
-        )
-
-
-def _footer_cache(fs: fsspec.AbstractFileSystem) -> dict[str, Any]:
-    """Options to read the tail of a remote file in one small request instead of a block of many megabytes."""
-    return {} if "file" in fs.protocol else {"cache_type": "readahead", "block_size": TAIL_BYTES}
-
-
-def hive_columns(files: Sequence[Found]) -> dict[str, pa.DataType]:
-    """The columns that the names of folders set, with one type each."""
-    values: dict[str, list[str | None]] = {}
-    for file in files:
-        for key, value in file.hive_values:
-            values.setdefault(key, []).append(value)
-    return {key: hive_type(key, found) for key, found in values.items()}
-
-
-def checked_columns(file: Found, hive: dict[str, pa.DataType], ignored_columns: set[str]) -> Columns:
-    """The carried columns of a file and of its folders' names. Raises PromptsError for a column that is not allowed."""
-    schema = file.footer.schema
-    for key, _ in file.hive_values:
-        schema = schema.append(pa.field(key, hive[key]))
-    check_columns(file.url, schema, ignored_columns)
-    return plain_columns(file.url, schema, file.footer.extents)

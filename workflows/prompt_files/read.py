@@ -1,23 +1,81 @@
-"""Reads ranges of rows, a batch of a row group at a time: a row group may be larger than memory."""
+"""Reads rows of Parquet files, a batch of a row group at a time: a row group may be larger than memory."""
 
 from __future__ import annotations
 
 import functools
 import json
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from workflows.prompt_files.file import PromptFile, PromptsError
+from workflows.prompt_files.file import PromptsError
 from workflows.prompt_files.version import version_of
 from workflows.storage.parquet import read_batches
 from workflows.storage.store import open_url
 
 BATCH_BYTES = 64 * 2**20  # a smaller row group is one batch
 NUM_CURSORS = 2  # row groups that a process keeps open
+
+
+def read_range(url: str, version: str, options: str, start: int, stop: int) -> Iterator[pa.RecordBatch]:
+    """Rows `start` to `stop` of a Parquet file. `options` are its storage options as JSON.
+
+    Raises PromptsError if the file has changed since it had this version (empty: files that never change).
+    """
+    offset = 0
+    for group, num_rows in enumerate(group_rows(url, version, options)):
+        begin, end = max(start - offset, 0), min(stop - offset, num_rows)
+        if begin < end:
+            yield from _read_group(url, version, options, group, begin, end)
+        offset += num_rows
+
+
+def read_rows_at(url: str, version: str, options: str, rows: np.ndarray) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
+    """Batches, and the positions in them of the rows with these numbers, which ascend.
+
+    Row groups that have none of the rows are not read.
+    """
+    offset = 0
+    for group, num_rows in enumerate(group_rows(url, version, options)):
+        first, last = np.searchsorted(rows, [offset, offset + num_rows])
+        wanted = rows[first:last] - offset
+        begin = int(wanted[0]) if len(wanted) else 0
+        for batch in _read_group(url, version, options, group, begin, int(wanted[-1]) + 1) if len(wanted) else ():
+            inside = wanted[np.searchsorted(wanted, begin) : np.searchsorted(wanted, begin + len(batch))]
+            if len(inside):
+                yield batch, inside - begin
+            begin += len(batch)
+        offset += num_rows
+
+
+def scan(url: str, version: str, options: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Some columns of all rows, from the first row on."""
+    with open_planned(url, version, options) as file:
+        for group in range(pq.read_metadata(file).num_row_groups):
+            yield from read_batches(file, group, BATCH_BYTES, columns)
+
+
+@functools.lru_cache(maxsize=8)
+def group_rows(url: str, version: str, options: str) -> tuple[int, ...]:
+    """The rows of each row group."""
+    with open_planned(url, version, options) as file:
+        metadata = pq.read_metadata(file)
+    return tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
+
+
+def open_planned(url: str, version: str, options: str) -> IO[bytes]:
+    """The file, if it has not changed since it was planned."""
+    fs, path = open_url(url, json.loads(options))
+    fs.invalidate_cache()
+    found = version_of(fs, fs.info(path)) if version else ""
+    if found != version:
+        raise PromptsError(f"prompts: {url} was changed after this job was planned (version {version}, now {found})")
+    file: IO[bytes] = fs.open(path, "rb")
+    return file
 
 
 class _Cursor:
@@ -47,33 +105,13 @@ class _Cursor:
 _cursors: OrderedDict[tuple[str, str, str, int], _Cursor] = OrderedDict()  # the last used one at the end
 
 
-def read_group(file: PromptFile, options: str, group: int, begin: int, end: int) -> list[pa.RecordBatch]:
+def _read_group(url: str, version: str, options: str, group: int, begin: int, end: int) -> Iterator[pa.RecordBatch]:
     """Rows of one row group. A process reads its shards in ascending order, so a row group is decoded once."""
-    key = (file.url, file.version, options, group)
+    key = (url, version, options, group)
     cursor = _cursors.pop(key, None)  # not put back after an error, which ends its batches
     if cursor is None or cursor.is_past(begin):
-        cursor = _Cursor(_open_planned(file.url, file.version, options), group)
-    parts = list(cursor.read(begin, end))
+        cursor = _Cursor(open_planned(url, version, options), group)
+    yield from cursor.read(begin, end)
     _cursors[key] = cursor
     if len(_cursors) > NUM_CURSORS:
         _cursors.popitem(last=False)
-    return parts
-
-
-@functools.lru_cache(maxsize=8)
-def group_rows(url: str, version: str, options: str) -> tuple[int, ...]:
-    """The rows of each row group."""
-    with _open_planned(url, version, options) as file:
-        metadata = pq.read_metadata(file)
-    return tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
-
-
-def _open_planned(url: str, version: str, options: str) -> IO[bytes]:
-    """The prompt file, if it has not changed since it was planned. `options` are the storage options as JSON."""
-    fs, path = open_url(url, json.loads(options))
-    fs.invalidate_cache()
-    found = version_of(fs, fs.info(path))
-    if found != version:
-        raise PromptsError(f"prompts: {url} was changed after this job was planned (version {version}, now {found})")
-    file: IO[bytes] = fs.open(path, "rb")
-    return file

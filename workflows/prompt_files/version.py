@@ -12,33 +12,40 @@ WHOLE_BYTES = 4 * 2**20  # a file up to this size is read as a whole
 NUM_PIECES, PIECE_BYTES = 64, 64 * 1024  # of a larger file, evenly spread; the last one holds the footer
 
 
-def version_of(fs: fsspec.AbstractFileSystem, info: dict[str, Any]) -> str:
+def version_of(fs: fsspec.AbstractFileSystem, info: dict[str, Any], *, is_text: bool = False) -> str:
     """A hash of the size and of the store's own hash or tag of the content, if it has one, or of the content itself.
+
+    Of a large file some pieces are read. They include the footer of a Parquet file, which changes with its pages. Text
+    (`is_text`) has nothing of the kind and is read as a whole.
 
     The modification time does not count: copies, `git` and image builds set it, and change no byte.
     """
     size, mark = info["size"], _mark_of(info)
     if mark is None:
-        mark = _content_hash(fs, info["name"], size, str(info.get("mtime")), info.get("ino"))
+        mark = _content_hash(fs, info["name"], size, str(info.get("mtime")), info.get("ino"), is_text)
     return hashlib.sha256(f"{size}|{mark}".encode()).hexdigest()[:8]
 
 
 def _mark_of(info: dict[str, Any]) -> str | None:
     """An object store's hash of the content or, where it has none, its tag of the upload."""
+    blob = (info.get("lfs") or {}).get("sha256") or info.get("blob_id")  # the hub
     content_md5 = (info.get("content_settings") or {}).get("content_md5")  # Azure
-    for mark in (info.get("md5Hash"), content_md5, info.get("ETag"), info.get("etag")):  # md5Hash: Google
+    for mark in (blob, info.get("md5Hash"), content_md5, info.get("ETag"), info.get("etag")):  # md5Hash: Google
         if mark:
             return str(mark)
     return None
 
 
 @functools.lru_cache(maxsize=10_000)
-def _content_hash(fs: fsspec.AbstractFileSystem, path: str, size: int, mtime: str, inode: int | None) -> str:
+def _content_hash(
+    fs: fsspec.AbstractFileSystem, path: str, size: int, mtime: str, inode: int | None, is_text: bool
+) -> str:
     """SHA-256 of the content, or of pieces of a large file. `mtime` and `inode` tell the cache when to look again."""
     digest = hashlib.sha256()
     with fs.open(path, "rb") as file:
-        if size <= WHOLE_BYTES:
-            digest.update(file.read())
+        if size <= WHOLE_BYTES or is_text:
+            while block := file.read(WHOLE_BYTES):
+                digest.update(block)
         else:
             for piece in range(NUM_PIECES):
                 file.seek((size - PIECE_BYTES) * piece // (NUM_PIECES - 1))

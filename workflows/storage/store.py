@@ -11,6 +11,7 @@ import hashlib
 import inspect
 import os
 import random
+import shutil
 import stat
 import time
 import uuid
@@ -138,6 +139,29 @@ class Storage:
         name = f"{stem}.{hashlib.sha256(data).hexdigest()[:NUM_HASH_DIGITS]}.{extension}"
         self.write(name, data)
         return name
+
+    def put_new(self, name: str, local_path: str) -> None:
+        """Copy a local file of any size, unless there is one of this name. A reader never sees a part of it.
+
+        For files of which all writers write the same: two of them at one moment may both write.
+        """
+        if self.exists(name):
+            return
+        with self._room_for(name):
+            if not self.is_local:
+                self.fs.put_file(local_path, self.path(name))
+                return
+            path = self.path(name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            draft = f"{path}.{uuid.uuid4().hex[:8]}.draft"
+            try:
+                shutil.copyfile(local_path, draft)
+                with open(draft, "rb+") as file:
+                    os.fsync(file.fileno())
+                os.replace(draft, path)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(draft)
 
     def keeps_the_first(self) -> bool:
         """Whether this store refuses to create a file that exists, tested with a file that is removed afterwards.

@@ -129,7 +129,7 @@ def test_pipes_sockets_and_broken_links_are_named_and_not_opened(tmp_path: Path)
 
         for kind in ("pipe", "socket", "link"):
             for place in (tmp_path / kind, tmp_path / kind / "a.parquet", tmp_path / kind / "*.parquet"):
-                with pytest.raises(InputError, match=r"a.parquet (is a pipe, a socket|is not there)|no Parquet files"):
+                with pytest.raises(InputError, match=r"a.parquet (is a pipe, a socket|is not there)|no prompt files"):
                     find_prompt_files(str(place), {})
 
 

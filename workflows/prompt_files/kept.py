@@ -1,0 +1,77 @@
+"""Parquet files that a job derives from its prompt files: converted rows, and numbers of selected rows.
+
+An output keeps them in `prompts/`. A file is named after the content that it was made from, is written whole, and never
+changes. So a run that finds one uses it, and a run that was interrupted makes it again. Until a run has claimed its
+output, and in commands that write nothing, the files are drafts on the disk of this machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import tempfile
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from workflows.storage.errors import storage_errors
+from workflows.storage.store import Storage
+
+FOLDER = "prompts"  # of an output
+
+
+class KeptFiles:
+    """The derived files of one output; drafts only, if it is None. `options` are those of its storage."""
+
+    def __init__(self, output: str | None, options: dict[str, Any]) -> None:
+        self._output, self._options = output, options
+
+    def find_or_make(self, name: str, make: Callable[[str], None]) -> str:
+        """The URL of the derived file: in the output, or a draft. `make` writes a draft to a local path."""
+        if name in self.names:
+            return f"{self._storage.url}/{FOLDER}/{name}"
+        draft = f"{_drafts()}/{name}"
+        if not os.path.exists(draft):
+            partial = f"{draft}.{uuid.uuid4().hex[:8]}"
+            try:
+                make(partial)
+                os.replace(partial, draft)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(partial)
+        return draft
+
+    def keep(self, url: str) -> str:
+        """Move a draft into the output; its URL there. Any other URL is returned as it is."""
+        folder, _, name = url.rpartition("/")
+        if not url or folder != _drafts():
+            return url
+        with storage_errors(self._storage.url):
+            self._storage.put_new(f"{FOLDER}/{name}", url)
+        with contextlib.suppress(FileNotFoundError):  # the file of another prompt file
+            os.unlink(url)
+        return f"{self._storage.url}/{FOLDER}/{name}"
+
+    @functools.cached_property
+    def names(self) -> set[str]:
+        """The files that the output has already."""
+        if self._output is None:
+            return set()
+        with storage_errors(self._output):
+            return set(self._storage.names(FOLDER))
+
+    @functools.cached_property
+    def _storage(self) -> Storage:
+        assert self._output is not None, "drafts are kept in an output"
+        return Storage(self._output, self._options, is_first_contact=True)
+
+
+def _drafts() -> str:
+    """This process's folder of drafts, removed when it ends."""
+    return _draft_folder(os.getpid()).name
+
+
+@functools.cache
+def _draft_folder(_process: int) -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="janus-batch-prompts-")
