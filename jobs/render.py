@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from jobs.job_file.resolve import resolve
 from jobs.job_file.spec import JobSpec
+from jobs.terminal.on_done import notifying
 from jobs.terminal.show import showing
 from workflows.dispatch.cluster import Cluster
 from workflows.dispatch.loop import OnInterrupt
@@ -58,11 +59,12 @@ def run_spec(
     max_rejected: RejectionLimit | None = None,
     allow_empty: bool = False,
 ) -> None:
-    """Resolve a job, run it and accept its output. `prompts` are rows to store in the output first."""
-    num_gpus = cluster.num_gpus() if spec.workers.gpus_per_actor is None else 0
-    seconds = spec.workers.storage_retry_seconds
-    job = wait_for_storage(spec.model.checkpoint, seconds, show.line, resolve, spec, num_gpus=num_gpus)
-    if prompts is not None:
-        wait_for_storage(job.output, seconds, show.line, store_prompts, job, prompts)
-    tally = run_job(job, spec.model_dump(), cluster, show, when_held=when_held, on_interrupt=on_interrupt)
-    check_accepted(job.output, tally, limit=max_rejected, allow_empty=allow_empty)
+    """Resolve a job, run it and accept its output, and notify `on_done`. `prompts` are rows to store in the output."""
+    with notifying(spec.on_done, spec.name or "render", absolute_location(spec.output), show) as show:
+        num_gpus = cluster.num_gpus() if spec.workers.gpus_per_actor is None else 0
+        seconds = spec.workers.storage_retry_seconds
+        job = wait_for_storage(spec.model.checkpoint, seconds, show.line, resolve, spec, num_gpus=num_gpus)
+        if prompts is not None:
+            wait_for_storage(job.output, seconds, show.line, store_prompts, job, prompts)
+        tally = run_job(job, spec.model_dump(), cluster, show, when_held=when_held, on_interrupt=on_interrupt)
+        check_accepted(job.output, tally, limit=max_rejected, allow_empty=allow_empty)

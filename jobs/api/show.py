@@ -70,8 +70,12 @@ class NotebookShow:
             print(f"\r{text:<{width}}", end=end, flush=True)
 
         def keep_showing() -> None:
+            shown_trouble_at = None
             with side_work("the progress is no longer shown", self.line):
                 while not stop.wait(POLL_SECONDS):
+                    if progress.last_trouble_at != shown_trouble_at:
+                        shown_trouble_at = progress.last_trouble_at
+                        show(f"trouble: {progress.last_trouble}", end="\n")
                     show(progress_line(progress))
 
         thread = threading.Thread(target=keep_showing, daemon=True)
@@ -86,4 +90,5 @@ class NotebookShow:
     def result(self, result: Result) -> None:
         tally = result.tally
         print(f"done: {counted(tally.num_images, 'image')}, {tally.num_rejected:,} rejected, in {result.seconds:.0f} s")
-        print(f"report    {result.report}" if result.report else "", end="\n" if result.report else "")
+        if result.report:
+            print(f"report    {result.report}")

@@ -362,6 +362,12 @@ class JobSpec(_Section):
     )
     workers: WorkersSection = WorkersSection()
     shard_rows: int = Field(256, ge=1, le=1_000_000, description="Prompt rows per shard.")
+    on_done: str | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="What to notify when the job ends: `$NAME`, an environment variable that holds an http(s) URL, or "
+        "a shell command that reads the JSON.",
+    )
     schedule: ScheduleSection | None = Field(None, description="When `janus-batch schedule` runs the job.")
 
     @field_validator("name")
@@ -397,6 +403,19 @@ class JobSpec(_Section):
             json.dumps(value)
         except (TypeError, ValueError) as error:
             raise ValueError(f"options must be text, numbers, booleans, lists and sections ({error})") from error
+        return value
+
+    @field_validator("on_done")
+    @classmethod
+    def _check_on_done(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        if not value.strip() or "\0" in value:
+            raise ValueError("must be $NAME or a command")
+        if re.search("https?://", value, re.IGNORECASE):
+            raise _secret_fault("a URL", "put it into an environment variable and write on_done: $NAME")
+        if secret := secret_in(value):
+            raise _secret_fault(secret, "put it into an environment variable, which the command can read")
         return value
 
     @field_validator("prompts", "output")
@@ -450,9 +469,9 @@ def _checked_location(location: str) -> str:
     return location
 
 
-def _secret_fault(secret: str) -> PydanticCustomError:
-    rule = f"{secret} is refused, because job files are copied into job.json and logs"
-    return PydanticCustomError(SECRET_FAULT, "{rule}; credentials come from the environment", {"rule": rule})
+def _secret_fault(secret: str, remedy: str = "credentials come from the environment") -> PydanticCustomError:
+    rule = f"{secret} is refused, because job files are copied into job.json and logs; {remedy}"
+    return PydanticCustomError(SECRET_FAULT, "{rule}", {"rule": rule})
 
 
 def _plain_error(rule: str) -> PydanticCustomError:
