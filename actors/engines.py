@@ -6,13 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from actors.checkpoint.doctor import Finding, check_guidance, check_tokenizer
-from actors.checkpoint.open import (
-    Checkpoint,
-    fetch_checkpoint,
-    is_family_without_checkpoint,
-    open_models,
-    weights_digest,
-)
+from actors.checkpoint.models import open_models
+from actors.checkpoint.open import Checkpoint, fetch_checkpoint, is_family_without_checkpoint, weights_digest
 from actors.errors import CheckpointError, OtherWeightsError
 from actors.families import FAMILIES
 from actors.recipe import Recipe
@@ -49,6 +44,7 @@ def open_engine(recipe: Recipe, storage_options: Mapping[str, Any], *, allow_fau
         revision=recipe.revision,
         prompt_format=recipe.prompt_format,
         prompt_template=recipe.prompt_template,
+        adapters=recipe.adapters,
         vae=recipe.vae,
         vae_revision=recipe.vae_revision,
         storage_options=storage_options,
@@ -69,6 +65,8 @@ def start_engine(
     models = [fetch_checkpoint(model) for model in (checkpoint, vae) if model is not None]
     for model, expected in zip(models, (recipe.weights_sha256, recipe.vae_sha256), strict=False):
         _check_digest(model, expected)
+    for (adapter, _), recorded in zip(models[0].adapters, recipe.adapters, strict=True):
+        _check_digest(adapter, recorded.sha256)
     if not allow_faults:
         _refuse_faults(recipe, check_tokenizer(models[0]))
     engine = load_engine(recipe, *models)

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from actors.prompt.template import PromptTemplate
 
@@ -15,6 +15,10 @@ PROMPT_FIELD = "{prompt}"  # in the judge's question
 
 def _is_none(value: object) -> bool:
     return value is None
+
+
+def _is_empty(value: tuple[object, ...]) -> bool:
+    return not value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,12 +90,43 @@ class Judge:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Adapter:
+    """A LoRA adapter that is merged into the checkpoint's weights.
+
+    * `name`: as the user named it; `revision`: the commit it resolved to; `sha256`: a digest of its settings and
+      weights, empty as long as it is not known.
+    * `weight`: the factor of what the adapter adds.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")  # for job.json, see workflows.output.claim
+
+    name: str
+    revision: str | None = None
+    sha256: str = ""
+    weight: float = 1.0
+
+
+_ADAPTERS = TypeAdapter(tuple[Adapter, ...])
+
+
+def adapters_to_json(adapters: tuple[Adapter, ...]) -> str | None:
+    """Adapters as a manifest row holds them; None if there are none."""
+    return _ADAPTERS.dump_json(adapters).decode() if adapters else None
+
+
+def adapters_from_json(text: str | None) -> tuple[Adapter, ...]:
+    """The adapters of a manifest row. Raises ValueError."""
+    return _ADAPTERS.validate_json(text) if text else ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe(SamplingSettings):
     """The resolved model and sampling settings of a job. `job.json` pins them, and a resume must have the same ones.
 
     * `checkpoint`: as the user named it; `revision`: the commit it resolved to (None for a local folder);
       `weights_sha256`: a digest of the weight files. `vae`, `vae_revision` and `vae_sha256`: the same for the VAE.
     * `prompt_format`: the role tags around a prompt; `prompt_template`: the whole text around it, if the job gives it.
+    * `adapters`: merged into the checkpoint's weights, in this order.
     * `dtype`: what the model computes in; `kv_cache`: fp8 for keys and values in 8 bits, None for those of `dtype`.
     * `sampler`: the algorithm and its version. It changes whenever the same request would get other bytes.
     * `cfg_weights`: the guidance weights; more than one in a sweep. `allow_any_cfg_weight` lifts their limits.
@@ -116,7 +151,8 @@ class Recipe(SamplingSettings):
     seed: int
     allow_any_cfg_weight: bool = False
     kv_cache: str | None = None
-    prompt_template: PromptTemplate | None = None
+    prompt_template: Annotated[PromptTemplate | None, Field(exclude_if=_is_none)] = None
+    adapters: Annotated[tuple[Adapter, ...], Field(exclude_if=_is_empty)] = ()
     judge: Annotated[Judge | None, Field(exclude_if=_is_none)] = None
 
     @property

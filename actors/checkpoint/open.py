@@ -40,6 +40,8 @@ class Checkpoint:
     reads, `weight_files` the sorted names of those with weights. `shape` is None for a VAE. A family without
     checkpoints (toy) has its name and `family` and nothing else.
 
+    `adapters` are merged into the weights while they are read: each with the factor of what it adds.
+
     `prompt_template` is the one that the job gives; else the template is that of `prompt_format`, and `origin` says
     what that was read from (None if the job gives one of the two). `note` says which weight files of the folder were
     passed over.
@@ -57,6 +59,7 @@ class Checkpoint:
     files: tuple[StoredFile, ...] = ()
     weight_files: tuple[str, ...] = ()
     folder: Folder | None = field(default=None, compare=False)
+    adapters: tuple[tuple[Checkpoint, float], ...] = ()
     note: str | None = None
 
     @property
@@ -76,29 +79,6 @@ class Checkpoint:
         size: int | None = FAMILIES[self.family].image_size if self.shape is None else self.shape.image_size
         assert size is not None, f"the family {self.family} has neither a shape nor an image size"
         return size
-
-
-def open_models(
-    name: str,
-    *,
-    revision: str | None = None,
-    prompt_format: str | None = None,
-    prompt_template: PromptTemplate | None = None,
-    vae: str | None = None,
-    vae_revision: str | None = None,
-    storage_options: Mapping[str, Any] | None = None,
-) -> tuple[Checkpoint, Checkpoint | None]:
-    """Open a checkpoint and, if its family decodes with one, the VAE. Raises CheckpointError."""
-    checkpoint = open_checkpoint(
-        name,
-        revision=revision,
-        prompt_format=prompt_format,
-        prompt_template=prompt_template,
-        storage_options=storage_options,
-    )
-    if not FAMILIES[checkpoint.family].decodes_with_vae:
-        return checkpoint, None
-    return checkpoint, open_vae(vae, checkpoint, revision=vae_revision, storage_options=storage_options)
 
 
 def open_checkpoint(
@@ -230,7 +210,8 @@ def fetch_checkpoint(checkpoint: Checkpoint) -> Checkpoint:
     files = tuple(dataclasses.replace(file, sha256=None) for file in checkpoint.files)
     if any(file.name == "tokenizer.json" for file in files):
         check_tokenizer_file(folder)
-    return dataclasses.replace(checkpoint, folder=folder, files=files)
+    adapters = tuple((fetch_checkpoint(adapter), weight) for adapter, weight in checkpoint.adapters)
+    return dataclasses.replace(checkpoint, folder=folder, files=files, adapters=adapters)
 
 
 def read_shape(family: str, config: Mapping[str, Any]) -> Shape:

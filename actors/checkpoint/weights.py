@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import nn
 
+from actors.checkpoint.merge import Merger
 from actors.checkpoint.open import Checkpoint
 from actors.checkpoint.tensors import TensorFile, open_tensor_file
 from actors.errors import CheckpointError, one_line
@@ -30,13 +31,15 @@ def load_weights(
     *,
     not_needed: Mapping[str, str],
     rename: Callable[[str], str] = str,
+    rename_in_adapters: Callable[[str], str] = str,
     dtype: torch.dtype,
     device: str | torch.device,
 ) -> dict[str, torch.Tensor]:
-    """Every expected tensor, in `dtype` on `device`.
+    """Every expected tensor, with the checkpoint's adapters merged in float32, in `dtype` on `device`.
 
     Reads both formats (.safetensors, .bin), whole or in shards, and only these tensors. `rename` turns the name of a
-    stored tensor into its name in `expected`. `not_needed` has the prefixes of the tensors that stay on disk (and what
+    stored tensor into its name in `expected`, `rename_in_adapters` does so for an adapter's, whose layout may be
+    another one. `not_needed` has the prefixes of the tensors that stay on disk (and what
     each is, for readers). Every tensor is a copy in memory of its own: its alignment, which may decide a library's
     choice of kernel, does not depend on its position in the file.
 
@@ -56,8 +59,12 @@ def load_weights(
             found[name] = file, stored_name
     shapes = {name: file.shapes[stored_name] for name, (file, stored_name) in found.items()}
     _check_all_is_accounted_for(checkpoint, expected, shapes, not_needed)
+    merger = Merger(checkpoint, expected, not_needed=not_needed, rename=rename_in_adapters)
     tensors = ((name, *found[name]) for name in expected)
-    return {name: file.read(stored_name).to(device, dtype, copy=True) for name, file, stored_name in tensors}
+    return {
+        name: merger.merged(name, file.read(stored_name)).to(device, dtype, copy=True)
+        for name, file, stored_name in tensors
+    }
 
 
 def tensor_names(checkpoint: Checkpoint, rename: Callable[[str], str] = str) -> set[str]:

@@ -92,7 +92,15 @@ def read_weights(checkpoint: Checkpoint, *, dtype: torch.dtype, device: str | to
     """The tensors that generation needs of a fetched checkpoint, by original-layout name. Raises CheckpointError."""
     rename = original_name if checkpoint.layout == "transformers" else str
     expected = tensor_shapes(checkpoint.shape)
-    return load_weights(checkpoint, expected, not_needed=NOT_NEEDED, rename=rename, dtype=dtype, device=device)
+    return load_weights(
+        checkpoint,
+        expected,
+        not_needed=NOT_NEEDED,
+        rename=rename,
+        rename_in_adapters=original_name,
+        dtype=dtype,
+        device=device,
+    )
 
 
 def original_name(name: str) -> str:

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from actors.checkpoint.open import fetch_checkpoint, open_models
+from actors.checkpoint.models import open_models
+from actors.checkpoint.open import fetch_checkpoint
 from actors.engines import Engine, load_engine
 from actors.families import FAMILIES
 from actors.noise import derive_seed

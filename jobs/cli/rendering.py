@@ -47,15 +47,16 @@ def render(
     from jobs.job_file.dates import dated
     from jobs.job_file.one_line import one_line_spec
     from jobs.job_file.read import read_job_file
+    from jobs.job_file.sweep import jobs_of_sweep
     from jobs.render import render
 
     if not job_files or any(given.values()):
         specs = [one_line_spec(job_files, settings, **given)]
     else:
         specs = [read_job_file(job_file, list(settings)) for job_file in job_files]
-    for spec in [dated(spec, scheduled_at) for spec in specs]:
+    for job in [job for spec in specs for job in jobs_of_sweep(dated(spec, scheduled_at))]:
         render(
-            spec,
+            job,
             prompts=given["prompts"],
             address=address,
             when_held=when_held or "refuse",
@@ -128,9 +129,11 @@ def plan(job_file: str, settings: tuple[str, ...], scheduled_at: str | None, **h
     """Estimate what a job takes: images, GPU hours, bytes, requests. Writes nothing."""
     from jobs.job_file.dates import dated
     from jobs.job_file.read import read_job_file
+    from jobs.job_file.sweep import jobs_of_sweep
     from jobs.plan import plan
 
-    return plan(dated(read_job_file(job_file, list(settings)), scheduled_at), **how)
+    spec = dated(read_job_file(job_file, list(settings)), scheduled_at)
+    return max(plan(job, **how) for job in jobs_of_sweep(spec))
 
 
 @click.command(short_help="Run jobs on a schedule, or export a crontab for them.")

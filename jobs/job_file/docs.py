@@ -49,8 +49,14 @@ def _rows(model: type[BaseModel], prefix: str) -> list[str]:
         if section := section_of(field.annotation):
             rows += _rows(section, f"{prefix}{name}.")
         else:
-            rows.append(f"| `{prefix}{name}` | {_kind(field.annotation)} | {_default(field)} | {field.description} |")
+            rows.append(f"| `{prefix}{name}` | {_kind_of(field)} | {_default(field)} | {field.description} |")
     return rows
+
+
+def _kind_of(field: FieldInfo) -> str:
+    """What a person may write for a key; `kind` in its extra, where that is more than its type says."""
+    extra = field.json_schema_extra
+    return str(extra["kind"]) if isinstance(extra, dict) and "kind" in extra else _kind(field.annotation)
 
 
 def _kind(annotation: Any) -> str:

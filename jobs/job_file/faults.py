@@ -63,5 +63,12 @@ def _known_keys(sections: list[str]) -> list[str]:
     """The keys allowed in a section of the job file."""
     model: type[BaseModel] = JobSpec
     for section in sections:
-        model = typing.cast(type[BaseModel], section_of(model.model_fields[section].annotation))
+        if not section.isdecimal():  # the number of an item in a list
+            model = typing.cast(type[BaseModel], _section_in(model.model_fields[section].annotation))
     return list(model.model_fields)
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The model of a section, or of the sections in a list."""
+    inside = (_section_in(argument) for argument in typing.get_args(annotation))
+    return section_of(annotation) or next(filter(None, inside), None)

@@ -6,19 +6,14 @@ import os
 from typing import Any
 
 from actors.checkpoint.folder import BUNDLED
-from actors.checkpoint.open import (
-    Checkpoint,
-    is_family_without_checkpoint,
-    open_checkpoint,
-    open_models,
-    weights_digest,
-)
+from actors.checkpoint.models import open_models
+from actors.checkpoint.open import Checkpoint, is_family_without_checkpoint, open_checkpoint, weights_digest
 from actors.engines import check_can_look
 from actors.errors import CheckpointError
 from actors.families import FAMILIES
 from actors.guidance import check_cfg_weight
 from actors.prompt.template import PromptTemplate
-from actors.recipe import SAMPLING_SETTINGS, Judge, Recipe, SamplingSettings, sampling_settings
+from actors.recipe import SAMPLING_SETTINGS, Adapter, Judge, Recipe, SamplingSettings, sampling_settings
 from jobs.job_file.errors import JobFileError
 from jobs.job_file.spec import JobSpec, ModelSection
 from workflows.job import Images, PromptReading, RenderJob, Workers
@@ -39,6 +34,7 @@ def open_models_of(spec: JobSpec) -> Models:
         revision=model.revision,
         prompt_format=model.prompt_format,
         prompt_template=_template_of(model),
+        adapters=_adapters_of(model),
         vae=model.vae,
         vae_revision=model.vae_revision,
         storage_options=spec.storage,
@@ -88,6 +84,17 @@ def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True, models: M
     )
 
 
+def _adapters_of(model: ModelSection) -> tuple[Adapter, ...]:
+    """The adapters of a job file that means one model; `jobs.job_file.sweep` makes such ones of a sweep."""
+    variants = model.adapter or [[]]
+    if len(variants) > 1:
+        raise JobFileError(
+            f"model.adapter: a sweep of {len(variants)} models has an output for each; only `render`, `submit` and "
+            "`plan` take it. Choose one with --set model.adapter=NAME"
+        )
+    return tuple(Adapter(**section.model_dump()) for section in variants[0])
+
+
 def _template_of(model: ModelSection) -> PromptTemplate | None:
     return None if model.prompt_template is None else PromptTemplate(**model.prompt_template.model_dump())
 
@@ -106,6 +113,15 @@ def _recipe(spec: JobSpec, models: Models, *, default_dtype: str, with_digest: b
         weights_sha256=weights_digest(checkpoint) if with_digest else "",
         prompt_format=checkpoint.prompt_format,
         prompt_template=checkpoint.prompt_template,
+        adapters=tuple(
+            Adapter(
+                name=absolute_model_name(adapter.name),
+                revision=adapter.revision,
+                sha256=weights_digest(adapter),
+                weight=weight,
+            )
+            for adapter, weight in checkpoint.adapters
+        ),
         vae=absolute_model_name(vae.name) if vae else None,
         vae_revision=vae.revision if vae else None,
         vae_sha256=weights_digest(vae) if vae and with_digest else None,

@@ -31,6 +31,7 @@ class _Section(BaseModel):
 
 MAX_NAME_LENGTH = 200
 MAX_TEMPLATE_LENGTH = 10_000
+NO_ADAPTER = "none"  # in a sweep: the model as it is
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -59,6 +60,19 @@ class TemplateSection(_Section):
         return value
 
 
+class AdapterSection(_Section):
+    """A LoRA adapter and the factor of what it adds."""
+
+    name: str = Field(description="Hub id, local folder or s3:// folder of a LoRA adapter as PEFT saves it.")
+    revision: str | None = Field(None, description="Branch, tag or commit of a hub id.")
+    weight: FiniteFloat = Field(1.0, description="The factor of what the adapter adds.")
+
+    @field_validator("name")
+    @classmethod
+    def _check_location(cls, value: str) -> str:
+        return _checked_location(value)
+
+
 class ModelSection(_Section):
     checkpoint: str = Field(
         description="Hub id, local folder or s3:// folder of a Janus, Janus-Pro or JanusFlow checkpoint, in the "
@@ -69,6 +83,13 @@ class ModelSection(_Section):
         None, description="Role tags around the prompt. Default: read from the checkpoint's files."
     )
     prompt_template: TemplateSection | None = Field(None, description="The text around a prompt, or its name.")
+    adapter: list[list[AdapterSection]] | None = Field(
+        None,
+        json_schema_extra={"kind": "text, keys and values, or a list of them"},
+        description="LoRA adapters as PEFT saves them, merged into the weights: a hub id or folder; a section with "
+        "name, weight and revision; or a list of such sections, merged together. A list of names is a sweep: "
+        "`[none, a, b]` renders the same seeds without and with each adapter, into a folder of the output for each.",
+    )
     vae: str | None = Field(None, description="JanusFlow only: hub id, local or s3:// folder of the VAE.")
     vae_revision: str | None = Field(None, description="Branch, tag or commit of the VAE's hub id.")
     allow_faults: bool = Field(
@@ -83,6 +104,20 @@ class ModelSection(_Section):
         description="Janus on a GPU of compute capability 8.9 or newer: fp8 keeps keys and values in 8 bits, which "
         "doubles the images per batch and changes codes. Default: `dtype`.",
     )
+
+    @field_validator("adapter", mode="before")
+    @classmethod
+    def _list_variants(cls, value: Any) -> Any:
+        """The models of a sweep, each a list of sections; one of them where there is no sweep."""
+        if value is None:
+            return None
+        if isinstance(value, str | dict):
+            return [_sections_of(value)]
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            return [value]
+        if not isinstance(value, list) or not value:
+            raise ValueError("must be a name, a section with name and weight, or a list of them")
+        return [_sections_of(item) for item in value]
 
     @field_validator("prompt_template", mode="before")
     @classmethod
@@ -460,6 +495,15 @@ class JobSpec(_Section):
     @property
     def has_dates(self) -> bool:
         return has_dates(self.prompts) or has_dates(self.output)
+
+
+def _sections_of(item: Any) -> Any:
+    """The adapters of one model of a sweep: a name, a section, a list of both, or none."""
+    if item is None or item == NO_ADAPTER:
+        return []
+    if isinstance(item, str):
+        return [{"name": item}]
+    return [{"name": part} if isinstance(part, str) else part for part in item] if isinstance(item, list) else [item]
 
 
 def _checked_location(location: str) -> str:

@@ -104,6 +104,8 @@ def _relative_paths(spec: JobSpec, folder: Path) -> dict[str, str]:
         "model.vae": spec.model.vae or "",
         "judge.checkpoint": judge or "",
     }
+    adapters = [section.name for variant in spec.model.adapter or () for section in variant]
+    models |= {f"model.adapter {number}": name for number, name in enumerate(adapters, 1)}
     folders = {key: name for key, name in models.items() if name and (name[0] == "." or (folder / name).is_dir())}
     return {
         key: location

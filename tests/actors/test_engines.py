@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.checkpoint.open import open_models, weights_digest
+from actors.checkpoint.models import open_models
+from actors.checkpoint.open import weights_digest
 from actors.engines import load_engine, open_engine
 from actors.errors import CheckpointError, OtherWeightsError
 from actors.families import FAMILIES

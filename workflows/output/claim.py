@@ -25,7 +25,10 @@ MAX_CLAIM_BYTES = 16 * 2**20
 MAX_SHARD_ROWS = 1_000_000
 
 # The fields of a recipe that the job file's `model` sets, and those that no key sets. `sampling` sets the others.
-MODEL_KEYS = ("checkpoint", "revision", "prompt_format", "prompt_template", "vae", "vae_revision", "dtype", "kv_cache")
+MODEL_KEYS = (
+    *("checkpoint", "revision", "prompt_format", "prompt_template", "adapters"),
+    *("vae", "vae_revision", "dtype", "kv_cache"),
+)
 READING_KEYS = {"csv_delimiter": "csv.delimiter", "csv_header": "csv.header"}  # keys that are not named as fields
 DERIVED_FIELDS = ("family", "weights_sha256", "vae_sha256", "sampler")
 
@@ -213,7 +216,7 @@ def _key_of(field: str) -> str:
     if section != "recipe" or name in DERIVED_FIELDS:
         return field
     if name in MODEL_KEYS:
-        return f"model.{name}"
+        return "model.adapter" if name == "adapters" else f"model.{name}"
     return "sampling.cfg_weight" if name == "cfg_weights" else f"sampling.{name}"
 
 

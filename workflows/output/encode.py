@@ -59,7 +59,8 @@ def describe(image: RenderedImage, request: ImageRequest, recipe: Recipe, max_ch
         "Seed": request.seed,
         "Size": f"{width}x{height}",
         "Model hash": recipe.weights_sha256[:10],
-        "Model": recipe.checkpoint.rstrip("/").rsplit("/", 1)[-1],
+        "Model": _last(recipe.checkpoint),
+        "Lora hashes": ", ".join(f"{_last(one.name)}: {one.sha256[:10]}" for one in recipe.adapters) or None,
         "Temperature": request.temperature,
         "Judge score": None if image.verdict is None else f"{image.verdict.score:.4f}",
     }
@@ -68,6 +69,10 @@ def describe(image: RenderedImage, request: ImageRequest, recipe: Recipe, max_ch
         lines.append("Negative prompt: " + _without_nul(request.negative_prompt)[:max_characters])
     lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in settings.items() if value is not None))
     return "\n".join(lines)
+
+
+def _last(name: str) -> str:
+    return name.rstrip("/").rsplit("/", 1)[-1]
 
 
 def _without_nul(text: str) -> str:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from actors.prompt.template import template_to_json
-from actors.recipe import Judge, sampling_settings
+from actors.recipe import Judge, adapters_to_json, sampling_settings
 from actors.request import ImageRequest, Rejection, RenderedImage, Verdict
 from workflows.job import RenderJob
 from workflows.output.encode import EXTENSIONS, encode_image
@@ -128,6 +128,7 @@ def _manifest_row(
         "family": recipe.family,
         "prompt_format": recipe.prompt_format,
         "prompt_template": template_to_json(recipe.prompt_template),
+        "adapters": adapters_to_json(recipe.adapters),
         "dtype": recipe.dtype,
         "kv_cache": recipe.kv_cache,
         "sampler": recipe.sampler,

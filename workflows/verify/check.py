@@ -11,7 +11,7 @@ from typing import Any
 
 from actors.errors import one_line, shown
 from actors.prompt.template import template_to_json
-from actors.recipe import Recipe
+from actors.recipe import Recipe, adapters_to_json
 from workflows.output.layouts import read_pack
 from workflows.output.manifest import (
     JUDGE_SCHEMA,
@@ -35,6 +35,7 @@ SETTINGS = [
     "vae_sha256",
     "prompt_format",
     "prompt_template",
+    "adapters",
     "dtype",
     "kv_cache",
     "sampler",
@@ -178,9 +179,12 @@ def _check_settings(shard_id: str, rows: list[dict[str, Any]], recipe: Recipe) -
     """Faults of rows with other settings than job.json has, and their images: it was edited, or the part belongs to
     another output."""
     faults, images = [], set()
-    template = template_to_json(recipe.prompt_template)
+    as_json = {
+        "prompt_template": template_to_json(recipe.prompt_template),
+        "adapters": adapters_to_json(recipe.adapters),
+    }
     for setting in SETTINGS:
-        wanted = template if setting == "prompt_template" else getattr(recipe, setting)
+        wanted = as_json[setting] if setting in as_json else getattr(recipe, setting)
         others = {row[setting] for row in rows} - {wanted}
         faults += [
             f"shard {shard_id} was rendered with {setting} {one_line(str(other))}, job.json has {wanted}"

@@ -24,7 +24,7 @@ from actors.engines import open_engine, open_looker
 from actors.errors import InputError, one_line, shown
 from actors.families import FAMILIES
 from actors.prompt.template import template_from_json
-from actors.recipe import Judge, Recipe
+from actors.recipe import Judge, Recipe, adapters_from_json
 from actors.request import ImageRequest, Rejection, RenderedImage
 from actors.understanding.judging import JudgingBatcher
 from workflows.output.encode import EXTENSIONS, encode_image
@@ -161,6 +161,7 @@ def _recipe_of(row: dict[str, Any]) -> Recipe:
         weights_sha256=row["weights_sha256"],
         prompt_format=row["prompt_format"],
         prompt_template=template_from_json(row["prompt_template"]),
+        adapters=adapters_from_json(row["adapters"]),
         vae=row["vae"],
         vae_revision=row["vae_revision"],
         vae_sha256=row["vae_sha256"],

@@ -51,6 +51,7 @@ def test_missing_settings_get_their_defaults() -> None:
         "allow_any_cfg_weight": False,
         "kv_cache": None,
         "prompt_template": None,
+        "adapters": [],
     }
 
 

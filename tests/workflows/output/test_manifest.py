@@ -75,6 +75,7 @@ COLUMNS = [
     ("family", TEXT, "needed"),
     ("prompt_format", TEXT, "may be null"),
     ("prompt_template", TEXT, "may be null"),
+    ("adapters", TEXT, "may be null"),
     ("dtype", TEXT, "needed"),
     ("kv_cache", TEXT, "may be null"),
     ("sampler", TEXT, "needed"),
