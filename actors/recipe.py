@@ -17,6 +17,9 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
+_OPTIONAL_PARTS = ("prompt_template", "adapters", "judge")  # of a recipe; absent from `job.json` unless a job has them
+
+
 def _is_empty(value: tuple[object, ...]) -> bool:
     return not value
 
@@ -167,8 +170,6 @@ class Recipe(SamplingSettings):
         return judge is not None and (judge.checkpoint, judge.revision) == (self.checkpoint, self.revision)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON has them, with lists in place of tuples."""
-        fields = dataclasses.asdict(self)
-        if self.judge is None:
-            del fields["judge"]
+        """The fields as `job.json` has them: lists in place of tuples, and optional parts only where they exist."""
+        fields = {key: value for key, value in dataclasses.asdict(self).items() if value or key not in _OPTIONAL_PARTS}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}

@@ -50,8 +50,6 @@ def test_missing_settings_get_their_defaults() -> None:
         "match_reference_demo": False,
         "allow_any_cfg_weight": False,
         "kv_cache": None,
-        "prompt_template": None,
-        "adapters": [],
     }
 
 
