@@ -30,7 +30,7 @@ def verify(
     is_held = is_repaired or is_cleaned
     with hold_output(storage, f"verify of {claim.name}", say=click.echo) if is_held else nullcontext():
         findings = _check(storage, claim, is_repaired=is_repaired, is_cleaned=is_cleaned)
-    num_different = _print_replays(storage, num_replays, seed) if num_replays else 0
+    num_different = print_replays(storage, num_replays, seed) if num_replays else 0
     return 0 if findings.is_whole and not num_different else 1
 
 
@@ -99,9 +99,10 @@ def _print_some(lines: list[str]) -> None:
         click.echo(f"  ... and {len(lines) - MAX_LINES:,} more")
 
 
-def _print_replays(storage: Storage, num_replays: int, seed: int) -> int:
+def print_replays(storage: Storage, num_replays: int, seed: int) -> int:
     """Re-render and print. Returns the number of images with other pixels."""
-    replays = list(replay_images(storage, num_replays, seed))
+    with storage_errors(storage.url):
+        replays = list(replay_images(storage, num_replays, seed))
     num_same = sum(replay.same_bytes for replay in replays)
     different = [replay for replay in replays if not replay.same_pixels]
     num_texts = len(replays) - num_same - len(different)

@@ -185,6 +185,11 @@ def split_part_id(part: str) -> tuple[str, int]:
     return (match["shard"], int(match["retry"])) if match else (part, 0)
 
 
+def is_part_id(text: str) -> bool:
+    """Whether a text is the id of a part: other programs put files next to the manifest's."""
+    return _SHARD_ID.match(split_part_id(text)[0]) is not None
+
+
 def part_of_file(name: str) -> str | None:
     """The id of the part that a file of an output was written for, by any attempt; None for other files."""
     match = _PART_OF_FILE.match(name)

@@ -150,6 +150,7 @@ def plan(job_file: str, settings: tuple[str, ...], scheduled_at: str | None, **h
 @click.option("--list", "is_list", is_flag=True, help="List each job's next and last runs.")
 @click.option("--to", "target", type=click.Choice(["cron", "kuberay"]), help="Print a crontab or a RayCronJob instead.")
 @click.option("--image", metavar="NAME", default=DEFAULT_IMAGE, help="With --to kuberay: the container image.")
+@options.acceptance
 def schedule(
     job_files: tuple[str, ...],
     settings: tuple[str, ...],
@@ -159,6 +160,8 @@ def schedule(
     is_list: bool,
     target: str | None,
     image: str,
+    max_rejected: RejectionLimit | None,
+    allow_empty: bool,
 ) -> int:
     """Run jobs at the times in their `schedule` sections, until this process is stopped.
 
@@ -166,10 +169,13 @@ def schedule(
     """
     if is_once + is_list + (target is not None) > 1:
         raise click.UsageError("give only one of --once, --list and --to")
+    from jobs.acceptance import acceptance_options
+
+    acceptance = acceptance_options(max_rejected, allow_empty=allow_empty)
     if target is not None:
         from jobs.schedule.export import export
 
-        return export(job_files, settings, target, address=address, image=image)
+        return export(job_files, settings, target, address=address, image=image, acceptance=acceptance)
     from jobs.schedule.run import default_state_file, schedule
 
     state_file = state_file or default_state_file()
@@ -177,4 +183,4 @@ def schedule(
         from jobs.schedule.listing import list_runs
 
         return list_runs(job_files, settings, state_file)
-    return schedule(job_files, settings, address=address, state_file=state_file, is_once=is_once)
+    return schedule(job_files, settings, address=address, state_file=state_file, is_once=is_once, acceptance=acceptance)

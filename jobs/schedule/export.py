@@ -15,24 +15,37 @@ import click
 import yaml
 from cronsim import CronSim
 
+from jobs.job_file.plain_id import plain_id
 from jobs.schedule.runner import PROGRAM
 from jobs.schedule.scheduled_job import ScheduledJob, ScheduleError, read_scheduled_jobs
 
 TEMPLATE = Path(__file__).with_name("kuberay.yaml")
 MAX_NAME_LENGTH = 40  # KubeRay appends the time to this name, and Kubernetes limits the length
-JOB_PATH = "/etc/janus-batch/job.yaml"
+JOB_FOLDER = "/etc/janus-batch"
 _OTHERS_LACK = re.compile(r"#|(^|[\s,])\d?(L|LW)(?=$|[\s,/])", re.IGNORECASE)
 
 
-def export(job_files: Sequence[str], settings: Sequence[str], target: str, *, address: str | None, image: str) -> int:
-    """Print the crontab or the manifests. Raises ScheduleError if the job would behave differently there."""
+def export(
+    job_files: Sequence[str],
+    settings: Sequence[str],
+    target: str,
+    *,
+    address: str | None,
+    image: str,
+    acceptance: Sequence[str] = (),
+) -> int:
+    """Print the crontab or the manifests. Raises ScheduleError if the job would behave differently there.
+
+    `acceptance`: options of each run that say what its output has to be.
+    """
     for number, job in enumerate(read_scheduled_jobs(job_files, settings)):
         _check_cron(job, target)
+        options = [*_options(job, settings), *acceptance]
         if target == "cron":
-            click.echo(_crontab(job, settings, address))
+            click.echo(_crontab(job, options, address))
         else:
             _check_locations(job)
-            documents = [_config_map(job), _ray_cron_job(job, settings, image)]
+            documents = [_config_map(job), _ray_cron_job(job, options, image)]
             text = yaml.safe_dump_all(documents, sort_keys=False, width=110)
             click.echo(("---\n" if number else "") + text, nl=False)
     return 0
@@ -63,10 +76,10 @@ def _check_locations(job: ScheduledJob) -> None:
             )
 
 
-def _crontab(job: ScheduledJob, settings: Sequence[str], address: str | None) -> str:
+def _crontab(job: ScheduledJob, options: Sequence[str], address: str | None) -> str:
     """Three lines. Relative paths refer to the current folder."""
     verb = ["render"] if address is None else ["submit", "--address", address]
-    command = [*PROGRAM, *verb, *_options(job, settings), str(job.job_file.resolve())]
+    command = [*PROGRAM, *verb, *options, str(job.job_file.resolve())]
     log = re.sub(r"[^\w.-]+", "-", job.name)
     run = f'cd {shlex.quote(os.getcwd())} && {shlex.join(command)} >> "$HOME/{log}.log" 2>&1'
     lines = [
@@ -85,7 +98,7 @@ def _config_map(job: ScheduledJob) -> dict[str, Any]:
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": _dns_name(job.name)},
-        "data": {"job.yaml": _Block(job.job_file.read_text(encoding="utf-8"))},
+        "data": {_file_name(job): _Block(job.job_file.read_text(encoding="utf-8"))},
     }
 
 
@@ -98,7 +111,7 @@ yaml.SafeDumper.add_representer(
 )
 
 
-def _ray_cron_job(job: ScheduledJob, settings: Sequence[str], image: str) -> dict[str, Any]:
+def _ray_cron_job(job: ScheduledJob, options: Sequence[str], image: str) -> dict[str, Any]:
     """The template, filled in from the job file."""
     section, workers = job.schedule, job.spec.workers
     manifest: dict[str, Any] = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))
@@ -106,7 +119,7 @@ def _ray_cron_job(job: ScheduledJob, settings: Sequence[str], image: str) -> dic
     spec = manifest["spec"]
     spec["schedule"], spec["timeZone"] = _with_sunday_as_0(section.cron), section.time_zone
     template = spec["jobTemplate"]
-    template["entrypoint"] = shlex.join(["janus-batch", "render", *_options(job, settings), JOB_PATH])
+    template["entrypoint"] = shlex.join(["janus-batch", "render", *options, f"{JOB_FOLDER}/{_file_name(job)}"])
     template["backoffLimit"] = section.max_tries - 1
     cluster = template["rayClusterSpec"]
     cluster["rayVersion"] = version("ray")
@@ -137,6 +150,11 @@ def _options(job: ScheduledJob, settings: Sequence[str]) -> list[str]:
     """Options of `render`. Neither cron nor RayCronJob knows if the last run is still running; the lease does."""
     options = ["--wait-for-output"] if job.schedule.when_running == "queue" else []
     return options + [part for setting in settings for part in ("--set", setting)]
+
+
+def _file_name(job: ScheduledJob) -> str:
+    """The job file's name in the container: a job without a name of its own is called after it."""
+    return f"{plain_id(job.job_file.stem)}.yaml"
 
 
 def _dns_name(name: str) -> str:

@@ -26,17 +26,24 @@ POLL_SECONDS = 0.2
 
 
 def schedule(
-    job_files: Sequence[str], settings: Sequence[str], *, address: str | None, state_file: Path, is_once: bool
+    job_files: Sequence[str],
+    settings: Sequence[str],
+    *,
+    address: str | None,
+    state_file: Path,
+    is_once: bool,
+    acceptance: Sequence[str] = (),
 ) -> int:
     """Run the jobs when they are due, until this process is stopped. With `is_once`, run what was due last and return.
 
-    Returns the exit code. Raises JobFileError, and ScheduleError if the state file cannot be used.
+    `acceptance`: options of each run that say what its output has to be. Returns the exit code. Raises JobFileError,
+    and ScheduleError if the state file cannot be used.
     """
     jobs = read_scheduled_jobs(job_files, settings)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` and systemd end it as Ctrl-C does
     with _opened(state_file) as state:
         state.put_back_interrupted()
-        runner = Runner(state, jobs, settings, address)
+        runner = Runner(state, jobs, settings, address, acceptance=acceptance)
         return _run_once(jobs, state, runner) if is_once else _run_until_stopped(jobs, state, runner)
 
 

@@ -24,7 +24,10 @@ STOP_SECONDS = 150.0  # for a render to stop: it finishes the shards in flight
 
 
 class Runner:
-    """Starts waiting runs and records how they end. `step` does both and returns whether there is more to do."""
+    """Starts waiting runs and records how they end. `step` does both and returns whether there is more to do.
+
+    `acceptance`: options of each run that say what its output has to be.
+    """
 
     def __init__(
         self,
@@ -33,11 +36,12 @@ class Runner:
         settings: Sequence[str],
         address: str | None,
         *,
+        acceptance: Sequence[str] = (),
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         self._state, self._settings, self._address = state, settings, address
         self._jobs = {job.name: job for job in jobs}
-        self._retry_seconds = retry_seconds
+        self._acceptance, self._retry_seconds = acceptance, retry_seconds
         self._processes: dict[str, tuple[Run, subprocess.Popen[bytes]]] = {}
         self.worst_exit_code = 0
 
@@ -72,7 +76,7 @@ class Runner:
 
     def _command(self, run: Run) -> list[str]:
         command = [*PROGRAM, *self._verb(run), str(self._jobs[run.schedule].job_file)]
-        command += ["--scheduled-at", run.scheduled_at.isoformat()]
+        command += ["--scheduled-at", run.scheduled_at.isoformat(), *self._acceptance]
         return command + [part for setting in self._settings for part in ("--set", setting)]
 
     def _verb(self, run: Run) -> list[str]:

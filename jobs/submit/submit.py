@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.acceptance import acceptance_options
 from jobs.job_file.dates import dated, scheduled_time
 from jobs.job_file.plain_id import plain_id
 from jobs.job_file.read import read_job_file
@@ -131,10 +132,7 @@ def render_options(settings: Sequence[str], submission: Submission, as_written: 
     options = [part for setting in settings for part in ("--set", setting)]
     if as_written.has_dates:
         options += ["--scheduled-at", scheduled_time(as_written, submission.scheduled_at).isoformat()]
-    if submission.max_rejected is not None:
-        options += ["--max-rejected", str(submission.max_rejected)]
-    if submission.allow_empty:
-        options += ["--allow-empty"]
+    options += acceptance_options(submission.max_rejected, allow_empty=submission.allow_empty)
     return options + {"wait": ["--wait-for-output"], "ignore": ["--ignore-lease"]}.get(submission.when_held or "", [])
 
 

@@ -102,4 +102,4 @@ def test_the_ray_cron_job_is_the_export_of_the_example() -> None:
     assert first == "# Made by: janus-batch schedule examples/nightly.yaml --to kuberay"
     assert rest == answer.stdout
     config_map = documents("raycronjob.yaml")["ConfigMap"]
-    assert config_map["data"] == {"job.yaml": (ROOT / "examples" / "nightly.yaml").read_text(encoding="utf-8")}
+    assert config_map["data"] == {"nightly.yaml": (ROOT / "examples" / "nightly.yaml").read_text(encoding="utf-8")}

@@ -14,6 +14,7 @@ from actors.batcher import Answer, Batcher
 from actors.toy import ToyEngine
 from jobs.job_file.read import read_job_file
 from jobs.job_file.resolve import resolve
+from jobs.verify import print_replays
 from tests.support.command_line import Command
 from tests.support.servers.s3 import S3Server
 from tests.support.toy_job import bytes_of, manifest_of, plan_job, render, render_shard, rows_of, write_prompts
@@ -23,6 +24,7 @@ from workflows.output.commit import commit_shard
 from workflows.output.images import write_batch
 from workflows.rows import ShardRows
 from workflows.storage import lease
+from workflows.storage.errors import StorageUnreachable
 from workflows.storage.lease import hold_output
 from workflows.storage.store import Storage
 from workflows.verify.check import Findings, verify_output
@@ -167,6 +169,16 @@ def test_verify_of_a_whole_output_succeeds_and_replays(command: Command) -> None
         "faults      0",
         "replayed    3 images, 3 with the same bytes",
     ]
+
+
+def test_a_store_that_is_away_while_images_are_replayed_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and does not listen
+        storage = Storage("s3://bucket/out", {"endpoint_url": f"http://127.0.0.1:{closed.getsockname()[1]}"})
+        with pytest.raises(StorageUnreachable, match="s3://bucket/out cannot be reached"):
+            print_replays(storage, num_replays=1, seed=0)
 
 
 def test_verify_names_what_is_wrong_and_fails(command: Command) -> None:

@@ -204,8 +204,19 @@ def _check_same_job(job: RenderJob, claim: Claim, ignore: tuple[str, ...] = ()) 
         if field not in ignore and their_value != our_value:
             raise OtherJobError(
                 f"{job.output} belongs to a job with {_key_of(field)} = {json.dumps(their_value)}, this job has "
-                f"{json.dumps(our_value)}; finish it with the old value or render into another output folder"
+                f"{json.dumps(our_value)}; {_remedy(field, claim)}, or render into another output folder"
             )
+
+
+def _remedy(field: str, claim: Claim) -> str:
+    """How the job of an output can be finished after this field has changed."""
+    section, _, name = field.rpartition(".")
+    if name in ("sampler", "looker"):
+        return f"finish it with the version of janus-batch that started it ({claim.version or 'unknown'})"
+    if name in ("family", "weights_sha256", "vae_sha256"):
+        key = "judge.revision" if section == "judge" else f"model.{'vae_' * name.startswith('vae')}revision"
+        return f"finish it with the files that the checkpoint had then ({key} pins a commit)"
+    return "finish it with the old value"
 
 
 def _key_of(field: str) -> str:

@@ -7,11 +7,11 @@ only the file that a shard's last part names counts.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from typing import Any, get_args, get_type_hints
 
 import pyarrow as pa
@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 from actors.errors import shown
 from actors.recipe import SAMPLING_SETTINGS, SamplingSettings
 from workflows.output.picture_statistics import STATISTICS_FIELDS
-from workflows.plan import part_of_file, split_part_id
+from workflows.plan import is_part_id, part_of_file, split_part_id
 from workflows.storage import parquet
-from workflows.storage.damage import damage_errors
+from workflows.storage.damage import DamagedFileError, damage_errors
 from workflows.storage.path import output_arguments
 from workflows.storage.store import Storage
 
@@ -145,8 +145,31 @@ def carried_names(names: Sequence[str], *, is_judged: bool) -> dict[str, str]:
     return chosen
 
 
-def committed_types(storage: Storage, part: str, names: Sequence[str]) -> pa.Schema:
-    """The types that a part has for carried columns, by their names in the prompt files. Raises DamagedFileError."""
+def committed_types(storage: Storage, parts: Sequence[str], names: Sequence[str]) -> pa.Schema:
+    """The types that an output has for carried columns, by their names in the prompt files.
+
+    All parts of an output agree on a type, but a column may be younger than the first of them. The parts are read
+    until each column has a type; `verify` names those that are damaged.
+    """
+    types: dict[str, pa.DataType] = {}
+    with ThreadPoolExecutor(NUM_READERS) as readers:
+        for first in range(0, len(parts), NUM_READERS):
+            some = parts[first : first + NUM_READERS]
+            for schema in readers.map(lambda part: _types_in(storage, part, names), some):
+                types = {field.name: field.type for field in schema} | types
+            if len(types) == len(names):
+                break
+    return pa.schema(list(types.items()))
+
+
+def _types_in(storage: Storage, part: str, names: Sequence[str]) -> pa.Schema:
+    """The types that a part has for carried columns; none if it is damaged."""
+    with contextlib.suppress(DamagedFileError):
+        return _read_types(storage, part, names)
+    return pa.schema([])
+
+
+def _read_types(storage: Storage, part: str, names: Sequence[str]) -> pa.Schema:
     footer = read_footer(storage, manifest_name(part))
     chosen = carried_names(names, is_judged=is_judged_part(footer.metadata))
     with part_errors(storage, manifest_name(part)):
@@ -156,8 +179,9 @@ def committed_types(storage: Storage, part: str, names: Sequence[str]) -> pa.Sch
 
 
 def committed_parts(storage: Storage) -> list[str]:
-    """The ids of the committed parts of shards and of their retries, from one listing."""
-    return [name.removesuffix(".parquet") for name in storage.names("manifest") if name.endswith(".parquet")]
+    """The ids of the committed parts of shards and of their retries, from one listing. Files of others are no parts."""
+    ids = [name.removesuffix(".parquet") for name in storage.names("manifest") if name.endswith(".parquet")]
+    return [part for part in ids if is_part_id(part)]
 
 
 def rejected_files(storage: Storage, parts: Iterable[str]) -> dict[str, str]:
@@ -241,7 +265,7 @@ def read_rejected(storage: Storage, name: str, columns: Sequence[str]) -> pa.Tab
         )
 
 
-def part_errors(storage: Storage, name: str) -> AbstractContextManager[None]:
+def part_errors(storage: Storage, name: str) -> contextlib.AbstractContextManager[None]:
     """Turn decoding errors of a part or a file of rejected rows into a DamagedFileError that says how to repair it."""
     repair = f"janus-batch verify {output_arguments(storage.url, storage.options)} --repair"
     remedy = f"; `{repair}` takes such shards back, and the next run re-renders them"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,7 +14,6 @@ from workflows.plan import Plan, make_plan
 from workflows.prompt_files.columns import carried_like
 from workflows.prompts import COLUMN_TYPES, PromptFile, PromptsError, find_prompt_files
 from workflows.rows import ignored_columns
-from workflows.storage.damage import DamagedFileError
 from workflows.storage.errors import StorageUnreachable, storage_errors
 from workflows.storage.store import Storage
 
@@ -50,8 +48,7 @@ def _with_committed_types(storage: Storage, files: list[PromptFile], parts: Sequ
     carried = files[0].carried
     if not parts or not carried.names:
         return files
-    with contextlib.suppress(DamagedFileError):  # `verify` names the part
-        carried = carried_like(carried, committed_types(storage, parts[0], carried.names), storage.url)
+    carried = carried_like(carried, committed_types(storage, parts, carried.names), storage.url)
     return [replace(file, carried=carried) for file in files]
 
 

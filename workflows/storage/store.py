@@ -64,19 +64,23 @@ class Storage:
 
     def read(self, name: str) -> bytes:
         """The whole file. Raises FileNotFoundError, and StorageError for a pipe or a device."""
-        self._check_regular(name)
-        data: bytes = self.fs.cat_file(self.path(name))
-        return data
+        with _names_too_long():
+            self._check_regular(name)
+            data: bytes = self.fs.cat_file(self.path(name))
+            return data
 
     def size(self, name: str) -> int:
         """The size of a file in bytes. Raises FileNotFoundError."""
-        return int(self.fs.size(self.path(name)))
+        with _names_too_long():
+            return int(self.fs.size(self.path(name)))
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
         """The file, open for reading. Raises like `read`."""
-        self._check_regular(name)
-        with self.fs.open(self.path(name), "rb") as file:
+        with _names_too_long():
+            self._check_regular(name)
+            file = self.fs.open(self.path(name), "rb")
+        with file:
             yield file
 
     def _check_regular(self, name: str) -> None:
@@ -289,6 +293,17 @@ def _options_of(file_system: type[fsspec.AbstractFileSystem], protocol: str, opt
         return options
     named = inspect.signature(file_system.__init__).parameters
     return {key: value for key, value in options.items() if key in named}
+
+
+@contextlib.contextmanager
+def _names_too_long() -> Iterator[None]:
+    """Raise FileNotFoundError for a name that no file of the store can have. Only damaged manifests have such names."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG and s3_code(error) != "KeyTooLongError":
+            raise
+        raise FileNotFoundError(errno.ENOENT, f"no file can have a name that long: {error}") from error
 
 
 def _says_exists(error: OSError) -> bool:

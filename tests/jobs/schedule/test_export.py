@@ -10,8 +10,10 @@ import pytest
 import yaml
 
 from janus_batch import ROOT
+from jobs.job_file.plain_id import plain_id
 from jobs.schedule.export import export
 from jobs.schedule.scheduled_job import ScheduleError
+from tests.support.command_line import Command
 from tests.support.scheduled_job import write_scheduled
 
 
@@ -77,6 +79,31 @@ def test_a_relative_path_is_not_exported_to_a_container(changes: dict[str, objec
     path = write_scheduled(tmp_path, **changes)
     with pytest.raises(ScheduleError, match=f"^{key}: --to kuberay needs a URL or a path that is mounted"):
         export([str(path)], [], "kuberay", address=None, image="x")
+
+
+@pytest.mark.parametrize("target", ["cron", "kuberay"])
+def test_what_the_output_has_to_be_is_exported(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = Command(tmp_path, monkeypatch, capsys)
+    path = write_scheduled(tmp_path, prompts="s3://bucket/prompts")
+    code, out, err = command("schedule", str(path), "--to", target, "--max-rejected", "5%", "--allow-empty")
+
+    assert code == 0, err
+    assert " --wait-for-output --max-rejected 5" in out
+    assert " --allow-empty " in out
+
+
+def test_a_job_without_a_name_is_called_after_its_file_in_a_container(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_scheduled(tmp_path, name="my dogs")
+    export([str(path)], [], "kuberay", address=None, image="x")
+
+    config_map, manifest = yaml.safe_load_all(capsys.readouterr().out)
+    (file_name,) = config_map["data"]
+    assert file_name == f"{plain_id('my dogs')}.yaml"
+    assert manifest["spec"]["jobTemplate"]["entrypoint"].endswith(f" /etc/janus-batch/{file_name}")
 
 
 @pytest.mark.parametrize(("weekdays", "exported"), [("7", "0"), ("5-7", "0,5,6"), ("1-5", "1-5"), ("sun", "sun")])

@@ -107,9 +107,18 @@ def test_settings_that_decide_no_pixel_may_change_on_resume(job: RenderJob, chan
             'model.checkpoint = "toy", this job has "deepseek-ai/Janus-Pro-1B"',
         ),
         ({"revision": "abc"}, 'model.revision = null, this job has "abc"'),
-        ({"weights_sha256": "00"}, 'recipe.weights_sha256 = "e3b0.*", this job has "00"'),
+        (
+            {"weights_sha256": "00"},
+            'recipe.weights_sha256 = "e3b0.*", this job has "00"; finish it with the files that the checkpoint had '
+            r"then \(model.revision pins a commit\)",
+        ),
+        ({"vae_sha256": "00"}, r"recipe.vae_sha256 = null, .* the checkpoint had then \(model.vae_revision pins a .*"),
         ({"dtype": "bfloat16"}, 'model.dtype = "float32", this job has "bfloat16"'),
-        ({"sampler": "toy-2"}, 'recipe.sampler = "toy-1", this job has "toy-2"'),
+        (
+            {"sampler": "toy-2"},
+            'recipe.sampler = "toy-1", this job has "toy-2"; finish it with the version of janus-batch that started it '
+            rf"\({VERSION}\)",
+        ),
         ({"cfg_interval": (0.0, 0.5)}, r"sampling.cfg_interval = null, this job has \[0.0, 0.5\]"),
         ({"images": Images(layout="files", format="webp")}, 'images.format = "png", this job has "webp"'),
         ({"images": Images(layout="parquet")}, 'images.layout = "files", this job has "parquet"'),
@@ -124,7 +133,7 @@ def test_another_job_is_refused_with_the_field_and_both_values(
     before = bytes_of(job.output)
 
     with pytest.raises(
-        OtherJobError, match=rf"/out belongs to a job with {refusal}; finish it with the old value or render"
+        OtherJobError, match=rf"/out belongs to a job with {refusal}.*, or render into another output folder$"
     ):
         claim_output(changed(job, **changes), {})
     with pytest.raises(OtherJobError, match=refusal):

@@ -290,5 +290,6 @@ def test_committed_parts_are_the_files_of_the_manifest(tmp_path: Path) -> None:
 
     (receipt,) = render(job)
     storage.write(f"manifest/{receipt.shard_id}x.parquet.1234abcd.draft", b"of a process that was killed")
+    storage.write("manifest/notes.parquet", b"of another program")
 
     assert committed_parts(storage) == [receipt.shard_id]

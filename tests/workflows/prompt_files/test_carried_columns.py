@@ -129,6 +129,18 @@ def test_an_added_file_whose_values_the_output_cannot_hold_is_refused(tmp_path: 
         carried_again(tmp_path, pa.array([2**40]))
 
 
+def test_a_column_that_is_younger_than_the_output_has_the_type_of_its_first_values(tmp_path: Path) -> None:
+    job = make_job(tmp_path / "p", tmp_path / "out")
+    write_prompts(tmp_path / "p/a.parquet", {"prompt": ["a"]})
+    render(job)
+    write_prompts(tmp_path / "p/b.parquet", {"prompt": ["b"], "x": pa.array([1], pa.int32())})
+    render(job)
+    (tmp_path / "p/b.parquet").unlink()
+
+    with pytest.raises(PromptsError, match=r"column `x` holds int64, and the images in .*out carry it as int32"):
+        carried_again(tmp_path, pa.array([2**40]))
+
+
 TENSOR = pa.fixed_shape_tensor(pa.float32(), [2])
 
 

@@ -263,11 +263,26 @@ def test_files_that_no_part_names_are_orphans_and_no_fault(job: RenderJob) -> No
     storage = Storage(job.output)
     storage.write("images/lost-shard/x_0.png", b"of a shard that was never committed")
     storage.write("rejected/lost-shard.parquet", b"")
+    storage.write("manifest/notes.parquet", b"of another program")
 
     findings = verify(job)
 
-    assert findings.orphans == ["images/lost-shard/x_0.png", "rejected/lost-shard.parquet"]
+    assert findings.orphans == ["images/lost-shard/x_0.png", "manifest/notes.parquet", "rejected/lost-shard.parquet"]
     assert findings.is_whole
+
+
+@pytest.mark.parametrize("column", ["image", "latents"])
+def test_a_name_that_no_file_can_have_is_named(job: RenderJob, column: str) -> None:
+    (path, *_) = sorted(Path(job.output, "manifest").iterdir())
+    table = pq.read_table(path)
+    names = table[column].to_pylist()
+    names[0] = f"images/shard/{'x' * 300}.{'png' if column == 'image' else 'npy'}"
+    table = table.set_column(table.column_names.index(column), table.schema.field(column), [names])
+    pq.write_table(table.replace_schema_metadata(pq.read_schema(path).metadata), path)
+
+    findings = verify(job)
+
+    assert f"{names[0]} is missing" in findings.faults
 
 
 def test_verify_changes_nothing(job: RenderJob) -> None:
