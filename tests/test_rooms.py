@@ -74,6 +74,11 @@ def test_importing_a_module_of_jobs_or_workflows_loads_nothing_heavy(project: Pr
     assert project.heavy_at_import_time(("workflows", "jobs")) == []
 
 
+@pytest.mark.parametrize("module", ["fcntl", "grp", "pty", "pwd", "readline", "resource", "syslog", "termios", "tty"])
+def test_nothing_that_only_unix_has_is_imported(project: Project, module: str) -> None:
+    assert project.imports_outside(module, ()) == []
+
+
 def test_ray_is_named_in_a_few_files_only(project: Project) -> None:
     assert project.imports_outside("ray", RAY_FILES) == []
 

@@ -7,10 +7,11 @@ from typing import Any
 import click
 
 from jobs.cli import options
+from jobs.cli.completion import complete_checkpoints
 
 
 @click.command(short_help="Check a checkpoint and its guidance.")
-@click.argument("checkpoint", metavar="CHECKPOINT")
+@click.argument("checkpoint", metavar="CHECKPOINT", shell_complete=complete_checkpoints)
 @click.option("--revision", metavar="REV", help="Branch, tag or commit of a hub id.")
 @click.option("--vae", metavar="NAME", help="JanusFlow: the VAE, if the checkpoint's folder has none.")
 @click.option("--prompt-format", type=click.Choice(["janus", "janus-pro"]), help="Default: read from the checkpoint.")

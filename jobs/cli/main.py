@@ -10,7 +10,7 @@ import click
 
 from actors.errors import InputError, JobFailure
 from janus_batch import VERSION
-from jobs.cli import checkpoints, outputs, rendering
+from jobs.cli import checkpoints, completion, outputs, rendering
 from jobs.terminal.exit_codes import INCOMPLETE, WRONG
 
 
@@ -29,6 +29,7 @@ COMMANDS = (
     *(rendering.render, rendering.init, rendering.submit, rendering.plan, rendering.schedule),
     *(outputs.status, outputs.retry_rejected, outputs.verify, outputs.replay, outputs.report, outputs.export),
     checkpoints.doctor,
+    completion.completion,
 )
 for command in COMMANDS:
     cli.add_command(command)

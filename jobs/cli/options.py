@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from actors.errors import one_line
+from jobs.cli.completion import complete_checkpoints, complete_folders, complete_keys
 
 if TYPE_CHECKING:
     from workflows.output.acceptance import RejectionLimit
@@ -32,6 +33,7 @@ settings = click.option(
     metavar="KEY=VALUE",
     multiple=True,
     help="Change a key of the job file, such as sampling.seed=7. Can be repeated.",
+    shell_complete=complete_keys,
 )
 job = _group(click.argument("job_file", metavar="JOB.yaml", type=click.Path()), settings)
 jobs = _group(click.argument("job_files", metavar="JOB.yaml...", type=click.Path(), nargs=-1, required=True), settings)
@@ -39,8 +41,13 @@ jobs_or_none = _group(click.argument("job_files", metavar="[JOB.yaml...]", type=
 without_job_file = _group(
     click.option("--prompt", "prompts", metavar="TEXT", multiple=True, help="Render this prompt. Can be repeated."),
     click.option("--prompts", "prompts_path", metavar="PATH", help="Render the prompts of these Parquet files."),
-    click.option("--checkpoint", metavar="NAME", help="The model to render with, such as janus-shapes."),
-    click.option("--output", metavar="FOLDER", help="The output folder."),
+    click.option(
+        "--checkpoint",
+        metavar="NAME",
+        help="The model to render with, such as janus-shapes.",
+        shell_complete=complete_checkpoints,
+    ),
+    click.option("--output", metavar="FOLDER", help="The output folder.", shell_complete=complete_folders),
 )
 
 
@@ -61,7 +68,7 @@ scheduled_at = click.option(
 )
 
 endpoint_url = click.option("--endpoint-url", metavar="URL", help="Address of an S3 store other than AWS.")
-output = _group(click.argument("output", metavar="OUTPUT"), endpoint_url)
+output = _group(click.argument("output", metavar="OUTPUT", shell_complete=complete_folders), endpoint_url)
 
 ray_address = click.option(
     "--address", metavar="ADDR", help="Ray cluster to join: HOST:PORT or auto. Without it, Ray starts on this machine."

@@ -48,9 +48,11 @@ def check_fields(fields: dict[str, Any], settings: Iterable[str] = ()) -> JobSpe
 
 def _read(path: str) -> str:
     """The file's text. Raises OSError, and ValueError for a pipe, more than 1 MiB, or bytes that are not UTF-8."""
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # do not wait for the writer of a pipe
+    # Do not wait for the writer of a pipe. Windows has neither pipes among its files nor the flag.
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
         kind = os.fstat(file.fileno()).st_mode
-        os.set_blocking(file.fileno(), True)
+        if hasattr(os, "O_NONBLOCK"):
+            os.set_blocking(file.fileno(), True)
         if stat.S_ISFIFO(kind) and not path.startswith("/dev/fd/"):
             raise ValueError("is a pipe, not a file")
         data = file.read(MAX_BYTES + 1)

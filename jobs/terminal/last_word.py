@@ -54,8 +54,8 @@ def _tell(witness: subprocess.Popen[bytes], line: str) -> None:
 
 def _ray_logs() -> str:
     """The folder of the logs of the Ray that was started last on this machine."""
-    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
-    return os.path.join(folder, "ray", "session_latest", "logs")
+    folder = os.environ.get("TMPDIR") if sys.platform == "linux" else None
+    return os.path.join(os.environ.get("RAY_TMPDIR") or folder or "/tmp", "ray", "session_latest", "logs")
 
 
 def _wait_and_speak() -> None:

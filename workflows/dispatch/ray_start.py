@@ -86,8 +86,9 @@ def _remedy(error: Exception) -> str:
 
 
 def _temporary_folder() -> str:
-    """Where Ray keeps its sockets and logs."""
-    return os.path.join(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp", "ray")
+    """Where Ray keeps its sockets and logs. On macOS it ignores TMPDIR, which is set there and too long."""
+    folder = os.environ.get("TMPDIR") if sys.platform == "linux" else None
+    return os.path.join(os.environ.get("RAY_TMPDIR") or folder or "/tmp", "ray")
 
 
 def _check_temporary_folder() -> None:

@@ -52,6 +52,16 @@ def test_a_job_without_a_name_has_that_of_its_file(tmp_path: Path) -> None:
     assert read_job_file(write(tmp_path, yaml.safe_dump(SMALLEST)), []).name == "my-job"
 
 
+def test_a_job_file_is_read_on_a_system_without_non_blocking_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows has neither."""
+    monkeypatch.delattr(os, "O_NONBLOCK")
+    monkeypatch.delattr(os, "set_blocking")
+
+    assert read_job_file(write(tmp_path, yaml.safe_dump(SMALLEST)), []).name == "my-job"
+
+
 def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
     assert read_job_file(write(tmp_path, b"\xef\xbb\xbf" + FULL.encode()), []).name == "parti-janus-pro"
 

@@ -9,6 +9,7 @@ import pytest
 import ray
 
 from tests.support.servers.process import free_port
+from workflows.dispatch import ray_start
 from workflows.dispatch.ray_start import ClusterError, RayNotStartedError, join_ray, start_ray
 
 SLOW_STARTS = [
@@ -101,3 +102,18 @@ def test_a_port_where_nothing_listens_is_refused_before_ray_waits_for_it(patch: 
         join_ray(f"127.0.0.1:{free_port()}")
 
     assert start.num_calls == 0
+
+
+def test_on_macos_the_long_folder_of_tmpdir_is_no_fault(patch: pytest.MonkeyPatch) -> None:
+    """macOS sets TMPDIR for every user. Ray uses it on Linux only."""
+    folder = "/var/folders/zz/zyxvpxvq6csfxvn_n0000000000000/T/"
+    patch.setenv("TMPDIR", folder)
+    patch.setattr(ray, "init", Start())
+
+    with pytest.raises(ClusterError, match=r"^TMPDIR: "):
+        start_ray()
+    patch.setattr(ray_start.sys, "platform", "darwin")
+    start_ray()
+    patch.setenv("RAY_TMPDIR", folder)
+    with pytest.raises(ClusterError, match=r"^RAY_TMPDIR: "):
+        start_ray()
