@@ -30,6 +30,7 @@ def export(
     split: str | None,
     licence: str | None,
     allow_incomplete: bool,
+    push_to: str | None,
 ) -> int:
     """Export an output and print the counts. Returns 0; errors are raised."""
     splits = () if split is None else read_splits(split)
@@ -49,6 +50,8 @@ def export(
             rules=rules,
             license_id=licence,
             allow_incomplete=allow_incomplete,
+            push_to=push_to,
+            say=lambda line: console.print(f"note       {line}", markup=False, highlight=False, soft_wrap=True),
             on_shard=lambda number, of: bar.update(task, completed=number, total=of),
         )
     _print_export(done, destination, layout)
@@ -77,5 +80,7 @@ def _print_export(done: Export, dest: Storage, layout: str) -> None:
         )
     if written.num_left_out:
         click.echo(f"left out   {written.num_left_out:,} images, because other images of their grid are missing")
+    if done.address:
+        click.echo(f"uploaded   {done.address}")
     if done.num_missing:
         click.echo(f"missing    {done.num_missing:,} images of prompts that are not rendered yet")

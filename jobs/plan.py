@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +15,7 @@ from jobs.job_file.resolve import Models, open_models_of, remarks, resolve
 from jobs.job_file.spec import JobSpec
 from jobs.terminal.text import judge_line
 from workflows.estimate import Estimate, Speed, estimate, known_speed
+from workflows.export.limits import limits_of_job
 from workflows.job import RenderJob
 from workflows.output.claim import check_claim
 from workflows.output.remaining import find_job_prompts, plan_job
@@ -51,10 +53,11 @@ def plan(
         bytes_an_image=bytes_an_image,
         gpu_hour_price=gpu_hour_price,
     )
+    limits = limits_of_job(job, remaining, cost.num_bytes / max(cost.num_images, 1))
     if as_json:
-        click.echo(json.dumps({**_facts(job, remaining), **_cost_facts(speed, cost)}))
+        click.echo(json.dumps({**_facts(job, remaining), **_cost_facts(speed, cost), "limits": limits}))
     else:
-        _print_table(job, remaining, speed, cost)
+        _print_table(job, remaining, speed, cost, limits)
     return 0
 
 
@@ -113,7 +116,7 @@ def _cost_facts(speed: Speed | None, cost: Estimate) -> dict[str, Any]:
     return {"estimate": {**facts, "speed": None if speed is None else asdict(speed)}}
 
 
-def _print_table(job: RenderJob, plan: Plan, speed: Speed | None, cost: Estimate) -> None:
+def _print_table(job: RenderJob, plan: Plan, speed: Speed | None, cost: Estimate, limits: Sequence[str]) -> None:
     facts = _facts(job, plan)
     weights = ", ".join(f"{weight:g}" for weight in job.recipe.cfg_weights)
     rows = {
@@ -132,7 +135,7 @@ def _print_table(job: RenderJob, plan: Plan, speed: Speed | None, cost: Estimate
     }
     for key, value in rows.items():
         click.echo(f"{key:<13} {value}")
-    for line in remarks(job):
+    for line in [*remarks(job), *limits]:
         click.echo(f"note          {line}")
 
 

@@ -90,6 +90,7 @@ def report(output: str, endpoint_url: str | None) -> int:
 @click.option("--split", metavar="NAME=SHARE,...", help="Split by prompt: train=0.98,test=0.02.")
 @click.option("--licence", "--license", metavar="ID", help="License of the images, for the dataset card: cc0-1.0.")
 @click.option("--allow-incomplete", is_flag=True, help="Export an output that is not finished, or not fully scored.")
+@click.option("--push-to", metavar="ORG/NAME", help="Upload to this dataset repository of the Hugging Face hub.")
 def export(output: str, dest: str, endpoint_url: str | None, **how: Any) -> int:
     """Export an output to DEST, an empty folder or URL, with a dataset card.
 

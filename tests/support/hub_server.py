@@ -1,12 +1,15 @@
-"""A small hub on 127.0.0.1: the endpoints its client uses for a download, each repository a folder at one commit."""
+"""A small hub on 127.0.0.1: the endpoints its client uses for downloads of models, each a folder at one commit, and for
+uploads of datasets, each a set of files in memory."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_a_token_of_the_tests_only"
@@ -16,6 +19,9 @@ class HubServer:
     """Serves `repositories` (name -> folder); weights are said to be stored with Git LFS. Use as a context manager.
 
     `error` (status, X-Error-Code) is answered to everything while it is set. `requests` has the paths asked for.
+
+    `datasets` has the files of each dataset repository, and `num_commits` how often one was changed. With `lfs`, files
+    of other types than text are uploaded like large files. After `commits_left` commits, the next ones fail.
     """
 
     def __init__(self, repositories: dict[str, Path]) -> None:
@@ -23,6 +29,12 @@ class HubServer:
         self.error: tuple[int, str] | None = None
         self.requests: list[str] = []
         self.tokens: set[str | None] = set()
+        self.datasets: dict[str, dict[str, bytes]] = {}
+        self.private: set[str] = set()
+        self.num_commits = 0
+        self.commits_left: int | None = None
+        self.lfs = False
+        self._large: dict[str, bytes] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler_class())
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -49,7 +61,84 @@ class HubServer:
                 return self._tree(folder)
             if path.startswith(f"{name}/resolve/{COMMIT}/"):
                 return self._file(folder / path.partition(f"/{COMMIT}/")[2])
+        for name, files in self.datasets.items():
+            if path.startswith(f"api/datasets/{name}/tree/"):
+                entries = [
+                    {"type": "file", "path": file, "size": len(data), "oid": "0" * 40} for file, data in files.items()
+                ]
+                return _json(entries)
+            if path in (f"api/datasets/{name}", f"api/datasets/{name}/revision/main"):
+                return _json({"id": name, "sha": COMMIT, "siblings": [], "tags": [], "downloads": 0})
+            if path.startswith(f"datasets/{name}/resolve/"):
+                data = files.get(path.split("/", 5)[5])
+                headers = {"ETag": f'"{hashlib.sha1(data or b"").hexdigest()}"', "X-Repo-Commit": COMMIT}
+                return (404, {"X-Error-Code": "EntryNotFound"}, b"") if data is None else (200, headers, data)
         return 404, {"X-Error-Code": "RepoNotFound"}, b""
+
+    def accept(self, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        """The answer to a POST or PUT."""
+        if self.error:
+            return self.error[0], {"X-Error-Code": self.error[1]} if self.error[1] else {}, b""
+        path = path.split("?")[0].strip("/")
+        if path == "api/repos/create":
+            return self._create(json.loads(body))
+        if path == "api/validate-yaml":
+            return _json({"warnings": [], "errors": []})
+        if path.startswith("large/"):
+            self._large[path.removeprefix("large/")] = body
+            return _json({})
+        for name in self.datasets:
+            if path == f"api/datasets/{name}/preupload/main":
+                return self._upload_modes(name, json.loads(body))
+            if path == f"datasets/{name}.git/info/lfs/objects/batch":
+                return self._large_objects(json.loads(body))
+            if path == f"api/datasets/{name}/commit/main":
+                return self._commit(name, [json.loads(line) for line in body.splitlines()])
+        return 404, {"X-Error-Code": "RepoNotFound"}, b""
+
+    def _create(self, wanted: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
+        name = f"{wanted['organization']}/{wanted['name']}"
+        if name in self.datasets:
+            return 409, {}, json.dumps({"url": f"{self.url}/datasets/{name}"}).encode()
+        self.datasets[name] = {".gitattributes": b""}
+        if wanted.get("private") or wanted.get("visibility") == "private":
+            self.private.add(name)
+        return _json({"url": f"{self.url}/datasets/{name}"})
+
+    def _upload_modes(self, name: str, wanted: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
+        """How to upload each file, and the hash of what is there, so that the client skips the same bytes."""
+        files = []
+        for file in wanted["files"]:
+            path, is_text = file["path"], file["path"].endswith((".md", ".py", ".jsonl"))
+            data = self.datasets[name].get(path)
+            is_large = self.lfs and not is_text
+            oid = None if data is None else hashlib.sha256(data).hexdigest() if is_large else _git_hash(data)
+            mode = "lfs" if is_large else "regular"
+            files.append({"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
+        return _json({"files": files})
+
+    def _large_objects(self, wanted: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
+        objects = []
+        for one in wanted["objects"]:
+            actions = {} if one["oid"] in self._large else {"upload": {"href": f"{self.url}/large/{one['oid']}"}}
+            objects.append({"oid": one["oid"], "size": one["size"], "actions": actions})
+        return _json({"transfer": "basic", "objects": objects})
+
+    def _commit(self, name: str, lines: list[dict[str, Any]]) -> tuple[int, dict[str, str], bytes]:
+        if self.commits_left == 0:
+            return 500, {}, b""
+        if self.commits_left is not None:
+            self.commits_left -= 1
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "file":
+                self.datasets[name][value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                self.datasets[name][value["path"]] = self._large[value["oid"]]
+            elif line["key"] == "deletedFile":
+                del self.datasets[name][value["path"]]
+        self.num_commits += 1
+        return _json({"success": True, "commitOid": COMMIT, "commitUrl": f"{self.url}/datasets/{name}/commit/{COMMIT}"})
 
     def _info(self, name: str, folder: Path, revision: str) -> tuple[int, dict[str, str], bytes]:
         if revision not in ("", "main", COMMIT):
@@ -86,20 +175,47 @@ class HubServer:
             def do_GET(self) -> None:
                 hub.requests.append(f"{self.command} {self.path}")
                 hub.tokens.add(self.headers.get("Authorization"))
-                status, headers, body = hub.answer(self.path)
+                self._send(*hub.answer(self.path))
+
+            do_HEAD = do_GET
+
+            def do_POST(self) -> None:
+                hub.requests.append(f"{self.command} {self.path}")
+                hub.tokens.add(self.headers.get("Authorization"))
+                self._send(*hub.accept(self.path, self._body()))
+
+            do_PUT = do_POST
+
+            def _body(self) -> bytes:
+                if self.headers.get("Transfer-Encoding") != "chunked":
+                    return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                body = b""
+                while size := int(self.rfile.readline(), 16):
+                    body += self.rfile.read(size)
+                    self.rfile.readline()
+                self.rfile.readline()
+                return body
+
+            def _send(self, status: int, headers: dict[str, str], body: bytes) -> None:
                 self.send_response(status)
                 for key, value in {**headers, "Content-Length": str(len(body))}.items():
                     self.send_header(key, value)
                 self.end_headers()
-                if self.command == "GET":
+                if self.command != "HEAD":
                     self.wfile.write(body)
-
-            do_HEAD = do_GET
 
             def log_message(self, *_: object) -> None:
                 pass
 
         return Handler
+
+
+def _json(body: Any) -> tuple[int, dict[str, str], bytes]:
+    return 200, {"Content-Type": "application/json"}, json.dumps(body).encode()
+
+
+def _git_hash(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 def _sha256(path: Path) -> str:

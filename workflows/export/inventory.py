@@ -34,7 +34,8 @@ class Inventory:
 
     * `schema`: its columns in their types. `scores`: the scorers whose scores are among them.
     * `num_images`: images that it holds, of `num_committed` in the output. `removed`: images removed, by rule.
-    * `chooser`, `sample_limit`: choose the same images again. `most_in_shard`: images of the largest shard.
+    * `chooser`, `sample_limit`: choose the same images again. `num_prompts` and `most_in_shard` (images of the
+      largest shard) are counted before the sample.
     """
 
     schema: pa.Schema
@@ -43,6 +44,7 @@ class Inventory:
     sample_limit: int
     num_images: int
     num_committed: int
+    num_prompts: int
     most_in_shard: int
     removed: dict[str, int]
 
@@ -73,6 +75,7 @@ class _Counts:
 
     num_committed: int = 0
     num_chosen: int = 0
+    num_prompts: int = 0
     most_in_shard: int = 0
     removed: Counter[str] = field(default_factory=Counter)
     num_unscored: Counter[str] = field(default_factory=Counter)
@@ -118,6 +121,7 @@ def take_inventory(
         sample_limit=sampler.limit,
         num_images=num_images,
         num_committed=counts.num_committed,
+        num_prompts=counts.num_prompts,
         most_in_shard=counts.most_in_shard,
         removed=removed,
     )
@@ -152,6 +156,7 @@ def _common_schema(
 def _count(counts: _Counts, parts: Sequence[_Part], rows: pa.Table, chosen: Chosen) -> None:
     counts.num_committed += rows.num_rows
     counts.num_chosen += chosen.num_images
+    counts.num_prompts += len(rows["prompt_id"].take(pa.array(chosen.rows, pa.int64())).unique())
     counts.most_in_shard = max(counts.most_in_shard, chosen.num_images)
     counts.removed.update(chosen.removed)
     for part in parts:

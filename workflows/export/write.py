@@ -31,6 +31,8 @@ from workflows.export.images import FILES, KEYS, ExportImage, ShardTable, read_i
 from workflows.export.inventory import Inventory, exported_columns, rule_columns, take_inventory
 from workflows.export.layouts.layout import ExportError, ExportLayout, ExportPair, Place, Whole, Written
 from workflows.export.layouts.table import EXPORT_LAYOUTS
+from workflows.export.limits import check_limits, limits_of_export
+from workflows.export.push import open_repository, push_export
 from workflows.export.rows import read_rows
 from workflows.export.rules import NO_RULES, Rules
 from workflows.output.claim import Claim, read_claim
@@ -49,6 +51,7 @@ class Export:
     * `num_shards_before` of its shards were there when it started. `num_files_removed` files of earlier exports do not
       belong to it any more.
     * `num_missing` images of the output are not rendered yet (None if the prompts are gone).
+    * `address`: the repository of the hub that it was uploaded to.
     """
 
     written: Written
@@ -58,6 +61,7 @@ class Export:
     num_shards_before: int
     num_files_removed: int
     num_missing: int | None
+    address: str | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,15 +87,20 @@ def export_output(
     rules: Rules = NO_RULES,
     license_id: str | None = None,
     allow_incomplete: bool = False,
+    push_to: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
     on_shard: Callable[[int, int], None] = lambda done, of: None,
 ) -> Export:
-    """Write the committed images of an output that the rules keep into `dest`.
+    """Write the committed images of an output that the rules keep into `dest`, and upload it to the hub's repository
+    `push_to`. `say` is told which limits of the hub the export exceeds, before anything is written.
 
     Raises ExportError, RowFilterError, ColumnError, StorageError or DamagedFileError, and FilesMissingError if files
     are missing from `dest` at the end.
     """
     chosen_layout = EXPORT_LAYOUTS[layout]
     _check_fit(layout, chosen_layout, rules, dest)
+    if push_to is not None:
+        open_repository(dest, push_to)
     with storage_errors(source.url):
         claim, parts = read_claim(source), committed_parts(source)
         num_missing = _check_complete(source, claim, parts, allow_incomplete)
@@ -100,6 +109,11 @@ def export_output(
             source, shards, chosen_layout, claim.recipe, rules, allow_incomplete=allow_incomplete
         )
         tally = tally_output(source.url, source.options)
+    lines = limits_of_export(chosen_layout, inventory, len(shards))
+    if push_to is not None:
+        check_limits(lines, push_to)
+    for line in lines:
+        say(line)
     work = _Work(source=source, dest=dest, layout=chosen_layout, recipe=claim.recipe, inventory=inventory)
     with storage_errors(dest.url):
         claimed = {"output": source.url, "layout": layout, "recipe": claim.recipe.to_dict(), "rules": rules.to_dict()}
@@ -118,6 +132,7 @@ def export_output(
             license_id=license_id,
         )
         dest.write(CARD_FILE, dataset_card(facts).encode())
+    address = None if push_to is None else push_export(dest, push_to)
     return Export(
         written=written,
         splits=splits,
@@ -126,6 +141,7 @@ def export_output(
         num_shards_before=num_shards_before,
         num_files_removed=num_files_removed,
         num_missing=num_missing,
+        address=address,
     )
 
 

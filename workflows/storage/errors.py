@@ -15,7 +15,13 @@ _S3_CLIENTS = ("botocore", "aiobotocore", "aiohttp")
 _OTHER_CLIENTS = ("gcsfs", "adlfs")
 
 # A store that does not answer: the clients' classes for a lost connection, HTTP statuses, and error numbers.
-_LOST_CONNECTIONS = {"HTTPClientError", "ConnectionError", "ClientConnectionError", "ClientPayloadError"}
+_LOST_CONNECTIONS = {
+    "HTTPClientError",
+    "ConnectionError",
+    "ClientConnectionError",
+    "ClientPayloadError",
+    "TransportError",
+}
 _BUSY_STATUSES = {408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529}
 _BUSY_ERRNOS = {errno.EBUSY, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN, errno.ETIMEDOUT}
 # Lost connections by their class that a setting is to blame for: TLS, and a hub that HF_HUB_OFFLINE forbids to ask.

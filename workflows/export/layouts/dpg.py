@@ -79,5 +79,6 @@ DPG = ExportLayout(
     ),
     wants_whole_prompts=True,
     has_columns=False,
+    files_per="prompt",
     has_splits=False,
 )

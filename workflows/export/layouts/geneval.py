@@ -88,6 +88,7 @@ GENEVAL = ExportLayout(
     file_of=_folder_of,
     carries=("metadata",),
     has_columns=False,
+    files_per="prompt",
     has_splits=False,
     how_to_read=("text", "python evaluation/evaluate_images.py DEST --outfile results.jsonl ..."),
 )

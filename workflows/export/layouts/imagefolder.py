@@ -89,6 +89,7 @@ def _is_path(name: str) -> bool:
 
 
 IMAGEFOLDER = ExportLayout(
+    files_per="image",
     write=_write,
     check=_check,
     column_names=_column_names,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -94,6 +94,7 @@ class ExportLayout:
     * `how_to_read`: language and code for the card. It names the destination DEST.
     * `wants_whole_prompts`: images of a prompt must arrive together, also if some came from a retry.
     * `has_pixels`: False for a layout that holds no image files, which are then not read.
+    * `files_per`: what gets a file of its own.
     * `has_splits`: False for a benchmark's folder. `is_local_only`: its library writes to local disks.
     """
 
@@ -112,6 +113,7 @@ class ExportLayout:
     how_to_read: tuple[str, str]
     wants_whole_prompts: bool = False
     has_pixels: bool = True
+    files_per: Literal["image", "prompt", "shard"] = "shard"
     has_splits: bool = True
     is_local_only: bool = False
 
