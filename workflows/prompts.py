@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 
 from workflows.job import PromptReading
@@ -28,16 +29,26 @@ from workflows.prompt_files.found import (
     describe_converted,
     hive_columns,
     name_of,
+    read_columns,
 )
 from workflows.prompt_files.kept import KeptFiles
 from workflows.prompt_files.listing import matching_files, no_match
-from workflows.prompt_files.read import read_range
+from workflows.prompt_files.read import read_range, read_rows_at
+from workflows.prompt_files.selection.select_rows import select_rows
 from workflows.prompt_files.version import version_of
 from workflows.prompt_files.view import job_view
 from workflows.storage.errors import storage_errors
 from workflows.storage.store import open_url
 
-__all__ = ["COLUMN_TYPES", "PromptFile", "PromptsError", "find_prompt_files", "keep_prompt_files", "read_rows"]
+__all__ = [
+    "COLUMN_TYPES",
+    "PromptFile",
+    "PromptsError",
+    "find_prompt_files",
+    "keep_prompt_files",
+    "read_rows",
+    "row_numbers",
+]
 
 NUM_FOOTER_READERS = 16  # threads: on object storage each footer takes one or two round trips
 
@@ -46,7 +57,7 @@ def find_prompt_files(
     prompts: str,
     storage: dict[str, Any],
     *,
-    ignored_columns: Iterable[str] = (),
+    ignored_columns: Collection[str] = (),
     reading: PromptReading | None = None,
     output: str | None = None,
 ) -> list[PromptFile]:
@@ -56,7 +67,7 @@ def find_prompt_files(
     to Parquet files on this machine, unless the output has these already. `ignored_columns` may have any type. Raises
     PromptsError, DamagedFileError or StorageError naming the file at fault.
     """
-    reading = reading or PromptReading()
+    reading, kept = reading or PromptReading(), KeptFiles(output, storage)
     fs, root = open_url(prompts, storage, is_first_contact=True)
     with storage_errors(prompts):
         fs.invalidate_cache()
@@ -67,17 +78,26 @@ def find_prompt_files(
         with ThreadPoolExecutor(NUM_FOOTER_READERS) as readers:
             found = list(readers.map(lambda info: describe(fs, folder, info, reading), infos))
     else:
-        kept = KeptFiles(output, storage)
         found = [_converted(fs, folder, info, reading, kept, storage) for info in infos]
     hive = hive_columns(found)
     carried = carried_columns([checked_columns(file, hive, set(ignored_columns)) for file in found])
-    return [_prompt_file(file, carried) for file in found]
+    files = [_prompt_file(file, carried, read_columns(file, hive)) for file in found]
+    return select_rows(files, reading, storage, kept)
 
 
 def keep_prompt_files(files: Sequence[PromptFile], output: str, storage: dict[str, Any]) -> list[PromptFile]:
     """The same files, after what was made from them was moved into the output, where every node can read it."""
     kept = KeptFiles(output, storage)
-    return [replace(file, converted=kept.keep(file.converted)) for file in files]
+    numbers = {file.selection.url for file in files if file.selection}
+    kept_numbers = {url: kept.keep(url) for url in sorted(numbers)}
+    return [
+        replace(
+            file,
+            converted=kept.keep(file.converted),
+            selection=file.selection and replace(file.selection, url=kept_numbers[file.selection.url]),
+        )
+        for file in files
+    ]
 
 
 def read_rows(file: PromptFile, start: int, stop: int, storage: dict[str, Any]) -> pa.Table:
@@ -85,13 +105,28 @@ def read_rows(file: PromptFile, start: int, stop: int, storage: dict[str, Any]) 
 
     Raises PromptsError if the file has changed, and DamagedFileError.
     """
-    options = json.dumps(storage, sort_keys=True)
+    source = (file.rows_url, file.rows_version, json.dumps(storage, sort_keys=True))
     with prompt_errors(f"rows {start} to {stop} of {file.url}"):
-        batches = read_range(file.rows_url, file.rows_version, options, start, stop)
-        return pa.Table.from_batches([job_view(file, batch) for batch in batches])
+        if file.selection is None:
+            return pa.Table.from_batches([job_view(file, batch) for batch in read_range(*source, start, stop)])
+        numbers = row_numbers(file, start, stop, storage)
+        batches = read_rows_at(*source, np.asarray(numbers, np.int64))
+        return pa.Table.from_batches([job_view(file, batch, positions) for batch, positions in batches])
 
 
-def _prompt_file(file: Found, carried: pa.Schema) -> PromptFile:
+def row_numbers(file: PromptFile, start: int, stop: int, storage: dict[str, Any]) -> Sequence[int]:
+    """The numbers, in the prompt file, of rows `start` to `stop` of those to render."""
+    if file.selection is None:
+        return range(start, stop)
+    offset = file.selection.start
+    options = json.dumps(storage, sort_keys=True)
+    numbers: list[int] = []
+    for batch in read_range(file.selection.url, "", options, offset + start, offset + stop):
+        numbers += batch["row"].to_pylist()
+    return numbers
+
+
+def _prompt_file(file: Found, carried: pa.Schema, read: pa.Schema) -> PromptFile:
     return PromptFile(
         url=file.url,
         name=file.name,
@@ -99,6 +134,7 @@ def _prompt_file(file: Found, carried: pa.Schema) -> PromptFile:
         num_bytes=file.num_bytes,
         num_rows=file.footer.num_rows,
         carried=carried,
+        read=read,
         hive_values=file.hive_values,
         row_bytes=file.footer.row_bytes,
         renamed=file.renamed,

@@ -60,7 +60,7 @@ def read_rejected(job: RenderJob, shard: Shard) -> ShardRows:
             images_of[row["row"]] = None
         elif (images := images_of[row["row"]]) is not None:
             images.add(row["image_id"])
-    row_numbers = {prompt_id: shard.start + index for prompt_id, index in rows.row_of.items()}
+    row_numbers = {prompt_id: rows.row_numbers[index] for prompt_id, index in rows.row_of.items()}
 
     def is_wanted(request: ImageRequest) -> bool:
         wanted = images_of.get(row_numbers[request.prompt_id], set())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from actors.request import ImageRequest
 from workflows.job import RenderJob
 from workflows.plan import Shard
 from workflows.prompt_files.formats import without_ending
-from workflows.prompts import COLUMN_TYPES, read_rows
+from workflows.prompts import COLUMN_TYPES, read_rows, row_numbers
 
 MAX_ID_BYTES = 180  # a file name has at most 255 bytes; the rest is for image index, weight and extension
 MAX_NUM_INFERENCE_STEPS = 1000
@@ -45,7 +45,8 @@ class ShardRows:
     """A shard ready to be rendered: its requests, its rejected rows, and the columns carried to the manifest.
 
     `carried` has one row per prompt row of the shard. `row_of` maps a prompt id to its row in `carried`, `row_seeds` to
-    the seed that the seeds of its images are derived from, None if the row has its image's own.
+    the seed that the seeds of its images are derived from, None if the row has its image's own. `row_numbers` are the
+    numbers of the rows in their prompt file.
     """
 
     shard: Shard
@@ -54,17 +55,19 @@ class ShardRows:
     carried: pa.Table
     row_of: dict[str, int]
     row_seeds: dict[str, int | None]
+    row_numbers: Sequence[int]
 
 
 def read_shard(job: RenderJob, shard: Shard) -> ShardRows:
     """Read and check a shard's rows: either all images of a row become requests, or the row is rejected."""
     table = read_rows(shard.file, shard.start, shard.stop, job.storage)
+    numbers = row_numbers(shard.file, shard.start, shard.stop, job.storage)
     requests: list[ImageRequest] = []
     rejected: list[RejectedRow] = []
     row_of: dict[str, int] = {}
     row_seeds: dict[str, int | None] = {}
     for index in range(table.num_rows):
-        row = _Row(table, index, shard)
+        row = _Row(table, index, shard, numbers[index])
         try:
             made = list(_requests_of(row, job.recipe, taken_ids=row_of))
         except ValueError as error:
@@ -75,7 +78,13 @@ def read_shard(job: RenderJob, shard: Shard) -> ShardRows:
             requests.extend(made)
     carried = table.select([name for name in table.column_names if name not in COLUMN_TYPES])
     return ShardRows(
-        shard=shard, requests=requests, rejected=rejected, carried=carried, row_of=row_of, row_seeds=row_seeds
+        shard=shard,
+        requests=requests,
+        rejected=rejected,
+        carried=carried,
+        row_of=row_of,
+        row_seeds=row_seeds,
+        row_numbers=numbers,
     )
 
 
@@ -87,12 +96,8 @@ def ignored_columns(family: str) -> list[str]:
 class _Row:
     """One row of the table. Values are read one by one, so that broken text (not UTF-8) rejects this row only."""
 
-    def __init__(self, table: pa.Table, index: int, shard: Shard) -> None:
-        self._table, self.index, self._shard = table, index, shard
-
-    @property
-    def position(self) -> int:
-        return self._shard.start + self.index
+    def __init__(self, table: pa.Table, index: int, shard: Shard, number: int) -> None:
+        self._table, self.index, self._shard, self.number = table, index, shard, number
 
     def __getitem__(self, column: str) -> Any:
         """The value, None if it is null or the file has no such column. Raises ValueError for broken text."""
@@ -112,14 +117,14 @@ class _Row:
         name = without_ending(self._shard.file.name).replace("/", "~")
         if _fault_of_id(name):
             name = self._shard.id.rsplit("-", 3)[0]  # the sanitized stem of the name, and its hash
-        return f"{name}-{self.position:09d}"
+        return f"{name}-{self.number:09d}"
 
     def reject(self, reason: str, recipe: Recipe) -> RejectedRow:
         """All images of this row, rejected for this reason."""
         prompt_id, prompt = self._text_or_none("id"), self._text_or_none("prompt")
         num_weights = 1 if self.has("cfg_weight") else len(recipe.cfg_weights)
         return RejectedRow(
-            row=self.position,
+            row=self.number,
             prompt_id=self.default_id if prompt_id is None else prompt_id,
             image_id=None,
             num_images=recipe.images_per_prompt * num_weights,

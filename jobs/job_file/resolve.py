@@ -101,7 +101,16 @@ def _template_of(model: ModelSection) -> PromptTemplate | None:
 
 def _reading(spec: JobSpec) -> PromptReading:
     prompt = {} if spec.prompt_column is None else {"prompt": spec.prompt_column}
-    return PromptReading(columns=prompt | spec.columns, csv_delimiter=spec.csv.delimiter, csv_header=spec.csv.header)
+    return PromptReading(
+        columns=prompt | spec.columns,
+        csv_delimiter=spec.csv.delimiter,
+        csv_header=spec.csv.header,
+        where=spec.where,
+        deduplicate=spec.deduplicate,
+        sample=spec.sample,
+        sample_seed=spec.sample_seed,
+        limit=spec.limit,
+    )
 
 
 def _recipe(spec: JobSpec, models: Models, *, default_dtype: str, with_digest: bool) -> Recipe:

@@ -382,6 +382,16 @@ class JobSpec(_Section):
         description="Other columns that the job reads under another name, such as `seed: my_seed`.",
     )
     csv: CsvSection = CsvSection()
+    where: str | None = Field(
+        None,
+        min_length=1,
+        description="Render the rows that meet this condition: SQL over the columns, as in DuckDB, such as "
+        "`category = 'Animals' and length(prompt) < 200`.",
+    )
+    deduplicate: bool = Field(False, description="Leave out rows with the prompt and the settings of an earlier row.")
+    sample: int | None = Field(None, ge=1, description="Render this many rows, picked at random.")
+    sample_seed: int = Field(0, ge=0, lt=2**64, description="The seed of `sample`.")
+    limit: int | None = Field(None, ge=1, description="Render this many rows at most: the first ones.")
     output: str = Field(description="The output folder: a local path or any fsspec URL.")
     storage: dict[str, Any] = Field(
         default_factory=dict,

@@ -89,7 +89,7 @@ def _manifest_table(rows: ShardRows, image_rows: list[dict[str, Any]], *, is_jud
 def rejected_image(rows: ShardRows, request: ImageRequest, reason: str) -> RejectedRow:
     """The record of an image that is not rendered, for this reason."""
     return RejectedRow(
-        row=rows.shard.start + rows.row_of[request.prompt_id],
+        row=rows.row_numbers[rows.row_of[request.prompt_id]],
         prompt_id=request.prompt_id,
         image_id=request.image_id,
         num_images=1,

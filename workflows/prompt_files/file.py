@@ -49,6 +49,7 @@ class PromptFile:
     * `converted`: the Parquet file with the same rows, if the file has another format.
     * `renamed`: (name in the file, name for the job) of columns.
     * `carried`: the columns that go to the manifest, with the types they have there; the same for all files of a job.
+    * `read`: the columns that the job reads, in plain types; files may have different ones.
     * `hive_values`: the columns that the names of its folders set (`key=value`); None is null.
     * `row_bytes`: the size of the carried columns of a row, on average in the row group with the largest rows.
     * `num_skipped`: empty lines of a text format, which are no rows.
@@ -60,6 +61,7 @@ class PromptFile:
     num_bytes: int
     num_rows: int
     carried: pa.Schema = field(default_factory=lambda: pa.schema([]))
+    read: pa.Schema = field(default_factory=lambda: pa.schema([]))
     hive_values: tuple[tuple[str, str | None], ...] = ()
     row_bytes: int = 0
     renamed: tuple[tuple[str, str], ...] = ()

@@ -13,7 +13,9 @@ import pyarrow as pa
 
 from actors.errors import one_line
 from workflows.job import PromptReading
+from workflows.prompt_files.column_types import plain_type
 from workflows.prompt_files.columns import (
+    COLUMN_TYPES,
     Columns,
     carried_columns,
     check_columns,
@@ -99,6 +101,14 @@ def hive_columns(files: Sequence[Found]) -> dict[str, pa.DataType]:
         for key, value in file.hive_values:
             values.setdefault(key, []).append(value)
     return {key: hive_type(key, found) for key, found in values.items()}
+
+
+def read_columns(file: Found, hive: dict[str, pa.DataType]) -> pa.Schema:
+    """The columns of a file and of its folders' names that the job reads, in plain types."""
+    names = job_names(file.footer.schema.names, file.renamed)
+    fields = [pa.field(name, plain_type(file.footer.schema.field(key).type)) for name, key in names.items()]
+    partitions = [pa.field(key, hive[key]) for key, _ in file.hive_values]
+    return pa.schema([field for field in [*fields, *partitions] if field.name in COLUMN_TYPES])
 
 
 def checked_columns(file: Found, hive: dict[str, pa.DataType], ignored_columns: set[str]) -> Columns:

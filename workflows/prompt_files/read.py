@@ -18,7 +18,7 @@ from workflows.storage.parquet import read_batches
 from workflows.storage.store import open_url
 
 BATCH_BYTES = 64 * 2**20  # a smaller row group is one batch
-NUM_CURSORS = 2  # row groups that a process keeps open
+NUM_CURSORS = 3  # row groups that a process keeps open: of numbers of rows, of the rows, and of the next ones
 
 
 def read_range(url: str, version: str, options: str, start: int, stop: int) -> Iterator[pa.RecordBatch]:

@@ -1,0 +1,61 @@
+"""A hash of what each row asks for: its prompt, its negative prompt, and the settings that it has of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from workflows.prompt_files.column_types import is_text
+from workflows.prompt_files.conform import valid_text
+from workflows.prompt_files.file import PromptFile
+from workflows.prompt_files.selection.stream import Rows, scan_columns
+
+
+def with_hashes(
+    rows: Iterator[Rows], files: Sequence[PromptFile], storage: dict[str, Any]
+) -> Iterator[tuple[Rows, np.ndarray]]:
+    """Each chunk of rows with the hashes of its rows, [N, 2] of uint64."""
+    for index, chunks in itertools.groupby(rows, lambda chunk: chunk.file):
+        file = files[index]
+        batches = scan_columns(file, [name for name in file.read.names if name != "id"], storage)
+        batch, start, length = next(batches, {}), 0, 0
+        length = len(batch.get("prompt", ()))
+        for chunk in chunks:
+            hashes, remaining = [np.empty((0, 2), np.uint64)], chunk.numbers
+            while len(remaining):
+                while remaining[0] >= start + length:
+                    batch, start = next(batches), start + length
+                    length = len(batch["prompt"])
+                inside = remaining[: np.searchsorted(remaining, start + length)]
+                hashes.append(_hashes(batch, inside - start, f"{file.name}/{start}"))
+                remaining = remaining[len(inside) :]
+            yield chunk, np.concatenate(hashes)
+
+
+def _hashes(batch: dict[str, pa.Array], positions: np.ndarray, place: str) -> np.ndarray:
+    """The hashes of some rows of a batch. A row without a prompt has one of its own: it will be rejected."""
+    taken = {name: batch[name].take(pa.array(positions)) for name in sorted(batch)}
+    columns = {name: _values(array) for name, array in taken.items()}
+    digests = []
+    for position, values in zip(positions, zip(*columns.values(), strict=True), strict=True):
+        asked = {name: value for name, value in zip(columns, values, strict=True) if value is not None}
+        text = repr(asked) if "prompt" in asked else f"{place}/{position}"
+        digests.append(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest())
+    return np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
+
+
+def _values(array: pa.Array) -> list[Any]:
+    """The values of a column. A whole number is the same as a float, and text that is blank is none."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if is_text(array.type):
+        return [value if value and value.strip() else None for value in valid_text(array).to_pylist()]
+    values: list[Any] = array.to_pylist()
+    if pa.types.is_floating(array.type) or pa.types.is_decimal(array.type):
+        return [int(value) if value is not None and value % 1 == 0 else value for value in values]
+    return values

@@ -1,0 +1,40 @@
+"""Numbers of rows on their way through the steps of a selection, and the columns that decide."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from workflows.prompt_files.file import PromptFile, prompt_errors
+from workflows.prompt_files.read import scan
+from workflows.prompt_files.view import renamed, view_column
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rows:
+    """Some rows of one prompt file: its index among the files, and their numbers, int64 and ascending.
+
+    Chunks come in the order of the files and of their rows.
+    """
+
+    file: int
+    numbers: np.ndarray
+
+
+def scan_columns(file: PromptFile, names: Collection[str], storage: dict[str, Any]) -> Iterator[dict[str, pa.Array]]:
+    """Some columns, by the job's names, and always `prompt`: of all rows, in batches from the first row on.
+
+    A column that the file does not have is null.
+    """
+    wanted = {"prompt", *names}
+    written_names = {name: written for written, name in file.renamed}
+    columns = [written_names.get(name, name) for name in wanted]
+    with prompt_errors(file.url):
+        for batch in scan(file.rows_url, file.rows_version, json.dumps(storage, sort_keys=True), columns):
+            batch = renamed(batch, file)
+            yield {name: view_column(file, batch, name) for name in wanted}
