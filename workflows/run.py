@@ -20,6 +20,7 @@ from workflows.output.repairs import settle_repairs
 from workflows.output.tally import Tally, tally_output
 from workflows.plan import Plan, RetryPlan
 from workflows.prompts import PromptFile, keep_prompt_files
+from workflows.report.live import refreshing_report
 from workflows.report.write import write_report
 from workflows.retry_rejected import plan_retries
 from workflows.side_work import side_work
@@ -54,6 +55,9 @@ class Show(Protocol):
 
     def progress(self, progress: Progress) -> AbstractContextManager[None]:
         """Show the progress while the block runs."""
+
+    def report(self, url: str) -> None:
+        """The page of the job is there for the first time, and refreshed from now on."""
 
     def result(self, result: Result) -> None:
         """The end of a run that succeeded."""
@@ -173,7 +177,7 @@ def _render_plan(
         num_images_before=plan.num_images_committed(job.recipe.images_per_row),
         num_shards_total=plan.num_shards_remaining,
     )
-    with show.progress(progress):
+    with show.progress(progress), refreshing_report(job, cluster, progress, show.line, show.report):
         render_shards(job, plan, cluster, progress, on_interrupt=on_interrupt)
     return progress
 

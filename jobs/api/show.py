@@ -46,6 +46,9 @@ class SilentShow:
     def progress(self, progress: Progress) -> AbstractContextManager[None]:
         return nullcontext()
 
+    def report(self, url: str) -> None:
+        LOGGER.info(f"report    {url}")
+
     def result(self, result: Result) -> None:
         """The output says it."""
 
@@ -86,6 +89,9 @@ class NotebookShow:
             stop.set()
             thread.join()
             show(progress_line(progress, is_over=True), end="\n")
+
+    def report(self, url: str) -> None:
+        print(f"report    {url} (refreshed while the job runs)")
 
     def result(self, result: Result) -> None:
         tally = result.tally

@@ -65,7 +65,7 @@ class _Recorder:
     """Passes on what a run shows, and keeps what the notification is made of."""
 
     def __init__(self, show: Show) -> None:
-        self._show, self.line = show, show.line
+        self._show, self.line, self.report = show, show.line, show.report
         self.run: Progress | None = None
         self.ended: Result | None = None
 

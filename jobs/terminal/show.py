@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.live import Live
 
 from actors.errors import JobFailure
+from jobs.terminal.browser import open_report
 from jobs.terminal.json_lines import failure_as_json, print_json, progress_facts, result_facts
 from jobs.terminal.last_word import last_word
 from jobs.terminal.lines import plan_lines, progress_line, result_lines
@@ -32,7 +33,7 @@ SHORTEST_SECONDS, LONGEST_SECONDS, SHARE_OF_RUN = 10.0, 300.0, 1 / 20
 
 
 @contextmanager
-def showing(job: str, output: str, *, as_json: bool = False) -> Iterator[Show]:
+def showing(job: str, output: str, *, as_json: bool = False, opens_report: bool = False) -> Iterator[Show]:
     """The right way to show a job: JSON lines if asked for, a live view in a terminal, otherwise lines of a log.
 
     Its end is shown even if Ray or the system ends this process.
@@ -41,15 +42,19 @@ def showing(job: str, output: str, *, as_json: bool = False) -> Iterator[Show]:
     with last_word(job, output, advice=JobFailure.advice, as_json=as_json):
         if as_json:
             with failure_as_json(job, output):
-                yield JsonShow()
+                yield JsonShow(opens_report=opens_report)
         elif console.is_terminal and not console.is_dumb_terminal:
-            yield LiveShow(console)
+            yield LiveShow(console, opens_report=opens_report)
         else:
-            yield LogShow()
+            yield LogShow(opens_report=opens_report)
 
 
 class _Lines:
-    """The lines on standard error that every way of showing a job has."""
+    """The lines on standard error that every way of showing a job has. With `opens_report`, the report is opened in a
+    browser when it is there for the first time."""
+
+    def __init__(self, *, opens_report: bool = False) -> None:
+        self._opens_report = opens_report
 
     def line(self, text: str) -> None:
         say(text)
@@ -58,15 +63,27 @@ class _Lines:
         for line in plan_lines(job, plan, is_resumed=is_resumed):
             say(line)
 
+    def report(self, url: str) -> None:
+        say(f"report    {url} (refreshed while the job runs)")
+        self._open(url)
+
     def result(self, result: Result) -> None:
         for line in result_lines(result):
             say(line)
+        if result.report:
+            self._open(result.report)
+
+    def _open(self, url: str) -> None:
+        if self._opens_report:
+            self._opens_report = False
+            open_report(url, say)
 
 
 class LiveShow(_Lines):
     """Redraws a view of the progress in the terminal, and prints the totals at the end."""
 
-    def __init__(self, console: Console, *, poll_seconds: float = POLL_SECONDS) -> None:
+    def __init__(self, console: Console, *, opens_report: bool = False, poll_seconds: float = POLL_SECONDS) -> None:
+        super().__init__(opens_report=opens_report)
         self._console, self._poll_seconds = console, poll_seconds
 
     @contextmanager
@@ -84,7 +101,14 @@ class LiveShow(_Lines):
 class LogShow(_Lines):
     """Prints a progress line at intervals that grow with the job, and a line for each trouble when it comes."""
 
-    def __init__(self, *, poll_seconds: float = POLL_SECONDS, shortest_seconds: float = SHORTEST_SECONDS) -> None:
+    def __init__(
+        self,
+        *,
+        opens_report: bool = False,
+        poll_seconds: float = POLL_SECONDS,
+        shortest_seconds: float = SHORTEST_SECONDS,
+    ) -> None:
+        super().__init__(opens_report=opens_report)
         self._poll_seconds, self._shortest_seconds = poll_seconds, shortest_seconds
 
     @contextmanager
@@ -108,7 +132,8 @@ class LogShow(_Lines):
 class JsonShow(_Lines):
     """Prints the progress, and at the end the result, as JSON lines on standard output."""
 
-    def __init__(self, *, seconds: float = JSON_SECONDS) -> None:
+    def __init__(self, *, opens_report: bool = False, seconds: float = JSON_SECONDS) -> None:
+        super().__init__(opens_report=opens_report)
         self._seconds = seconds
 
     @contextmanager

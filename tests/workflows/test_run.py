@@ -42,6 +42,7 @@ class RecordingShow:
         self.plans: list[tuple[Plan, bool]] = []
         self.progresses: list[Progress] = []
         self.results: list[Result] = []
+        self.reports: list[str] = []
 
     def line(self, text: str) -> None:
         self.lines.append(text)
@@ -53,6 +54,9 @@ class RecordingShow:
     def progress(self, progress: Progress) -> Iterator[None]:
         self.progresses.append(progress)
         yield
+
+    def report(self, url: str) -> None:
+        self.reports.append(url)
 
     def result(self, result: Result) -> None:
         self.results.append(result)

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from types import FrameType
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 # Read once, when ray is imported. The driver reports a lost actor, node or raylet itself, with the reason, in one line;
 # Ray would print its own reports on standard output, where programs read.
@@ -27,11 +27,14 @@ from ray.experimental.internal_kv import internal_kv_get_gcs_client
 from workflows.dispatch.actor import SHARDS_IN_FLIGHT, Actor, EngineActor, EngineCard
 from workflows.dispatch.progress import Progress
 from workflows.dispatch.ray_start import ClusterError, join_ray, start_ray
+from workflows.dispatch.side_task import SideTask
 from workflows.dispatch.steps import ShardSteps
 from workflows.job import RenderJob
 
 CPUS_PER_ACTOR = 2  # of a pool without GPUs whose size the job file leaves open
 NODE_LABEL = "ray.io/node-id"
+
+T = TypeVar("T")
 
 # As text: Ray's class takes no parameters when the program runs.
 Handle: TypeAlias = "ray.actor.ActorHandle[EngineActor]"
@@ -161,6 +164,10 @@ class Cluster:
     ) -> ShardSteps:
         """The steps of a shard's path as tasks of this cluster."""
         return ShardSteps(job, progress, listening)
+
+    def side_task(self, function: Callable[..., T], *arguments: Any) -> SideTask[T]:
+        """Call a function on the cluster, next to the actors; arguments may be references that `progress` holds."""
+        return SideTask(function, *arguments)
 
     # ---- room and nodes ------------------------------------------------------------------------------------------
 

@@ -7,10 +7,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from workflows.output.throughput import Bucket, Throughput
 
+NUM_NEWEST = 8  # batches that the live report shows before they are committed
 WINDOW_SECONDS = 300.0  # of the current throughput: several batches of the slowest model
 
 State = Literal["starting", "waiting", "loading", "rendering", "idle", "lost", "ended"]
@@ -118,6 +119,7 @@ class Progress:
     last_trouble: str = ""
     last_trouble_at: float | None = None  # seconds since 1970
     slots: list[Slot] = field(default_factory=list)
+    newest: deque[Any] = field(default_factory=lambda: deque(maxlen=NUM_NEWEST))  # references to written batches
     clock: Callable[[], float] = time.monotonic
     started_at: float = field(init=False)
     rendering_since: float | None = None  # the first actor was ready

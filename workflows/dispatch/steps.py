@@ -94,7 +94,7 @@ class ShardSteps:
                 await actor.tasks.acquire()
                 part, counted = _both(self._write.remote(self._job_ref, read.shard.id, actor.card.device, batch))
                 written.append(part)
-                counts.append(asyncio.ensure_future(self._count(actor, counted)))
+                counts.append(asyncio.ensure_future(self._count(actor, part, counted)))
                 counts[-1].add_done_callback(lambda _: actor.tasks.release())
                 if len(counts) > MAX_TASKS_PER_ACTOR:
                     await counts[-1 - MAX_TASKS_PER_ACTOR]  # done; raises the error if it could not be written
@@ -147,13 +147,16 @@ class ShardSteps:
             except ray_errors.OutOfMemoryError as error:  # of the actor's process, not of a writer's
                 raise RenderFailedError(error) from error
 
-    async def _count(self, actor: Actor, counted: ray.ObjectRef[Counts]) -> int:
+    async def _count(
+        self, actor: Actor, part: ray.ObjectRef[images.WrittenBatch], counted: ray.ObjectRef[Counts]
+    ) -> int:
         """Add a batch to the progress as soon as it is written; returns its number of images."""
         num_images, num_bytes, moment, looks = await counted
         actor.num_images += num_images
         self.num_rendered += num_images
         self._progress.images_are_written(actor.slot, num_images, num_bytes, moment)
         self._progress.images_are_judged(looks.num_candidates, looks.num_rerolls, looks.seconds)
+        self._progress.newest.append(part)
         return num_images
 
     async def _uncount_all(self, actor: Actor, counts: list[asyncio.Future[int]]) -> None:

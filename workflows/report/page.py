@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from actors.recipe import Recipe
@@ -24,6 +25,25 @@ TYPICAL_SHARE = 1 / 3  # of a job's images: a rule that matches more describes t
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LiveFacts:
+    """The state of a job that is running.
+
+    The page reloads itself every `reload_seconds`, and says that the job may have ended once it is unchanged for
+    `stale_seconds`.
+    """
+
+    num_images: int
+    num_total: int
+    num_left: int
+    num_actors: int
+    images_per_second: float | None
+    eta_seconds: float | None
+    written_at: datetime
+    reload_seconds: float
+    stale_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ReportFacts:
     """Everything that the page shows. `command_output` are the arguments of a command for this output."""
 
@@ -35,6 +55,7 @@ class ReportFacts:
     rejections: Rejections
     selection: Selection
     images: list[SelectedImage]
+    live: LiveFacts | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -48,7 +69,7 @@ class ReportFacts:
     def typical_rules(self) -> set[str]:
         """The quality rules that match so many images that a match means nothing."""
         num_images = self.survey.num_images
-        return {name for name in RULE_NAMES if self.survey.num_matching[name] > TYPICAL_SHARE * num_images}
+        return {name for name in RULE_NAMES if self.survey.num_matching[name] > TYPICAL_SHARE * max(num_images, 1)}
 
 
 def make_page(facts: ReportFacts) -> str:
@@ -66,6 +87,8 @@ def make_page(facts: ReportFacts) -> str:
 def status_of(facts: ReportFacts) -> tuple[str, str]:
     """The kind and the words of the status. Finished is claimed only over prompts and images that could be read."""
     completion = facts.completion
+    if facts.live:
+        return "live", "Rendering" if facts.live.num_images or facts.live.num_actors else "Starting"
     if facts.num_unreadable:
         return "open", "Files missing or damaged"
     if completion.is_finished:
@@ -99,7 +122,7 @@ def _shown(facts: ReportFacts, grid: Grid, rows: list[GridRow]) -> dict[str, Any
         "shown_matches": {name: sum(name in image.rules for image in facts.images) for name in RULE_NAMES},
         "groups": groupable(facts),
         "grid_name": "Sweep",
-        "order_name": "prompt order",
+        "order_name": "newest first" if facts.live else "prompt order",
         "differences": [],
         "num_seeds": facts.selection.num_seeds,
         "score_names": score_names(facts.images),
@@ -125,7 +148,16 @@ def _script_data(facts: ReportFacts, grid: Grid) -> dict[str, Any]:
         "chunk": CHUNK,
         "imagesPerPage": IMAGES_PER_PAGE,
         "rowsPerPage": ROWS_PER_PAGE,
+        "live": facts.live and _live_entry(facts.live),
         "images": image_table(facts.images, weights, grid),
+    }
+
+
+def _live_entry(live: LiveFacts) -> dict[str, Any]:
+    return {
+        "writtenAt": live.written_at.isoformat(),
+        "reloadSeconds": live.reload_seconds,
+        "staleSeconds": live.stale_seconds,
     }
 
 

@@ -4,7 +4,7 @@ matches of the quality rules and the best and worst scores."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from workflows.report.carried import MAX_CARRIED, carried_texts
 from workflows.report.quality_rules import NEAR_DUPLICATE, QUALITY_RULES, RULE_NAMES, hash_values
 from workflows.report.scores import Scores
 from workflows.report.survey import STATISTICS, ShardCount, Survey
-from workflows.report.thumbnails import Form, read_thumbnails
+from workflows.report.thumbnails import Form, make_thumbnail, read_thumbnails
 from workflows.storage.store import Storage
 
 MAX_IMAGES = 10_000
@@ -78,22 +78,34 @@ def select_images(survey: Survey, *, num_seeds: int, is_packed: bool, max_images
 
 def load_images(storage: Storage, selection: Selection, near_duplicates: np.ndarray) -> list[SelectedImage]:
     """The selected images with thumbnails, in the order of the manifest; the extra ones last."""
+    images = read_images(storage, selection, near_duplicates)
+    return with_thumbnails(storage, sorted(images, key=lambda image: image.is_extra))
+
+
+def read_images(storage: Storage, selection: Selection, near_duplicates: np.ndarray) -> list[SelectedImage]:
+    """The selected images without thumbnails, in the order of the manifest."""
     shard_ids, scores = sorted(set(selection.prompts) | set(selection.matched_rows)), Scores(storage)
 
     def read(shard_id: str) -> list[SelectedImage]:
         return _read_rows(storage, shard_id, selection, near_duplicates, scores)
 
     with ThreadPoolExecutor(NUM_READERS) as readers:
-        images = [image for part in readers.map(read, shard_ids) for image in part]
-    return with_thumbnails(storage, sorted(images, key=lambda image: image.is_extra))
+        return [image for part in readers.map(read, shard_ids) for image in part]
 
 
-def with_thumbnails(storage: Storage, images: Sequence[SelectedImage]) -> list[SelectedImage]:
-    """The images with thumbnails in the size for so many, and without loss if their pixels are few."""
+def with_thumbnails(
+    storage: Storage, images: Sequence[SelectedImage], packed: Mapping[str, bytes] | None = None
+) -> list[SelectedImage]:
+    """The images with thumbnails in the size for so many, and without loss if their pixels are few.
+
+    `packed` are bytes by location of images whose packs are not written yet.
+    """
     num_pixels = sum(image.row["width"] * image.row["height"] for image in images)
     form = Form(size=thumbnail_size(len(images)), is_lossless=num_pixels <= MAX_LOSSLESS_PIXELS)
-    thumbnails = read_thumbnails(storage, [image.row["image"] for image in images], form)
-    return [replace(image, thumbnail=thumbnail) for image, thumbnail in zip(images, thumbnails, strict=True)]
+    made = {name: make_thumbnail(data, form) for name, data in (packed or {}).items()}
+    stored = [location for image in images if (location := image.row["image"]) not in made]
+    made |= zip(stored, read_thumbnails(storage, stored, form), strict=True)
+    return [replace(image, thumbnail=made[image.row["image"]]) for image in images]
 
 
 def thumbnail_size(num_images: int) -> int:
