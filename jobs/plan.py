@@ -13,6 +13,7 @@ from actors.families import ROOFLINE
 from actors.recipe import Judge
 from jobs.job_file.resolve import Models, open_models_of, remarks, resolve
 from jobs.job_file.spec import JobSpec
+from jobs.terminal.prompt_rows import prompt_facts, prompt_rows
 from jobs.terminal.text import judge_line
 from workflows.estimate import Estimate, Speed, estimate, known_speed
 from workflows.export.limits import limits_of_job
@@ -20,6 +21,7 @@ from workflows.job import RenderJob
 from workflows.output.claim import check_claim
 from workflows.output.remaining import find_job_prompts, plan_job
 from workflows.plan import Plan
+from workflows.prompts import num_duplicates
 
 
 def plan(
@@ -40,6 +42,8 @@ def plan(
     files = find_job_prompts(job)
     check_claim(job, ignore=("recipe.weights_sha256", "recipe.vae_sha256", "recipe.dtype", "judge.weights_sha256"))
     remaining = plan_job(job, files)
+    duplicates = 0 if job.reading.deduplicate else num_duplicates(files, job.storage)
+    facts = _facts(job, remaining) | prompt_facts(remaining, duplicates)
     speed, bytes_an_image = _speed(job, remaining, models, measure=measure)
     if images_per_second is not None:
         look = speed.seconds_per_look if speed else 0.0
@@ -55,9 +59,9 @@ def plan(
     )
     limits = limits_of_job(job, remaining, cost.num_bytes / max(cost.num_images, 1))
     if as_json:
-        click.echo(json.dumps({**_facts(job, remaining), **_cost_facts(speed, cost), "limits": limits}))
+        click.echo(json.dumps({**facts, **_cost_facts(speed, cost), "limits": limits}))
     else:
-        _print_table(job, remaining, speed, cost, limits)
+        _print_table(job, facts, speed, cost, limits)
     return 0
 
 
@@ -97,10 +101,6 @@ def _facts(job: RenderJob, plan: Plan) -> dict[str, Any]:
         "checkpoint": recipe.checkpoint,
         "revision": recipe.revision,
         "cfg_weight": list(recipe.cfg_weights),
-        "num_files": len(plan.files),
-        "num_bytes_of_prompts": sum(file.num_bytes for file in plan.files),
-        "num_rows": plan.num_rows,
-        "num_rows_committed": plan.num_rows_committed,
         "num_shards_remaining": plan.num_shards_remaining,
         "images_per_row": images_per_row,
         "num_images": plan.num_images(images_per_row),
@@ -116,16 +116,16 @@ def _cost_facts(speed: Speed | None, cost: Estimate) -> dict[str, Any]:
     return {"estimate": {**facts, "speed": None if speed is None else asdict(speed)}}
 
 
-def _print_table(job: RenderJob, plan: Plan, speed: Speed | None, cost: Estimate, limits: Sequence[str]) -> None:
-    facts = _facts(job, plan)
+def _print_table(
+    job: RenderJob, facts: dict[str, Any], speed: Speed | None, cost: Estimate, limits: Sequence[str]
+) -> None:
     weights = ", ".join(f"{weight:g}" for weight in job.recipe.cfg_weights)
     rows = {
         "job": job.name,
         "model": f"{job.recipe.checkpoint} ({job.recipe.family})"
         + (f" @ {job.recipe.revision}" * bool(job.recipe.revision)),
         "cfg_weight": weights,
-        "prompt files": f"{facts['num_files']:,} ({facts['num_bytes_of_prompts']:,} bytes)",
-        "prompts": f"{facts['num_rows']:,}, of which {facts['num_rows_committed']:,} are done",
+        **prompt_rows(facts, job.reading),
         "shards left": f"{facts['num_shards_remaining']:,} of up to {job.shard_rows:,} prompts",
         "images": f"{facts['num_images']:,} ({facts['images_per_row']} per prompt)",
         "images left": f"{facts['num_images_remaining']:,}",

@@ -77,6 +77,11 @@ class Plan:
         return sum(file.num_rows for file in self.files)
 
     @property
+    def num_rows_in_files(self) -> int:
+        """All rows of the prompt files, selected or not."""
+        return sum(file.num_rows if file.num_file_rows is None else file.num_file_rows for file in self.files)
+
+    @property
     def num_rows_committed(self) -> int:
         """Committed rows of the files as they are now. A row in two overlapping shards counts once."""
         return self.num_rows - sum(stop - start for file in self.files for start, stop in self._gaps(file))

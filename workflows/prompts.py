@@ -34,7 +34,10 @@ from workflows.prompt_files.found import (
 from workflows.prompt_files.kept import KeptFiles
 from workflows.prompt_files.listing import matching_files, no_match
 from workflows.prompt_files.read import read_range, read_rows_at
+from workflows.prompt_files.selection.duplicates import count_duplicates
+from workflows.prompt_files.selection.matching import CHUNK_ROWS
 from workflows.prompt_files.selection.select_rows import select_rows
+from workflows.prompt_files.selection.stream import Rows
 from workflows.prompt_files.version import version_of
 from workflows.prompt_files.view import job_view
 from workflows.storage.errors import storage_errors
@@ -46,10 +49,12 @@ __all__ = [
     "PromptsError",
     "find_prompt_files",
     "keep_prompt_files",
+    "num_duplicates",
     "read_rows",
     "row_numbers",
 ]
 
+MAX_ROWS_TO_COMPARE = 2_000_000  # for `num_duplicates`: a few seconds
 NUM_FOOTER_READERS = 16  # threads: on object storage each footer takes one or two round trips
 
 
@@ -124,6 +129,21 @@ def row_numbers(file: PromptFile, start: int, stop: int, storage: dict[str, Any]
     for batch in read_range(file.selection.url, "", options, offset + start, offset + stop):
         numbers += batch["row"].to_pylist()
     return numbers
+
+
+def num_duplicates(files: Sequence[PromptFile], storage: dict[str, Any]) -> int | None:
+    """How many of the rows to render ask for the same images as an earlier one; None if there are too many to compare.
+
+    Reads the prompts and settings of all rows.
+    """
+    if sum(file.num_rows for file in files) > MAX_ROWS_TO_COMPARE:
+        return None
+    rows = (
+        Rows(file=index, numbers=np.asarray(row_numbers(file, start, min(start + CHUNK_ROWS, file.num_rows), storage)))
+        for index, file in enumerate(files)
+        for start in range(0, file.num_rows, CHUNK_ROWS)
+    )
+    return count_duplicates(rows, files, storage)
 
 
 def _prompt_file(file: Found, carried: pa.Schema, read: pa.Schema) -> PromptFile:

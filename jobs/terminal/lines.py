@@ -26,7 +26,7 @@ def plan_lines(job: RenderJob, plan: Plan, *, is_resumed: bool) -> list[str]:
     per_row = recipe.images_per_row
     lines = [
         f"{job.name}: {recipe.checkpoint} ({recipe.family}, {recipe.dtype}), cfg_weight {weights}, seed {recipe.seed}",
-        f"{counted(plan.num_rows, 'prompt')} in {counted(len(plan.files), 'file')} x {per_row} "
+        f"{counted(plan.num_rows, 'prompt')} {rows_in_files(job, plan)} x {per_row} "
         f"= {counted(plan.num_images(per_row), 'image')} -> {job.output}",
         *([f"judge: {judge_line(recipe.judge)}"] if recipe.judge else []),
         *(f"note: {line}" for line in remarks(job)),
@@ -37,6 +37,14 @@ def plan_lines(job: RenderJob, plan: Plan, *, is_resumed: bool) -> list[str]:
         done, left = counted(plan.num_rows_committed, "prompt"), counted(plan.num_shards_remaining, "shard")
         lines.append(f"resuming: {done} done, {left} left")
     return lines
+
+
+def rows_in_files(job: RenderJob, plan: Plan) -> str:
+    """Where the prompts come from."""
+    skipped = sum(file.num_skipped for file in plan.files)
+    selected = f"selected from {counted(plan.num_rows_in_files, 'row')} " if job.reading.selects_rows else ""
+    empty = f" without {counted(skipped, 'empty line')}" if skipped else ""
+    return f"{selected}in {counted(len(plan.files), 'file')}{empty}"
 
 
 def progress_line(progress: Progress, *, is_over: bool = False) -> str:

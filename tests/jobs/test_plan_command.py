@@ -42,6 +42,7 @@ def test_the_plan_is_a_table_for_people(command: Command) -> None:
         "cfg_weight    1, 7.5",
         f"prompt files  2 ({num_bytes:,} bytes)",
         "prompts       15, of which 0 are done",
+        "duplicates    5 prompts repeat an earlier one; deduplicate: true leaves them out",
         "shards left   5 of up to 4 prompts",
         "images        60 (4 per prompt)",
         "images left   60",
@@ -64,6 +65,49 @@ def test_the_plan_is_json_for_programs_and_settings_change_it(command: Command) 
         "num_shards_remaining": 5,
         "num_images": 30,
     }
+
+
+def test_the_plan_shows_which_rows_of_the_files_are_selected(command: Command) -> None:
+    lines = ["Caption,kind", *(f"a picture of {n % 6},{'odd' if n % 2 else 'even'}" for n in range(12)), "", ""]
+    (command.folder / "prompts.csv").write_text("\n".join(lines))
+    command.write(prompts=str(command.folder / "prompts.csv"), prompt_column="Caption", where="kind = 'odd'")
+
+    code, out, _ = command("plan", str(command.job_file), "--set", "limit=5")
+
+    assert code == 0
+    num_bytes = (command.folder / "prompts.csv").stat().st_size
+    assert out.splitlines()[3:8] == [
+        f"prompt files  1 ({num_bytes} bytes)",
+        "empty lines   1, which are skipped",
+        "rows          12, of which 5 are selected",
+        "prompts       5, of which 0 are done",
+        "duplicates    2 prompts repeat an earlier one; deduplicate: true leaves them out",
+    ]
+    facts = json.loads(command("plan", str(command.job_file), "--json", "--set", "deduplicate=true")[1])
+    assert {key: facts[key] for key in ("num_rows_in_files", "num_rows", "num_duplicates", "num_empty_lines")} == {
+        "num_rows_in_files": 12,
+        "num_rows": 3,
+        "num_duplicates": 0,
+        "num_empty_lines": 1,
+    }
+    assert "duplicates" not in command("plan", str(command.job_file), "--set", "deduplicate=true")[1]
+    assert not (command.folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("where=kind", "where: kind is no column; the columns are prompt"),
+        ("where=prompt", "where: must be a condition"),
+        ("prompt_column=Caption", "has no column `Caption`, which prompt_column names; its columns are prompt"),
+        ("columns={seed: nr}", "has no column `nr`, which columns.seed names; its columns are prompt"),
+        ("columns={sede: nr}", "columns: the columns that a job reads are prompt, id, "),
+        ("limit=0", "limit: Input should be greater than or equal to 1, got 0"),
+        ("csv.delimiter=;;", "csv.delimiter"),
+    ],
+)
+def test_a_wrong_selection_is_refused(command: Command, setting: str, message: str) -> None:
+    assert message in refused(command, "plan", str(command.job_file), "--set", setting)
 
 
 def test_committed_images_no_longer_remain(command: Command) -> None:

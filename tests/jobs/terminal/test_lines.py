@@ -1,14 +1,17 @@
-"""The last lines of a run: the counts, the reasons for rejected images, and the next commands."""
+"""The first and the last lines of a run: the counts, the reasons for rejected images, and the next commands."""
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from jobs.terminal.lines import result_lines
-from tests.support.toy_job import make_job
+from jobs.terminal.lines import plan_lines, result_lines
+from tests.support.toy_job import make_job, plan_job
 from workflows.dispatch.progress import Progress
+from workflows.job import PromptReading
 from workflows.output.tally import Tally
 from workflows.run import Result
 
@@ -56,3 +59,16 @@ def test_only_reasons_that_are_not_shown_are_counted(reasons: dict[str, int], la
 
 def test_the_commands_can_be_pasted_for_any_folder() -> None:
     assert "          janus-batch verify '/data/my $out'" in lines_of({}, "/data/my $out")
+
+
+def test_the_first_lines_say_how_many_rows_are_selected(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a cat\n\na dog\na fox\n")
+    job = make_job(tmp_path / "a.txt", tmp_path / "out")
+    some = replace(job, reading=PromptReading(limit=2))
+
+    assert plan_lines(job, plan_job(job), is_resumed=False)[1].startswith(
+        "3 prompts in 1 file without 1 empty line x 1 ="
+    )
+    assert plan_lines(some, plan_job(some), is_resumed=False)[1].startswith(
+        "2 prompts selected from 3 rows in 1 file without 1 empty line x 1 = 2 images"
+    )
