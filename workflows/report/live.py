@@ -22,10 +22,11 @@ from workflows.dispatch.side_task import SideTask
 from workflows.job import RenderJob
 from workflows.output.claim import read_claim
 from workflows.output.images import WrittenBatch
-from workflows.output.manifest import MANIFEST_SCHEMA, committed_parts
+from workflows.output.manifest import committed_parts, own_schema
 from workflows.output.remaining import Completion
 from workflows.report.page import LiveFacts, ReportFacts, make_page
 from workflows.report.rejections import collect_rejections
+from workflows.report.scores import JUDGE_COLUMN, Scores
 from workflows.report.selection import (
     BULK_COLUMNS,
     SelectedImage,
@@ -181,10 +182,10 @@ def _newest_images(
     survey: Survey, committed: list[SelectedImage], newest: Sequence[WrittenBatch]
 ) -> list[SelectedImage]:
     """The newest images of both, the last one first. A committed image counts once."""
-    names = [name for name in MANIFEST_SCHEMA.names if name not in BULK_COLUMNS]
-    rows = [{name: row.get(name) for name in names} for batch in newest for row in batch.rows]
-    table = pa.Table.from_pylist(rows, pa.schema([MANIFEST_SCHEMA.field(name) for name in names]))
-    everything = np.arange(table.num_rows)
-    written = images_of(table, everything, np.ones(table.num_rows, bool), {}, survey.near_duplicates)
+    rows = [row for batch in newest for row in batch.rows]
+    schema = own_schema(is_judged=any(JUDGE_COLUMN in row for row in rows))
+    table = pa.Table.from_pylist([{**row, **dict.fromkeys(BULK_COLUMNS)} for row in rows], schema)
+    everything, scores = np.arange(table.num_rows), Scores.of_manifest(table)
+    written = images_of(table, everything, np.ones(table.num_rows, bool), scores, survey.near_duplicates)
     images = {image.row["image_id"]: image for image in [*written, *committed]}
     return sorted(images.values(), key=lambda image: image.row["created_at"], reverse=True)[:MAX_IMAGES]

@@ -11,11 +11,15 @@ from workflows.scores.parts import KEY_SCHEMA, is_value, read_scores, scored_par
 from workflows.storage.store import Storage
 
 KEY_COLUMNS = KEY_SCHEMA.names  # of the manifest, to which scores belong
+JUDGE_COLUMN = "judge_score"  # of a manifest whose job has a judge
 
 
 class Scores:
-    """The scorers of an output, from one listing each. A column that has its scorer's name, or is its only one, has the
-    scorer's name in the report, every other one `<scorer>.<column>`."""
+    """The judge's score in the manifest, and the scorers of an output, from one listing each.
+
+    A column that has its scorer's name, or is its only one, has the scorer's name in the report, every other one
+    `<scorer>.<column>`.
+    """
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -26,12 +30,19 @@ class Scores:
 
     def of_rows(self, part: str, rows: pa.Table) -> dict[str, np.ndarray]:
         """Scores by name, float32 [num_rows] with NaN for an image without one; `rows` are a part's, in its order."""
-        found: dict[str, np.ndarray] = {}
+        found = self.of_manifest(rows)
         for name, parts in self._parts.items():
             if part in parts:
                 table = scores_of_rows(rows.select(KEY_COLUMNS), read_scores(self._storage, name, part))
                 found |= _numbers(name, table)
         return found
+
+    @staticmethod
+    def of_manifest(rows: pa.Table) -> dict[str, np.ndarray]:
+        """The judge's score, if the rows have it."""
+        if JUDGE_COLUMN not in rows.column_names or rows[JUDGE_COLUMN].null_count == rows.num_rows:
+            return {}
+        return {JUDGE_COLUMN: _as_floats(rows[JUDGE_COLUMN])}
 
 
 def _numbers(scorer: str, table: pa.Table) -> dict[str, np.ndarray]:

@@ -47,10 +47,31 @@ def image_table(images: Sequence[SelectedImage], weights: Sequence[float | None]
             [None if name not in image.scores else float(f"{image.scores[name]:.4g}") for image in images]
             for name in score_names(images)
         ],
+        **_judged(rows),
         **{name: [round(row[name], 3) for row in rows] for name in STATISTICS},
         "prompts": list(prompts.entries),
         "allSettings": list(settings.entries),
     }
+
+
+def _judged(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the judge of a job saw and did: captions, and for each image the facts of its candidates by name."""
+    if not any("candidate_seeds" in row for row in rows):
+        return {}
+    return {
+        "caption": [clean(row.get("judge_caption") or "") for row in rows],
+        "candidates": [_candidates(row) for row in rows],
+    }
+
+
+def _candidates(row: dict[str, Any]) -> list[tuple[str, str]]:
+    seeds, scores = row.get("candidate_seeds") or [], row.get("candidate_scores") or []
+    kept = {row.get("candidate"): ", kept"}
+    return [
+        (f"Candidate {number}{kept.get(number, '')}", f"score {score:.3g}, seed {seed}")
+        for number, (seed, score) in enumerate(zip(seeds, scores, strict=False))
+        if score is not None
+    ]
 
 
 def carried_names(images: Iterable[SelectedImage]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from workflows.output.manifest import MANIFEST_SCHEMA, NUM_READERS
+from workflows.output.manifest import JUDGE_SCHEMA, NUM_READERS, own_schema
 from workflows.output.parts import read_part
 from workflows.report.carried import MAX_CARRIED, carried_texts
 from workflows.report.quality_rules import NEAR_DUPLICATE, QUALITY_RULES, RULE_NAMES, hash_values
@@ -159,7 +159,7 @@ def images_of(
 ) -> list[SelectedImage]:
     """The rows `shown` of a manifest part, int64 [num_shown], without thumbnails. `is_selected`, bool [num_rows], and
     `scores`, float32 [num_rows], are of all its rows."""
-    rows = table.select([name for name in MANIFEST_SCHEMA.names if name not in BULK_COLUMNS]).take(shown)
+    rows = table.select([name for name in _own_names(table) if name not in BULK_COLUMNS]).take(shown)
     carried = carried_texts(_carried(table), shown)
     found = [
         {name: float(values[row]) for name, values in scores.items() if not np.isnan(values[row])} for row in shown
@@ -172,9 +172,14 @@ def images_of(
     ]
 
 
+def _own_names(table: pa.Table) -> list[str]:
+    """The manifest's columns, with those of the judge if the part is judged."""
+    return list(own_schema(is_judged=set(JUDGE_SCHEMA.names) <= set(table.column_names)).names)
+
+
 def _carried(table: pa.Table) -> pa.Table:
     """The first carried columns without lists and structs, as the groups of the survey are."""
-    own = set(MANIFEST_SCHEMA.names)
+    own = set(_own_names(table))
     flat = [field.name for field in table.schema if field.name not in own and not pa.types.is_nested(field.type)]
     return table.select(flat[:MAX_CARRIED])
 

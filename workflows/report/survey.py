@@ -23,7 +23,7 @@ from workflows.output.throughput import Throughput
 from workflows.plan import split_part_id
 from workflows.report.carried import MAX_CARRIED, Groups
 from workflows.report.quality_rules import NEAR_DUPLICATE, QUALITY_RULES, hash_values, near_duplicates
-from workflows.report.scores import KEY_COLUMNS, Scores
+from workflows.report.scores import JUDGE_COLUMN, KEY_COLUMNS, Scores
 from workflows.storage.store import Storage
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ MAX_WEIGHTS = 12  # weights that are counted separately; prompt rows may bring a
 OTHER_WEIGHTS = None
 NUM_CLEAREST = 60  # per quality rule
 COLUMNS = [
-    *("prompt_id", "image_index", "cfg_weight", "width", "height", "device", "created_at"),
+    *("prompt_id", "image_index", "cfg_weight", "width", "height", "device", "created_at", JUDGE_COLUMN),
     *(*STATISTICS, "perceptual_hash"),
 ]
 

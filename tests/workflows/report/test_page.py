@@ -259,6 +259,22 @@ def test_scores_are_shown_in_the_order_of_the_images(tmp_path: Path) -> None:
     assert "Weight Scored Mean clip 5 6 0.65 0 1" in page.text
 
 
+def test_a_judged_job_shows_scores_captions_and_the_candidates_that_were_not_kept(tmp_path: Path) -> None:
+    recipe = toy_job.recipe(judge=toy_job.judge(best_of=3, caption_tokens=16))
+    job = rendered(tmp_path, ["a", "b"], recipe=recipe)
+
+    page = report_of(job)
+
+    first, second = toy_job.manifest_of(job)
+    assert page.data["scores"] == ["judge_score"]
+    assert page.images["scores"] == [[pytest.approx(row["judge_score"], rel=1e-3) for row in (first, second)]]
+    assert page.images["caption"] == [first["judge_caption"], second["judge_caption"]]
+    names, facts = zip(*page.images["candidates"][0], strict=True)
+    assert [name.endswith("kept") for name in names] == [number == first["candidate"] for number in range(3)]
+    assert [fact.rpartition(" ")[2] for fact in facts] == [str(seed) for seed in first["candidate_seeds"]]
+    assert "best of 3" in page.text
+
+
 def test_a_rejected_image_leaves_a_hole_in_the_grid(tmp_path: Path) -> None:
     job = rendered(tmp_path, ["fine", "toy:nan"], recipe=toy_job.recipe(cfg_weights=(1.0, 5.0)))
     page = report_of(job)
