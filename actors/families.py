@@ -74,6 +74,7 @@ class Family:
     * `suggested_vae`: the autoencoder to suggest where a checkpoint holds none. None: the family needs none.
     * `keeps`: what an image is decoded from and can be decoded from again.
     * `has_kv_cache`: whether `model.kv_cache` applies: the engine attends to a cache at every step.
+    * `writes_text`: whether `model.protocol` applies: the engine can write a text before an image.
     * `image_size`: pixels per side, where there is no checkpoint to say it.
     * `known_speeds`: for `janus-batch plan`.
     * `decoder_file`: the function that makes a file of the decoder of codes (its interface:
@@ -94,6 +95,7 @@ class Family:
     suggested_vae: str | None = None
     keeps: Literal["codes", "latents"] = "codes"
     has_kv_cache: bool = False
+    writes_text: bool = False
     image_size: int | None = None
     known_speeds: tuple[KnownSpeed, ...] = ()
     decoder_file: str | None = None
@@ -156,6 +158,7 @@ FAMILIES: dict[str, Family] = {
         settings={"temperature": 1.0},
         default_prompt_format="janus-pro",
         has_kv_cache=True,
+        writes_text=True,
         known_speeds=(
             _limit("Janus-1.3B, Janus-Pro-1B", 2048, 24, 16, 24.8),
             _limit("Janus-1.3B, Janus-Pro-1B", 2048, 24, 128, 43.8),

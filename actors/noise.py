@@ -38,6 +38,15 @@ def uniform_noise(seed: int, num: int) -> np.ndarray:
     return (bits >> np.uint64(11)) * 2.0**-53
 
 
+def text_noise(seed: int, num: int) -> np.ndarray:
+    """`num` float64 numbers in [0, 1), one per token of the text that a model writes before a Janus image; shape [num].
+
+    They are from another stretch of the seed's stream, 2**192 blocks further on, so they are never those of the codes.
+    """
+    bits = np.random.Philox(key=seed, counter=[0, 0, 0, 1]).random_raw(num)
+    return (bits >> np.uint64(11)) * 2.0**-53
+
+
 def normal_noise(seed: int, shape: tuple[int, ...]) -> np.ndarray:
     """Standard normal float32 numbers of the given shape: the latent a JanusFlow image starts from."""
     return np.random.Generator(np.random.Philox(key=seed)).standard_normal(shape, dtype=np.float32)

@@ -17,7 +17,8 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
-_OPTIONAL_PARTS = ("prompt_template", "adapters", "judge")  # of a recipe; absent from `job.json` unless a job has them
+# Of a recipe; absent from `job.json` unless a job has them.
+_OPTIONAL_PARTS = ("prompt_template", "protocol", "adapters", "judge")
 
 
 def _is_empty(value: tuple[object, ...]) -> bool:
@@ -129,6 +130,7 @@ class Recipe(SamplingSettings):
     * `checkpoint`: as the user named it; `revision`: the commit it resolved to (None for a local folder);
       `weights_sha256`: a digest of the weight files. `vae`, `vae_revision` and `vae_sha256`: the same for the VAE.
     * `prompt_format`: the role tags around a prompt; `prompt_template`: the whole text around it, if the job gives it.
+    * `protocol`: the text that the model writes before an image, a key of `actors.prompt.protocol.PROTOCOLS`.
     * `adapters`: merged into the checkpoint's weights, in this order.
     * `dtype`: what the model computes in; `kv_cache`: fp8 for keys and values in 8 bits, None for those of `dtype`.
     * `sampler`: the algorithm and its version. It changes whenever the same request would get other bytes.
@@ -155,6 +157,7 @@ class Recipe(SamplingSettings):
     allow_any_cfg_weight: bool = False
     kv_cache: str | None = None
     prompt_template: Annotated[PromptTemplate | None, Field(exclude_if=_is_none)] = None
+    protocol: Annotated[str | None, Field(exclude_if=_is_none)] = None
     adapters: Annotated[tuple[Adapter, ...], Field(exclude_if=_is_empty)] = ()
     judge: Annotated[Judge | None, Field(exclude_if=_is_none)] = None
 

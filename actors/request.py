@@ -60,14 +60,15 @@ class RenderedImage:
     """The pixels of one request, uint8 [height, width, 3], and the codes or latents they were decoded from.
 
     `codes` (Janus) are the VQ token ids, int32 [num_codes] in raster order. `latents` (JanusFlow) are float32
-    [4, height/8, width/8], the input of the VAE. The pixels can be decoded from them without sampling. An image that
-    was looked at has a `verdict`.
+    [4, height/8, width/8], the input of the VAE. The pixels can be decoded from them without sampling. `reasoning`
+    is the text that the model wrote before the image. An image that was looked at has a `verdict`.
     """
 
     image_id: str
     pixels: np.ndarray
     codes: np.ndarray | None = None
     latents: np.ndarray | None = None
+    reasoning: str | None = None
     verdict: Verdict | None = None
 
 

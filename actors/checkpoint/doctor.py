@@ -78,8 +78,7 @@ def check_image_decoder(engine: Any) -> Iterator[Finding]:
 def _source_of_tags(checkpoint: Checkpoint) -> str:
     """What the role tags of a checkpoint were read from, or that they are a guess."""
     origin = checkpoint.origin
-    if origin is None:
-        return "as given"
+    assert origin is not None, "every checkpoint with a template has one"
     if origin.evidence:
         return f"by {origin.evidence}"
     return "a guess: those of Janus-Pro" + (f"; {origin.hint}" if origin.hint else "")

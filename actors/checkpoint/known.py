@@ -23,7 +23,7 @@ class KnownModel:
     """One published checkpoint.
 
     * `repositories`: its hub ids. `prompt_format`: its role tags. `protocol`: the text that it writes before an image,
-      see `actors.protocol`; None if it writes none.
+      see `actors.prompt.protocol`; None if it writes none.
     * `base`: the model that it was trained further from. `license`: of the weights, as their page states it.
     * `tokens`: tokens that only this model's tokenizer has.
     * `source`: the inference code that the tags and the protocol were read from.

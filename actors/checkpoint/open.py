@@ -42,8 +42,8 @@ class Checkpoint:
 
     `adapters` are merged into the weights while they are read: each with the factor of what it adds.
 
-    `prompt_template` is the one that the job gives; else the template is that of `prompt_format`, and `origin` says
-    what that was read from (None if the job gives one of the two). `note` says which weight files of the folder were
+    `prompt_template` is the one that the job gives; else the template is that of `prompt_format`. `origin` says which
+    published model this is, and where the template comes from. `note` says which weight files of the folder were
     passed over.
     """
 
@@ -116,24 +116,23 @@ def open_checkpoint(
     hub_id = folder.name if folder.revision else None
     family, identity = _identify(name, config, hub_id=hub_id)
     weights = find_weight_files(folder, TEXT_MODEL_STEMS)
-    origin = None
-    if prompt_format is None and prompt_template is None:
-        origin = find_origin(
-            folder,
-            config,
-            family=family,
-            identity=identity,
-            hub_id=hub_id or hub_id_in(name),
-            is_bundled=name in BUNDLED,
-        )
+    origin = find_origin(
+        folder,
+        config,
+        family=family,
+        identity=identity,
+        hub_id=hub_id or hub_id_in(name),
+        is_bundled=name in BUNDLED,
+    )
+    are_tags_given = prompt_format is not None or prompt_template is not None
     return Checkpoint(
         name=name,
         revision=folder.revision,
         family=family,
         layout=identity.layout,
-        prompt_format=origin.prompt_format if origin else prompt_format,
+        prompt_format=prompt_format if are_tags_given else origin.prompt_format,
         prompt_template=prompt_template,
-        origin=origin,
+        origin=dataclasses.replace(origin, evidence="the job", hint="") if are_tags_given else origin,
         config=config,
         shape=read_shape(family, config),
         files=_stored(

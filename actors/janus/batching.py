@@ -7,8 +7,9 @@ pages of a cache that takes most of the memory, and loops are kept with their CU
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -34,13 +35,21 @@ GPU_SHARE = 0.75  # of the memory that is free next to the weights; the rest is 
 SMALLEST_LOOP = 16  # rows; each size has its own CUDA graphs
 
 
+# (images, codes, device) -> what chooses the codes of a loop
+NewSampler = Callable[[int, int, torch.device], Choose]
+
+
 class CpuLoops:
     """Decode loops on a CPU: one for each batch, as large as it is."""
 
-    def __init__(self, model: CodeModel, num_codes: int) -> None:
-        self.model, self.num_codes = model, num_codes
+    def __init__(self, model: CodeModel, num_codes: int, new_sampler: NewSampler = CodeSampler) -> None:
+        self.model, self.num_codes, self._new_sampler = model, num_codes, new_sampler
         self.longest_prompt = model.llama.shape.context_length - num_codes
         self._memory = torch.empty(0)
+
+    def for_text(self, model: CodeModel, num_tokens: int, new_sampler: NewSampler) -> CpuLoops:
+        """Loops for the texts before the images."""
+        return CpuLoops(model, num_tokens, new_sampler)
 
     def images_per_batch(self, rows_per_image: int) -> int:
         """The number of images per batch at which the engine is fastest."""
@@ -54,7 +63,7 @@ class CpuLoops:
     def loop_for(self, num_images: int, states: Sequence[PromptState], choose: Choose | None = None) -> DecodeLoop:
         """A loop with room for this batch. `choose` replaces the sampler."""
         num_images, longest = max(num_images, MIN_ROWS), max(state.num_tokens for state in states)
-        choose = choose or CodeSampler(num_images, self.num_codes, torch.device("cpu"))
+        choose = choose or self._new_sampler(num_images, self.num_codes, torch.device("cpu"))
         size = torch.Size(self.model.llama.cache_size(max(len(states), MIN_ROWS), num_slots(longest + self.num_codes)))
         if self._memory.numel() < size.numel():
             self._memory = torch.empty(0)  # freed before the larger one is allocated
@@ -67,7 +76,7 @@ class GpuLoops:
     """Decode loops on a GPU with `memory` bytes for keys and values. Raises CheckpointError if one image needs more."""
 
     def __init__(self, model: CodeModel, num_codes: int, memory: int) -> None:
-        llama = model.llama
+        llama, self._new_sampler = model.llama, CodeSampler
         self.model, self.num_codes, self.device = model, num_codes, llama.device
         page_bytes = bytes_per_page(llama.shape, llama.cache_dtype)
         num_pages, typical = memory // page_bytes, pages_of(TYPICAL_PROMPT + num_codes)
@@ -84,6 +93,13 @@ class GpuLoops:
         self.longest_prompt = min(llama.shape.context_length, num_pages // 2 * PAGE) - num_codes
         self._graphs = GraphPool() if self.device.type == "cuda" else None
         self._loops: dict[tuple[int, int], DecodeLoop] = {}
+
+    def for_text(self, model: CodeModel, num_tokens: int, new_sampler: NewSampler) -> GpuLoops:
+        """Loops for the texts before the images, on the same pages: a batch's texts end before its images begin."""
+        loops = copy.copy(self)
+        loops.model, loops.num_codes, loops._new_sampler, loops._loops = model, num_tokens, new_sampler, {}
+        loops.longest_prompt = self.longest_prompt + self.num_codes - num_tokens
+        return loops
 
     def images_per_batch(self, rows_per_image: int) -> int:
         """The number of images per batch at which the engine is fastest."""
@@ -116,7 +132,7 @@ class GpuLoops:
         context_length = self.model.llama.shape.context_length
         cache = PagedCache(self.pool, num_rows=num_rows, num_new=self.num_codes, context_length=context_length)
         graphs = self._graphs if choose is None else None
-        choose = choose or CodeSampler(num_images, self.num_codes, self.device)
+        choose = choose or self._new_sampler(num_images, self.num_codes, self.device)
         return DecodeLoop(self.model, choose, cache, num_images=num_images, graphs=graphs)
 
 

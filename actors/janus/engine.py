@@ -22,7 +22,8 @@ from actors.guidance import is_guided, is_inside
 from actors.janus.batching import CpuLoops, GpuLoops, free_gpu_memory
 from actors.janus.decode_loop import DecodeLoop
 from actors.janus.decoder import CpuDecoder, gpu_decoder, load_vq_decoder
-from actors.janus.network import build_code_model, read_weights
+from actors.janus.network import TEXT_HEAD, build_code_model, read_weights
+from actors.janus.reasoning import Reasoner, Reasoning, protocol_of
 from actors.kernels.cuda_graph import GraphPool
 from actors.kernels.image_decoder import Pixels
 from actors.llama.cache import PromptState, cache_dtype_for
@@ -40,10 +41,14 @@ MAX_UNCOND_STATES = 64  # unconditional prompts kept from batch to batch, one fo
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromptIds:
-    """The token ids of an image's rows. `uncond` is None for an image that is not guided."""
+    """The token ids of an image's rows. `uncond` is None for an image that is not guided.
+
+    `reasoning` is the text that the model wrote first, None for a model that writes none.
+    """
 
     cond: list[int]
     uncond: list[int] | None
+    reasoning: str | None = None
 
     @property
     def lengths(self) -> list[int]:
@@ -59,6 +64,7 @@ class Tokens:
     """
 
     requests: Sequence[ImageRequest]
+    prompts: Sequence[PromptIds]
     codes_BN: torch.Tensor
     is_finite_B: torch.Tensor
     chosen: torch.cuda.Event | None
@@ -98,13 +104,19 @@ class JanusEngine:
         self.shape = checkpoint.shape
         self.grid_size = grid_size or self.shape.vq.grid_size
         self.num_codes = self.grid_size**2
-        self.tokenizer = PromptTokenizer(checkpoint.path, checkpoint.template, vocab_size=self.shape.llama.vocab_size)
+        protocol, vocab_size = protocol_of(recipe.protocol), self.shape.llama.vocab_size
+        added_tokens = protocol.added_tokens if protocol else ()
+        self.tokenizer = PromptTokenizer(
+            checkpoint.path, checkpoint.template, vocab_size=vocab_size, added_tokens=added_tokens
+        )
         if weights is None:
-            weights = read_weights(checkpoint, dtype=DTYPES[recipe.dtype], device=self.torch_device)
+            dtype, with_text_head = DTYPES[recipe.dtype], protocol is not None
+            weights = read_weights(checkpoint, dtype=dtype, device=self.torch_device, with_text_head=with_text_head)
         weights = to_compute_dtype(weights)
         with torch.inference_mode():
             is_gpu = self.torch_device.type == "cuda"
             cache_dtype = cache_dtype_for(recipe.kv_cache, self.torch_device)
+            text_head_VC = weights.pop(TEXT_HEAD, None)
             self.model = build_code_model(weights, self.shape, is_packed=is_gpu, cache_dtype=cache_dtype)
             self.vq = load_vq_decoder(weights, self.shape.vq)
             if is_gpu:
@@ -115,6 +127,10 @@ class JanusEngine:
             else:
                 self.loops = CpuLoops(self.model, self.num_codes)
                 self.decode_pixels = CpuDecoder(self.vq, self.grid_size)
+            self.reasoner = None
+            if protocol is not None:
+                assert text_head_VC is not None
+                self.reasoner = Reasoner(protocol, self.tokenizer, self.model.llama, text_head_VC, self.loops)
         self.default_batch_size = self.loops.images_per_batch(1 + any(map(is_guided, recipe.cfg_weights)))
         self._decode_stream = torch.cuda.Stream() if is_gpu else None
         self._uncond_states: dict[tuple[int, ...], PromptState] = {}
@@ -123,7 +139,7 @@ class JanusEngine:
         """Why this request can never be rendered, or None."""
         return refusal_of_prompts(
             request,
-            lambda text: len(self.tokenizer.cond_ids(text)),
+            self.reasoner.num_tokens if self.reasoner else lambda text: len(self.tokenizer.cond_ids(text)),
             longest=self.loops.longest_prompt,
             num_image_tokens=self.num_codes,
         )
@@ -142,10 +158,11 @@ class JanusEngine:
         unfinished: deque[_Batch] = deque()
         last: tuple[_Batch, list[int], Tokens] | None = None
         for requests in batches:
-            prompts = [self.tokenize(request) for request in requests]
-            parts = self.split(requests, prompts)
             unfinished.append(batch := _Batch(num_images=len(requests)))
-            for images in parts:
+            prompts = self._prompts_of(requests, batch)
+            ready = list(prompts)
+            for part in self.split([requests[i] for i in ready], [prompts[i] for i in ready]):
+                images = [ready[index] for index in part]
                 tokens = self.choose_codes([requests[i] for i in images], [prompts[i] for i in images])
                 if last:
                     self._finish(*last)
@@ -159,6 +176,18 @@ class JanusEngine:
         if last:
             self._finish(*last)
             yield unfinished.popleft().in_order()
+
+    def _prompts_of(self, requests: Sequence[ImageRequest], batch: _Batch) -> dict[int, PromptIds]:
+        """The prompt of each image of a batch, by index; one whose text cannot be used is answered at once."""
+        if self.reasoner is None:
+            return {index: self.tokenize(request) for index, request in enumerate(requests)}
+        prompts = {}
+        for index, (request, written) in enumerate(zip(requests, self.reasoner.write(requests), strict=True)):
+            if isinstance(written, Rejection):
+                batch.answers[index] = written
+            else:
+                prompts[index] = self.tokenize(request, written)
+        return prompts
 
     @torch.inference_mode()
     def predict(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -200,14 +229,16 @@ class JanusEngine:
         codes_BN = self.decode_tokens(loop, requests, states)
         is_finite_B = loop.choose.is_finite_B[: len(requests)].clone()
         chosen = torch.cuda.current_stream().record_event() if self._decode_stream else None
-        return Tokens(requests=requests, codes_BN=codes_BN, is_finite_B=is_finite_B, chosen=chosen)
+        return Tokens(requests=requests, prompts=prompts, codes_BN=codes_BN, is_finite_B=is_finite_B, chosen=chosen)
 
-    def tokenize(self, request: ImageRequest) -> PromptIds:
+    def tokenize(self, request: ImageRequest, written: Reasoning | None = None) -> PromptIds:
         """The ids of an image's prompt and, if it is guided, of its negative or the unconditional prompt."""
-        cond = self.tokenizer.cond_ids(request.prompt)
+        cond = written.cond if written else self.tokenizer.cond_ids(request.prompt)
+        text = written.text if written else None
         if not is_guided(request.cfg_weight):
-            return PromptIds(cond=cond, uncond=None)
-        return PromptIds(cond=cond, uncond=self._uncond_ids(len(cond), request.negative_prompt))
+            return PromptIds(cond=cond, uncond=None, reasoning=text)
+        uncond = self._uncond_ids(len(cond), request.negative_prompt)
+        return PromptIds(cond=cond, uncond=uncond, reasoning=text)
 
     def _uncond_ids(self, num_tokens: int, negative_prompt: str | None) -> list[int]:
         """The unconditional row next to a prompt of `num_tokens` ids."""
@@ -262,7 +293,8 @@ def _answers(tokens: Tokens, decoded: Pixels) -> Iterator[RenderedImage | Reject
     are_logits_finite, are_pixels_finite = tokens.is_finite_B.tolist(), decoded.is_finite_B.tolist()
     for b, request in enumerate(tokens.requests):
         if are_logits_finite[b] and are_pixels_finite[b]:
-            yield RenderedImage(image_id=request.image_id, pixels=pixels[b], codes=codes[b])
+            text = tokens.prompts[b].reasoning
+            yield RenderedImage(image_id=request.image_id, pixels=pixels[b], codes=codes[b], reasoning=text)
         else:
             what = "image decoder's numbers" if are_logits_finite[b] else "model's logits"
             yield Rejection(image_id=request.image_id, reason=f"the {what} became NaN or infinite")

@@ -9,7 +9,7 @@ Shapes: R rows, L layers, K key/value heads, T tokens, D channels of a head, C h
 from __future__ import annotations
 
 import re
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,10 +17,11 @@ import torch
 from torch import nn
 
 from actors.checkpoint.open import Checkpoint
-from actors.checkpoint.weights import Shapes, load_weights, shapes_of
+from actors.checkpoint.weights import Shapes, load_weights, shapes_of, tensor_names
 from actors.janus.config import JanusShape
 from actors.janus.decoder import VQDecoder
-from actors.llama.linear import Mlp
+from actors.llama.config import is_head_tied
+from actors.llama.linear import Linear, Mlp
 from actors.llama.model import Llama
 from actors.llama.packed import PackedLlama
 from actors.llama.weights import text_model_tensors
@@ -34,6 +35,9 @@ NOT_NEEDED = {
     "gen_vision_model.quantize.codebook_used": "training statistics of the codebook",
     "language_model.lm_head.": "head that predicts text",
 }
+
+TEXT_HEAD = "language_model.lm_head.weight"
+_EMBEDDING = "language_model.model.embed_tokens.weight"
 
 # transformers layout -> original layout; the first match wins. Both layouts number the decoder's levels from the
 # lowest resolution up.
@@ -64,6 +68,16 @@ class Head(Protocol):
     def second(self, x_RI: torch.Tensor, /) -> torch.Tensor: ...
 
 
+class TextHead:
+    """The head that predicts text, in the two parts of a `Head`: nothing, then the product with the vocabulary."""
+
+    def __init__(self, head: Linear) -> None:
+        self.second = head
+
+    def first(self, x_RC: torch.Tensor) -> torch.Tensor:
+        return x_RC
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class CodeModel:
     """The language model, the head that predicts a code, and the embedding of every code."""
@@ -88,11 +102,18 @@ def build_code_model(
     return CodeModel(llama=llama, head=head, code_embedding_VC=aligner(weights.pop("gen_embed.weight")))
 
 
-def read_weights(checkpoint: Checkpoint, *, dtype: torch.dtype, device: str | torch.device) -> dict[str, torch.Tensor]:
-    """The tensors that generation needs of a fetched checkpoint, by original-layout name. Raises CheckpointError."""
+def read_weights(
+    checkpoint: Checkpoint, *, dtype: torch.dtype, device: str | torch.device, with_text_head: bool = False
+) -> dict[str, torch.Tensor]:
+    """The tensors that generation needs of a fetched checkpoint, by original-layout name. Raises CheckpointError.
+
+    `with_text_head` also reads the matrix that predicts text, TEXT_HEAD; it may be tied to the input embeddings.
+    """
     rename = original_name if checkpoint.layout == "transformers" else str
-    expected = tensor_shapes(checkpoint.shape)
-    return load_weights(
+    expected, llama = tensor_shapes(checkpoint.shape), checkpoint.shape.llama
+    if with_text_head and not _has_tied_head(checkpoint, rename):
+        expected[TEXT_HEAD] = (llama.vocab_size, llama.hidden_size)
+    weights = load_weights(
         checkpoint,
         expected,
         not_needed=NOT_NEEDED,
@@ -101,6 +122,16 @@ def read_weights(checkpoint: Checkpoint, *, dtype: torch.dtype, device: str | to
         dtype=dtype,
         device=device,
     )
+    if with_text_head and TEXT_HEAD not in weights:
+        weights[TEXT_HEAD] = weights[_EMBEDDING].clone()
+    return weights
+
+
+def _has_tied_head(checkpoint: Checkpoint, rename: Callable[[str], str]) -> bool:
+    """Whether a checkpoint stores no text head because it is the table of input embeddings."""
+    section = "text_config" if checkpoint.layout == "transformers" else "language_config"
+    is_tied = is_head_tied(checkpoint.config, section, default=checkpoint.layout == "transformers")
+    return is_tied and TEXT_HEAD not in tensor_names(checkpoint, rename)
 
 
 def original_name(name: str) -> str:

@@ -77,6 +77,15 @@ def read_llama_shape(config: Mapping[str, Any], name: str) -> LlamaShape:
     )
 
 
+def is_head_tied(config: Mapping[str, Any], name: str, *, default: bool) -> bool:
+    """Whether a missing text head is the table of input embeddings; `name` is the section of the text model.
+
+    transformers ties them by default (`default`), DeepSeek's code does not.
+    """
+    text = section(config, name, default={})
+    return text.get("tie_word_embeddings", config.get("tie_word_embeddings", default)) is True
+
+
 def check_image_fits(num_tokens: int, image_size: int, llama: LlamaShape) -> None:
     """Raise CheckpointError unless an image's tokens leave room for a prompt in the text model's context."""
     if not 0 < num_tokens < llama.context_length:

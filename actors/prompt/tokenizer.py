@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 BOS = "<\uff5cbegin\u2581of\u2581sentence\uff5c>"
 PAD = "<\uff5c\u2581pad\u2581\uff5c>"
 BEGIN_OF_IMAGE = "<begin_of_image>"
+END_OF_SENTENCE = "<\uff5cend\u2581of\u2581sentence\uff5c>"
 
 # Prompts whose ids are kept between `refusal` and `render`, more than an actor ever has waiting: 4 bytes a token.
 NUM_PROMPTS_KEPT = 2**15
@@ -32,17 +33,26 @@ class PromptTokenizer:
 
     `template` is a template or a key of PROMPT_FORMATS (see `actors.checkpoint.open`). An engine asks for the ids of a
     prompt twice, when it checks a request and when it renders it; the second time they come from memory. `vocab_size`
-    is the number of tokens that the model embeds, if it is known. Raises CheckpointError where tokenizer.json cannot be
+    is the number of tokens that the model embeds, if it is known. `added_tokens` get the next free ids, unless the
+    vocabulary has them. Raises CheckpointError where tokenizer.json cannot be
     read, or its vocabulary lacks a special token or has an id that the model does not embed.
     """
 
-    def __init__(self, folder: Path, template: PromptTemplate | str | None, *, vocab_size: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        template: PromptTemplate | str | None,
+        *,
+        vocab_size: int | None = None,
+        added_tokens: Sequence[str] = (),
+    ) -> None:
         if not isinstance(template, PromptTemplate):
             if template not in PROMPT_FORMATS:
                 raise CheckpointError(f"prompt_format must be one of {', '.join(PROMPT_FORMATS)}, got {template!r}")
             template = PROMPT_FORMATS[template]
         self.template = template
         self._tokenizer = _read_tokenizer(Path(folder) / "tokenizer.json")
+        self._tokenizer.add_tokens(list(added_tokens))
         self.bos_id = self.id_of(BOS)
         self.pad_id = self.id_of(PAD)
         self.begin_of_image_id = self.id_of(BEGIN_OF_IMAGE)

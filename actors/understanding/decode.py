@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 
 from actors.janus.decode_loop import DecodeLoop
-from actors.janus.network import CodeModel
+from actors.janus.network import CodeModel, TextHead
 from actors.llama.cache import PagedCache, PagePool, PromptState, RowCache, pages_of
-from actors.llama.linear import MIN_ROWS, Linear
+from actors.llama.linear import MIN_ROWS
 from actors.llama.model import Llama, num_slots
 from actors.understanding.reader import Reader, ReadPrompt
 
@@ -31,16 +31,6 @@ def decode_greedily(reader: Reader, prompts: Sequence[ReadPrompt], max_tokens: i
         _up_to(ids, choice.end_id) if is_finite else None
         for ids, is_finite in zip(ids_RN.tolist(), choice.is_finite_R.tolist(), strict=True)
     ][: len(states)]
-
-
-class TextHead:
-    """The head of text in the two parts that the decode loop calls: nothing, then the product with the vocabulary."""
-
-    def __init__(self, head: Linear) -> None:
-        self.second = head
-
-    def first(self, x_RC: torch.Tensor) -> torch.Tensor:
-        return x_RC
 
 
 class GreedyChoice:

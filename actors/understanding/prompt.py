@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.prompt.template import TOKENS, WORDS, PromptTemplate
-from actors.prompt.tokenizer import BEGIN_OF_IMAGE, PromptTokenizer
+from actors.prompt.tokenizer import BEGIN_OF_IMAGE, END_OF_SENTENCE, PromptTokenizer
 
 SYSTEM_PROMPT = (
     "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
@@ -19,7 +19,6 @@ SYSTEM_PROMPT = (
 )
 IMAGE = "<image_placeholder>"
 END_OF_IMAGE = "<end_of_image>"
-END_OF_SENTENCE = "<\uff5cend\u2581of\u2581sentence\uff5c>"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

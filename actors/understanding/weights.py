@@ -8,15 +8,13 @@ three tensors, and its position table has another shape.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 
 from actors.checkpoint.open import Checkpoint
 from actors.checkpoint.weights import Shapes, load_weights, shapes_of, tensor_names
 from actors.janus.network import original_name
-from actors.llama.config import LlamaShape, section
+from actors.llama.config import LlamaShape, is_head_tied
 from actors.llama.weights import text_model_tensors
 from actors.understanding.config import VisionShape
 from actors.understanding.vision import VisionEncoder
@@ -76,7 +74,9 @@ def read_vision_weights(
     """
     rename = original_name if shape.layout == "transformers" else str
     ours = tensor_shapes(shape, checkpoint.shape.llama.vocab_size)
-    if _is_tied(checkpoint.config, shape) and _stored_name(LM_HEAD, shape) not in tensor_names(checkpoint, rename):
+    text_section = "text_config" if shape.layout == "transformers" else "language_config"
+    is_tied = is_head_tied(checkpoint.config, text_section, default=shape.layout == "transformers")
+    if is_tied and _stored_name(LM_HEAD, shape) not in tensor_names(checkpoint, rename):
         del ours[LM_HEAD]
     stored = {name: _stored_shapes(name, size, shape) for name, size in ours.items()}
     expected = {part: size for parts in stored.values() for part, size in parts.items()}
@@ -129,10 +129,3 @@ def _stored_name(name: str, shape: VisionShape) -> str:
         if num_matches:
             return renamed
     raise AssertionError(f"{name} has no stored name")
-
-
-def _is_tied(config: Mapping[str, Any], shape: VisionShape) -> bool:
-    """Whether a missing text head is the table of input embeddings: transformers' default, and not DeepSeek's."""
-    text = section(config, "text_config" if shape.layout == "transformers" else "language_config", default={})
-    default = config.get("tie_word_embeddings", shape.layout == "transformers")
-    return text.get("tie_word_embeddings", default) is True

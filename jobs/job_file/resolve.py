@@ -95,6 +95,14 @@ def _adapters_of(model: ModelSection) -> tuple[Adapter, ...]:
     return tuple(Adapter(**section.model_dump()) for section in variants[0])
 
 
+def _protocol_of(spec: JobSpec, checkpoint: Checkpoint) -> str | None:
+    """The protocol that the job file names, or that of a known model."""
+    if spec.model.protocol is not None:
+        return None if spec.model.protocol == "none" else spec.model.protocol
+    model = checkpoint.origin and checkpoint.origin.model
+    return model.protocol if model else None
+
+
 def _template_of(model: ModelSection) -> PromptTemplate | None:
     return None if model.prompt_template is None else PromptTemplate(**model.prompt_template.model_dump())
 
@@ -122,6 +130,7 @@ def _recipe(spec: JobSpec, models: Models, *, default_dtype: str, with_digest: b
         weights_sha256=weights_digest(checkpoint) if with_digest else "",
         prompt_format=checkpoint.prompt_format,
         prompt_template=checkpoint.prompt_template,
+        protocol=_protocol_of(spec, checkpoint),
         adapters=tuple(
             Adapter(
                 name=absolute_model_name(adapter.name),
@@ -221,6 +230,8 @@ def check_family_settings(spec: JobSpec, family: str) -> None:
         raise JobFileError(f"model.kv_cache: {family} keeps no cache from step to step, got {spec.model.kv_cache!r}")
     if spec.model.prompt_template is not None and facts.default_prompt_format is None:
         raise JobFileError(f"model.prompt_template: {family} puts no text around a prompt")
+    if spec.model.protocol not in (None, "none") and not facts.writes_text:
+        raise JobFileError(f"model.protocol: {family} writes no text before an image, got {spec.model.protocol!r}")
     if spec.model.vae is not None and not facts.decodes_with_vae:
         raise JobFileError(f"model.vae: {family} decodes without a VAE, got {spec.model.vae!r}")
     if spec.images.keep_latents and facts.keeps != "latents":

@@ -83,6 +83,11 @@ class ModelSection(_Section):
         None, description="Role tags around the prompt. Default: read from the checkpoint's files."
     )
     prompt_template: TemplateSection | None = Field(None, description="The text around a prompt, or its name.")
+    protocol: Literal["none", "t2i-r1", "got-r1", "reasongen-r1"] | None = Field(
+        None,
+        description="The text that the model writes before each image, stored in the manifest as `reasoning`. Default: "
+        "that of a known model which was trained to write one, else none.",
+    )
     adapter: list[list[AdapterSection]] | None = Field(
         None,
         json_schema_extra={"kind": "text, keys and values, or a list of them"},

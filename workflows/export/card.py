@@ -164,6 +164,7 @@ def _sampling_rows(facts: CardFacts) -> dict[str, str]:
             "sampler": recipe.sampler,
             "prompt format": recipe.prompt_format,
             "prompt template": template_to_json(recipe.prompt_template),
+            "protocol": recipe.protocol,
             "adapters": ", ".join(f"{one.name} x {one.weight:g} ({one.sha256[:10]})" for one in recipe.adapters),
         }
     )

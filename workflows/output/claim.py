@@ -26,7 +26,7 @@ MAX_SHARD_ROWS = 1_000_000
 
 # The fields of a recipe that the job file's `model` sets, and those that no key sets. `sampling` sets the others.
 MODEL_KEYS = (
-    *("checkpoint", "revision", "prompt_format", "prompt_template", "adapters"),
+    *("checkpoint", "revision", "prompt_format", "prompt_template", "protocol", "adapters"),
     *("vae", "vae_revision", "dtype", "kv_cache"),
 )
 READING_KEYS = {"csv_delimiter": "csv.delimiter", "csv_header": "csv.header"}  # keys that are not named as fields

@@ -128,6 +128,8 @@ def _manifest_row(
         "family": recipe.family,
         "prompt_format": recipe.prompt_format,
         "prompt_template": template_to_json(recipe.prompt_template),
+        "protocol": recipe.protocol,
+        "reasoning": image.reasoning,
         "adapters": adapters_to_json(recipe.adapters),
         "dtype": recipe.dtype,
         "kv_cache": recipe.kv_cache,

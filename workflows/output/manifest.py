@@ -65,6 +65,8 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field("family", pa.string(), nullable=False),
         pa.field("prompt_format", pa.string()),
         pa.field("prompt_template", pa.string()),
+        pa.field("protocol", pa.string()),
+        pa.field("reasoning", pa.string()),
         pa.field("adapters", pa.string()),
         pa.field("dtype", pa.string(), nullable=False),
         pa.field("kv_cache", pa.string()),

@@ -35,6 +35,7 @@ SETTINGS = [
     "vae_sha256",
     "prompt_format",
     "prompt_template",
+    "protocol",
     "adapters",
     "dtype",
     "kv_cache",

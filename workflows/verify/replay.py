@@ -161,6 +161,7 @@ def _recipe_of(row: dict[str, Any]) -> Recipe:
         weights_sha256=row["weights_sha256"],
         prompt_format=row["prompt_format"],
         prompt_template=template_from_json(row["prompt_template"]),
+        protocol=row["protocol"],
         adapters=adapters_from_json(row["adapters"]),
         vae=row["vae"],
         vae_revision=row["vae_revision"],

@@ -113,9 +113,11 @@ def test_a_snapshot_in_the_hubs_cache_is_known_by_its_repository(tmp_path: Path)
 
 
 def test_a_given_format_or_template_needs_no_origin() -> None:
-    assert open_checkpoint(str(TINY), prompt_format="janus").origin is None
+    given = open_checkpoint(str(TINY), prompt_format="janus")
+    assert (given.prompt_format, given.origin and given.origin.evidence) == ("janus", "the job")
     given = open_checkpoint(str(TINY), prompt_template=TEMPLATES["t2i-r1"])
-    assert (given.origin, given.prompt_format, given.template) == (None, None, TEMPLATES["t2i-r1"])
+    assert (given.prompt_format, given.origin and given.origin.evidence) == (None, "the job")
+    assert given.template == TEMPLATES["t2i-r1"]
 
 
 def test_every_known_model_is_whole() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -235,3 +236,25 @@ def test_guessed_role_tags_are_a_remark_and_given_ones_are_not() -> None:
     assert f"`janus-batch doctor {JANUS}`" in guess
     assert remarks(job_of(model={"checkpoint": JANUS, "prompt_format": "janus-pro"})) == []
     assert remarks(job_of(model={"checkpoint": "janus-shapes"})) == []
+
+
+# ---- the text before an image ----------------------------------------------------------------------------------------
+
+
+def test_a_protocol_is_recorded_and_none_is_left_out() -> None:
+    assert job_of(model={"checkpoint": JANUS, "protocol": "got-r1"}).recipe.to_dict()["protocol"] == "got-r1"
+    for model in ({"checkpoint": JANUS}, {"checkpoint": JANUS, "protocol": "none"}):
+        assert "protocol" not in job_of(model=model).recipe.to_dict()
+
+
+def test_a_known_model_reasons_as_it_was_trained_to_unless_told_otherwise(tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--CaraJ--T2I-R1" / "snapshots" / ("0" * 40)
+    shutil.copytree(JANUS, snapshot)
+    assert job_of(model={"checkpoint": str(snapshot)}).recipe.protocol == "t2i-r1"
+    assert job_of(model={"checkpoint": str(snapshot), "protocol": "none"}).recipe.protocol is None
+
+
+@pytest.mark.parametrize("family", ["toy", "janusflow-shapes"])
+def test_a_family_that_writes_no_text_takes_no_protocol(family: str) -> None:
+    with pytest.raises(JobFileError, match=r"model.protocol: \w+ writes no text before an image, got 't2i-r1'"):
+        job_of(model={"checkpoint": family, "protocol": "t2i-r1"})

@@ -75,6 +75,8 @@ COLUMNS = [
     ("family", TEXT, "needed"),
     ("prompt_format", TEXT, "may be null"),
     ("prompt_template", TEXT, "may be null"),
+    ("protocol", TEXT, "may be null"),
+    ("reasoning", TEXT, "may be null"),
     ("adapters", TEXT, "may be null"),
     ("dtype", TEXT, "needed"),
     ("kv_cache", TEXT, "may be null"),
