@@ -63,13 +63,26 @@ def replay(output: str, endpoint_url: str | None, image_id: str, **how: Any) -> 
     return replay(output, image_id, endpoint_url, **how)
 
 
-@click.command(short_help="Write OUTPUT/report.html.")
-@options.output
-def report(output: str, endpoint_url: str | None) -> int:
-    """Write OUTPUT/report.html: images, sweeps as grids, settings, throughput and rejected rows on one page."""
+@click.command(short_help="Write OUTPUT/report.html, or compare two outputs.")
+@click.argument("output", metavar="OUTPUT")
+@click.argument("other", metavar="[OTHER]", required=False)
+@options.endpoint_url
+@click.option(
+    "--to",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="The page that compares two outputs. Default: comparison.html.",
+)
+def report(output: str, other: str | None, endpoint_url: str | None, to: str | None) -> int:
+    """Write OUTPUT/report.html: images, sweeps as grids, settings, throughput and rejected rows on one page.
+
+    With OTHER, write a page that shows both outputs side by side on the same prompts and seeds.
+    """
     from jobs.report import report
 
-    return report(output, endpoint_url)
+    if to is not None and other is None:
+        raise click.UsageError("--to names the page that compares two outputs; give a second OUTPUT")
+    return report(output, endpoint_url, other=other, to=to)
 
 
 @click.command(short_help="Export an output as a dataset, or for a benchmark.")

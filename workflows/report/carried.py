@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,10 @@ class GroupFacts:
 
     num_images: int = 0
     num_matching: Counter[str] = field(default_factory=Counter)
+
+
+# The columns that divide a job, with the facts of each value.
+Grouping: TypeAlias = list[tuple[str, dict[str | None, GroupFacts]]]
 
 
 @dataclass(kw_only=True, slots=True)

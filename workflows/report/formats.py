@@ -15,6 +15,15 @@ def duration_text(seconds: float) -> str:
     return f"{hours} h {minutes % 60} min" if days == 0 else f"{days} d {hours % 24} h"
 
 
+def setting_text(value: object) -> str:
+    """A value of a recipe: `none`, `0.7`, or `1, 5` for several."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(setting_text, value))
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "none" if value is None else str(value)
+
+
 def weight_text(weight: float | None) -> str:
     return "other" if weight is None else f"{weight:g}"
 

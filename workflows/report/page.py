@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,17 +11,18 @@ from actors.recipe import Recipe
 from workflows.output.claim import Claim
 from workflows.output.remaining import Completion
 from workflows.report import charts
-from workflows.report.carried import GroupFacts
+from workflows.report.carried import Grouping
 from workflows.report.formats import weight_text
 from workflows.report.grid import Grid, GridRow, first_rows, sweep_grid
 from workflows.report.quality_rules import NEAR_DUPLICATE, NEAR_DUPLICATE_CONDITION, QUALITY_RULES, RULE_NAMES
 from workflows.report.rejections import Rejections
-from workflows.report.script_data import CHUNK, carried_names, clean, image_table, score_names
+from workflows.report.script_data import carried_names, page_data, score_names
 from workflows.report.selection import SelectedImage, Selection
 from workflows.report.survey import STATISTICS, Survey
 from workflows.report.template import render_page
 
 IMAGES_PER_PAGE, ROWS_PER_PAGE = 60, 12
+RULES = [*((rule.name, rule.condition) for rule in QUALITY_RULES), (NEAR_DUPLICATE, NEAR_DUPLICATE_CONDITION)]
 TYPICAL_SHARE = 1 / 3  # of a job's images: a rule that matches more describes the job, and finds no image to look at
 
 
@@ -98,10 +100,10 @@ def status_of(facts: ReportFacts) -> tuple[str, str]:
     return "open", "Not marked as finished"
 
 
-def groupable(facts: ReportFacts) -> list[tuple[str, dict[str | None, GroupFacts]]]:
+def groupable(survey: Survey, images: Sequence[SelectedImage]) -> Grouping:
     """The carried columns that divide the job into groups, as far as the selection shows them."""
-    shown = carried_names(facts.images)
-    return [(name, groups) for name, groups in facts.survey.groups.divided().items() if name in shown]
+    shown = carried_names(images)
+    return [(name, groups) for name, groups in survey.groups.divided().items() if name in shown]
 
 
 def _shown(facts: ReportFacts, grid: Grid, rows: list[GridRow]) -> dict[str, Any]:
@@ -117,10 +119,10 @@ def _shown(facts: ReportFacts, grid: Grid, rows: list[GridRow]) -> dict[str, Any
         "grid_rows": rows,
         "first_images": list(enumerate(facts.images[:IMAGES_PER_PAGE])),
         "num_selected": sum(not image.is_extra for image in facts.images),
-        "rules": [*((rule.name, rule.condition) for rule in QUALITY_RULES), (NEAR_DUPLICATE, NEAR_DUPLICATE_CONDITION)],
+        "rules": RULES,
         "typical": facts.typical_rules,
         "shown_matches": {name: sum(name in image.rules for image in facts.images) for name in RULE_NAMES},
-        "groups": groupable(facts),
+        "groups": groupable(facts.survey, facts.images),
         "grid_name": "Sweep",
         "order_name": "newest first" if facts.live else "prompt order",
         "differences": [],
@@ -136,20 +138,12 @@ def _shown(facts: ReportFacts, grid: Grid, rows: list[GridRow]) -> dict[str, Any
 
 
 def _script_data(facts: ReportFacts, grid: Grid) -> dict[str, Any]:
-    weights, carried = list(facts.survey.weights), carried_names(facts.images)
+    groups = groupable(facts.survey, facts.images)
     return {
-        "rules": RULE_NAMES,
-        "typical": [RULE_NAMES.index(name) for name in facts.typical_rules],
-        "nearDuplicate": RULE_NAMES.index(NEAR_DUPLICATE),
-        "columns": grid.columns,
-        "carried": [clean(name) for name in carried],
-        "groups": [_group_entry(carried.index(name), groups) for name, groups in groupable(facts)],
-        "scores": score_names(facts.images),
-        "chunk": CHUNK,
+        **page_data(facts.images, grid, groups, list(facts.survey.weights), facts.typical_rules),
         "imagesPerPage": IMAGES_PER_PAGE,
         "rowsPerPage": ROWS_PER_PAGE,
         "live": facts.live and _live_entry(facts.live),
-        "images": image_table(facts.images, weights, grid),
     }
 
 
@@ -158,13 +152,4 @@ def _live_entry(live: LiveFacts) -> dict[str, Any]:
         "writtenAt": live.written_at.isoformat(),
         "reloadSeconds": live.reload_seconds,
         "staleSeconds": live.stale_seconds,
-    }
-
-
-def _group_entry(position: int, groups: dict[str | None, GroupFacts]) -> dict[str, Any]:
-    """A column that divides the job: its position among the carried columns, its values, and images of each."""
-    return {
-        "carried": position,
-        "values": [None if value is None else clean(value) for value in groups],
-        "counts": [facts.num_images for facts in groups.values()],
     }

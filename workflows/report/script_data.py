@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from workflows.report.carried import GroupFacts, Grouping
 from workflows.report.grid import Grid
 from workflows.report.quality_rules import NEAR_DUPLICATE, RULE_NAMES
 from workflows.report.selection import SelectedImage
@@ -17,6 +18,37 @@ from workflows.report.survey import STATISTICS
 CHUNK = 120  # thumbnails per script element; a page of the gallery parses only the chunks that it shows
 MAX_PROMPT_CHARACTERS = 1_000
 CONTROLS = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def page_data(
+    images: Sequence[SelectedImage],
+    grid: Grid,
+    groups: Grouping,
+    weights: Sequence[float | None],
+    typical: Collection[str],
+) -> dict[str, Any]:
+    """The images with everything that explains their numbers. `typical` are quality rules that mark no image."""
+    carried = carried_names(images)
+    return {
+        "rules": RULE_NAMES,
+        "typical": [RULE_NAMES.index(name) for name in typical],
+        "nearDuplicate": RULE_NAMES.index(NEAR_DUPLICATE),
+        "columns": grid.columns,
+        "carried": [clean(name) for name in carried],
+        "groups": [_group_entry(carried.index(name), values) for name, values in groups],
+        "scores": score_names(images),
+        "chunk": CHUNK,
+        "images": image_table(images, weights, grid),
+    }
+
+
+def _group_entry(position: int, groups: dict[str | None, GroupFacts]) -> dict[str, Any]:
+    """A column that divides the job: its position among the carried columns, its values, and images of each."""
+    return {
+        "carried": position,
+        "values": [None if value is None else clean(value) for value in groups],
+        "counts": [facts.num_images for facts in groups.values()],
+    }
 
 
 def image_table(images: Sequence[SelectedImage], weights: Sequence[float | None], grid: Grid) -> dict[str, Any]:
@@ -104,9 +136,12 @@ def clean(text: str) -> str:
 
 
 def image_link(image: SelectedImage) -> str | None:
-    """The image file as a link relative to OUTPUT; None for an image inside a pack, which has no file of its own."""
+    """The image file as a link relative to the page; None for an image inside a pack, which has no file of its own, and
+    for an output that the page cannot link to."""
     location = image.row["image"]
-    return None if "#" in location else quote(location, safe="/")
+    if "#" in location or image.folder is None:
+        return None
+    return quote(f"{image.folder}/{location}" if image.folder else location, safe="/")
 
 
 def data_url(image: SelectedImage) -> str | None:

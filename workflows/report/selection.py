@@ -48,6 +48,7 @@ class SelectedImage:
     """A manifest row, the names of the quality rules that match it, and its thumbnail (None if unreadable).
 
     `carried` are columns of the prompt file. `is_extra` marks an image that is shown only for a rule or a score.
+    `folder` is the output as a page names it: empty on the page of the output itself, None if it cannot be linked to.
     """
 
     row: dict[str, Any]
@@ -56,6 +57,7 @@ class SelectedImage:
     scores: dict[str, float]
     is_extra: bool
     thumbnail: bytes | None = None
+    folder: str | None = ""
 
 
 def select_images(survey: Survey, *, num_seeds: int, is_packed: bool, max_images: int | None = None) -> Selection:

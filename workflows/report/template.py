@@ -61,6 +61,7 @@ def _environment() -> jinja2.Environment:
         "count": formats.count_text,
         "duration": formats.duration_text,
         "moment": formats.moment_text,
+        "setting": formats.setting_text,
         "throughput": formats.throughput_text,
         "weight": formats.weight_text,
     }
