@@ -17,6 +17,7 @@ from actors.recipe import SAMPLING_SETTINGS, Adapter, Judge, Recipe, SamplingSet
 from jobs.job_file.errors import JobFileError
 from jobs.job_file.spec import JobSpec, ModelSection
 from workflows.job import Images, PromptReading, RenderJob, Workers
+from workflows.prompt_files.hub import pinned
 from workflows.storage.path import absolute_location, lies_among
 
 # Sampling settings that some families take and others do not; every family takes the rest.
@@ -65,7 +66,7 @@ def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True, models: M
     """
     models = models or open_models_of(spec)
     check_family_settings(spec, models[0].family)
-    prompts, output = absolute_location(spec.prompts, "prompts"), absolute_location(spec.output, "output")
+    prompts, output = pinned(absolute_location(spec.prompts, "prompts")), absolute_location(spec.output, "output")
     _check_output(prompts, output)
     workers = _workers(spec, num_gpus)
     default_dtype = "bfloat16" if workers.gpus_per_actor else "float32"

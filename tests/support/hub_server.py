@@ -50,7 +50,7 @@ class HubServer:
         """The files whose content was sent."""
         return {path.split("/resolve/")[1].split("/", 1)[1] for path in self.requests if path.startswith("GET /org/")}
 
-    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
+    def answer(self, path: str, byte_range: str | None = None) -> tuple[int, dict[str, str], bytes]:
         if self.error:
             return self.error[0], {"X-Error-Code": self.error[1]} if self.error[1] else {}, b""
         path = path.split("?")[0].strip("/")
@@ -175,7 +175,7 @@ class HubServer:
             def do_GET(self) -> None:
                 hub.requests.append(f"{self.command} {self.path}")
                 hub.tokens.add(self.headers.get("Authorization"))
-                self._send(*hub.answer(self.path))
+                self._send(*hub.answer(self.path, self.headers.get("Range")))
 
             do_HEAD = do_GET
 

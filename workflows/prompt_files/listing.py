@@ -13,6 +13,7 @@ import fsspec
 from actors.errors import one_line
 from workflows.prompt_files.file import PromptsError
 from workflows.prompt_files.formats import ALLOWED, COMPANION_ENDINGS, ENDINGS, format_of, without_ending
+from workflows.prompt_files.hub import hub_files, is_hub
 
 # What a table format keeps in its folder, next to data files of which some are removed rows.
 TABLE_FORMATS = (
@@ -32,10 +33,17 @@ def matching_files(fs: fsspec.AbstractFileSystem, root: str) -> tuple[str, list[
         folder, found = _globbed(fs, root)
     elif info is not None and info["type"] != "directory":
         found, folder = {root: info}, root.rpartition("/")[0]
+    elif is_hub(fs) and (info is None or _is_dataset(root)):
+        folder, found = "/".join(root.split("/")[:3]), hub_files(fs, root)
     else:
         folder, found = root.rstrip("/"), _in_folder(fs, root)
     _check_one_format(root, folder, found)
     return folder, [found[path] for path in sorted(found)]
+
+
+def _is_dataset(root: str) -> bool:
+    """Whether a path on the hub names a whole dataset: datasets/ORGANIZATION/NAME."""
+    return root.strip("/").count("/") == 2
 
 
 def _globbed(fs: fsspec.AbstractFileSystem, root: str) -> tuple[str, dict[str, dict[str, Any]]]:

@@ -28,9 +28,9 @@ def version_of(fs: fsspec.AbstractFileSystem, info: dict[str, Any], *, is_text: 
 
 def _mark_of(info: dict[str, Any]) -> str | None:
     """An object store's hash of the content or, where it has none, its tag of the upload."""
-    blob = (info.get("lfs") or {}).get("sha256") or info.get("blob_id")  # the hub
+    # blob_id: the hub, md5Hash: Google
     content_md5 = (info.get("content_settings") or {}).get("content_md5")  # Azure
-    for mark in (blob, info.get("md5Hash"), content_md5, info.get("ETag"), info.get("etag")):  # md5Hash: Google
+    for mark in (info.get("blob_id"), info.get("md5Hash"), content_md5, info.get("ETag"), info.get("etag")):
         if mark:
             return str(mark)
     return None

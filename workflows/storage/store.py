@@ -284,12 +284,12 @@ def open_url(
 
 def _options_of(file_system: type[fsspec.AbstractFileSystem], protocol: str, options: dict[str, Any]) -> dict[str, Any]:
     """The options that apply to this file system. A job writes them for its object store, but its prompts may be on a
-    local disk or a web server.
+    local disk, a web server or the hub.
     """
     if protocol == "file":
         return {}
     options = {key: value for key, value in options.items() if key != CONDITIONAL_CREATE}
-    if protocol not in ("http", "https"):
+    if protocol not in ("http", "https", "hf"):
         return options
     named = inspect.signature(file_system.__init__).parameters
     return {key: value for key, value in options.items() if key in named}

@@ -50,6 +50,17 @@ def test_creating_the_same_bytes_again_is_a_success(storage: Storage) -> None:
     assert storage.create("job.json", b"the same")
 
 
+def test_a_large_local_file_is_copied_once_and_leaves_no_draft(storage: Storage, tmp_path: Path) -> None:
+    (tmp_path / "first").write_bytes(b"first" * 2**20)
+    (tmp_path / "second").write_bytes(b"second")
+
+    storage.put_new("prompts/rows.parquet", str(tmp_path / "first"))
+    storage.put_new("prompts/rows.parquet", str(tmp_path / "second"))
+
+    assert storage.read("prompts/rows.parquet") == b"first" * 2**20
+    assert storage.names("prompts") == ["rows.parquet"]
+
+
 def test_one_of_many_racing_creators_wins_and_its_content_stays(storage: Storage) -> None:
     for round_ in range(3):
         start = threading.Barrier(NUM_RACERS)

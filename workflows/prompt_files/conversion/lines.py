@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import codecs
 import gzip
+import io
 import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -34,8 +35,8 @@ def numbered_lines(
     """
     with storage_errors(url):
         file = fs.open(path, "rb")
-    with file:
-        yield _decoded(file if compression is None else _OPENERS[compression](file), url)
+    with file, io.BufferedReader(file) as buffered:  # readline of remote files has no limit
+        yield _decoded(buffered if compression is None else _OPENERS[compression](buffered), url)
 
 
 def _decoded(stream: IO[bytes], url: str) -> Iterator[tuple[int, str]]:
