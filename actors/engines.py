@@ -7,8 +7,14 @@ from typing import Any, Protocol, cast
 
 from actors.checkpoint.doctor import Finding, check_guidance, check_tokenizer
 from actors.checkpoint.models import open_models
-from actors.checkpoint.open import Checkpoint, fetch_checkpoint, is_family_without_checkpoint, weights_digest
-from actors.errors import CheckpointError, OtherWeightsError
+from actors.checkpoint.open import (
+    Checkpoint,
+    fetch_checkpoint,
+    is_family_without_checkpoint,
+    open_checkpoint,
+    weights_digest,
+)
+from actors.errors import CheckpointError, OtherWeightsError, is_out_of_memory, reason_line
 from actors.families import FAMILIES
 from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
@@ -106,15 +112,51 @@ def _refuse_faults(recipe: Recipe, findings: Iterable[Finding]) -> None:
         )
 
 
-def check_can_look(checkpoint: Checkpoint) -> None:
-    """Raise CheckpointError, with the reason, for a checkpoint that cannot look at images. Reads no weights."""
-    if FAMILIES[checkpoint.family].looker is None:
-        raise CheckpointError(f"{checkpoint.name} cannot look at images: its family, {checkpoint.family}, only renders")
+def open_engine_and_looker(
+    recipe: Recipe, storage_options: Mapping[str, Any], *, allow_faults: bool = False
+) -> tuple[Engine, Looker | None]:
+    """The recipe's engine, and the looker of its judge if it has one.
 
-
-def open_looker(recipe: Recipe, storage_options: Mapping[str, Any]) -> Looker:
-    """The looker of the recipe's judge, on the first visible GPU, or on the CPU."""
+    Another checkpoint as the judge is loaded first, because an engine takes most of a GPU's free memory for its cache.
+    Raises CheckpointError also if there is not enough memory for both.
+    """
     judge = recipe.judge
-    assert judge is not None, "the recipe has a judge"
-    assert is_family_without_checkpoint(judge.family)
-    return cast("Looker", FAMILIES[judge.family].load_looker_class()(judge))
+    if judge is None or recipe.judges_itself:
+        engine = open_engine(recipe, storage_options, allow_faults=allow_faults)
+        return engine, open_looker(recipe, storage_options, engine)
+    try:
+        looker = open_looker(recipe, storage_options)
+        return open_engine(recipe, storage_options, allow_faults=allow_faults), looker
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise CheckpointError(
+            f"{recipe.checkpoint} and its judge {judge.checkpoint} do not fit into this machine's memory together; use "
+            f"a smaller judge or a larger machine, or leave out judge.checkpoint: {reason_line(error)}"
+        ) from error
+
+
+def open_looker(recipe: Recipe, storage_options: Mapping[str, Any], engine: Engine | None = None) -> Looker | None:
+    """The looker of the recipe's judge on the first visible GPU, or on the CPU; None if the recipe has no judge.
+
+    `engine` is the recipe's own: a judge of the same checkpoint shares its language model. Raises CheckpointError.
+    """
+    judge = recipe.judge
+    if judge is None:
+        return None
+    looker_class = FAMILIES[judge.family].load_looker_class()
+    if is_family_without_checkpoint(judge.family):
+        return cast("Looker", looker_class(judge))
+    is_shared = recipe.judges_itself
+    checkpoint = fetch_checkpoint(
+        open_checkpoint(
+            judge.checkpoint,
+            revision=judge.revision,
+            prompt_format=judge.prompt_format,
+            prompt_template=recipe.prompt_template if is_shared else None,
+            storage_options=storage_options,
+        )
+    )
+    _check_digest(checkpoint, judge.weights_sha256)
+    llama = cast("Any", engine).text_model() if engine is not None and is_shared else None
+    return cast("Looker", looker_class(checkpoint, dtype=recipe.dtype, llama=llama))

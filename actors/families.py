@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
 ROOFLINE = "limit by roofline, not measured"
+LOOKER, LOOKER_VERSION = "actors.understanding.looker:Looker", "look-1"  # of both families with a vision tower
 
 
 class Shape(Protocol):
@@ -159,6 +160,8 @@ FAMILIES: dict[str, Family] = {
         default_prompt_format="janus-pro",
         has_kv_cache=True,
         writes_text=True,
+        looker=LOOKER,
+        looker_version=LOOKER_VERSION,
         known_speeds=(
             _limit("Janus-1.3B, Janus-Pro-1B", 2048, 24, 16, 24.8),
             _limit("Janus-1.3B, Janus-Pro-1B", 2048, 24, 128, 43.8),
@@ -176,6 +179,8 @@ FAMILIES: dict[str, Family] = {
         default_prompt_format="janus",
         suggested_vae="stabilityai/sdxl-vae",
         keeps="latents",
+        looker=LOOKER,
+        looker_version=LOOKER_VERSION,
         known_speeds=(_limit("JanusFlow-1.3B", 2048, 24, None, 8.6),),
     ),
     "toy": Family(

@@ -78,7 +78,7 @@ def _speed(job: RenderJob, plan: Plan, models: Models, *, measure: bool) -> tupl
         from workflows.measure import measure as measure_engine
 
         engine = start_engine(job.recipe, *models, allow_faults=job.allow_faults)  # loads torch
-        looker = open_looker(job.recipe, job.storage) if job.recipe.judge else None
+        looker = open_looker(job.recipe, job.storage, engine)
         found = measure_engine(engine, looker, job, plan)
         source = f"measured here: {found.device}, batches of {found.batch_size}, the median of {found.num_batches}"
         speed = Speed(images_per_second=found.images_per_second, source=source, seconds_per_look=found.seconds_per_look)

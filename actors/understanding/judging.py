@@ -142,7 +142,7 @@ class JudgingBatcher:
         refusals = [self._looker.refusal(question) for question in questions]
         if any(refusals):
             yield [
-                (request, _reject(request, reason))
+                (request, _reject(request, f"the judge's question: {reason}"))
                 for request, reason in zip(requests, refusals, strict=True)
                 if reason
             ]

@@ -8,12 +8,12 @@ from typing import Any
 from actors.checkpoint.folder import BUNDLED
 from actors.checkpoint.models import open_models
 from actors.checkpoint.open import Checkpoint, is_family_without_checkpoint, open_checkpoint, weights_digest
-from actors.engines import check_can_look
 from actors.errors import CheckpointError
 from actors.families import FAMILIES
 from actors.guidance import check_cfg_weight
 from actors.prompt.template import PromptTemplate
 from actors.recipe import SAMPLING_SETTINGS, Adapter, Judge, Recipe, SamplingSettings, sampling_settings
+from actors.understanding.ability import check_can_look
 from jobs.job_file.errors import JobFileError
 from jobs.job_file.spec import JobSpec, ModelSection
 from workflows.job import Images, PromptReading, RenderJob, Workers

@@ -209,6 +209,7 @@ class ImagesSection(_Section):
 DEFAULT_QUESTION = f"Does this image show {PROMPT_FIELD}? Answer yes or no."
 DEFAULT_MAX_TRIES = 3
 MAX_CANDIDATES = 256  # of one image
+SPECIAL_TOKEN = re.compile(r"<[|\uff5c][^<>]*[|\uff5c]>|<image_placeholder>|<(begin|end)_of_image>")
 
 
 class JudgeSection(_Section):
@@ -250,6 +251,8 @@ class JudgeSection(_Section):
             raise ValueError("must not be empty")
         if field := next((field for field in re.findall(r"\{\w*\}", value) if field != PROMPT_FIELD), None):
             raise ValueError(f"its only field is {PROMPT_FIELD}, got {field}")
+        if token := SPECIAL_TOKEN.search(value):
+            raise ValueError(f"must not contain a model's special token, got {token[0]}")
         return value
 
     @field_validator("checkpoint")

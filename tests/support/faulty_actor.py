@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.batcher import Answer
-from actors.request import ImageRequest, Rejection, RenderedImage
+from actors.engines import open_looker
+from actors.request import Answer, ImageRequest, Rejection, RenderedImage
 from actors.toy import ToyEngine
+from actors.understanding.judging import Looker
 from workflows.dispatch.actor import EngineActor
 from workflows.job import RenderJob
 
@@ -65,11 +66,11 @@ class FaultyEngine(ToyEngine):
 class FaultyActor(EngineActor):
     """An actor with a FaultyEngine. `fault:bug` in a prompt is a bug of the actor itself."""
 
-    def open_engine(self) -> ToyEngine:
+    def open_models(self) -> tuple[ToyEngine, Looker | None]:
         folder = marks_of(self.job)
         folder.mkdir(exist_ok=True)
         (folder / f"{time.monotonic():.6f}.{os.getpid()}.pid").touch()
-        return FaultyEngine(self.job)
+        return FaultyEngine(self.job), open_looker(self.job.recipe, {})
 
     def render(self, requests: Sequence[ImageRequest]) -> Iterator[list[Answer]]:
         if any("fault:bug" in request.prompt for request in requests):
@@ -90,8 +91,8 @@ class BrokenEngine(ToyEngine):
 class BrokenActor(EngineActor):
     """An actor with a BrokenEngine."""
 
-    def open_engine(self) -> ToyEngine:
-        return BrokenEngine(self.job.recipe)
+    def open_models(self) -> tuple[ToyEngine, Looker | None]:
+        return BrokenEngine(self.job.recipe), None
 
 
 def marks_of(job: RenderJob) -> Path:

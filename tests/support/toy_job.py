@@ -108,11 +108,11 @@ def render(job: RenderJob) -> list[Receipt]:
     return receipts
 
 
-def render_shard(job: RenderJob, shard: Shard, engine: Any = None) -> Receipt:
+def render_shard(job: RenderJob, shard: Shard, engine: Any = None, looker: Any = None) -> Receipt:
     """The path of one shard: read its rows, render them, write each batch, commit."""
     rows = (read_rejected if shard.retry else read_shard)(job, shard)
     batcher, judge = Batcher(engine or ToyEngine(job.recipe), batch_size=3), job.recipe.judge
-    renderer = JudgingBatcher(batcher, ToyLooker(judge), judge) if judge else batcher
+    renderer = JudgingBatcher(batcher, looker or ToyLooker(judge), judge) if judge else batcher
     written = [write_batch(job, shard.id, "cpu", batch) for batch in renderer.render(rows.requests)]
     return commit_shard(job, rows, *written)
 

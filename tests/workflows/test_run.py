@@ -65,8 +65,8 @@ class RecordingShow:
 class FixedActor(EngineActor):
     """An actor whose engine renders the images that the toy engine rejected."""
 
-    def open_engine(self) -> ToyEngine:
-        return Fixed(self.job.recipe)
+    def open_models(self) -> tuple[ToyEngine, None]:
+        return Fixed(self.job.recipe), None
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import ray
 
 from actors.batcher import Batcher, BatchReport
-from actors.engines import Engine, open_engine, open_looker
+from actors.engines import Engine, open_engine_and_looker
 from actors.request import Answer, ImageRequest
 from actors.understanding.judging import JudgingBatcher, Looker, LookReport
 from workflows.dispatch import metrics
@@ -53,22 +53,16 @@ class EngineActor:
 
     def load(self) -> EngineCard:
         """Load the engine and, if the job looks at its images, the looker. Raises CheckpointError."""
-        judge = self.job.recipe.judge
         with _device_errors():
-            engine = self.open_engine()
-            looker = self.open_looker() if judge else None
-        batcher = Batcher(engine, self._batch_size, on_batch=self._report)
+            engine, looker = self.open_models()
+        batcher, judge = Batcher(engine, self._batch_size, on_batch=self._report), self.job.recipe.judge
         self._renderer = JudgingBatcher(batcher, looker, judge, self._report_look) if looker and judge else batcher
         node = ray.get_runtime_context().get_node_id()
         return EngineCard(device=engine.device, batch_size=batcher.batch_size, node=node, pid=os.getpid())
 
-    def open_engine(self) -> Engine:
-        """Fetch the job's checkpoint to this machine and build its engine."""
-        return open_engine(self.job.recipe, self.job.storage, allow_faults=self.job.allow_faults)
-
-    def open_looker(self) -> Looker:
-        """Fetch the judge's checkpoint to this machine and load the part that looks at images."""
-        return open_looker(self.job.recipe, self.job.storage)
+    def open_models(self) -> tuple[Engine, Looker | None]:
+        """Fetch the job's checkpoints to this machine, and build its engine and, if it has a judge, its looker."""
+        return open_engine_and_looker(self.job.recipe, self.job.storage, allow_faults=self.job.allow_faults)
 
     def render(self, requests: Sequence[ImageRequest]) -> Iterator[list[Answer]]:
         """Stream the answers to the requests. The pixels go to Ray's object store, not to the driver.

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from actors.batcher import Batcher
-from actors.engines import open_engine, open_looker
+from actors.engines import open_engine_and_looker
 from actors.errors import InputError, one_line, shown
 from actors.families import FAMILIES
 from actors.prompt.template import template_from_json
@@ -197,9 +197,10 @@ def _request_of(row: dict[str, Any]) -> ImageRequest:
 def _render(
     storage: Storage, recipe: Recipe, requests: list[ImageRequest]
 ) -> Iterator[tuple[ImageRequest, RenderedImage | Rejection]]:
-    batcher = Batcher(open_engine(recipe, storage.options, allow_faults=True))
-    judge = recipe.judge and JudgingBatcher(batcher, open_looker(recipe, storage.options), recipe.judge)
-    for batch in (judge or batcher).render(requests):
+    engine, looker = open_engine_and_looker(recipe, storage.options, allow_faults=True)
+    batcher = Batcher(engine)
+    judging = JudgingBatcher(batcher, looker, recipe.judge) if looker and recipe.judge else batcher
+    for batch in judging.render(requests):
         yield from batch
 
 

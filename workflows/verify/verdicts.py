@@ -71,8 +71,8 @@ def _try_faults(scores: Sequence[float | None], judge: Judge) -> Iterator[str]:
     def highest(num_tries: int) -> float:
         return max((score for score in scores[: num_tries * judge.best_of] if score is not None), default=-1.0)
 
-    num_tries = len(scores) // judge.best_of
+    num_tries, limit = len(scores) // judge.best_of, f"judge.retry_below is {judge.retry_below}"
     if num_tries > 1 and highest(num_tries - 1) >= judge.retry_below:
-        yield f"it was re-rolled after a score of {highest(num_tries - 1)}, judge.retry_below is {judge.retry_below}"
+        yield f"it was re-rolled after a score of {highest(num_tries - 1):.4g}, {limit}"
     if num_tries < judge.max_tries and highest(num_tries) < judge.retry_below:
-        yield f"it was not re-rolled after a score of {highest(num_tries)}, judge.retry_below is {judge.retry_below}"
+        yield f"it was not re-rolled after a score of {highest(num_tries):.4g}, {limit}"

@@ -55,7 +55,7 @@ class SeedLooker:
         self.questions: list[str] = []
 
     def refusal(self, question: str) -> str | None:
-        return "the question is too long" if len(question) > 40 else None
+        return "too long for the model" if len(question) > 40 else None
 
     def score(self, images: Sequence[np.ndarray], questions: Sequence[str]) -> np.ndarray:
         assert self._engine.is_rendering.acquire(blocking=False), "the engine is at work"
@@ -219,7 +219,7 @@ def test_a_question_that_the_looker_cannot_read_rejects_its_image_before_it_is_r
     engine = SeedEngine()
     answers = render(judge(), lambda seed: 0.9, [request(prompt="cat " * 20), request("b", 8)], engine)
 
-    assert answers[0][1] == Rejection(image_id="a", reason="the question is too long")
+    assert answers[0][1] == Rejection(image_id="a", reason="the judge's question: too long for the model")
     assert engine.batches == [["b#0"]]
 
 
