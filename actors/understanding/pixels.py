@@ -51,7 +51,7 @@ def to_pixels(image: np.ndarray, settings: PixelSettings) -> np.ndarray:
         raise ValueError(f"an image must be uint8 [height, width, 3], got {image.dtype} {list(image.shape)}")
     square = np.asarray(_on_square(Image.fromarray(image), settings), np.float64)
     scaled = (square * settings.rescale_factor).astype(np.float32)
-    normalized = (scaled - np.float32(settings.mean)) / np.float32(settings.std)
+    normalized = (scaled - np.array(settings.mean, np.float32)) / np.array(settings.std, np.float32)
     return np.ascontiguousarray(normalized.transpose(2, 0, 1))
 
 
