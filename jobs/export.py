@@ -8,6 +8,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
+from workflows.export.provenance import Unit, open_credentials
 from workflows.export.rules import Rules, read_splits
 from workflows.export.write import Export, export_output
 from workflows.output.claim import open_output
@@ -31,10 +32,14 @@ def export(
     licence: str | None,
     allow_incomplete: bool,
     push_to: str | None,
+    c2pa: Unit | None,
+    c2pa_certificate: str | None,
+    c2pa_key: str | None,
 ) -> int:
     """Export an output and print the counts. Returns 0; errors are raised."""
     splits = () if split is None else read_splits(split)
     rules = Rules(where=tuple(where), top=top, by=by, pairs=pairs, sample=sample, seed=seed, splits=splits)
+    credentials = None if c2pa is None else open_credentials(c2pa, c2pa_certificate, c2pa_key)
     source, _ = open_output(output, endpoint_url)
     is_same_store = dest.partition("://")[0] == source.url.partition("://")[0]
     destination = Storage(
@@ -51,6 +56,7 @@ def export(
             license_id=licence,
             allow_incomplete=allow_incomplete,
             push_to=push_to,
+            credentials=credentials,
             say=lambda line: console.print(f"note       {line}", markup=False, highlight=False, soft_wrap=True),
             on_shard=lambda number, of: bar.update(task, completed=number, total=of),
         )

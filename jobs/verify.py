@@ -6,32 +6,86 @@ from contextlib import nullcontext
 
 import click
 
+from actors.errors import InputError
 from jobs.terminal.text import counted
+from workflows.export.check import check_export, is_export
 from workflows.output.claim import Claim, open_output
 from workflows.output.manifest import committed_parts
 from workflows.output.remaining import plan_of
 from workflows.plan import Plan
 from workflows.storage.errors import storage_errors
 from workflows.storage.lease import hold_output
+from workflows.storage.path import absolute_location
 from workflows.storage.store import Storage
 from workflows.verify.check import Findings, verify_output
 from workflows.verify.repair import LIVE_SECONDS, remove_orphans, repair_output
-from workflows.verify.replay import replay_images
+from workflows.verify.replay import Replay, replay_images
+from workflows.verify.signing import SigningKey, read_signing_key
+from workflows.verify.statement import statement_of, write_statement
 
 MAX_LINES = 20  # of each kind of finding
 
 
 def verify(
-    output: str, endpoint_url: str | None, *, num_replays: int, seed: int, is_repaired: bool, is_cleaned: bool
+    output: str,
+    endpoint_url: str | None,
+    *,
+    num_replays: int,
+    seed: int,
+    is_repaired: bool,
+    is_cleaned: bool,
+    certificate: str | None = None,
+    key: str | None = None,
 ) -> int:
-    """Print what was checked and found. Returns 1 if anything is missing or wrong."""
+    """Print what was checked and found. Returns 1 if anything is missing or wrong.
+
+    Writes a signed statement to `certificate`, if given. An export is checked in place of an output.
+    """
+    signing_key = _signing_key(certificate, key, num_replays)
+    if (exported := _open_export(output, endpoint_url)) is not None:
+        return _verify_export(exported)
     storage, claim = open_output(output, endpoint_url)
     # The files of a running attempt look like orphans, so no run may render while files are removed.
     is_held = is_repaired or is_cleaned
     with hold_output(storage, f"verify of {claim.name}", say=click.echo) if is_held else nullcontext():
         findings = _check(storage, claim, is_repaired=is_repaired, is_cleaned=is_cleaned)
-    num_different = print_replays(storage, num_replays, seed) if num_replays else 0
+    replays = print_replays(storage, num_replays, seed) if num_replays else []
+    num_different = sum(not replay.is_same for replay in replays)
+    if certificate is not None and signing_key is not None:
+        with storage_errors(storage.url):
+            statement = statement_of(storage, claim, findings, replays, seed)
+        write_statement(certificate, statement, signing_key)
+        click.echo(f"statement   {certificate}, signed with {certificate}.sig; {certificate}.pub.pem checks it")
     return 0 if findings.is_whole and not num_different else 1
+
+
+def _signing_key(certificate: str | None, key: str | None, num_replays: int) -> SigningKey | None:
+    """The key of --certificate, read before anything is checked. Raises InputError."""
+    if certificate is None:
+        return None
+    if key is None or not num_replays:
+        raise InputError("--certificate needs --replay N and --key, the file of a private key")
+    return read_signing_key(key, "--key")
+
+
+def _open_export(folder: str, endpoint_url: str | None) -> Storage | None:
+    """The storage of an export; None for any other folder."""
+    url = absolute_location(folder, "OUTPUT")
+    with storage_errors(url):
+        storage = Storage(url, {"endpoint_url": endpoint_url} if endpoint_url else {}, is_first_contact=True)
+        return storage if is_export(storage) else None
+
+
+def _verify_export(dest: Storage) -> int:
+    with storage_errors(dest.url):
+        findings = check_export(dest)
+    click.echo(f"files       {findings.num_files:,} of an export")
+    click.echo(f"images      {findings.num_images:,}, checked against their rows")
+    if findings.num_signed:
+        click.echo(f"signed      {counted(findings.num_signed, 'valid C2PA manifest')}")
+    click.echo(f"faults      {len(findings.faults):,}")
+    _print_some(findings.faults)
+    return 1 if findings.faults else 0
 
 
 def _check(storage: Storage, claim: Claim, *, is_repaired: bool, is_cleaned: bool) -> Findings:
@@ -99,8 +153,8 @@ def _print_some(lines: list[str]) -> None:
         click.echo(f"  ... and {len(lines) - MAX_LINES:,} more")
 
 
-def print_replays(storage: Storage, num_replays: int, seed: int) -> int:
-    """Re-render and print. Returns the number of images with other pixels."""
+def print_replays(storage: Storage, num_replays: int, seed: int) -> list[Replay]:
+    """Re-render and print."""
     with storage_errors(storage.url):
         replays = list(replay_images(storage, num_replays, seed))
     num_same = sum(replay.same_bytes for replay in replays)
@@ -114,4 +168,4 @@ def print_replays(storage: Storage, num_replays: int, seed: int) -> int:
         num_scores = sum(replay.same_score for replay in judged)
         click.echo(f"looked at   {len(judged):,} images, {num_scores:,} with the same score")
         _print_some([f"{replay.image}: the score is {replay.score}" for replay in judged if not replay.same_score])
-    return sum(not replay.is_same for replay in replays)
+    return replays

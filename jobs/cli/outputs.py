@@ -39,11 +39,34 @@ def retry_rejected(output: str, endpoint_url: str | None, settings: tuple[str, .
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed that picks the images of --replay.")
 @click.option("--repair", is_flag=True, help="Remove damaged images; the next run re-renders them.")
 @click.option("--clean", is_flag=True, help="Remove orphans: files that no manifest row names.")
-def verify(output: str, endpoint_url: str | None, replay: int | None, seed: int, repair: bool, clean: bool) -> int:
-    """Check the files, hashes and keys of an output against its manifest. Exits with 1 on a fault."""
+@click.option("--certificate", metavar="FILE", help="With --replay: write a signed statement of the results to FILE.")
+@click.option("--key", metavar="FILE", envvar="JANUS_BATCH_KEY", help="PEM: the private key of --certificate.")
+def verify(
+    output: str,
+    endpoint_url: str | None,
+    replay: int | None,
+    seed: int,
+    repair: bool,
+    clean: bool,
+    certificate: str | None,
+    key: str | None,
+) -> int:
+    """Check the files, hashes and keys of an output against its manifest. Exits with 1 on a fault.
+
+    For an export: check its files, its images and their C2PA manifests.
+    """
     from jobs.verify import verify
 
-    return verify(output, endpoint_url, num_replays=replay or 0, seed=seed, is_repaired=repair, is_cleaned=clean)
+    return verify(
+        output,
+        endpoint_url,
+        num_replays=replay or 0,
+        seed=seed,
+        is_repaired=repair,
+        is_cleaned=clean,
+        certificate=certificate,
+        key=key,
+    )
 
 
 @click.command(short_help="Re-render one image, or vary it.")
@@ -103,6 +126,11 @@ def report(output: str, other: str | None, endpoint_url: str | None, to: str | N
 @click.option("--split", metavar="NAME=SHARE,...", help="Split by prompt: train=0.98,test=0.02.")
 @click.option("--licence", "--license", metavar="ID", help="License of the images, for the dataset card: cc0-1.0.")
 @click.option("--allow-incomplete", is_flag=True, help="Export an output that is not finished, or not fully scored.")
+@click.option("--c2pa", type=click.Choice(["image", "shard"]), help="Sign a C2PA manifest for each image or shard.")
+@click.option(
+    "--c2pa-certificate", metavar="FILE", envvar="JANUS_BATCH_C2PA_CERTIFICATE", help="PEM: your certificate chain."
+)
+@click.option("--c2pa-key", metavar="FILE", envvar="JANUS_BATCH_C2PA_KEY", help="PEM: the key of the certificate.")
 @click.option("--push-to", metavar="ORG/NAME", help="Upload to this dataset repository of the Hugging Face hub.")
 def export(output: str, dest: str, endpoint_url: str | None, **how: Any) -> int:
     """Export an output to DEST, an empty folder or URL, with a dataset card.

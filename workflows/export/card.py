@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
@@ -36,6 +36,7 @@ class CardFacts:
     tally: Tally
     inventory: Inventory
     license_id: str | None
+    signed_unit: Literal["image", "shard"] | None
 
 
 def dataset_card(facts: CardFacts) -> str:
@@ -58,6 +59,8 @@ def dataset_card(facts: CardFacts) -> str:
         scorers=[_scorer_rows(one.scorer) for one in facts.inventory.scores],
         num_committed=facts.inventory.num_committed,
         source_type=DIGITAL_SOURCE_TYPE,
+        has_pixels=layout.has_pixels,
+        signed_unit=facts.signed_unit,
         columns=", ".join(f"`{name}`" for name in MANIFEST_SCHEMA.names if name not in LEFT_OUT),
         has_columns=layout.has_columns,
         language=language,

@@ -124,13 +124,19 @@ def _hash(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
 
 
-def _check_claim(dest: Storage, claim: dict[str, Any]) -> None:
+def read_claim_of_export(dest: Storage) -> dict[str, Any]:
+    """The claim of an export. Raises ExportError for a damaged one."""
     try:
-        theirs = json.loads(dest.read(CLAIM_FILE))
+        claim = json.loads(dest.read(CLAIM_FILE))
     except ValueError:
-        theirs = None
-    if not isinstance(theirs, dict):
+        claim = None
+    if not isinstance(claim, dict):
         raise ExportError(f"{dest.url}/{CLAIM_FILE} is damaged; export into an empty folder")
+    return claim
+
+
+def _check_claim(dest: Storage, claim: dict[str, Any]) -> None:
+    theirs = read_claim_of_export(dest)
     for field, ours in claim.items():
         if theirs.get(field) != ours:
             shown = (theirs.get(field), ours) if field != "recipe" else ("another recipe", "its own")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import itertools
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +48,7 @@ OTHER_TEXT = "the same pixels, and another text in the file"
 class Replay:
     """One re-rendered image: `same_bytes`, or how it differs from its file. `same_pixels`: in its text at most.
 
+    `image_sha256` is the manifest's; `rendered_on` and `replayed_on` are the devices, as the manifest has them.
     `score` is the judge's score now; None if the image was not judged, or cannot be rendered. `same_score`: it is the
     manifest's, or neither has one.
     """
@@ -56,6 +58,9 @@ class Replay:
     same_bytes: bool
     same_pixels: bool
     difference: str = ""
+    image_sha256: str
+    rendered_on: str
+    replayed_on: str
     score: float | None = None
     same_score: bool = True
 
@@ -82,8 +87,9 @@ def replay_images(storage: Storage, num_images: int, seed: int) -> Iterator[Repl
     rows = _pick_rows(storage, num_images, random.Random(seed))
     for recipe in dict.fromkeys(_recipe_of(row) for row in rows):
         chosen = {_request_of(row): row for row in rows if _recipe_of(row) == recipe}
-        for request, answer in _render(storage, recipe, list(chosen)):
-            yield _compare(storage, chosen[request], request, answer, recipe)
+        device, answers = _render(storage, recipe, list(chosen))
+        for request, answer in answers:
+            yield _compare(storage, chosen[request], request, answer, recipe, device)
 
 
 def find_image(storage: Storage, image_id: str) -> dict[str, Any]:
@@ -108,11 +114,12 @@ def replay_image(storage: Storage, row: dict[str, Any], image_format: str, chang
     Raises OtherWeightsError or CheckpointError if its model cannot be loaded.
     """
     recipe, request = _recipe_of(row), dataclasses.replace(_request_of(row), **changes)
-    ((_, answer),) = _render(storage, recipe, [request])
+    device, answers = _render(storage, recipe, [request])
+    ((_, answer),) = answers
     return ImageReplay(
         request=request,
         data=None if isinstance(answer, Rejection) else encode_image(answer, image_format, request, recipe),
-        replay=_compare(storage, row, request, answer, recipe),
+        replay=_compare(storage, row, request, answer, recipe, device),
     )
 
 
@@ -196,16 +203,21 @@ def _request_of(row: dict[str, Any]) -> ImageRequest:
 
 def _render(
     storage: Storage, recipe: Recipe, requests: list[ImageRequest]
-) -> Iterator[tuple[ImageRequest, RenderedImage | Rejection]]:
+) -> tuple[str, Iterator[tuple[ImageRequest, RenderedImage | Rejection]]]:
+    """The device that renders, and the answers as they come."""
     engine, looker = open_engine_and_looker(recipe, storage.options, allow_faults=True)
     batcher = Batcher(engine)
     judging = JudgingBatcher(batcher, looker, recipe.judge) if looker and recipe.judge else batcher
-    for batch in judging.render(requests):
-        yield from batch
+    return engine.device, itertools.chain.from_iterable(judging.render(requests))
 
 
 def _compare(
-    storage: Storage, row: dict[str, Any], request: ImageRequest, answer: RenderedImage | Rejection, recipe: Recipe
+    storage: Storage,
+    row: dict[str, Any],
+    request: ImageRequest,
+    answer: RenderedImage | Rejection,
+    recipe: Recipe,
+    device: str,
 ) -> Replay:
     verdict = answer.verdict if isinstance(answer, RenderedImage) else None
     return Replay(
@@ -214,6 +226,9 @@ def _compare(
         same_bytes=not (difference := _difference(storage, row, request, answer, recipe)),
         same_pixels=difference in ("", OTHER_TEXT),
         difference=difference,
+        image_sha256=row["image_sha256"],
+        rendered_on=row["device"],
+        replayed_on=device,
         score=None if verdict is None else verdict.score,
         same_score=verdict is None or verdict.score == row["judge_score"],
     )
