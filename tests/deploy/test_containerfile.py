@@ -33,7 +33,7 @@ def test_it_copies_what_the_project_is_installed_from() -> None:
 
 
 def test_it_installs_with_the_pins_and_runs_no_unknown_instruction() -> None:
-    known = {"FROM", "COPY", "WORKDIR", "RUN", "ENV"}
+    known = {"ARG", "FROM", "COPY", "WORKDIR", "RUN", "ENV"}
     assert {line.split()[0] for line in LINES if line and not line.startswith("#")} == known
     (run,) = (line for line in LINES if line.startswith("RUN"))
     assert "-c constraints.txt" in run
