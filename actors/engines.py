@@ -121,7 +121,7 @@ def open_engine_and_looker(
     Raises CheckpointError also if there is not enough memory for both.
     """
     judge = recipe.judge
-    if judge is None or recipe.judges_itself:
+    if judge is None or judge.is_own:
         engine = open_engine(recipe, storage_options, allow_faults=allow_faults)
         return engine, open_looker(recipe, storage_options, engine)
     try:
@@ -139,7 +139,7 @@ def open_engine_and_looker(
 def open_looker(recipe: Recipe, storage_options: Mapping[str, Any], engine: Engine | None = None) -> Looker | None:
     """The looker of the recipe's judge on the first visible GPU, or on the CPU; None if the recipe has no judge.
 
-    `engine` is the recipe's own: a judge of the same checkpoint shares its language model. Raises CheckpointError.
+    `engine` is the recipe's engine, whose language model its own judge shares. Raises CheckpointError.
     """
     judge = recipe.judge
     if judge is None:
@@ -147,16 +147,15 @@ def open_looker(recipe: Recipe, storage_options: Mapping[str, Any], engine: Engi
     looker_class = FAMILIES[judge.family].load_looker_class()
     if is_family_without_checkpoint(judge.family):
         return cast("Looker", looker_class(judge))
-    is_shared = recipe.judges_itself
     checkpoint = fetch_checkpoint(
         open_checkpoint(
             judge.checkpoint,
             revision=judge.revision,
             prompt_format=judge.prompt_format,
-            prompt_template=recipe.prompt_template if is_shared else None,
+            prompt_template=recipe.prompt_template if judge.is_own else None,
             storage_options=storage_options,
         )
     )
     _check_digest(checkpoint, judge.weights_sha256)
-    llama = cast("Any", engine).text_model() if engine is not None and is_shared else None
+    llama = cast("Any", engine).text_model() if engine is not None and judge.is_own else None
     return cast("Looker", looker_class(checkpoint, dtype=recipe.dtype, llama=llama))

@@ -66,6 +66,7 @@ class Judge:
       to `max_tries` in all; None means one try.
     * `caption_tokens`: the longest caption of a kept image, in tokens; None means no captions.
     * `family`, `checkpoint`, `revision`, `weights_sha256`, `prompt_format`: the model that looks, as in `Recipe`.
+    * `is_own`: it is the model that renders the images, with its adapters; its weights are in memory once.
     * `looker`: the algorithm and its version. It changes whenever the same image and question would get other scores.
     """
 
@@ -81,6 +82,7 @@ class Judge:
     revision: str | None
     weights_sha256: str
     prompt_format: str | None
+    is_own: bool
     looker: str
 
     @property
@@ -165,12 +167,6 @@ class Recipe(SamplingSettings):
     def images_per_row(self) -> int:
         """Images of a prompt row without a guidance weight of its own: every index at every weight."""
         return self.images_per_prompt * len(self.cfg_weights)
-
-    @property
-    def judges_itself(self) -> bool:
-        """Whether the checkpoint that renders the images also looks at them."""
-        judge = self.judge
-        return judge is not None and (judge.checkpoint, judge.revision) == (self.checkpoint, self.revision)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as `job.json` has them: lists in place of tuples, and optional parts only where they exist."""

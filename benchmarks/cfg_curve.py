@@ -101,9 +101,14 @@ def _measure(
 
 
 def render_scenes(
-    model: dict[str, Any], scenes: dict[str, Scene], weights: Sequence[float], num_images: int, output: Path
+    model: dict[str, Any],
+    scenes: dict[str, Scene],
+    weights: Sequence[float],
+    num_images: int,
+    output: Path,
+    judge: dict[str, Any] | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """The manifest rows and the images of a job with `num_images` per scene and weight."""
+    """The manifest rows and the images of a job with `num_images` per scene and weight, and maybe a judge."""
     prompts = output.with_name("prompts.parquet")
     pq.write_table(pa.table({"id": list(scenes), "prompt": [describe(scene) for scene in scenes.values()]}), prompts)
     spec = {
@@ -112,6 +117,7 @@ def render_scenes(
         "model": {**model, "allow_faults": True},
         "sampling": {"cfg_weight": list(weights), "images_per_prompt": num_images},
         "images": {"layout": "parquet"},
+        "judge": judge,
     }
     render(check_fields(spec), address=None)
     return pyarrow.dataset.dataset(output / "manifest").to_table().to_pylist(), _read_images(output)

@@ -156,6 +156,7 @@ def _judge(spec: JobSpec, own: Checkpoint, *, with_digest: bool) -> Judge | None
     if (section := spec.judge) is None:
         return None
     model = _open_judge(spec, own)
+    is_same = (model.name, model.revision) == (own.name, own.revision)
     return Judge(
         question=section.question,
         best_of=section.best_of,
@@ -167,6 +168,7 @@ def _judge(spec: JobSpec, own: Checkpoint, *, with_digest: bool) -> Judge | None
         revision=model.revision,
         weights_sha256=weights_digest(model) if with_digest else "",
         prompt_format=model.prompt_format,
+        is_own=section.checkpoint is None or (is_same and not own.adapters),
         looker=FAMILIES[model.family].looker_version,
     )
 

@@ -30,9 +30,3 @@ def test_a_row_without_a_weight_has_every_index_at_every_weight() -> None:
 def test_a_question_is_about_the_prompt_without_the_space_around_it() -> None:
     assert judge(question="Is {it} {prompt}?").question_about(" {a} {prompt}\n") == "Is {it} {a} {prompt}?"
     assert judge(question="Is it sharp?").question_about("a") == "Is it sharp?"
-
-
-def test_a_recipe_judges_itself_unless_another_checkpoint_looks() -> None:
-    assert recipe(judge=judge()).judges_itself
-    assert not recipe(judge=judge(checkpoint="other")).judges_itself
-    assert not recipe().judges_itself

@@ -52,6 +52,7 @@ JUDGE = Judge(
     revision=None,
     weights_sha256=RECIPE.weights_sha256,
     prompt_format=None,
+    is_own=True,
     looker="toy-look-1",
 )
 

@@ -343,7 +343,7 @@ def test_a_model_judges_its_own_images_or_those_of_another(tmp_path: Path, judge
 
 
 def test_a_judge_with_other_weights_than_the_jobs_is_refused(tmp_path: Path) -> None:
-    other = dataclasses.replace(JUDGE, family="janus", checkpoint=str(TINY), prompt_format="janus-pro")
+    other = dataclasses.replace(JUDGE, family="janus", checkpoint=str(TINY), prompt_format="janus-pro", is_own=False)
 
     with pytest.raises(OtherWeightsError, match="janus-tiny holds other weights now: their SHA-256 is"):
         open_engine_and_looker(recipe(judge=other), {})

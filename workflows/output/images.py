@@ -165,5 +165,6 @@ def _judge_columns(judge: Judge | None, verdict: Verdict | None) -> dict[str, An
         "judge_weights_sha256": judge.weights_sha256,
         "judge_prompt_format": judge.prompt_format,
         "judge_family": judge.family,
+        "judge_is_own": judge.is_own,
         "judge_looker": judge.looker,
     }

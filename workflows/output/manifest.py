@@ -99,6 +99,7 @@ JUDGE_SCHEMA = pa.schema(
         pa.field("judge_weights_sha256", pa.string(), nullable=False),
         pa.field("judge_prompt_format", pa.string()),
         pa.field("judge_family", pa.string(), nullable=False),
+        pa.field("judge_is_own", pa.bool_(), nullable=False),
         pa.field("judge_looker", pa.string(), nullable=False),
     ]
 )

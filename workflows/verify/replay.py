@@ -192,6 +192,7 @@ def _judge_of(row: dict[str, Any]) -> Judge:
         revision=row["judge_model_revision"],
         weights_sha256=row["judge_weights_sha256"],
         prompt_format=row["judge_prompt_format"],
+        is_own=row["judge_is_own"],
         looker=row["judge_looker"],
     )
 

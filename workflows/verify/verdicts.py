@@ -17,6 +17,7 @@ SETTINGS = {
     "judge_weights_sha256": "weights_sha256",
     "judge_prompt_format": "prompt_format",
     "judge_family": "family",
+    "judge_is_own": "is_own",
     "judge_looker": "looker",
 }
 
