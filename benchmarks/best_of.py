@@ -176,9 +176,7 @@ def _print_table(points: Sequence[Point], arguments: argparse.Namespace, device:
 
     print(f"\n{platform.machine()}, {device}, {torch.get_num_threads()} threads, torch {torch.__version__}, float32")
     print(f"{arguments.prompts} held-out prompts of each kind, {arguments.images} images of each at each weight\n")
-    print(
-        "| model | cfg_weight | best of | one shape right | two shapes right | a right one in n | ms per image |"
-    )
+    print("| model | cfg_weight | best of | one shape right | two shapes right | a right one in n | ms per image |")
     print("|---|---|---|---|---|---|---|")
     for p in points:
         print(
