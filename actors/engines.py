@@ -16,8 +16,9 @@ from actors.checkpoint.open import (
 )
 from actors.errors import CheckpointError, OtherWeightsError, is_out_of_memory, reason_line
 from actors.families import FAMILIES
-from actors.recipe import Recipe
+from actors.recipe import Look, Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
+from actors.understanding.engine import LookingEngine
 from actors.understanding.judging import Looker
 
 
@@ -44,7 +45,9 @@ class Engine(Protocol):
 
 
 def open_engine(recipe: Recipe, storage_options: Mapping[str, Any], *, allow_faults: bool = False) -> Engine:
-    """Open the recipe's checkpoint and start its engine, see `start_engine`."""
+    """Open the recipe's checkpoint and start its engine, see `start_engine` and `open_looking_engine`."""
+    if recipe.look is not None:
+        return open_looking_engine(recipe, recipe.look, storage_options)
     checkpoint, vae = open_models(
         recipe.checkpoint,
         revision=recipe.revision,
@@ -56,6 +59,24 @@ def open_engine(recipe: Recipe, storage_options: Mapping[str, Any], *, allow_fau
         storage_options=storage_options,
     )
     return start_engine(recipe, checkpoint, vae, allow_faults=allow_faults)
+
+
+def open_looking_engine(recipe: Recipe, look: Look, storage_options: Mapping[str, Any]) -> Engine:
+    """The engine of a job that looks at images: the parts of its checkpoint that do. Raises CheckpointError."""
+    looker_class = FAMILIES[recipe.family].load_looker_class()
+    if is_family_without_checkpoint(recipe.family):
+        return cast("Engine", LookingEngine(looker_class(), look))
+    checkpoint = fetch_checkpoint(
+        open_checkpoint(
+            recipe.checkpoint,
+            revision=recipe.revision,
+            prompt_format=recipe.prompt_format,
+            prompt_template=recipe.prompt_template,
+            storage_options=storage_options,
+        )
+    )
+    _check_digest(checkpoint, recipe.weights_sha256)
+    return cast("Engine", LookingEngine(looker_class(checkpoint, dtype=recipe.dtype), look))
 
 
 def start_engine(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -11,6 +12,8 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from actors.prompt.template import PromptTemplate
 
 PROMPT_FIELD = "{prompt}"  # in the judge's question
+CAPTION_QUESTION, CAPTION_TOKENS = "Describe this image in one sentence.", 64  # what captions answer, and their length
+_YES_OR_NO = re.compile(r"\byes\s+or\s+no\b", re.IGNORECASE)
 
 
 def _is_none(value: object) -> bool:
@@ -18,7 +21,7 @@ def _is_none(value: object) -> bool:
 
 
 # Of a recipe; absent from `job.json` unless a job has them.
-_OPTIONAL_PARTS = ("prompt_template", "protocol", "adapters", "judge")
+_OPTIONAL_PARTS = ("prompt_template", "protocol", "adapters", "judge", "look")
 
 
 def _is_empty(value: tuple[object, ...]) -> bool:
@@ -126,6 +129,31 @@ def adapters_from_json(text: str | None) -> tuple[Adapter, ...]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """How a job looks at images of the user instead of rendering. Part of its recipe, because it decides the answers.
+
+    * `question`: what is asked about an image whose row asks nothing. `max_tokens`: the longest answer.
+    * `scores_all`: score every question; otherwise those that ask for yes or no.
+    * `root`: the folder that relative locations of images are relative to.
+    * `image_size`, `min_side`, `ground`: how images become square, see `actors.understanding.pixels.to_square`.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")  # for job.json, see workflows.output.claim
+
+    question: str
+    max_tokens: int
+    scores_all: bool
+    root: str
+    image_size: int
+    min_side: int
+    ground: tuple[int, int, int]
+
+    def scores(self, question: str) -> bool:
+        """Whether the probability of yes is part of the answer to this question."""
+        return self.scores_all or _YES_OR_NO.search(question) is not None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe(SamplingSettings):
     """The resolved model and sampling settings of a job. `job.json` pins them, and a resume must have the same ones.
 
@@ -139,6 +167,7 @@ class Recipe(SamplingSettings):
     * `cfg_weights`: the guidance weights; more than one in a sweep. `allow_any_cfg_weight` lifts their limits.
     * `images_per_prompt`, `seed`: images per prompt and weight, and the seed from which their seeds are derived.
     * `judge`: how candidates are judged; None, and then absent from `job.json`, if the job looks at no image.
+    * `look`: how the job looks at images of the user; None, and then absent from `job.json`, if the job renders.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")  # for job.json, see workflows.output.claim
@@ -162,6 +191,7 @@ class Recipe(SamplingSettings):
     protocol: Annotated[str | None, Field(exclude_if=_is_none)] = None
     adapters: Annotated[tuple[Adapter, ...], Field(exclude_if=_is_empty)] = ()
     judge: Annotated[Judge | None, Field(exclude_if=_is_none)] = None
+    look: Annotated[Look | None, Field(exclude_if=_is_none)] = None
 
     @property
     def images_per_row(self) -> int:

@@ -1,5 +1,5 @@
-"""The request for one image, the two answers of an engine (the image, or the reason why there is none), and the verdict
-on an image that was looked at."""
+"""What actors are asked and answer: requests for images, images or the reasons why there are none, verdicts on images
+that were judged, and, for jobs that look at images, questions about them and answers."""
 
 from __future__ import annotations
 
@@ -72,6 +72,39 @@ class RenderedImage:
     verdict: Verdict | None = None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LookRequest:
+    """A question about an image of the user.
+
+    * `image_id` is unique in an output and the same as `prompt_id`, the id of the row. `prompt` is the question.
+    * `picture`: the image as the model sees it, before normalization: uint8 [size, size, 3], see
+      `actors.understanding.pixels.to_square`.
+    * `is_scored`: whether the probability of yes is wanted, too.
+    * `image`: where the image was read from, None if the row holds its bytes. `image_sha256`, `width`, `height`: of the
+      image as it was read.
+    """
+
+    image_id: str
+    prompt_id: str
+    prompt: str
+    picture: np.ndarray
+    is_scored: bool
+    image: str | None
+    image_sha256: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SeenImage:
+    """The answer to a LookRequest, and the probability of yes where it is wanted."""
+
+    image_id: str
+    answer: str
+    score: float | None = None
+    score_kind: str | None = None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rejection:
     """An image that cannot be rendered, with the reason that `rejected/` shows to people."""
@@ -81,6 +114,7 @@ class Rejection:
 
 
 Answer = tuple[ImageRequest, RenderedImage | Rejection]
+AnyRequest = ImageRequest | LookRequest
 
 
 def refusal_of_prompts(

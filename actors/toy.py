@@ -74,12 +74,13 @@ class ToyLooker:
     `toy:blind` gives NaN, `toy:tie` the same score to every image, `toy:look-bug` fails like a bug of the looker.
     """
 
+    device = "cpu"
     score_kind = "hash"
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, judge: Judge | None = None) -> None:
         self.judge = judge
 
-    def refusal(self, question: str) -> str | None:
+    def refusal(self, question: str, max_tokens: int = 0) -> str | None:
         """Why no image can be asked this question, or None."""
         return "the question has an image placeholder" if "<image_placeholder>" in question else None
 
@@ -91,6 +92,16 @@ class ToyLooker:
         """The colors that each image begins and ends with, in at most `max_tokens` words."""
         words = [f"a gradient from {_hex(image[0, 0])} to {_hex(image[-1, -1])}".split() for image in images]
         return [" ".join(some[:max_tokens]) for some in words]
+
+    def see(
+        self, images: Sequence[np.ndarray], questions: Sequence[str], are_scored: Sequence[bool], max_tokens: int
+    ) -> list[tuple[str | None, float | None]]:
+        """The caption of each image and, where it is wanted, the question's score."""
+        captions, scores = self.caption(images, max_tokens), self.score(images, questions).tolist()
+        return [
+            (caption, score if is_scored else None)
+            for caption, score, is_scored in zip(captions, scores, are_scored, strict=True)
+        ]
 
 
 def _score(image: np.ndarray, question: str) -> float:

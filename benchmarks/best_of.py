@@ -27,7 +27,7 @@ from examples.shapes.judge import faults
 from examples.shapes.world import Scene
 from jobs.job_file.read import check_fields
 from jobs.job_file.resolve import resolve
-from workflows.measure import measure
+from workflows.cost.measure import measure
 from workflows.output.remaining import find_job_prompts, plan_job
 
 WEIGHTS = (1.0, 2.0, 5.0)

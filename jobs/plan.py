@@ -11,11 +11,12 @@ import click
 
 from actors.families import ROOFLINE
 from actors.recipe import Judge
+from jobs.job_file.errors import JobFileError
 from jobs.job_file.resolve import Models, open_models_of, remarks, resolve
 from jobs.job_file.spec import JobSpec
 from jobs.terminal.prompt_rows import prompt_facts, prompt_rows
 from jobs.terminal.text import judge_line
-from workflows.estimate import Estimate, Speed, estimate, known_speed
+from workflows.cost.estimate import Estimate, Speed, estimate, known_speed
 from workflows.export.limits import limits_of_job
 from workflows.job import RenderJob
 from workflows.output.claim import check_claim
@@ -36,13 +37,15 @@ def plan(
 
     The speed of one actor is `images_per_second` if given, otherwise measured here if `measure`, otherwise looked up.
     """
+    if measure and spec.task == "understand":
+        raise JobFileError("--measure: it renders images, and a job with task: understand renders none")
     num_gpus = _num_gpus() if measure else 0
     models = open_models_of(spec)
     job = resolve(spec, num_gpus=num_gpus, with_digest=measure, models=models)
     files = find_job_prompts(job)
     check_claim(job, ignore=("recipe.weights_sha256", "recipe.vae_sha256", "recipe.dtype", "judge.weights_sha256"))
     remaining = plan_job(job, files)
-    duplicates = 0 if job.reading.deduplicate else num_duplicates(files, job.storage)
+    duplicates = 0 if job.reading.deduplicate or job.recipe.look else num_duplicates(files, job.storage)
     facts = _facts(job, remaining) | prompt_facts(remaining, duplicates)
     speed, bytes_an_image = _speed(job, remaining, models, measure=measure)
     if images_per_second is not None:
@@ -75,7 +78,7 @@ def _speed(job: RenderJob, plan: Plan, models: Models, *, measure: bool) -> tupl
     """The speed of an actor, and the bytes per image if they were measured."""
     if measure:
         from actors.engines import open_looker, start_engine
-        from workflows.measure import measure as measure_engine
+        from workflows.cost.measure import measure as measure_engine
 
         engine = start_engine(job.recipe, *models, allow_faults=job.allow_faults)  # loads torch
         looker = open_looker(job.recipe, job.storage, engine)
@@ -83,7 +86,7 @@ def _speed(job: RenderJob, plan: Plan, models: Models, *, measure: bool) -> tupl
         source = f"measured here: {found.device}, batches of {found.batch_size}, the median of {found.num_batches}"
         speed = Speed(images_per_second=found.images_per_second, source=source, seconds_per_look=found.seconds_per_look)
         return speed, found.bytes_an_image
-    known = known_speed(models[0], job.recipe, job.workers.batch_size)
+    known = None if job.recipe.look else known_speed(models[0], job.recipe, job.workers.batch_size)
     if known is None:
         return None, None
     batch = f", batches of {known.batch}" if known.batch else ""
@@ -124,13 +127,13 @@ def _print_table(
         "job": job.name,
         "model": f"{job.recipe.checkpoint} ({job.recipe.family})"
         + (f" @ {job.recipe.revision}" * bool(job.recipe.revision)),
-        "cfg_weight": weights,
+        **({"cfg_weight": weights} if job.recipe.look is None else {"question": job.recipe.look.question}),
         **prompt_rows(facts, job.reading),
         "shards left": f"{facts['num_shards_remaining']:,} of up to {job.shard_rows:,} prompts",
         "images": f"{facts['num_images']:,} ({facts['images_per_row']} per prompt)",
         "images left": f"{facts['num_images_remaining']:,}",
         **_judge_rows(job.recipe.judge, cost),
-        **_cost_rows(job, speed, cost),
+        **(_cost_rows(job, speed, cost) if job.recipe.look is None else {}),
         "output": job.output,
     }
     for key, value in rows.items():

@@ -17,7 +17,7 @@ from workflows.storage.store import Storage
 
 def retry_rejected(output: str, endpoint_url: str | None, settings: tuple[str, ...], *, address: str | None) -> int:
     """0 if every rejected row was retried, whether it succeeded or not; 1 if the prompt files of some are gone."""
-    storage, claim = open_output(output, endpoint_url)
+    storage, claim = open_output(output, endpoint_url, may_hold_answers=True)
     spec, cluster = _spec_of(claim, storage, settings), Cluster(address)
     with showing(claim.name, storage.url) as show:
         num_gpus = cluster.num_gpus() if spec.workers.gpus_per_actor is None else 0

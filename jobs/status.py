@@ -17,7 +17,7 @@ from workflows.storage.errors import storage_errors
 
 def status(output: str, endpoint_url: str | None, *, as_json: bool) -> int:
     """Print the counts. Returns 0 if the output is finished and 1 while images are missing."""
-    storage, claim = open_output(output, endpoint_url)
+    storage, claim = open_output(output, endpoint_url, may_hold_answers=True)
     with storage_errors(output):
         plan = plan_of(storage, claim, committed_parts(storage))
         tally = tally_output(storage.url, storage.options)

@@ -44,7 +44,7 @@ def verify(
     signing_key = _signing_key(certificate, key, num_replays)
     if (exported := _open_export(output, endpoint_url)) is not None:
         return _verify_export(exported)
-    storage, claim = open_output(output, endpoint_url)
+    storage, claim = open_output(output, endpoint_url, may_hold_answers=not (num_replays or certificate))
     # The files of a running attempt look like orphans, so no run may render while files are removed.
     is_held = is_repaired or is_cleaned
     with hold_output(storage, f"verify of {claim.name}", say=click.echo) if is_held else nullcontext():
@@ -94,7 +94,7 @@ def _check(storage: Storage, claim: Claim, *, is_repaired: bool, is_cleaned: boo
         parts = committed_parts(storage)
         plan = plan_of(storage, claim, parts)
         findings = verify_output(storage, plan, claim.recipe)
-    _print_findings(findings)
+    _print_findings(findings, holds_answers=claim.recipe.look is not None)
     if is_repaired:
         _repair(storage, claim, plan, parts, findings)
     if is_cleaned:
@@ -102,8 +102,9 @@ def _check(storage: Storage, claim: Claim, *, is_repaired: bool, is_cleaned: boo
     return findings
 
 
-def _print_findings(findings: Findings) -> None:
-    click.echo(f"images      {findings.num_images:,} in the manifest, files and SHA-256 checked")
+def _print_findings(findings: Findings, *, holds_answers: bool) -> None:
+    what, checked = ("answers", "settings") if holds_answers else ("images", "files and SHA-256")
+    click.echo(f"{what:<11} {findings.num_images:,} in the manifest, {checked} checked")
     click.echo(f"rejected    {findings.num_rejected:,}")
     click.echo(f"missing     {findings.num_missing:,}")
     click.echo(f"faults      {len(findings.faults):,}")

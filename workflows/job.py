@@ -32,6 +32,7 @@ class PromptReading:
 
     A resume must have the same values: they decide which images exist. Rows are selected in the order of the fields.
 
+    * `reads_images`: whether the job looks at images and reads the columns image, question and id, not prompts.
     * `columns`: columns that the job reads (prompt, seed, ...), and their names in the prompt files.
     * `csv_delimiter` (None: found in the first line), `csv_header`: whether that line names the columns.
     * `where`: a condition on the columns, see `workflows.row_filter`.
@@ -41,6 +42,7 @@ class PromptReading:
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")  # for job.json, see workflows.output.claim
 
+    reads_images: bool = False
     columns: dict[str, str] = field(default_factory=dict)
     csv_delimiter: str | None = None
     csv_header: bool = True

@@ -158,6 +158,7 @@ def _prompt_file(file: Found, carried: pa.Schema, read: pa.Schema) -> PromptFile
         hive_values=file.hive_values,
         row_bytes=file.footer.row_bytes,
         renamed=file.renamed,
+        reads_images=file.reads_images,
         converted=file.converted,
         num_skipped=int(file.footer.metadata.get(NUM_SKIPPED, 0)) if file.converted else 0,
     )

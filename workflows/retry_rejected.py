@@ -10,8 +10,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 
-from actors.request import ImageRequest
+from actors.request import AnyRequest
 from workflows.job import RenderJob
+from workflows.looking.rows import read_look_shard
 from workflows.output.manifest import (
     REJECTED_SCHEMA,
     committed_parts,
@@ -48,7 +49,8 @@ def read_rejected(job: RenderJob, shard: Shard) -> ShardRows:
 
     A repair has the requests of its own images alone. The other rejected rows are carried over as they are.
     """
-    storage, rows = Storage(job.output, job.storage), read_shard(job, shard)
+    storage = Storage(job.output, job.storage)
+    rows = read_shard(job, shard) if job.recipe.look is None else read_look_shard(job, shard)
     before = part_id(replace(shard, retry=0).id, shard.retry - 1)
     name = rejected_file(storage, before)
     images_of: dict[int, set[str] | None] = defaultdict(set)  # by prompt row; None: all of its images
@@ -62,7 +64,7 @@ def read_rejected(job: RenderJob, shard: Shard) -> ShardRows:
             images.add(row["image_id"])
     row_numbers = {prompt_id: rows.row_numbers[index] for prompt_id, index in rows.row_of.items()}
 
-    def is_wanted(request: ImageRequest) -> bool:
+    def is_wanted(request: AnyRequest) -> bool:
         wanted = images_of.get(row_numbers[request.prompt_id], set())
         return wanted is None or request.image_id in wanted
 

@@ -13,7 +13,7 @@ from actors.families import FAMILIES
 from actors.guidance import check_cfg_weight
 from actors.noise import derive_seed
 from actors.recipe import Recipe, sampling_settings
-from actors.request import ImageRequest
+from actors.request import AnyRequest, ImageRequest
 from workflows.job import RenderJob
 from workflows.plan import Shard
 from workflows.prompt_files.formats import without_ending
@@ -50,7 +50,7 @@ class ShardRows:
     """
 
     shard: Shard
-    requests: list[ImageRequest]
+    requests: Sequence[AnyRequest]
     rejected: list[RejectedRow]
     carried: pa.Table
     row_of: dict[str, int]
@@ -67,7 +67,7 @@ def read_shard(job: RenderJob, shard: Shard) -> ShardRows:
     row_of: dict[str, int] = {}
     row_seeds: dict[str, int | None] = {}
     for index in range(table.num_rows):
-        row = _Row(table, index, shard, numbers[index])
+        row = Row(table, index, shard, numbers[index])
         try:
             made = list(_requests_of(row, job.recipe, taken_ids=row_of))
         except ValueError as error:
@@ -93,7 +93,7 @@ def ignored_columns(family: str) -> list[str]:
     return [name for name in SETTING_COLUMNS if name not in FAMILIES[family].settings]
 
 
-class _Row:
+class Row:
     """One row of the table. Values are read one by one, so that broken text (not UTF-8) rejects this row only."""
 
     def __init__(self, table: pa.Table, index: int, shard: Shard, number: int) -> None:
@@ -142,9 +142,9 @@ class _Row:
             return None
 
 
-def _requests_of(row: _Row, recipe: Recipe, *, taken_ids: dict[str, int]) -> Iterator[ImageRequest]:
+def _requests_of(row: Row, recipe: Recipe, *, taken_ids: dict[str, int]) -> Iterator[ImageRequest]:
     """All images of a row: each index at each weight. Raises ValueError with the reason to reject the row."""
-    prompt_id = _check_id(row, taken_ids)
+    prompt_id = check_id(row, taken_ids)
     prompt = _check_prompt(row["prompt"])
     row_seed, own_seed = _check_row_seed(row, recipe), _check_image_seed(row["image_seed"], recipe)
     settings = sampling_settings(recipe) | _settings_of_row(row, FAMILIES[recipe.family].settings)
@@ -165,7 +165,7 @@ def _requests_of(row: _Row, recipe: Recipe, *, taken_ids: dict[str, int]) -> Ite
             )
 
 
-def _check_row_seed(row: _Row, recipe: Recipe) -> int:
+def _check_row_seed(row: Row, recipe: Recipe) -> int:
     """The seed that the seeds of the row's images are derived from: its own, or the job's."""
     row_seed = _whole_number(row["seed"], "seed", 0, MAX_SEED)
     return recipe.seed if row_seed is None else row_seed
@@ -184,13 +184,13 @@ def _check_image_seed(value: Any, recipe: Recipe) -> int | None:
     return image_seed
 
 
-def _settings_of_row(row: _Row, takes: Iterable[str]) -> dict[str, Any]:
+def _settings_of_row(row: Row, takes: Iterable[str]) -> dict[str, Any]:
     """The sampling settings that the row sets itself and the family takes. Raises ValueError."""
     values = {name: check(row[name]) for name, check in SETTING_COLUMNS.items() if name in takes}
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _check_id(row: _Row, taken_ids: dict[str, int]) -> str:
+def check_id(row: Row, taken_ids: dict[str, int]) -> str:
     """The row's id. It becomes part of a file name, so characters that could leave the folder are not allowed."""
     if not row.has_column("id"):
         return row.default_id

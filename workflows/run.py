@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -177,7 +177,9 @@ def _render_plan(
         num_images_before=plan.num_images_committed(job.recipe.images_per_row),
         num_shards_total=plan.num_shards_remaining,
     )
-    with show.progress(progress), refreshing_report(job, cluster, progress, show.line, show.report):
+    has_report = job.recipe.look is None  # the report is about images that were rendered
+    refreshing = refreshing_report(job, cluster, progress, show.line, show.report) if has_report else nullcontext()
+    with show.progress(progress), refreshing:
         render_shards(job, plan, cluster, progress, on_interrupt=on_interrupt)
     return progress
 
@@ -225,7 +227,12 @@ def _show_retries(before: Tally, after: Tally, show: Show) -> None:
 
 
 def _write_report(job: RenderJob, show: Show) -> str | None:
-    """Write report.html; the URL, or None if that fails. A finished job does not fail for want of its report."""
+    """Write report.html; the URL, or None if that fails. A finished job does not fail for want of its report.
+
+    A job that looks at images has none.
+    """
+    if job.recipe.look is not None:
+        return None
     show.line("writing the report ...")
     with side_work("the report was not written", show.line):
         return write_report(Storage(job.output, job.storage)).url

@@ -17,13 +17,12 @@ from actors.device import DTYPES, find_device
 from actors.errors import is_out_of_memory
 from actors.llama.model import Llama
 from actors.llama.packed import PackedLlama
+from actors.recipe import CAPTION_QUESTION, CAPTION_TOKENS
 from actors.understanding.answers import ScoreKind, read_answers, score_answers
 from actors.understanding.decode import decode_greedily
 from actors.understanding.prompt import ImagePrompt
 from actors.understanding.reader import Reader, ReadPrompt
 
-CAPTION_QUESTION = "Describe this image in one sentence."
-CAPTION_TOKENS = 64
 ROWS_PER_PART = {"cpu": 4, "cuda": 16}
 
 
@@ -83,10 +82,31 @@ class Looker:
 
         def answer_part(rows: list[int], prompts: list[ReadPrompt]) -> None:
             for row, ids in zip(rows, decode_greedily(self.reader, prompts, max_tokens), strict=True):
-                answers[row] = None if ids is None else self.reader.tokenizer.decode(ids).strip()
+                answers[row] = self._text_of(ids)
 
         self._look(images, questions, answer_part)
         return answers
+
+    @torch.inference_mode()
+    def see(
+        self, images: Sequence[np.ndarray], questions: Sequence[str], are_scored: Sequence[bool], max_tokens: int
+    ) -> list[tuple[str | None, float | None]]:
+        """Each question's answer, and its score where that is wanted; one reading of the image serves both."""
+        seen: list[tuple[str | None, float | None]] = [(None, None)] * len(images)
+
+        def see_part(rows: list[int], prompts: list[ReadPrompt]) -> None:
+            scored = [index for index, row in enumerate(rows) if are_scored[row]]
+            found = score_answers(self.reader, [prompts[index] for index in scored], self._answers) if scored else []
+            scores = dict(zip(scored, map(float, found), strict=True))
+            texts = decode_greedily(self.reader, prompts, max_tokens)
+            for index, (row, ids) in enumerate(zip(rows, texts, strict=True)):
+                seen[row] = self._text_of(ids), scores.get(index)
+
+        self._look(images, questions, see_part)
+        return seen
+
+    def _text_of(self, ids: list[int] | None) -> str | None:
+        return None if ids is None else self.reader.tokenizer.decode(ids).strip()
 
     def _look(
         self,

@@ -13,17 +13,27 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from actors.checkpoint.files import read_json
+from actors.checkpoint.open import Checkpoint
 from actors.errors import CheckpointError, shown
 from actors.llama.config import integer, number, section
-from actors.understanding.config import MIN_SIDE
+from actors.understanding.config import MIN_SIDE, read_vision_shape
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Square:
+    """Pixels per side, the least of a picture's shorter side in it, and the color around the picture."""
+
+    size: int
+    min_side: int
+    ground: tuple[int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PixelSettings:
-    """Pixels per side of the square, the least of a picture's shorter side in it, and the normalization per channel."""
+    """The square that a picture is put on, and the normalization of its channels."""
 
-    image_size: int
-    min_side: int
+    square: Square
     rescale_factor: float
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -36,32 +46,45 @@ def read_pixel_settings(preprocessor: Mapping[str, Any], image_size: int) -> Pix
     stored_size = integer(preprocessor, "image_size", height or image_size, name)
     if stored_size != image_size:
         raise CheckpointError(f"{name} and config.json disagree on the image size: {stored_size} and {image_size}")
+    mean = _per_channel(preprocessor, "image_mean", name)
+    red, green, blue = (int(value * 255) for value in mean)
     return PixelSettings(
-        image_size=image_size,
-        min_side=integer(preprocessor, "min_size", MIN_SIDE, name),
+        square=Square(
+            size=image_size,
+            min_side=integer(preprocessor, "min_size", MIN_SIDE, name, largest=image_size),
+            ground=(red, green, blue),
+        ),
         rescale_factor=number(preprocessor, "rescale_factor", 1 / 255, name),
-        mean=_per_channel(preprocessor, "image_mean", name),
+        mean=mean,
         std=_per_channel(preprocessor, "image_std", name),
     )
+
+
+def square_of(checkpoint: Checkpoint) -> Square:
+    """The square that an opened checkpoint looks at. Raises CheckpointError if it cannot look."""
+    if checkpoint.folder is None:
+        return Square(size=checkpoint.image_size, min_side=MIN_SIDE, ground=(127, 127, 127))
+    image_size = read_vision_shape(checkpoint.config).image_size
+    return read_pixel_settings(read_json(checkpoint.folder, "preprocessor_config.json"), image_size).square
 
 
 def to_pixels(image: np.ndarray, settings: PixelSettings) -> np.ndarray:
     """An RGB image, uint8 [height, width, 3], to float32 [3, S, S]. Raises ValueError for any other array."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(f"an image must be uint8 [height, width, 3], got {image.dtype} {list(image.shape)}")
-    square = np.asarray(_on_square(Image.fromarray(image), settings), np.float64)
-    scaled = (square * settings.rescale_factor).astype(np.float32)
+    scaled = (to_square(image, settings.square).astype(np.float64) * settings.rescale_factor).astype(np.float32)
     normalized = (scaled - np.array(settings.mean, np.float32)) / np.array(settings.std, np.float32)
     return np.ascontiguousarray(normalized.transpose(2, 0, 1))
 
 
-def _on_square(image: Image.Image, settings: PixelSettings) -> Image.Image:
-    size, longer = settings.image_size, max(image.size)
-    width, height = (max(int(side / longer * size), settings.min_side) for side in image.size)
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    ground = Image.new("RGB", (size, size), tuple(int(mean * 255) for mean in settings.mean))
-    ground.paste(resized, ((size - width) // 2, (size - height) // 2))
-    return ground
+def to_square(image: np.ndarray, square: Square) -> np.ndarray:
+    """An RGB image, uint8 [height, width, 3], on its square, uint8 [S, S, 3]. A square of this size stays as it is."""
+    size, picture = square.size, Image.fromarray(image)
+    longer = max(picture.size)
+    width, height = (max(int(side / longer * size), square.min_side) for side in picture.size)
+    ground = Image.new("RGB", (size, size), square.ground)
+    ground.paste(picture.resize((width, height), Image.Resampling.BICUBIC), ((size - width) // 2, (size - height) // 2))
+    return np.asarray(ground)
 
 
 def _per_channel(preprocessor: Mapping[str, Any], key: str, name: str) -> tuple[float, float, float]:

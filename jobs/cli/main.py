@@ -26,7 +26,7 @@ def cli() -> None:
 
 
 COMMANDS = (
-    *(rendering.render, rendering.init, rendering.submit, rendering.plan, rendering.schedule),
+    *(rendering.render, rendering.caption, rendering.init, rendering.submit, rendering.plan, rendering.schedule),
     *(outputs.status, outputs.retry_rejected, outputs.verify, outputs.replay, outputs.report, outputs.export),
     checkpoints.doctor,
     completion.completion,

@@ -70,6 +70,45 @@ def render(
     return DONE
 
 
+@click.command(short_help="Caption images, or answer questions about them.")
+@click.argument("source", metavar="IMAGES")
+@click.option("--checkpoint", metavar="NAME", required=True, help="The model that looks, such as janus-shapes.")
+@click.option("--output", metavar="FOLDER", required=True, help="The output folder.")
+@click.option("--question", metavar="TEXT", help="Ask this about each image without a question. Default: describe it.")
+@click.option("--score", "is_scored", is_flag=True, help="Also write the probability of yes for every question.")
+@options.settings
+@options.ray_address
+@click.option("--json", "as_json", is_flag=True, help="Print progress as JSON, one object per line.")
+@options.acceptance
+@options.when_held
+def caption(
+    source: str,
+    settings: tuple[str, ...],
+    address: str | None,
+    when_held: WhenHeld | None,
+    as_json: bool,
+    max_rejected: RejectionLimit | None,
+    allow_empty: bool,
+    **asked: Any,
+) -> int:
+    """Look at images with Janus, Janus-Pro or JanusFlow, and write captions, answers and scores to Parquet files.
+
+    IMAGES: Parquet files (a file, a glob or a folder) with a column `image`, and `question` where you want to ask each
+    image something of its own; or an output of `render`. Same as `render` with a job file that has task: understand.
+    """
+    from jobs.job_file.one_line import caption_spec
+    from jobs.render import render
+
+    return render(
+        caption_spec(source, settings, **asked),
+        address=address,
+        when_held=when_held or "refuse",
+        as_json=as_json,
+        max_rejected=max_rejected,
+        allow_empty=allow_empty,
+    )
+
+
 @click.command(short_help="Write a job file for this machine.")
 @click.argument("path", metavar="[PATH]", type=click.Path(), default="job.yaml")
 def init(path: str) -> int:

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 import click
 
+from jobs.job_file.looking import MANIFEST_FOLDER
 from jobs.job_file.read import check_fields
 from jobs.job_file.spec import MAX_NAME_LENGTH, JobSpec
+from workflows.output.claim import JOB_FILE
 from workflows.output.given_prompts import given_prompts_location
 from workflows.storage.path import absolute_location
+from workflows.storage.store import Storage
 
 EXAMPLE = 'janus-batch render --prompt "a red circle" --checkpoint janus-shapes --output out'
 
@@ -48,6 +51,38 @@ def one_line_spec(
     if spec.output != location or (prompts and spec.prompts != given_prompts_location(location)):
         raise click.UsageError("--set changes neither prompts nor output here; use --prompt, --prompts and --output")
     return spec
+
+
+def caption_spec(
+    source: str,
+    settings: Sequence[str],
+    *,
+    checkpoint: str,
+    output: str,
+    question: str | None,
+    is_scored: bool,
+) -> JobSpec:
+    """The job that looks at the images of Parquet files, or of an output, with `--set` settings laid over it.
+
+    Raises JobFileError and LocationError.
+    """
+    location, images = absolute_location(output, "--output"), absolute_location(source, "IMAGES")
+    columns = {}
+    if Storage(images).exists(JOB_FILE):
+        images, columns = f"{images}/{MANIFEST_FOLDER}", {"id": "image_id"}
+    understand = {"score": is_scored} | ({} if question is None else {"question": question})
+    return check_fields(
+        {
+            "name": location.rpartition("/")[2][:MAX_NAME_LENGTH] or "caption",
+            "task": "understand",
+            "prompts": images,
+            "columns": columns,
+            "output": location,
+            "model": {"checkpoint": checkpoint},
+            "understand": understand,
+        },
+        settings,
+    )
 
 
 def _check_texts(prompts: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from actors.prompt.template import PromptTemplate
 from actors.recipe import SAMPLING_SETTINGS, Adapter, Judge, Recipe, SamplingSettings, sampling_settings
 from actors.understanding.ability import check_can_look
 from jobs.job_file.errors import JobFileError
+from jobs.job_file.looking import as_look_recipe
 from jobs.job_file.spec import JobSpec, ModelSection
 from workflows.job import Images, PromptReading, RenderJob, Workers
 from workflows.prompt_files.hub import pinned
@@ -30,6 +31,8 @@ Models = tuple[Checkpoint, Checkpoint | None]  # the opened checkpoint and, if i
 def open_models_of(spec: JobSpec) -> Models:
     """Open the models that the job file names. Raises CheckpointError."""
     model = spec.model
+    if spec.task == "understand":
+        return _open_model(spec), None
     return open_models(
         model.checkpoint,
         revision=model.revision,
@@ -57,6 +60,18 @@ def _open_judge(spec: JobSpec, own: Checkpoint) -> Checkpoint:
     return judge
 
 
+def _open_model(spec: JobSpec) -> Checkpoint:
+    """The model that the job file names, without a VAE."""
+    model = spec.model
+    return open_checkpoint(
+        model.checkpoint,
+        revision=model.revision,
+        prompt_format=model.prompt_format,
+        prompt_template=_template_of(model),
+        storage_options=spec.storage,
+    )
+
+
 def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True, models: Models | None = None) -> RenderJob:
     """Everything that a render needs, as `job.json` records it.
 
@@ -70,12 +85,15 @@ def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True, models: M
     _check_output(prompts, output)
     workers = _workers(spec, num_gpus)
     default_dtype = "bfloat16" if workers.gpus_per_actor else "float32"
+    recipe = _recipe(spec, models, default_dtype=default_dtype, with_digest=with_digest)
+    if spec.task == "understand":
+        recipe = as_look_recipe(recipe, spec, models[0], prompts)
     return RenderJob(
         name=spec.name or "render",
         prompts=prompts,
         output=output,
         storage=dict(spec.storage),
-        recipe=_recipe(spec, models, default_dtype=default_dtype, with_digest=with_digest),
+        recipe=recipe,
         images=Images(**spec.images.model_dump()),
         workers=workers,
         shard_rows=spec.shard_rows,
@@ -111,6 +129,7 @@ def _template_of(model: ModelSection) -> PromptTemplate | None:
 def _reading(spec: JobSpec) -> PromptReading:
     prompt = {} if spec.prompt_column is None else {"prompt": spec.prompt_column}
     return PromptReading(
+        reads_images=spec.task == "understand",
         columns=prompt | spec.columns,
         csv_delimiter=spec.csv.delimiter,
         csv_header=spec.csv.header,

@@ -14,10 +14,10 @@ from pydantic_core import PydanticCustomError
 
 from actors.prompt.template import TEMPLATES
 from actors.prompt.tokenizer import BEGIN_OF_IMAGE, BOS
-from actors.recipe import PROMPT_FIELD
+from actors.recipe import CAPTION_QUESTION, CAPTION_TOKENS, PROMPT_FIELD
 from jobs.job_file.cron import check_cron
 from jobs.job_file.date_fields import check_date_fields, has_dates
-from workflows.prompt_files.columns import COLUMN_TYPES
+from workflows.prompt_files.columns import column_types
 from workflows.storage.credentials import secret_in, secret_in_address
 from workflows.storage.path import check_location
 
@@ -282,6 +282,36 @@ class JudgeSection(_Section):
         return 1 if self.retry_below is None else self.max_tries or DEFAULT_MAX_TRIES
 
 
+class UnderstandSection(_Section):
+    """How a job with `task: understand` looks at images."""
+
+    question: str = Field(
+        CAPTION_QUESTION, max_length=2000, description="What is asked about an image whose row has no question."
+    )
+    max_tokens: int = Field(CAPTION_TOKENS, ge=1, le=2048, description="The longest answer, in tokens.")
+    score: bool = Field(
+        False,
+        description="Also write the probability of yes for every question. Default: where it contains `yes or no`.",
+    )
+    root: str | None = Field(
+        None,
+        description="The folder that relative locations of images refer to. Default: that of the prompt files, or the "
+        "output whose manifest they are.",
+    )
+
+    @field_validator("question")
+    @classmethod
+    def _check_question(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("must not be empty")
+        return value
+
+    @field_validator("root")
+    @classmethod
+    def _check_location(cls, value: str | None) -> str | None:
+        return value if value is None else _checked_location(value)
+
+
 class WorkersSection(_Section):
     min: int = Field(1, ge=1, description="Minimum number of actors.")
     max: int | None = Field(None, ge=1, description="Maximum number of actors. Default: as many as fit on the cluster.")
@@ -380,6 +410,11 @@ class JobSpec(_Section):
     """A whole job file."""
 
     name: str | None = Field(None, description="Name of the job. Default: the name of the job file.")
+    task: Literal["render", "understand"] = Field(
+        "render",
+        exclude_if=lambda task: task == "render",
+        description="render: images from prompts. understand: answers to questions about images.",
+    )
     prompts: str = Field(
         description="A file, a glob or a folder: a local path or any fsspec URL. Parquet, CSV, TSV, JSON lines, text "
         "with one prompt a line, or Arrow; or hf://datasets/ORGANIZATION/NAME/SPLIT."
@@ -413,6 +448,11 @@ class JobSpec(_Section):
         exclude_if=lambda section: section is None,
         description="Look at every image with a model, score it, and keep the best of several candidates.",
     )
+    understand: UnderstandSection | None = Field(
+        None,
+        exclude_if=lambda section: section is None,
+        description="What a job with `task: understand` asks about its images.",
+    )
     workers: WorkersSection = WorkersSection()
     shard_rows: int = Field(256, ge=1, le=1_000_000, description="Prompt rows per shard.")
     on_done: str | None = Field(
@@ -435,9 +475,8 @@ class JobSpec(_Section):
     @field_validator("columns")
     @classmethod
     def _check_columns(cls, value: dict[str, str]) -> dict[str, str]:
-        for name, written in value.items():
-            if name not in COLUMN_TYPES or not written:
-                raise ValueError(f"the columns that a job reads are {', '.join(COLUMN_TYPES)}; got {name}: {written!r}")
+        if empty := next((name for name, written in value.items() if not written), None):
+            raise ValueError(f"a column's name must not be empty, got {empty}: ''")
         if len(set(value.values())) < len(value):
             raise ValueError(f"a column can have one name only, got {value}")
         return value
@@ -496,6 +535,24 @@ class JobSpec(_Section):
             )
         if self.prompt_column in self.columns.values():
             raise _plain_error(f"columns: {self.prompt_column} is the prompt_column already")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _check_task(self) -> JobSpec:
+        if self.task == "render" and self.understand is not None:
+            raise _plain_error("understand: needs task: understand")
+        known = column_types(reads_images=self.task == "understand")
+        if other := next((name for name in self.columns if name not in known), None):
+            raise _plain_error(f"columns: the columns that a job reads are {', '.join(known)}; got {other}")
+        if self.task == "understand":
+            if self.prompt_column is not None:
+                raise _plain_error("prompt_column: a job with task: understand reads no prompts; see columns.question")
+            if self.deduplicate:
+                raise _plain_error("deduplicate: compares prompts, and a job with task: understand reads none")
+            defaults = {"sampling": SamplingSection(), "images": ImagesSection(), "judge": None}
+            for key, default in defaults.items():
+                if getattr(self, key) != default:
+                    raise _plain_error(f"{key}: a job with task: understand renders nothing; leave the section out")
         return self
 
     @pydantic.model_validator(mode="after")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from actors.errors import one_line
+from actors.recipe import Recipe
 from jobs.job_file.resolve import remarks
 from jobs.terminal.text import clock_text, counted, judge_line, throughput_text
 from workflows.dispatch.progress import Progress
@@ -22,12 +24,9 @@ BEFORE_RENDERING = {
 def plan_lines(job: RenderJob, plan: Plan, *, is_resumed: bool) -> list[str]:
     """The work ahead."""
     recipe = job.recipe
-    weights = ", ".join(f"{weight:g}" for weight in recipe.cfg_weights)
-    per_row = recipe.images_per_row
     lines = [
-        f"{job.name}: {recipe.checkpoint} ({recipe.family}, {recipe.dtype}), cfg_weight {weights}, seed {recipe.seed}",
-        f"{counted(plan.num_rows, 'prompt')} {rows_in_files(job, plan)} x {per_row} "
-        f"= {counted(plan.num_images(per_row), 'image')} -> {job.output}",
+        f"{job.name}: {recipe.checkpoint} ({recipe.family}, {recipe.dtype}), {_settings_text(recipe)}",
+        f"{_work_text(job, plan)} -> {job.output}",
         *([f"judge: {judge_line(recipe.judge)}"] if recipe.judge else []),
         *(f"note: {line}" for line in remarks(job)),
     ]
@@ -45,6 +44,21 @@ def rows_in_files(job: RenderJob, plan: Plan) -> str:
     selected = f"selected from {counted(plan.num_rows_in_files, 'row')} " if job.reading.selects_rows else ""
     empty = f" without {counted(skipped, 'empty line')}" if skipped else ""
     return f"{selected}in {counted(len(plan.files), 'file')}{empty}"
+
+
+def _settings_text(recipe: Recipe) -> str:
+    if recipe.look is not None:
+        return f"question: {one_line(recipe.look.question)}"
+    weights = ", ".join(f"{weight:g}" for weight in recipe.cfg_weights)
+    return f"cfg_weight {weights}, seed {recipe.seed}"
+
+
+def _work_text(job: RenderJob, plan: Plan) -> str:
+    rows, per_row = rows_in_files(job, plan), job.recipe.images_per_row
+    if job.recipe.look is not None:
+        return f"{counted(plan.num_rows, 'image')} {rows} to look at"
+    images = counted(plan.num_images(per_row), "image")
+    return f"{counted(plan.num_rows, 'prompt')} {rows} x {per_row} = {images}"
 
 
 def progress_line(progress: Progress, *, is_over: bool = False) -> str:
@@ -89,8 +103,11 @@ def result_lines(result: Result) -> list[str]:
     if progress.num_candidates:
         looks = ", ".join(look_parts(progress))
         lines.append(f"      {looks}, {progress.looking_seconds:.1f} s spent looking at them")
-    lines.append(f"images    {output}/images")
-    lines.append(f"manifest  {output}/manifest   (one row per image: prompt, seed, weight, model, hash)")
+    if result.job.recipe.look is None:
+        lines.append(f"images    {output}/images")
+        lines.append(f"manifest  {output}/manifest   (one row per image: prompt, seed, weight, model, hash)")
+    else:
+        lines.append(f"answers   {output}/manifest   (one row per image: question, answer, score, model, hash)")
     if tally.num_rejected:
         lines.append(f"rejected  {output}/rejected   (one row per rejection, with its reason)")
         lines += [f"          {line}" for line in top_reasons(tally)]
@@ -106,6 +123,6 @@ def _next_lines(job: RenderJob, *, has_rejected: bool) -> list[str]:
         f"janus-batch status {folder}",
         f"janus-batch verify {folder}",
         *([f"janus-batch retry-rejected {folder}"] if has_rejected else []),
-        f"janus-batch export {folder} DEST --layout imagefolder",
+        *([f"janus-batch export {folder} DEST --layout imagefolder"] if job.recipe.look is None else []),
     ]
     return [f"{'next' if number == 0 else '':<8}  {command}" for number, command in enumerate(commands)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
-from actors.recipe import Recipe
-from tests.support.toy_job import judge, recipe
+from actors.prompt.template import WORDS
+from actors.recipe import Adapter, Recipe
+from tests.support.toy_job import LOOK, judge, recipe
 
 SWEEP = recipe(
     cfg_weights=(1.0, 2.5, 5.0), images_per_prompt=4, cfg_interval=(0.25, 0.75), seed=2**64 - 1, revision="abc"
@@ -13,9 +15,11 @@ SWEEP = recipe(
 
 
 def test_every_field_stands_in_the_dictionary() -> None:
-    judged = dataclasses.replace(SWEEP, judge=judge())
-    assert list(judged.to_dict()) == [field.name for field in dataclasses.fields(Recipe)]
-    assert list(SWEEP.to_dict()) == [name for name in judged.to_dict() if name != "judge"]
+    optional: dict[str, Any] = {"prompt_template": WORDS, "protocol": "text-first", "adapters": (Adapter(name="a"),)}
+    optional |= {"judge": judge(), "look": LOOK}
+    every = dataclasses.replace(SWEEP, **optional)
+    assert list(every.to_dict()) == [field.name for field in dataclasses.fields(Recipe)]
+    assert list(SWEEP.to_dict()) == [name for name in every.to_dict() if name not in optional]
 
 
 def test_a_recipe_can_be_a_key() -> None:

@@ -10,11 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actors.batcher import Batcher
-from actors.recipe import Judge, Recipe
+from actors.recipe import Judge, Look, Recipe
 from actors.toy import ToyEngine, ToyLooker
+from actors.understanding.engine import LookingEngine
 from actors.understanding.judging import JudgingBatcher
-from workflows.job import RenderJob
+from workflows.job import PromptReading, RenderJob
+from workflows.looking.rows import read_look_shard
 from workflows.output import remaining
+from workflows.output.answers import answer_batch
 from workflows.output.claim import claim_output
 from workflows.output.commit import Receipt, commit_shard
 from workflows.output.images import write_batch
@@ -54,6 +57,16 @@ JUDGE = Judge(
     prompt_format=None,
     is_own=True,
     looker="toy-look-1",
+)
+
+LOOK = Look(
+    question="Describe this image in one sentence.",
+    max_tokens=64,
+    scores_all=False,
+    root="",
+    image_size=64,
+    min_side=14,
+    ground=(127, 127, 127),
 )
 
 # Four rows, of which one is invalid and one cannot be rendered by the engine.
@@ -111,11 +124,27 @@ def render(job: RenderJob) -> list[Receipt]:
 
 def render_shard(job: RenderJob, shard: Shard, engine: Any = None, looker: Any = None) -> Receipt:
     """The path of one shard: read its rows, render them, write each batch, commit."""
+    if job.recipe.look is not None:
+        return _answer_shard(job, shard, job.recipe.look)
     rows = (read_rejected if shard.retry else read_shard)(job, shard)
     batcher, judge = Batcher(engine or ToyEngine(job.recipe), batch_size=3), job.recipe.judge
     renderer = JudgingBatcher(batcher, looker or ToyLooker(judge), judge) if judge else batcher
     written = [write_batch(job, shard.id, "cpu", batch) for batch in renderer.render(rows.requests)]
     return commit_shard(job, rows, *written)
+
+
+def _answer_shard(job: RenderJob, shard: Shard, look: Look) -> Receipt:
+    """The same of a job that looks at images."""
+    rows = (read_rejected if shard.retry else read_look_shard)(job, shard)
+    batcher = Batcher(LookingEngine(ToyLooker(), look), batch_size=3)
+    return commit_shard(job, rows, *(answer_batch(job, "cpu", batch) for batch in batcher.render(rows.requests)))
+
+
+def make_look_job(images: Path | str, output: Path | str, *, look: Look | None = None, **changes: Any) -> RenderJob:
+    """A toy job that looks at the images of a Parquet file."""
+    look = look or dataclasses.replace(LOOK, root=str(Path(images).parent))
+    recipe_of_look = recipe(sampler="toy-look-1", cfg_weights=(1.0,), temperature=None, look=look)
+    return make_job(images, output, recipe=recipe_of_look, reading=PromptReading(reads_images=True), **changes)
 
 
 def manifest_of(job: RenderJob) -> list[dict[str, Any]]:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import ParamSpec, TypeAlias, TypeVar, cast
+from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
 
+import numpy as np
 import ray
 from ray import exceptions as ray_errors
 
-from actors.request import Answer, ImageRequest, RenderedImage
+from actors.request import Answer, AnyRequest, LookRequest, Rejection
 from workflows.dispatch.actor import MAX_TASKS_PER_ACTOR, Actor
 from workflows.dispatch.bisection import RowRange
 from workflows.dispatch.failures import RenderFailedError, cause_of, is_failure_of_actor
 from workflows.dispatch.metrics import timed
 from workflows.dispatch.progress import Progress
 from workflows.job import RenderJob
-from workflows.output import commit, images
+from workflows.looking.rows import read_look_shard
+from workflows.output import answers, commit, images
 from workflows.plan import Shard
 from workflows.retry_rejected import read_rejected
 from workflows.rows import ShardRows, read_shard
@@ -28,7 +30,7 @@ PLAIN_PROMPT = "a red circle"  # a prompt that cannot be at fault
 
 # As text: Ray's class takes no parameters when the program runs.
 RowsRef: TypeAlias = "ray.ObjectRef[ShardRows]"
-RequestsRef: TypeAlias = "ray.ObjectRef[list[ImageRequest]]"
+RequestsRef: TypeAlias = "ray.ObjectRef[list[AnyRequest]]"
 Counts: TypeAlias = "tuple[int, int, int, images.Looks]"  # images, bytes, the batch's moment, what looking cost
 BatchRef: TypeAlias = "ray.ObjectRef[list[Answer]]"
 P = ParamSpec("P")
@@ -175,13 +177,15 @@ def _both(refs: ray.ObjectRef[tuple[First, Second]]) -> tuple[ray.ObjectRef[Firs
 # ---- Ray tasks -------------------------------------------------------------------------------------------------------
 
 
-def _read_shard(job: RenderJob, shard: Shard) -> tuple[list[ImageRequest], ShardRows, None]:
-    read = read_rejected if shard.retry else read_shard
+def _read_shard(job: RenderJob, shard: Shard) -> tuple[Sequence[AnyRequest], ShardRows, None]:
+    read = read_shard if job.recipe.look is None else read_look_shard
+    if shard.retry:
+        read = read_rejected
     rows = retry_storage(shard.file.url, job.workers.storage_retry_seconds, read, job, shard)
     return rows.requests, replace(rows, requests=[]), None
 
 
-def _select_rows(requests: list[ImageRequest], rest: ShardRows, rows: RowRange) -> list[ImageRequest]:
+def _select_rows(requests: list[AnyRequest], rest: ShardRows, rows: RowRange) -> list[AnyRequest]:
     """The requests of a range of the shard's rows."""
     return [request for request in requests if rows.start <= rest.row_of[request.prompt_id] < rows.stop]
 
@@ -189,24 +193,29 @@ def _select_rows(requests: list[ImageRequest], rest: ShardRows, rows: RowRange) 
 def _write_batch(job: RenderJob, shard_id: str, device: str, batch: list[Answer]) -> tuple[images.WrittenBatch, Counts]:
     """Write a batch; the driver fetches only the second part: its counts."""
     with timed("janus_batch_write_seconds", job.name):
-        written = _on_output(job, images.write_batch, job, shard_id, device, batch)
+        if job.recipe.look is None:
+            written = _on_output(job, images.write_batch, job, shard_id, device, batch)
+        else:
+            written = answers.answer_batch(job, device, cast("Any", batch))
     return written, (len(written.rows), written.num_bytes, written.moment, written.looks)
 
 
-def _plain_request(requests: list[ImageRequest], prompt: str) -> tuple[list[ImageRequest], bool]:
+def _plain_request(requests: list[AnyRequest], prompt: str) -> tuple[list[AnyRequest], bool]:
     """If all requests are of one row: one of them, with another prompt."""
     if len({request.prompt_id for request in requests}) != 1:
         return [], False
+    if isinstance(requests[0], LookRequest):
+        return [replace(requests[0], prompt=prompt, picture=np.full_like(requests[0].picture, 127))], True
     return [replace(requests[0], prompt=prompt, negative_prompt=None)], True
 
 
 def _count_images(batch: list[Answer]) -> int:
-    return sum(isinstance(answer, RenderedImage) for _, answer in batch)
+    return sum(not isinstance(answer, Rejection) for _, answer in batch)
 
 
 def _commit_shard(
     job: RenderJob,
-    requests: list[ImageRequest],
+    requests: list[AnyRequest],
     rest: ShardRows,
     reasons: dict[int, str],
     *written: images.WrittenBatch,

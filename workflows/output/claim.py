@@ -110,12 +110,21 @@ def claimed_shard_rows(storage: Storage, job: RenderJob) -> int:
     return read_claim(storage).shard_rows if storage.exists(JOB_FILE) else job.shard_rows
 
 
-def open_output(output: str, endpoint_url: str | None) -> tuple[Storage, Claim]:
-    """The storage and the claim of an output folder. Raises StorageError if it is not one, and OtherVersionError."""
+def open_output(output: str, endpoint_url: str | None, *, may_hold_answers: bool = False) -> tuple[Storage, Claim]:
+    """The storage and the claim of an output folder. Raises StorageError if it is not one, and OtherVersionError.
+
+    Raises InputError for an output of a job that looked at images, unless the caller can do with answers in place of
+    images.
+    """
     address = {"endpoint_url": endpoint_url} if endpoint_url else {}
     url = absolute_location(output, "OUTPUT")
     with storage_errors(output):
         claim = read_claim(Storage(url, address, is_first_contact=True))
+    if claim.recipe.look is not None and not may_hold_answers:
+        raise InputError(
+            f"{output} holds answers about images and no images of its own; `janus-batch status`, `verify` and "
+            "`retry-rejected` work on it, and any reader of Parquet reads the answers in its manifest folder"
+        )
     return Storage(url, claim.job_file.get("storage", {}) | address), claim
 
 

@@ -13,16 +13,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from actors.request import ImageRequest
+from actors.request import AnyRequest
 from workflows.job import RenderJob
 from workflows.output.images import WrittenBatch
 from workflows.output.layouts import parquet_bytes, write_pack
 from workflows.output.manifest import (
-    JUDGED_KEY,
     REJECTED_KEY,
     REJECTED_SCHEMA,
+    PartKind,
     carried_names,
+    kind_of_recipe,
     manifest_name,
+    marks_of,
     own_schema,
 )
 from workflows.plan import Shard
@@ -48,9 +50,9 @@ def commit_shard(job: RenderJob, rows: ShardRows, *written: WrittenBatch) -> Rec
 
     Raises AssertionError unless `written` has exactly one answer for each request of the shard.
     """
-    storage, shard, is_judged = Storage(job.output, job.storage), rows.shard, job.recipe.judge is not None
+    storage, shard, kind = Storage(job.output, job.storage), rows.shard, kind_of_recipe(job.recipe)
     packed = {name: data for batch in written for name, data in batch.packed.items()}
-    manifest = _manifest_table(rows, [row for batch in written for row in batch.rows], is_judged=is_judged)
+    manifest = _manifest_table(rows, [row for batch in written for row in batch.rows], kind)
     rejected = rows.rejected + [rejected_image(rows, *pair) for batch in written for pair in batch.rejected]
     expected = len(rows.requests)
     found = manifest.num_rows + sum(len(batch.rejected) for batch in written)
@@ -63,14 +65,12 @@ def commit_shard(job: RenderJob, rows: ShardRows, *written: WrittenBatch) -> Rec
     rejected_name = ""
     if rejected:
         rejected_name = storage.put_alongside(f"rejected/{shard.id}.parquet", rejected_bytes(shard, rejected))
-    manifest = manifest.replace_schema_metadata(
-        {REJECTED_KEY: rejected_name} | ({JUDGED_KEY: "yes"} if is_judged else {})
-    )
+    manifest = manifest.replace_schema_metadata({REJECTED_KEY: rejected_name} | marks_of(kind))
     is_first = storage.create(manifest_name(shard.id), parquet_bytes(manifest))
     return _receipt(shard, manifest, rejected, is_first=is_first)
 
 
-def _manifest_table(rows: ShardRows, image_rows: list[dict[str, Any]], *, is_judged: bool) -> pa.Table:
+def _manifest_table(rows: ShardRows, image_rows: list[dict[str, Any]], kind: PartKind) -> pa.Table:
     """The manifest part: rows in the order of the requests; our columns, then those carried from the prompt file."""
     by_id = {row["image_id"]: row for row in image_rows}
     ordered = [
@@ -78,15 +78,15 @@ def _manifest_table(rows: ShardRows, image_rows: list[dict[str, Any]], *, is_jud
         for request in rows.requests
         if request.image_id in by_id
     ]
-    table = pa.Table.from_pylist(ordered, schema=own_schema(is_judged=is_judged))
+    table = pa.Table.from_pylist(ordered, schema=own_schema(kind))
     source_rows = pa.array([rows.row_of[row["prompt_id"]] for row in ordered], pa.int64())
     carried = rows.carried.take(source_rows)
-    for name, free_name in carried_names(carried.column_names, is_judged=is_judged).items():
+    for name, free_name in carried_names(carried.column_names, kind).items():
         table = table.append_column(free_name, carried[name])
     return table
 
 
-def rejected_image(rows: ShardRows, request: ImageRequest, reason: str) -> RejectedRow:
+def rejected_image(rows: ShardRows, request: AnyRequest, reason: str) -> RejectedRow:
     """The record of an image that is not rendered, for this reason."""
     return RejectedRow(
         row=rows.row_numbers[rows.row_of[request.prompt_id]],

@@ -11,7 +11,7 @@ from typing import Any
 
 from actors.prompt.template import template_to_json
 from actors.recipe import Judge, adapters_to_json, sampling_settings
-from actors.request import ImageRequest, Rejection, RenderedImage, Verdict
+from actors.request import AnyRequest, ImageRequest, Rejection, RenderedImage, Verdict
 from workflows.job import RenderJob
 from workflows.output.encode import EXTENSIONS, encode_image
 from workflows.output.layouts import location, npy_bytes
@@ -44,7 +44,7 @@ class WrittenBatch:
 
     rows: list[dict[str, Any]]
     packed: dict[str, bytes]
-    rejected: list[tuple[ImageRequest, str]]
+    rejected: Sequence[tuple[AnyRequest, str]]
     num_bytes: int
     moment: int = 0
     looks: Looks = Looks()

@@ -12,13 +12,13 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actors.errors import shown
-from actors.recipe import SAMPLING_SETTINGS, SamplingSettings
+from actors.recipe import SAMPLING_SETTINGS, Recipe, SamplingSettings
 from workflows.output.picture_statistics import STATISTICS_FIELDS
 from workflows.plan import is_part_id, part_of_file, split_part_id
 from workflows.storage import parquet
@@ -29,6 +29,7 @@ from workflows.storage.store import Storage
 NUM_READERS = 16  # threads that read parts, rejected rows or images
 
 REJECTED_KEY = b"janus_batch.rejected"  # in a part's metadata: a name relative to OUTPUT, empty for none
+ANSWERS_KEY = b"janus_batch.answers"  # in the metadata of a part with the columns of ANSWER_SCHEMA
 JUDGED_KEY = b"janus_batch.judged"  # in the metadata of a part with the columns of JUDGE_SCHEMA
 _REJECTED_NAME = re.compile(rb"rejected/[\w.-]+\.parquet")
 
@@ -104,6 +105,32 @@ JUDGE_SCHEMA = pa.schema(
     ]
 )
 
+# The columns of a job that looks at images of the user, in place of MANIFEST_SCHEMA. A part says so in its metadata.
+ANSWER_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("prompt_id", pa.string(), nullable=False),
+        pa.field("question", pa.string(), nullable=False),
+        pa.field("answer", pa.string(), nullable=False),
+        pa.field("score", pa.float32()),
+        pa.field("score_kind", pa.string()),
+        pa.field("image", pa.string()),
+        pa.field("image_sha256", pa.string(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("max_tokens", pa.int32(), nullable=False),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("model_revision", pa.string()),
+        pa.field("weights_sha256", pa.string(), nullable=False),
+        pa.field("family", pa.string(), nullable=False),
+        pa.field("prompt_format", pa.string()),
+        pa.field("dtype", pa.string(), nullable=False),
+        pa.field("sampler", pa.string(), nullable=False),
+        pa.field("device", pa.string(), nullable=False),
+        pa.field("created_at", pa.timestamp("us", tz="UTC"), nullable=False),
+    ]
+)
+
 REJECTED_SCHEMA = pa.schema(
     [
         pa.field("row", pa.int64(), nullable=False),
@@ -123,21 +150,41 @@ def settings_of_row(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
-def own_schema(*, is_judged: bool) -> pa.Schema:
+PartKind = Literal["images", "judged", "answers"]
+
+
+def kind_of_part(metadata: Mapping[bytes, bytes] | None) -> PartKind:
+    """What a part with this metadata has: images, images that were judged, or answers about images of the user."""
+    if ANSWERS_KEY in (metadata or {}):
+        return "answers"
+    return "judged" if JUDGED_KEY in (metadata or {}) else "images"
+
+
+def kind_of_recipe(recipe: Recipe) -> PartKind:
+    """The kind of the parts that a recipe makes."""
+    if recipe.look is not None:
+        return "answers"
+    return "images" if recipe.judge is None else "judged"
+
+
+def marks_of(kind: PartKind) -> dict[bytes, str]:
+    """What the metadata of a part of this kind has for `kind_of_part`."""
+    marks: dict[PartKind, dict[bytes, str]] = {"judged": {JUDGED_KEY: "yes"}, "answers": {ANSWERS_KEY: "yes"}}
+    return marks.get(kind, {})
+
+
+def own_schema(kind: PartKind) -> pa.Schema:
     """The manifest's own columns, without the carried ones."""
-    return pa.unify_schemas([MANIFEST_SCHEMA, JUDGE_SCHEMA]) if is_judged else MANIFEST_SCHEMA
+    if kind == "answers":
+        return ANSWER_SCHEMA
+    return MANIFEST_SCHEMA if kind == "images" else pa.unify_schemas([MANIFEST_SCHEMA, JUDGE_SCHEMA])
 
 
-def is_judged_part(metadata: Mapping[bytes, bytes] | None) -> bool:
-    """Whether a part with this metadata has the columns of JUDGE_SCHEMA."""
-    return JUDGED_KEY in (metadata or {})
-
-
-def carried_names(names: Sequence[str], *, is_judged: bool) -> dict[str, str]:
+def carried_names(names: Sequence[str], kind: PartKind) -> dict[str, str]:
     """The manifest's names of carried columns. A name of the manifest's own columns gets the prefix `source_`, more
     than once if need be; every other name stays as it is.
     """
-    own = own_schema(is_judged=is_judged).names
+    own = own_schema(kind).names
     chosen, taken = {}, {*own, *names}
     for name in names:
         free_name = name
@@ -174,7 +221,7 @@ def _types_in(storage: Storage, part: str, names: Sequence[str]) -> pa.Schema:
 
 def _read_types(storage: Storage, part: str, names: Sequence[str]) -> pa.Schema:
     footer = read_footer(storage, manifest_name(part))
-    chosen = carried_names(names, is_judged=is_judged_part(footer.metadata))
+    chosen = carried_names(names, kind_of_part(footer.metadata))
     with part_errors(storage, manifest_name(part)):
         schema = footer.schema.to_arrow_schema()
         parquet.check_names(schema, [name for name in chosen.values() if name in schema.names])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from actors.errors import shown
 from workflows.output.encode import EXTENSIONS
-from workflows.output.manifest import is_judged_part, manifest_name, own_schema, part_errors
+from workflows.output.manifest import kind_of_part, manifest_name, own_schema, part_errors
 from workflows.storage.parquet import check_names, open_parquet, typed_column
 from workflows.storage.store import Storage
 
@@ -25,7 +25,8 @@ PATTERNS = {
     "latents": (rf"{_LOCATION}\.npy$", "a file of latents below images/"),
     "perceptual_hash": ("^[0-9a-f]{16}$", "16 hexadecimal digits"),
 }
-_ALL_COLUMNS = own_schema(is_judged=True)
+_PATTERNS_OF = {"answers": {"image_id": _ID, "prompt_id": _ID}}  # their images are the user's, and are not read
+_ALL_COLUMNS = own_schema("judged")
 FIRST_MOMENT, LAST_MOMENT = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) * 10**6 for year in (1, 9999))
 
 
@@ -41,7 +42,7 @@ def read_part(storage: Storage, part: str, columns: Sequence[str] | None = None,
     data = storage.read(name)
     with part_errors(storage, name):
         file = open_parquet(data)
-        own = own_schema(is_judged=is_judged_part(file.schema_arrow.metadata))
+        own = own_schema(kind := kind_of_part(file.schema_arrow.metadata))
         present = file.schema_arrow.names
         wanted = own.names if columns is None else columns
         others = [field for field in file.schema_arrow if field.name not in {*own.names, *wanted}]
@@ -51,7 +52,8 @@ def read_part(storage: Storage, part: str, columns: Sequence[str] | None = None,
         check_names(file.schema_arrow, [*due, *carried])
         read = [column for column in due if column in present]
         table = file.read(None if columns is None else [*read, *carried])
-        found = [_own_column(table.select(read), _ALL_COLUMNS.field(column)) for column in wanted]
+        fields = [(own if column in own.names else _ALL_COLUMNS).field(column) for column in wanted]
+        found = [_own_column(table.select(read), field, _PATTERNS_OF.get(kind, PATTERNS)) for field in fields]
         return pa.table([*found, *(table[column] for column in carried)], names=[*wanted, *carried])
 
 
@@ -60,7 +62,7 @@ def _is_due(field: pa.Field, present: Sequence[str]) -> bool:
     return field.name in present or not field.nullable
 
 
-def _own_column(table: pa.Table, field: pa.Field) -> pa.ChunkedArray:
+def _own_column(table: pa.Table, field: pa.Field, patterns: Mapping[str, tuple[str, str]]) -> pa.ChunkedArray:
     """A column of the manifest in its type. Raises ArrowInvalid for values that no manifest of ours holds."""
     name = field.name
     if name not in table.column_names:
@@ -72,8 +74,8 @@ def _own_column(table: pa.Table, field: pa.Field) -> pa.ChunkedArray:
         moments = column.cast(pa.int64())
         is_real = pc.and_(pc.greater_equal(moments, FIRST_MOMENT), pc.less(moments, LAST_MOMENT))
         _check_all(name, moments, is_real, "a moment from the year 1 to 9998")
-    if name in PATTERNS:
-        pattern, expected = PATTERNS[name]
+    if name in patterns:
+        pattern, expected = patterns[name]
         _check_all(name, column, pc.match_substring_regex(column, pattern), expected)
     return column
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -55,6 +55,26 @@ COLUMN_TYPES = {
 TEXT_COLUMNS = ("prompt", "negative_prompt", "id")
 
 
+def _is_image(kind: pa.DataType) -> bool:
+    """Text, bytes, or the struct that Hugging Face `datasets` writes."""
+    if pa.types.is_struct(kind):
+        return {"bytes", "path"} <= {field.name for field in kind}
+    return _is_text(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+# The same of a job that looks at images.
+LOOK_COLUMN_TYPES = {
+    "image": (_is_image, "locations of images (text), their bytes, or structs of bytes and path"),
+    "question": (_is_text, "text"),
+    "id": COLUMN_TYPES["id"],
+}
+
+
+def column_types(*, reads_images: bool) -> Mapping[str, tuple[Callable[[pa.DataType], bool], str]]:
+    """The columns that a job reads, which renders prompts or looks at images."""
+    return LOOK_COLUMN_TYPES if reads_images else COLUMN_TYPES
+
+
 def check_names(url: str, schema: pa.Schema) -> None:
     """Raise PromptsError if a name occurs twice."""
     for name, count in Counter(schema.names).items():
@@ -67,14 +87,18 @@ LIKELY_NAMES = ("caption", "text", "prompts", "prompt_en", "captions", "descript
 LIKELY_PARTS = ("prompt", "caption")
 
 
-def check_columns(url: str, schema: pa.Schema, ignored_columns: Iterable[str]) -> None:
-    """Raise PromptsError unless `prompt` exists and every column read has an allowed type."""
-    if "prompt" not in schema.names:
-        names = one_line(", ".join(schema.names))
+def check_columns(url: str, schema: pa.Schema, ignored_columns: Iterable[str], *, reads_images: bool = False) -> None:
+    """Raise PromptsError unless `prompt` (or `image`) exists and every column read has an allowed type."""
+    names = one_line(", ".join(schema.names))
+    if reads_images and "image" not in schema.names:
+        raise PromptsError(
+            f"prompts: {url} has no column `image`; its columns are {names}. `columns.image` names the one to look at"
+        )
+    if not reads_images and "prompt" not in schema.names:
         likely = likely_prompts(schema)
         advice = f"; did you mean `--set prompt_column={one_line(likely)}`?" if likely else ""
         raise PromptsError(f"prompts: {url} has no column `prompt`; its columns are {names}{advice}")
-    for name, (is_allowed, allowed) in COLUMN_TYPES.items():
+    for name, (is_allowed, allowed) in column_types(reads_images=reads_images).items():
         if name not in schema.names or name in ignored_columns:
             continue
         kind = schema.field(name).type
@@ -108,11 +132,11 @@ def hive_type(name: str, values: Iterable[str | None]) -> pa.DataType:
     return pa.int64() if is_whole and name not in TEXT_COLUMNS else pa.string()
 
 
-def plain_columns(url: str, schema: pa.Schema, extents: dict[str, Extent]) -> Columns:
+def plain_columns(url: str, schema: pa.Schema, extents: dict[str, Extent], *, reads_images: bool = False) -> Columns:
     """The carried columns of a file. Raises PromptsError for a type that no manifest can hold."""
     fields = []
     for field in schema:
-        if field.name not in COLUMN_TYPES:
+        if field.name not in column_types(reads_images=reads_images):
             try:
                 fields.append(pa.field(field.name, plain_type(field.type)))
             except TypeConflictError as error:

@@ -52,6 +52,7 @@ class PromptFile:
     * `read`: the columns that the job reads, in plain types; files may have different ones.
     * `hive_values`: the columns that the names of its folders set (`key=value`); None is null.
     * `row_bytes`: the size of the carried columns of a row, on average in the row group with the largest rows.
+    * `reads_images`: whether the job that reads it looks at images, and so reads other columns.
     * `num_skipped`: empty lines of a text format, which are no rows.
     """
 
@@ -66,6 +67,7 @@ class PromptFile:
     row_bytes: int = 0
     renamed: tuple[tuple[str, str], ...] = ()
     converted: str = ""
+    reads_images: bool = False
     num_skipped: int = 0
     num_file_rows: int | None = None
     selection: RowNumbers | None = None

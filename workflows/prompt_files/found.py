@@ -38,7 +38,8 @@ NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"  # how Hive, Spark and Arrow write
 class Found:
     """A file of a listing: its URL, its name below the prompt folder, its version and the footer of its rows.
 
-    `converted`: the Parquet file that has the rows, if the file itself is none. `renamed`: as in a `PromptFile`.
+    `converted`: the Parquet file that has the rows, if the file itself is none. `renamed` and
+    `reads_images`: as in a `PromptFile`.
     """
 
     url: str
@@ -48,6 +49,7 @@ class Found:
     footer: Footer
     converted: str = ""
     renamed: tuple[tuple[str, str], ...] = ()
+    reads_images: bool = False
 
     @property
     def hive_values(self) -> tuple[tuple[str, str | None], ...]:
@@ -118,9 +120,9 @@ def checked_columns(file: Found, hive: dict[str, pa.DataType], ignored_columns: 
     names = job_names(written.names, file.renamed)
     fields = [pa.field(name, written.field(key).type) for name, key in names.items()]
     schema = pa.schema([*fields, *(pa.field(key, hive[key]) for key, _ in file.hive_values)])
-    check_columns(file.url, schema, ignored_columns)
+    check_columns(file.url, schema, ignored_columns, reads_images=file.reads_images)
     extents = {name: file.footer.extents[key] for name, key in names.items() if key in file.footer.extents}
-    return plain_columns(file.url, schema, extents)
+    return plain_columns(file.url, schema, extents, reads_images=file.reads_images)
 
 
 def check_table(name: str, data: bytes, reading: PromptReading, ignored_columns: Iterable[str]) -> None:
@@ -147,6 +149,7 @@ def _found(
         footer=footer,
         converted=converted,
         renamed=_renamed(url, footer.schema, _partitions(name), reading),
+        reads_images=reading.reads_images,
     )
 
 

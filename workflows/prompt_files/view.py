@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from workflows.prompt_files.columns import COLUMN_TYPES, hive_type, job_names
+from workflows.prompt_files.columns import column_types, hive_type, job_names
 from workflows.prompt_files.conform import conform, without_view
 from workflows.prompt_files.file import PromptFile
 
@@ -13,7 +13,8 @@ from workflows.prompt_files.file import PromptFile
 def job_view(file: PromptFile, batch: pa.RecordBatch, positions: np.ndarray | None = None) -> pa.RecordBatch:
     """The columns that the job reads, as they are, and every carried column in its type; all rows, or some."""
     batch = renamed(batch, file)
-    read = [name for name in COLUMN_TYPES if name in batch.schema.names or name in dict(file.hive_values)]
+    known = column_types(reads_images=file.reads_images)
+    read = [name for name in known if name in batch.schema.names or name in dict(file.hive_values)]
     columns = {name: view_column(file, batch, name) for name in [*read, *file.carried.names]}
     # Copied: Ray would ship a slice together with the whole batch.
     rows = np.arange(len(batch)) if positions is None else positions

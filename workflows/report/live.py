@@ -183,7 +183,7 @@ def _newest_images(
 ) -> list[SelectedImage]:
     """The newest images of both, the last one first. A committed image counts once."""
     rows = [row for batch in newest for row in batch.rows]
-    schema = own_schema(is_judged=any(JUDGE_COLUMN in row for row in rows))
+    schema = own_schema("judged" if any(JUDGE_COLUMN in row for row in rows) else "images")
     table = pa.Table.from_pylist([{**row, **dict.fromkeys(BULK_COLUMNS)} for row in rows], schema)
     everything, scores = np.arange(table.num_rows), Scores.of_manifest(table)
     written = images_of(table, everything, np.ones(table.num_rows, bool), scores, survey.near_duplicates)

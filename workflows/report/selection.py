@@ -176,7 +176,7 @@ def images_of(
 
 def _own_names(table: pa.Table) -> list[str]:
     """The manifest's columns, with those of the judge if the part is judged."""
-    return list(own_schema(is_judged=set(JUDGE_SCHEMA.names) <= set(table.column_names)).names)
+    return list(own_schema("judged" if set(JUDGE_SCHEMA.names) <= set(table.column_names) else "images").names)
 
 
 def _carried(table: pa.Table) -> pa.Table:

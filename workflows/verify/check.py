@@ -42,6 +42,7 @@ SETTINGS = [
     "sampler",
 ]  # the same in every row
 COLUMNS = ["image_id", "prompt_id", "image_index", "cfg_weight", "image", "image_sha256", "latents", *SETTINGS]
+_NO_IMAGE: dict[str, Any] = {"image_index": 0, "cfg_weight": 1.0, "latents": None}  # of a row that is an answer
 JUDGE_COLUMNS = ["seed", "row_seed", *JUDGE_SCHEMA.names]
 
 
@@ -118,7 +119,7 @@ def _check_shard(storage: Storage, parts: list[str], recipe: Recipe) -> _Checked
     except DamagedFileError as error:
         return _CheckedShard(shard_id=shard_id, faults=[str(error)], at_fault=None)
     rows_of_file: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
+    for row in rows if recipe.look is None else ():  # images that were looked at are the user's, not the output's
         rows_of_file[row["image"].partition("#")[0]].append(row)
     checked = [_check_file(storage, file, rows_in) for file, rows_in in rows_of_file.items()]
     checked.append(_check_settings(parts[0], rows, recipe))
@@ -155,7 +156,7 @@ def _read_part(storage: Storage, part: str) -> list[dict[str, Any]]:
     table = read_part(storage, part)
     columns = [name for name in (*COLUMNS, *JUDGE_COLUMNS) if name in table.column_names]
     rows: list[dict[str, Any]] = table.select(columns).to_pylist()
-    return rows
+    return [_NO_IMAGE | row for row in rows] if "answer" in table.column_names else rows
 
 
 def _check_counts(
@@ -184,7 +185,7 @@ def _check_settings(shard_id: str, rows: list[dict[str, Any]], recipe: Recipe) -
         "prompt_template": template_to_json(recipe.prompt_template),
         "adapters": adapters_to_json(recipe.adapters),
     }
-    for setting in SETTINGS:
+    for setting in [name for name in SETTINGS if not rows or name in rows[0]]:
         wanted = as_json[setting] if setting in as_json else getattr(recipe, setting)
         others = {row[setting] for row in rows} - {wanted}
         faults += [

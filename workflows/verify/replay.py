@@ -148,7 +148,7 @@ def _pick_rows(storage: Storage, num_images: int, chance: random.Random) -> list
 
 def _rows_at(storage: Storage, part: str, positions: list[int]) -> list[dict[str, Any]]:
     """Rows of a manifest part, without carried columns. Raises InputError for an unknown family."""
-    columns = own_schema(is_judged=True).names
+    columns = own_schema("judged").names
     rows: list[dict[str, Any]] = read_part(storage, part, columns).take(positions).to_pylist()
     families = [family for row in rows for family in (row["family"], row["judge_family"]) if family is not None]
     for family in (family for family in families if family not in FAMILIES):

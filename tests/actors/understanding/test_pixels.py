@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from actors.errors import CheckpointError
-from actors.understanding.pixels import read_pixel_settings, to_pixels
+from actors.understanding.pixels import Square, read_pixel_settings, to_pixels, to_square
 from tests.support.looking import goldens, images, pixel_settings, without
 
 PREPROCESSOR = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
@@ -40,6 +40,13 @@ def test_a_picture_is_centered_on_gray(height: int, width: int, first_row: int, 
     assert pixels[0, 48, 48] == 1.0
 
 
+@pytest.mark.parametrize("index", range(6))
+def test_a_picture_on_its_square_has_the_same_pixels(index: int) -> None:
+    """So a task can shrink the pictures that an actor reads."""
+    square = to_square(images()[index], pixel_settings().square)
+    assert np.array_equal(to_pixels(square, pixel_settings()), to_pixels(images()[index], pixel_settings()))
+
+
 @pytest.mark.parametrize("image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3))])
 def test_only_rgb_bytes_are_read(image: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"uint8 \[height, width, 3\]"):
@@ -48,7 +55,8 @@ def test_only_rgb_bytes_are_read(image: np.ndarray) -> None:
 
 def test_the_size_of_the_transformers_layout_is_read() -> None:
     settings = read_pixel_settings(PREPROCESSOR | {"size": {"height": 384, "width": 384}}, 384)
-    assert (settings.image_size, settings.min_side, settings.rescale_factor) == (384, 14, 1 / 255)
+    assert settings.square == Square(size=384, min_side=14, ground=(127, 127, 127))
+    assert settings.rescale_factor == 1 / 255
 
 
 @pytest.mark.parametrize(

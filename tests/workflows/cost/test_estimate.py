@@ -8,7 +8,7 @@ from actors.checkpoint.open import Checkpoint, open_checkpoint, read_shape
 from actors.families import ROOFLINE
 from tests.support.checkpoints import published
 from tests.support.toy_job import recipe
-from workflows.estimate import known_speed
+from workflows.cost.estimate import known_speed
 
 
 def checkpoint(family: str, model: str) -> Checkpoint:

@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from actors.batcher import Batcher
 from actors.engines import Engine
@@ -43,7 +43,7 @@ class Measurement:
 def measure(engine: Engine, looker: Looker | None, job: RenderJob, plan: Plan) -> Measurement:
     """Render whole batches of the first shard's requests, repeating them if the shard has too few, and look at them."""
     shard = next(plan.remaining_shards(), None)
-    requests = [] if shard is None else read_shard(job, shard).requests
+    requests = [] if shard is None else cast("list[ImageRequest]", read_shard(job, shard).requests)
     requests = [request for request in requests if engine.refusal(request) is None]
     if not requests:
         raise NothingToMeasureError("--measure: no remaining row of the first shard can be rendered")
