@@ -22,6 +22,7 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -71,8 +72,9 @@ def s3_server(
 
 
 @pytest.fixture
-def s3_folder(s3_server: S3Server) -> str:
+def s3_folder(s3_server: S3Server, request: pytest.FixtureRequest) -> str:
     """The URL of an empty folder of the S3 server, this test's own."""
+    assert request.node.get_closest_marker("s3"), "a test that asks for this by request.getfixturevalue needs the mark"
     return s3_server.url(f"folder-{uuid.uuid4().hex[:12]}")
 
 
@@ -102,6 +104,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(marker)
         if not NOT_QUICK.intersection(marker.name for marker in item.iter_markers()):
             item.add_marker(pytest.mark.quick)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Under pytest-xdist: tell the process that prints the summary."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["s3_tests_ran"] = session.config.stash.get(S3_TESTS_RAN, False)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    if node.workeroutput["s3_tests_ran"]:
+        node.config.stash[S3_TESTS_RAN] = True
 
 
 def pytest_report_header() -> str:

@@ -19,6 +19,7 @@ from tests.support.rooms import ROOMS
 from tests.support.toy_job import manifest_of, plan_job, render, render_shard, rows_of, write_prompts
 from workflows.job import RenderJob
 from workflows.output.claim import DERIVED_FIELDS, OtherJobError, check_claim, claim_output, mark_success
+from workflows.storage import lease
 from workflows.storage.lease import hold_output
 from workflows.storage.path import output_arguments
 from workflows.storage.store import Storage
@@ -213,8 +214,11 @@ def test_a_command_for_an_output_names_the_endpoint_of_its_store(tmp_path: Path)
 
 
 @pytest.mark.parametrize("words", [["verify", "--repair"], ["verify", "--clean"], ["retry-rejected"]])
-def test_a_refusal_of_an_output_in_use_names_the_verbs_that_can_wait(command: Command, words: list[str]) -> None:
+def test_a_refusal_of_an_output_in_use_names_the_verbs_that_can_wait(
+    command: Command, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """These verbs cannot wait, so the refusal says which verbs can."""
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.2)
     job = job_of(command)
     render(job)
     with hold_output(Storage(job.output), "nightly"):

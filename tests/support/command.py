@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.support.servers.process import dies_with_parent
+from tests.support.servers.process import dies_with_parent, end
 
 ROOT = Path(__file__).parents[2]
 JANUS_BATCH = (sys.executable, "-m", "jobs")
@@ -34,8 +34,14 @@ def start(*arguments: str | Path, program: tuple[str, ...] = JANUS_BATCH) -> sub
 
 
 def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
-    """Wait for its end; what it printed and its exit code."""
-    out, err = process.communicate(timeout=WAIT_S)
+    """Wait for its end; what it printed and its exit code. One that does not end is killed: it would take the CPUs of
+    the tests' own Ray from the tests that follow.
+    """
+    try:
+        out, err = process.communicate(timeout=WAIT_S)
+    except BaseException:
+        end(process)
+        raise
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
@@ -54,7 +60,9 @@ def wait_until(is_true: Callable[[], bool], process: subprocess.Popen[str] | Non
     while not is_true():
         if process is not None and process.poll() is not None:
             raise AssertionError(f"{process.args} ended with {process.returncode}:\n{process.stderr.read()}")
-        assert time.monotonic() < deadline, "waited in vain"
+        if time.monotonic() > deadline:
+            end(process)
+            raise AssertionError("waited in vain")
         time.sleep(POLL_S)
 
 

@@ -16,7 +16,7 @@ from actors.errors import InputError
 from actors.recipe import Recipe
 from janus_batch import VERSION
 from workflows.job import Images, PromptReading, RenderJob
-from workflows.storage.errors import StorageError, storage_errors
+from workflows.storage.errors import NotAFileError, StorageError, storage_errors
 from workflows.storage.path import absolute_location, stable_location
 from workflows.storage.store import CONDITIONAL_CREATE, Storage
 
@@ -132,6 +132,8 @@ def read_claim(storage: Storage) -> Claim:
     """job.json of an output. Raises StorageError if it is missing or damaged, and OtherVersionError."""
     try:
         data = storage.read(JOB_FILE) if storage.size(JOB_FILE) <= MAX_CLAIM_BYTES else b""
+    except NotAFileError:
+        raise
     except FileNotFoundError as error:
         raise StorageError(f"{storage.url} has no {JOB_FILE}: it is not an output of janus-batch") from error
     if foreign := _foreign_kind(data):

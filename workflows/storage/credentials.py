@@ -22,6 +22,8 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _USER_INFO = re.compile(r":/+[^/?#\s]*@")
 _PARAMETER = re.compile(r"[?&#;]([^=&#;?\s]+)=")
 _SECRET_VALUE = re.compile(r"^\s*(bearer|basic)\s+\S|\b(AKIA|ASIA)[0-9A-Z]{16}\b|-----BEGIN ", re.IGNORECASE)
+# As in `Authorization: x` and in `AccountName=a;AccountKey=b`; a variable of the shell is no secret.
+_ASSIGNED = re.compile(r"(?:^|[;,&\s])([\w-]+)\s*[:=](?!\s*[\"']?\$)\s*[^\s:=]")
 
 
 def is_secret_name(name: str) -> bool:
@@ -50,7 +52,7 @@ def secret_in(value: Any) -> str | None:
     for name, text in _leaves(value):
         if name is not None and is_secret_name(name):
             return f"`{name}`"
-        if _SECRET_VALUE.search(text):
+        if _SECRET_VALUE.search(text) or any(is_secret_name(name) for name in _ASSIGNED.findall(text)):
             return "a value that is a secret"
         if found := secret_in_address(text):
             return found
@@ -64,6 +66,8 @@ def _leaves(value: Any) -> Iterator[tuple[str | None, str]]:
             yield str(name), str(name)
             yield from _leaves(inner)
     elif isinstance(value, list | tuple | set):
+        if len(value) == 2 and all(isinstance(inner, str) for inner in value):  # a header as a pair
+            yield (pair := list(value))[0], pair[0]
         for inner in value:
             yield from _leaves(inner)
     elif isinstance(value, str):

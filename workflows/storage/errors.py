@@ -32,6 +32,12 @@ class StorageError(InputError):
     """A folder cannot be read or written as the user named it: wrong address, credentials, permissions or path."""
 
 
+class NotAFileError(StorageError, FileNotFoundError):
+    """There is something else where a file is expected: a directory, a pipe, a loop of links, a name that no file can
+    have. Whoever expects that a file may be missing need not tell them apart.
+    """
+
+
 class StorageFailure(JobFailure):
     """Storage worked and then stopped in a way that waiting does not fix: a full disk, expired credentials."""
 

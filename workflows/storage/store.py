@@ -23,7 +23,7 @@ import fsspec
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from workflows.storage.errors import StorageError, StorageFailure, s3_code, storage_errors
+from workflows.storage.errors import NotAFileError, StorageError, StorageFailure, s3_code, storage_errors
 from workflows.storage.path import is_local
 
 # For the first contact with an S3 store: a wrong address should fail within seconds.
@@ -41,6 +41,7 @@ NUM_CONFLICTS = 5  # 409 answers in a row, from creators at the same moment, bef
 CONDITIONAL_CREATE = "conditional_create"
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_FILE = (errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR)
 FULL_STORE = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull"}
 
 
@@ -63,21 +64,21 @@ class Storage:
         return f"{self.root}/{name}" if name else self.root
 
     def read(self, name: str) -> bytes:
-        """The whole file. Raises FileNotFoundError, and StorageError for a pipe or a device."""
-        with _names_too_long():
+        """The whole file. Raises FileNotFoundError, and its kind NotAFileError for what is no file."""
+        with _file_errors(f"{self.url}/{name}"):
             self._check_regular(name)
             data: bytes = self.fs.cat_file(self.path(name))
             return data
 
     def size(self, name: str) -> int:
         """The size of a file in bytes. Raises FileNotFoundError."""
-        with _names_too_long():
+        with _file_errors(f"{self.url}/{name}"):
             return int(self.fs.size(self.path(name)))
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
         """The file, open for reading. Raises like `read`."""
-        with _names_too_long():
+        with _file_errors(f"{self.url}/{name}"):
             self._check_regular(name)
             file = self.fs.open(self.path(name), "rb")
         with file:
@@ -89,7 +90,7 @@ class Storage:
             return
         mode = os.stat(self.path(name)).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            raise StorageError(f"{self.url}/{name} is a pipe, a socket or a device; it must be a file")
+            raise NotAFileError(f"{self.url}/{name} is a pipe, a socket or a device; it must be a file")
 
     def write(self, name: str, data: bytes) -> None:
         """Write a whole file, replacing an existing one; a reader sees the old bytes or the new ones, never a part."""
@@ -296,14 +297,14 @@ def _options_of(file_system: type[fsspec.AbstractFileSystem], protocol: str, opt
 
 
 @contextlib.contextmanager
-def _names_too_long() -> Iterator[None]:
-    """Raise FileNotFoundError for a name that no file of the store can have. Only damaged manifests have such names."""
+def _file_errors(url: str) -> Iterator[None]:
+    """Raise NotAFileError for what is no file and for a name that no file of the store can have."""
     try:
         yield
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG and s3_code(error) != "KeyTooLongError":
+        if error.errno not in NO_FILE and s3_code(error) != "KeyTooLongError":
             raise
-        raise FileNotFoundError(errno.ENOENT, f"no file can have a name that long: {error}") from error
+        raise NotAFileError(f"{url} is no file: {error.strerror or error}") from error
 
 
 def _says_exists(error: OSError) -> bool:

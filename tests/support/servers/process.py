@@ -25,7 +25,7 @@ def launch(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def end(process: subprocess.Popen[bytes] | None) -> None:
+def end(process: subprocess.Popen[bytes] | subprocess.Popen[str] | None) -> None:
     """Kill the process and reap it; nothing to do where it never started or has ended."""
     if process is not None:
         process.kill()

@@ -82,6 +82,9 @@ def test_other_addresses_are_not_taken_for_secrets(address: str) -> None:
         {"a": [[{"b": {"token": SECRET}}]]},
         {"headers": {"Authorization": f"Bearer {SECRET}"}},
         {"headers": {"X-Custom": f"Bearer {SECRET}"}},
+        {"headers": [f"Authorization: Token {SECRET}"]},
+        {"headers": [["X-Api-Key", SECRET]]},
+        {"options": f"AccountName=me;AccountKey={SECRET}"},
         {"headers": [["X-Custom", f"basic {SECRET}"]]},
         {"client_kwargs": {"auth": ["user", SECRET]}},
         {"l": [f"https://u:{SECRET}@h"]},
@@ -98,6 +101,14 @@ def test_a_secret_in_storage_options_is_refused_and_not_shown(storage: object) -
     with pytest.raises(JobFileError, match=r"^storage: ") as refused:
         check_fields({**SMALLEST, "storage": storage})
     assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["curl -H 'X-Token: $TOKEN' host", 'mail --password="$PASSWORD"', "aws:kms", "http://h:9000"],
+)
+def test_variables_and_plain_text_are_no_secrets(text: str) -> None:
+    assert secret_in(text) is None
 
 
 @pytest.mark.parametrize(

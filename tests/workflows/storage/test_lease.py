@@ -74,7 +74,7 @@ def test_an_output_is_held_while_the_block_runs(storage: Storage) -> None:
     assert lease_files(storage) == []
 
 
-@pytest.mark.parametrize("place", ["local", "s3"])
+@pytest.mark.parametrize("place", ["local", pytest.param("s3", marks=pytest.mark.s3)])
 def test_one_of_many_runs_that_start_at_once_holds_the_output(
     place: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

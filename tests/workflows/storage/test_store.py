@@ -20,7 +20,7 @@ from workflows.storage.store import Storage
 NUM_RACERS = 8
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     """An empty folder, once on the local disk and once on S3."""
     if request.param == "local":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -283,6 +284,15 @@ def test_a_name_that_no_file_can_have_is_named(job: RenderJob, column: str) -> N
     findings = verify(job)
 
     assert f"{names[0]} is missing" in findings.faults
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, os.mkdir, lambda path: os.symlink(path, path)], ids=["pipe", "dir", "loop"])
+def test_what_is_no_file_is_named(job: RenderJob, put: Callable[[str], None]) -> None:
+    (path, *_) = sorted(Path(job.output, "images").rglob("*.png"))
+    path.unlink()
+    put(str(path))
+
+    assert verify(job).faults == [f"{path.relative_to(job.output)} is missing"]
 
 
 def test_verify_changes_nothing(job: RenderJob) -> None:
