@@ -40,7 +40,12 @@ jobs = _group(click.argument("job_files", metavar="JOB.yaml...", type=click.Path
 jobs_or_none = _group(click.argument("job_files", metavar="[JOB.yaml...]", type=click.Path(), nargs=-1), settings)
 without_job_file = _group(
     click.option("--prompt", "prompts", metavar="TEXT", multiple=True, help="Render this prompt. Can be repeated."),
-    click.option("--prompts", "prompts_path", metavar="PATH", help="Render the prompts of these Parquet files."),
+    click.option(
+        "--prompts",
+        "prompts_path",
+        metavar="PATH",
+        help="Render the prompts of files: Parquet, CSV, JSON lines, text.",
+    ),
     click.option(
         "--checkpoint",
         metavar="NAME",

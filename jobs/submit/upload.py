@@ -13,6 +13,7 @@ from pathlib import Path
 
 from janus_batch import ROOT
 from jobs.submit.job_server import SubmissionError, files_to_upload
+from workflows.prompt_files.formats import prompts_among
 
 PROGRAM = ("janus_batch.py", "actors", "workflows", "jobs")
 JOB_FOLDER = "submitted-job"  # for the job file, and for the program unless the working directory is its checkout
@@ -57,7 +58,7 @@ def check_upload(staged: Path, working_dir: Path, needed: Mapping[str, str], exc
         pattern = os.path.normpath(location)
         if pattern.startswith(".."):
             raise SubmissionError(f"{key}: must be in the uploaded folder, {working_dir}, got {location!r}")
-        files = _files_of(staged, pattern, ".parquet" if key == "prompts" else "")
+        files = _files_of(staged, pattern, are_prompts=key == "prompts")
         if not files:
             raise SubmissionError(f"{key}: nothing in the uploaded folder, {working_dir}, matches {location!r}")
         if missing := sorted(files - uploaded):
@@ -68,14 +69,15 @@ def check_upload(staged: Path, working_dir: Path, needed: Mapping[str, str], exc
             )
 
 
-def _files_of(folder: Path, pattern: str, ending: str) -> set[str]:
-    """The files, relative to `folder`, that a relative path or glob means; of a folder, those with this ending."""
+def _files_of(folder: Path, pattern: str, *, are_prompts: bool) -> set[str]:
+    """The files, relative to `folder`, that a relative path or glob means; of a folder, its prompts."""
     is_there = (folder / pattern).exists()  # then it is taken literally
     places = [folder / pattern] if is_there else [Path(path) for path in glob(str(folder / pattern), recursive=True)]
-    files = [place for place in places if place.is_file()]
+    files, below = [place for place in places if place.is_file()], []
     for place in places if is_there else []:
         for parent, _, names in os.walk(place, followlinks=True):
-            files += [Path(parent) / name for name in names if name.endswith(ending) and name[0] not in "._"]
+            below += [str(Path(parent) / name) for name in names if name[0] not in "._"]
+    files += map(Path, prompts_among(below) if are_prompts else below)
     return {str(file.relative_to(folder)) for file in files}
 
 

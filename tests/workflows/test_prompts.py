@@ -346,7 +346,7 @@ def test_a_missing_bucket_or_folder_is_refused(s3_server: S3Server, s3_folder: s
     moto_adds = "(: The specified bucket does not exist)?"
     with pytest.raises(StorageError, match=rf"s3://no-such-bucket/prompts is not there{moto_adds}$"):
         names("s3://no-such-bucket/prompts", **s3_server.storage_options)
-    with pytest.raises(PromptsError, match=r"no Parquet files match s3://tests/"):
+    with pytest.raises(PromptsError, match=r"no prompt files match s3://tests/"):
         names(s3_folder, **s3_server.storage_options)
 
 

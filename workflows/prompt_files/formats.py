@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 PARQUET, CSV, JSONL, TEXT, ARROW = "Parquet", "CSV", "JSON lines", "text", "Arrow"
@@ -40,6 +41,13 @@ def format_of(path: str) -> Format:
         if stem.endswith(ending) and (compression is None or name in (CSV, JSONL, TEXT)):
             return Format(name=name, ending=ending, compression=compression)
     return Format(name=PARQUET, ending="")
+
+
+def prompts_among(paths: Iterable[str]) -> list[str]:
+    """The files of a folder that hold prompts: those whose names say a format, without readmes and metadata."""
+    endings = {path: format_of(path).ending for path in paths}
+    named = [path for path, ending in endings.items() if ending]
+    return [path for path in named if endings[path] not in COMPANION_ENDINGS] or named
 
 
 def without_ending(name: str) -> str:

@@ -12,7 +12,7 @@ import fsspec
 
 from actors.errors import one_line
 from workflows.prompt_files.file import PromptsError
-from workflows.prompt_files.formats import ALLOWED, COMPANION_ENDINGS, ENDINGS, format_of, without_ending
+from workflows.prompt_files.formats import ALLOWED, ENDINGS, format_of, prompts_among, without_ending
 from workflows.prompt_files.hub import hub_files, is_hub
 
 # What a table format keeps in its folder, next to data files of which some are removed rows.
@@ -59,16 +59,12 @@ def _globbed(fs: fsspec.AbstractFileSystem, root: str) -> tuple[str, dict[str, d
 
 
 def _in_folder(fs: fsspec.AbstractFileSystem, root: str) -> dict[str, dict[str, Any]]:
-    """The prompt files of a folder, at any depth: those whose names say a format. Readmes and metadata are none."""
+    """The prompt files of a folder, at any depth."""
     found, folder = fs.find(root, detail=True), root.rstrip("/")
     _refuse_table_formats(root, found)
     if saved := _saved_dataset(fs, folder, found):
         return {path: found[path] for path in saved}
-    visible = [path for path in found if not _is_hidden(path[len(folder) :])]
-    formats = {path: format_of(path) for path in visible}
-    named = {path: found[path] for path, format in formats.items() if format.ending}
-    main = {path: info for path, info in named.items() if formats[path].ending not in COMPANION_ENDINGS}
-    return main or named
+    return {path: found[path] for path in prompts_among(path for path in found if not _is_hidden(path[len(folder) :]))}
 
 
 def _saved_dataset(fs: fsspec.AbstractFileSystem, folder: str, found: Collection[str]) -> list[str]:

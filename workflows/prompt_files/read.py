@@ -18,6 +18,7 @@ from workflows.storage.parquet import read_batches
 from workflows.storage.store import open_url
 
 BATCH_BYTES = 64 * 2**20  # a smaller row group is one batch
+SCAN_BYTES = 8 * 2**20  # of a scan, whose values become Python objects
 NUM_CURSORS = 3  # row groups that a process keeps open: of numbers of rows, of the rows, and of the next ones
 
 
@@ -56,7 +57,7 @@ def scan(url: str, version: str, options: str, columns: Sequence[str]) -> Iterat
     """Some columns of all rows, from the first row on."""
     with open_planned(url, version, options) as file:
         for group in range(pq.read_metadata(file).num_row_groups):
-            yield from read_batches(file, group, BATCH_BYTES, columns)
+            yield from read_batches(file, group, SCAN_BYTES, columns)
 
 
 @functools.lru_cache(maxsize=8)

@@ -29,10 +29,10 @@ _BUCKETS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "cos", "r2"}
 _ALIASES = {"s3a": "s3", "gcs": "gs", "abfss": "abfs"}
 _LOCAL, _WEB = {"file", "local"}, {"http", "https"}
 
-# Parquet files of an output, relative to it.
+# Files of an output that prompts might select, relative to it.
 _OUTPUT_FILES = (
     *("manifest/part.parquet", "rejected/part.parquet", "images/part.parquet", "images/0/part.parquet"),
-    "scores/name/part.parquet",
+    *("scores/name/part.parquet", "prompts/part.parquet", "job.json"),
 )
 
 
@@ -85,7 +85,7 @@ def shown_location(location: str) -> str:
 
 
 def lies_among(output: str, prompts: str) -> bool:
-    """Whether the prompts (a file, folder or glob) would select Parquet files of the output. Both are absolute."""
+    """Whether the prompts (a file, folder or glob) would select files of the output. Both are absolute."""
     (store, output), (other_store, prompts) = _comparable(output), _comparable(prompts)
     if store != other_store:
         return False

@@ -1,0 +1,82 @@
+"""Which files a folder or a glob selects: those of one format, whose names say it."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from tests.support.toy_job import write_prompts
+from workflows.prompt_files.formats import Format, format_of, without_ending
+from workflows.prompts import PromptsError, find_prompt_files, read_rows
+
+
+def names(path: Path | str) -> list[str]:
+    return [file.name for file in find_prompt_files(str(path), {})]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "stem"),
+    [
+        ("a/b.parquet", Format(name="Parquet", ending=".parquet"), "a/b"),
+        ("b.pq", Format(name="Parquet", ending=""), "b.pq"),
+        ("b.PARQUET", Format(name="Parquet", ending=".parquet"), "b.PARQUET"),
+        ("b.csv", Format(name="CSV", ending=".csv"), "b"),
+        ("B.TSV.GZ", Format(name="CSV", ending=".tsv", compression="gzip"), "B"),
+        ("b.x.jsonl.bz2", Format(name="JSON lines", ending=".jsonl", compression="bz2"), "b.x"),
+        ("b.json", Format(name="JSON lines", ending=".json"), "b"),
+        ("b.txt.xz", Format(name="text", ending=".txt", compression="xz"), "b"),
+        ("b.arrow", Format(name="Arrow", ending=".arrow"), "b"),
+        ("b.parquet.gz", Format(name="Parquet", ending=""), "b.parquet.gz"),
+        ("csv", Format(name="Parquet", ending=""), "csv"),
+    ],
+)
+def test_the_ending_of_a_name_says_the_format(name: str, expected: Format, stem: str) -> None:
+    assert format_of(name) == expected
+    assert without_ending(name) == stem
+
+
+def test_files_of_several_formats_are_refused_by_name(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "sub/more.parquet", {"prompt": ["a"]})
+    (tmp_path / "prompts.csv").write_text("prompt\na\n")
+    for path, advice in ((tmp_path, "select those of one format, such as"), (tmp_path / "**/*", "matches files of")):
+        with pytest.raises(PromptsError, match=r"prompts.csv \(CSV\) and sub/more.parquet \(Parquet\)") as refused:
+            names(path)
+        assert advice in str(refused.value)
+    assert names(tmp_path / "*.csv") == ["prompts.csv"]
+
+
+def test_readmes_and_metadata_are_no_prompts_unless_there_is_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "a"}\n')
+    (tmp_path / "README.txt").write_text("how these were made\n")
+    (tmp_path / "dataset_info.json").write_text("{}")
+    (tmp_path / "notes.md").write_text("more\n")
+    assert names(tmp_path) == ["prompts.jsonl"]
+    (tmp_path / "prompts.jsonl").unlink()
+    (tmp_path / "dataset_info.json").unlink()
+    assert names(tmp_path) == ["README.txt"]
+
+
+def test_two_files_whose_rows_would_have_the_same_ids_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("prompt\na\n")
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"prompt\na\n"))
+    with pytest.raises(PromptsError, match=r"a.csv and a.csv.gz in .* would give their rows the same ids; rename one"):
+        names(tmp_path)
+
+
+def test_partitions_are_columns_of_files_of_every_format(tmp_path: Path) -> None:
+    for day, prompt in ((1, "one"), (2, "two")):
+        (tmp_path / f"day={day}").mkdir()
+        (tmp_path / f"day={day}/a.csv").write_text(f"prompt\n{prompt}\n")
+    found = find_prompt_files(str(tmp_path), {})
+    assert [row for file in found for row in read_rows(file, 0, 1, {}).to_pylist()] == [
+        {"prompt": "one", "day": 1},
+        {"prompt": "two", "day": 2},
+    ]
+
+
+def test_what_is_no_parquet_file_is_told_the_endings(tmp_path: Path) -> None:
+    (tmp_path / "prompts").write_text("prompt\na\n")
+    with pytest.raises(PromptsError, match=r"is no Parquet file, it is CSV or other text; the ending of a name says"):
+        names(tmp_path / "prompts")
