@@ -17,7 +17,7 @@ from jobs.job_file.spec import JobSpec
 from jobs.terminal.prompt_rows import prompt_facts, prompt_rows
 from jobs.terminal.text import judge_line
 from workflows.cost.estimate import Estimate, Speed, estimate, known_speed
-from workflows.export.limits import limits_of_job
+from workflows.export.limits import columns_that_exports_refuse, limits_of_job
 from workflows.job import RenderJob
 from workflows.output.claim import check_claim
 from workflows.output.remaining import find_job_prompts, plan_job
@@ -61,6 +61,7 @@ def plan(
         gpu_hour_price=gpu_hour_price,
     )
     limits = limits_of_job(job, remaining, cost.num_bytes / max(cost.num_images, 1))
+    limits += columns_that_exports_refuse(files[0].carried, job.recipe)
     if as_json:
         click.echo(json.dumps({**facts, **_cost_facts(speed, cost), "limits": limits}))
     else:

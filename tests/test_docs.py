@@ -24,8 +24,22 @@ HERE_DOCUMENT = re.compile(r"<<'EOF'\n(.*?)^EOF$", re.MULTILINE | re.DOTALL)
 
 # Programs that are not ours. What they are given is not checked beyond the files of this project that it names.
 OTHERS = {
-    *("apt-get", "aws", "base64", "bash", "cat", "docker", "git", "kubectl", "mkdir", "mkdocs", "pip", "pre-commit"),
-    *("pytest", "python3", "ray"),
+    *(
+        "apt-get",
+        "aws",
+        "base64",
+        "bash",
+        "cat",
+        "docker",
+        "git",
+        "kubectl",
+        "mkdir",
+        "mkdocs",
+        "openssl",
+        "pip",
+        "pre-commit",
+    ),
+    *("pytest", "python3", "ray", "sha256sum"),
     *(".", "cd", "done", "export", "for", "sleep"),
 }
 FOLDERS = ("actors", "benchmarks", "deploy", "docs", "examples", "jobs", "tests", "workflows")

@@ -1,4 +1,4 @@
-"""The benchmark jobs plan, and the converter makes what their exports need."""
+"""The benchmark jobs plan, the converter makes what their exports need, and the bucket of a recipe is a dataset."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from examples.recipes.convert_prompts import main
 from tests.support.command_line import Command
+from tests.support.servers.s3 import S3Server
+from tests.support.toy_job import make_job, render, write_prompts
+from workflows.job import Images
 
 RECIPES = Path(__file__).parents[2] / "examples/recipes"
 
@@ -59,3 +63,24 @@ def test_a_recipe_plans_what_the_converter_made(
 
     assert code == 0
     assert json.loads(out)["num_images"] == 8
+
+
+def test_the_bucket_that_a_job_renders_into_is_a_dataset(
+    tmp_path: Path, s3_server: S3Server, s3_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recipe's own layout, and the lines of docs/export.md that read it."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)  # the store is on this machine
+    fields = yaml.safe_load((RECIPES / "s3-bucket.yaml").read_text())
+    write_prompts(tmp_path / "prompts.parquet", {"prompt": ["a fox", "a red fox"]})
+    images, options = Images(**fields["images"]), s3_server.storage_options
+    job = make_job(tmp_path / "prompts.parquet", f"{s3_folder}/foxes", images=images, storage=options, shard_rows=1)
+
+    render(job)
+
+    files = f"{s3_folder}/foxes/images/*.parquet"
+    cache = str(tmp_path / "cache")
+    rows = datasets.load_dataset("parquet", data_files=files, split="train", storage_options=options, cache_dir=cache)
+    rows = rows.cast_column("image", datasets.Image())
+    assert [(row["prompt"], row["image"].size) for row in rows] == [("a fox", (64, 64)), ("a red fox", (64, 64))]

@@ -48,3 +48,38 @@ def test_missing_files_are_exit_code_1(tmp_path: Path, command: Command) -> None
     assert code == 1
     assert f"janus-batch: {tmp_path}/ds holds 1 data files, but 2 were written to it" in err
     assert command(*arguments)[0] == 0
+
+
+def test_prints_what_each_rule_removed_and_the_splits(tmp_path: Path, command: Command) -> None:
+    finished_with(tmp_path, {"id": ["a", "b", "c"]}, recipe=recipe(images_per_prompt=2))
+    arguments = ["--layout", "parquet", "--where", "prompt_id != 'c'", "--top", "1", "--by", "image_index"]
+
+    code, out, err = command("export", str(tmp_path / "out"), str(tmp_path / "ds"), *arguments, "--split", "train=1")
+
+    assert (code, err) == (0, "")
+    assert out.splitlines()[1:] == [
+        "images     2 of 2 prompts, 0.0 MB",
+        "split      train: 2 images of 2 prompts",
+        "removed    2 images by --where prompt_id != 'c'",
+        "removed    2 images by --top 1 --by image_index",
+        "files      1 and README.md, the dataset card",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--where", "nothing > 1"], "--where: nothing is no column; the columns are image_id, "),
+        (["--top", "1"], "--top N and --by COLUMN belong together, got only --top"),
+        (["--split", "train=0.5"], "the shares of --split must add up to 1"),
+        (["--pairs", "device"], "--pairs names a column of numbers, got 'device'"),
+    ],
+)
+def test_a_wrong_rule_is_exit_code_2(tmp_path: Path, command: Command, arguments: list[str], message: str) -> None:
+    finished_with(tmp_path, {"id": ["a"]})
+
+    code, _, err = command("export", str(tmp_path / "out"), str(tmp_path / "ds"), "--layout", "parquet", *arguments)
+
+    assert code == 2
+    assert message in err
+    assert not (tmp_path / "ds").exists()

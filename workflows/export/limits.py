@@ -8,8 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pyarrow as pa
+
+from actors.errors import InputError
+from actors.recipe import Recipe
+from workflows.export.columns import convert, exported_schema
 from workflows.export.inventory import Inventory
 from workflows.export.layouts.layout import ExportError, ExportLayout
+from workflows.export.layouts.table import EXPORT_LAYOUTS
 from workflows.job import RenderJob
 from workflows.plan import Plan
 
@@ -49,6 +55,21 @@ def limits_of_job(job: RenderJob, plan: Plan, bytes_an_image: float) -> list[str
     folders = {"a folder of images/": in_shard, "manifest/": num_shards}
     advice = "; images.layout parquet or webdataset packs the images of a shard into one file"
     return list(_excesses(folders, plan.num_images(images_per_row) + num_shards, advice))
+
+
+def columns_that_exports_refuse(carried: pa.Schema, recipe: Recipe) -> list[str]:
+    """What layouts for datasets cannot hold of the columns that the prompts carry to the manifest, one line each."""
+    lines = []
+    for name, layout in EXPORT_LAYOUTS.items():
+        if not layout.has_columns or not layout.has_pixels or layout.is_local_only:
+            continue  # benchmarks drop columns, and optional libraries may not be there
+        try:
+            schema = exported_schema(carried, [], is_json=layout.is_json)
+            layout.check(recipe, schema)
+            convert(carried.empty_table(), schema)
+        except InputError as error:
+            lines.append(f"export --layout {name} will refuse this output: {error}")
+    return lines
 
 
 def check_limits(lines: list[str], target: str) -> None:

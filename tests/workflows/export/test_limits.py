@@ -80,3 +80,17 @@ def test_a_pack_larger_than_many_places_take_is_named(tmp_path: Path) -> None:
     assert limits_of_job(job, plan_job(job), 1e8) == []
     [line] = limits_of_job(job, plan_job(job), 2e8)
     assert line == "a shard's pack takes about 5.6 GB, and many places take files up to 5 GB; lower shard_rows"
+
+
+def test_a_plan_names_columns_that_a_layout_will_refuse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = Command(tmp_path, monkeypatch, capsys)
+    prompts = write_prompts(tmp_path / "prompts.parquet", {"prompt": ["a"], "source": [{"file_name": "x"}]})
+    command.write(name="x", prompts=prompts, output=str(tmp_path / "out"), model={"checkpoint": "toy"})
+
+    _, out, _ = command("plan", str(command.job_file))
+
+    notes = [line for line in out.splitlines() if line.startswith("note ")]
+    assert len(notes) == 1
+    assert "export --layout imagefolder will refuse this output: imagefolder: column `source` has a field" in notes[0]

@@ -192,7 +192,7 @@ def test_an_export_that_lacks_files_fails_and_the_next_one_restores_them(
 
 
 @pytest.mark.parametrize("stored", LAYOUTS)
-@pytest.mark.parametrize("layout", [*DATASETS, "dpg"])
+@pytest.mark.parametrize("layout", [*DATASETS, "parquet", "lance", "dpg"])
 def test_an_image_with_a_flipped_bit_stops_the_export_by_name(tmp_path: Path, stored: str, layout: str) -> None:
     job = finished_with(tmp_path, {"id": ["a", "b"]}, images=Images(layout=stored))
     [row, _] = manifest_of(job)
