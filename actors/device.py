@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
 from actors.kernels.requirements import check_toolchain, find_toolchain
+
+T = TypeVar("T")
 
 # Large tensors on a CPU on huge pages, where Linux gives them on request: torch reads this at its first allocation.
 # Weights and caches are read whole at every step, and looking up small pages takes up to a tenth of the time.
@@ -25,6 +30,15 @@ def find_device() -> tuple[torch.device, str]:
         torch.backends.cudnn.allow_tf32 = False  # the default for convolutions: float32 of 10 bits
         return torch.device("cuda"), torch.cuda.get_device_name()
     return torch.device("cpu"), f"cpu {torch.backends.cpu.get_cpu_capability()}"
+
+
+def timed(device: torch.device, work: Callable[[], T]) -> tuple[T, float]:
+    """What the work returns, and the seconds that it took on the device."""
+    start = time.monotonic()
+    result = work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return result, time.monotonic() - start
 
 
 def to_compute_dtype(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

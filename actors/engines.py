@@ -30,7 +30,9 @@ class Engine(Protocol):
 
     An engine of a family with checkpoints also has `predict(prompt)`: the conditional and the unconditional prediction
     that guidance begins with, two tensors of one shape, and `is_decoder_finite()`: whether the numbers of one decoded
-    image are finite. Both are for `actors.checkpoint.doctor`. `text_model()` is its language model, which
+    image are finite, and `seconds_per_batch(request)`: an estimate for a batch of the default size. If the family has
+    models of several templates, `probe_template(template, requests)`: the entropy of its predictions and the effect of
+    guidance under a template. These are for `actors.checkpoint.doctor`. `text_model()` is its language model, which
     `actors.understanding` shares.
     """
 

@@ -1,13 +1,24 @@
-"""`janus-batch doctor`: examine a checkpoint, from its files to its image decoder."""
+"""`janus-batch doctor`: examine a checkpoint, from its files to its image decoder and its speed on this machine."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import click
 
-from actors.checkpoint.doctor import Finding, check_guidance, check_image_decoder, check_tokenizer
+from actors.checkpoint.doctor import (
+    PROBE_PROMPT,
+    Finding,
+    check_guidance,
+    check_image_decoder,
+    check_speed,
+    check_tags,
+    check_tokenizer,
+    check_weights,
+    probe_request,
+)
 from actors.checkpoint.open import Checkpoint, fetch_checkpoint, open_checkpoint, open_vae
 from actors.engines import Engine, load_engine
 from actors.errors import CheckpointError
@@ -18,20 +29,35 @@ from jobs.terminal.text import counted
 
 
 def doctor(
-    name: str, *, revision: str | None, vae: str | None, prompt_format: str | None, endpoint_url: str | None
+    name: str,
+    *,
+    revision: str | None,
+    vae: str | None,
+    prompt_format: str | None,
+    endpoint_url: str | None,
+    as_json: bool = False,
 ) -> int:
-    """Print a table of checks as they are made; 1 if one of them found a fault."""
+    """Print the checks as a table while they are made, or as one JSON object; 1 if one of them found a fault."""
     storage = {"endpoint_url": endpoint_url} if endpoint_url else {}
-    num_faults = 0
-    try:
-        for finding in _findings(absolute_model_name(name), revision, vae, prompt_format, storage):
-            num_faults += not finding.is_ok
+    findings = []
+    for finding in _all_findings(absolute_model_name(name), revision, vae, prompt_format, storage):
+        findings.append(finding)
+        if not as_json:
             _print(finding)
-    except CheckpointError as error:
-        num_faults += 1
-        _print(Finding(check="loading", is_ok=False, detail=str(error)))
-    click.echo("no fault found" if not num_faults else f"{counted(num_faults, 'fault')} found")
+    num_faults = sum(not finding.is_ok for finding in findings)
+    if as_json:
+        click.echo(json.dumps(_as_json(name, findings), ensure_ascii=False))
+    else:
+        click.echo("no fault found" if not num_faults else f"{counted(num_faults, 'fault')} found")
     return 1 if num_faults else 0
+
+
+def _all_findings(*what: Any) -> Iterator[Finding]:
+    """The findings, the last of them a fault if the checkpoint cannot be opened or loaded."""
+    try:
+        yield from _findings(*what)
+    except CheckpointError as error:
+        yield Finding(check="loading", is_ok=False, detail=str(error))
 
 
 def _findings(
@@ -40,38 +66,70 @@ def _findings(
     """The cheapest checks first."""
     checkpoint = open_checkpoint(name, revision=revision, storage_options=storage, prompt_format=prompt_format)
     if checkpoint.folder is None:
-        yield Finding(check="family", is_ok=True, detail=f"{checkpoint.family}: it has no checkpoint to examine")
+        yield Finding(check="family", detail=f"{checkpoint.family}: it has no checkpoint to examine")
         return
     yield from _look_at(checkpoint)
     models = [fetch_checkpoint(checkpoint)]
     yield from check_tokenizer(models[0])
+    yield from check_weights(models[0])
     if FAMILIES[checkpoint.family].decodes_with_vae:
         models.append(fetch_checkpoint(open_vae(vae, checkpoint, storage_options=storage)))
-        yield Finding(check="vae", is_ok=True, detail=models[1].name)
+        yield Finding(check="vae", detail=models[1].name, facts={"vae": models[1].name})
     engine = _load(*models)
-    yield Finding(
-        check="weights", is_ok=True, detail="every tensor that generation needs is there, in the shape of config.json"
-    )
+    yield Finding(check="weights", detail="every tensor that generation needs is there, in the shape of config.json")
     yield from check_guidance(engine)
+    yield from check_tags(engine, models[0])
     yield from check_image_decoder(engine)
+    family = FAMILIES[checkpoint.family]
+    request = probe_request(PROBE_PROMPT, settings={"cfg_weight": family.default_cfg_weight, **family.settings})
+    yield from check_speed(engine, request)
 
 
 def _print(finding: Finding) -> None:
     verdict = click.style("ok   ", fg="green") if finding.is_ok else click.style("FAULT", fg="red")
+    if finding.is_ok and finding.is_note:
+        verdict = click.style("note ", fg="yellow")
     click.echo(f"{verdict}  {finding.check:<22} {finding.detail}")
 
 
+def _as_json(name: str, findings: list[Finding]) -> dict[str, Any]:
+    facts = {key: value for finding in findings for key, value in finding.facts.items()}
+    verdicts = {(True, False): "ok", (True, True): "note", (False, False): "fault", (False, True): "fault"}
+    checks = [
+        {"check": one.check, "verdict": verdicts[one.is_ok, one.is_note], "detail": one.detail} for one in findings
+    ]
+    num_faults = sum(not finding.is_ok for finding in findings)
+    return {"checkpoint": name, "num_faults": num_faults, **facts, "checks": checks}
+
+
 def _look_at(checkpoint: Checkpoint) -> Iterator[Finding]:
-    family = f"{checkpoint.family}, {checkpoint.layout} layout"
     commit = f" @ {checkpoint.revision}" if checkpoint.revision else ""
-    yield Finding(check="family", is_ok=True, detail=family + commit)
+    facts = {"family": checkpoint.family, "layout": checkpoint.layout, "revision": checkpoint.revision}
+    yield Finding(check="family", detail=f"{checkpoint.family}, {checkpoint.layout} layout{commit}", facts=facts)
+    yield _known_model(checkpoint)
     num_bytes = sum(file.size for file in checkpoint.files)
     names = ", ".join(checkpoint.weight_files)
-    yield Finding(check="files", is_ok=True, detail=f"{len(checkpoint.files)} files, {num_bytes:,} bytes; {names}")
+    detail = f"{len(checkpoint.files)} files, {num_bytes:,} bytes; {names}"
+    yield Finding(check="files", detail=detail, facts={"num_bytes": num_bytes, "weight_files": checkpoint.weight_files})
+    if checkpoint.note:
+        yield Finding(check="weight files", detail=checkpoint.note, is_note=True)
+
+
+def _known_model(checkpoint: Checkpoint) -> Finding:
+    """Which published model this is, what it writes before an image, and its license."""
+    model = checkpoint.origin.model if checkpoint.origin else None
+    if model is None:
+        return Finding(check="model", detail="none of the published ones that are known here", facts={"model": None})
+    base = f", trained from {model.base}" if model.base else ""
+    writes = f"; it writes a text before each image (model.protocol: {model.protocol})" if model.protocol else ""
+    facts = {"model": model.name, "protocol": model.protocol, "license": model.license, "source": model.source}
+    return Finding(check="model", detail=f"{model.name}{base}; license: {model.license}{writes}", facts=facts)
 
 
 def _load(checkpoint: Checkpoint, vae: Checkpoint | None = None) -> Engine:
-    """The engine in float32, which every device has."""
+    """The engine as a job here would load it: in float32 on a CPU, in bfloat16 on a GPU."""
+    import torch
+
     family = FAMILIES[checkpoint.family]
     recipe = Recipe(
         family=checkpoint.family,
@@ -82,7 +140,7 @@ def _load(checkpoint: Checkpoint, vae: Checkpoint | None = None) -> Engine:
         vae=vae.name if vae else None,
         vae_revision=vae.revision if vae else None,
         vae_sha256=None,
-        dtype="float32",
+        dtype="bfloat16" if torch.cuda.is_available() else "float32",
         sampler=family.sampler,
         cfg_weights=(family.default_cfg_weight,),
         images_per_prompt=1,

@@ -6,15 +6,25 @@ unconditional, nothing failed, and guidance silently had no effect. These checks
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from actors.checkpoint.files import read_json
 from actors.checkpoint.folder import Folder, LocalFolder
 from actors.checkpoint.open import Checkpoint
 from actors.errors import CheckpointError, one_line, shown
+from actors.llama.config import is_head_tied
+from actors.prompt.template import PROMPT_FORMATS
 from actors.prompt.tokenizer import BEGIN_OF_IMAGE, BOS, PAD, PromptTokenizer
+from actors.request import ImageRequest
+
+# Parts that not every job needs: marks in the names of their tensors, in any layout, and what they are for.
+OPTIONAL_PARTS = (
+    ("text head", ("lm_head.",), "texts before an image (model.protocol), captions and judging"),
+    ("vision tower", ("vision_model.", "vision_und_enc_model."), "captions and judging"),
+)
 
 PROBE_PROMPT = "a photo of a red apple on a wooden table"
 
@@ -22,13 +32,23 @@ PROBE_PROMPT = "a photo of a red apple on a wooden table"
 MIN_GUIDANCE_EFFECT = 1e-3
 
 
+PROBE_PROMPTS = (PROBE_PROMPT, "two blue squares", "a red circle above a green square", "a dog left of a bicycle")
+
+MIN_DIFFERENCE = 0.05  # between two templates, in shares of the larger value; below it, neither is recommended
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """One check: its name, whether it passed, and what was found."""
+    """One check: its name, whether it passed, and what was found.
+
+    `is_note`: no fault, but something to know. `facts`: what was found, for programs.
+    """
 
     check: str
-    is_ok: bool
+    is_ok: bool = True
     detail: str
+    is_note: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def check_tokenizer(checkpoint: Checkpoint) -> Iterator[Finding]:
@@ -44,9 +64,87 @@ def check_tokenizer(checkpoint: Checkpoint) -> Iterator[Finding]:
         others = sorted(names_of[token_id] - {name})
         detail = f"id {token_id}" + (f", which is also the id of {', '.join(map(repr, others))}" if others else "")
         yield Finding(check=f"token {name}", is_ok=not others, detail=detail)
-    yield Finding(check="role tags", is_ok=True, detail=f"{template.roles}, {_source_of_tags(checkpoint)}")
+    yield _role_tags(checkpoint)
     yield _check_pad_settings(LocalFolder(checkpoint.path, checkpoint.name), tokenizer.pad_id)
     yield _check_unconditional_prompt(tokenizer)
+
+
+def check_weights(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """The dtypes that the weights are stored in, and the parts that only some jobs need. For a fetched checkpoint."""
+    from actors.checkpoint.weights import stored_dtypes  # loads torch
+
+    dtype_of = stored_dtypes(checkpoint)
+    counts = Counter(dtype_of.values()).most_common()
+    detail = ", ".join(f"{num} tensors in {dtype}" for dtype, num in counts)
+    yield Finding(check="dtype", detail=detail, facts={"stored_dtypes": dict(counts)})
+    for part, marks, use in OPTIONAL_PARTS:
+        is_there = any(mark in name for name in dtype_of for mark in marks)
+        detail = f"there, for {use}" if is_there else f"missing: no {use}"
+        if part == "text head" and not is_there and _is_head_tied(checkpoint):
+            is_there, detail = True, f"the table of input embeddings, for {use}"
+        facts = {f"has_{part.replace(' ', '_')}": is_there}
+        yield Finding(check=part, detail=detail, is_note=not is_there, facts=facts)
+
+
+def _is_head_tied(checkpoint: Checkpoint) -> bool:
+    is_transformers = checkpoint.layout == "transformers"
+    section = "text_config" if is_transformers else "language_config"
+    return is_head_tied(checkpoint.config, section, default=is_transformers)
+
+
+def check_tags(engine: Any, checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Which pair of role tags the model answers better: with sharper distributions and more effect of guidance.
+
+    Only for models that the published ones are trained further into, and only while their tags are a guess.
+    """
+    origin = checkpoint.origin
+    if origin is None or origin.evidence or not hasattr(engine, "probe_template"):
+        return
+    requests = [probe_request(prompt, seed) for seed, prompt in enumerate(PROBE_PROMPTS)]
+    probes = {}
+    for name, template in PROMPT_FORMATS.items():
+        try:
+            probes[name] = engine.probe_template(template, requests)
+        except CheckpointError as error:
+            yield Finding(check=f"tags {name}", detail=str(error), is_note=True)
+            continue
+        detail = (
+            f"{template.roles}: {probes[name].entropy:.3f} bits a code, of which the prompt decides "
+            f"{probes[name].guidance_effect:.3f}"
+        )
+        facts = {f"entropy_{name}": probes[name].entropy, f"guidance_effect_{name}": probes[name].guidance_effect}
+        yield Finding(check=f"tags {name}", detail=detail, facts=facts)
+    if len(probes) == len(PROMPT_FORMATS):
+        yield _recommend_tags(probes)
+
+
+def _recommend_tags(probes: Mapping[str, Any]) -> Finding:
+    """The tags under which the model is surer and follows the prompt more, both as a share of the larger value."""
+    most_unsure = max(probe.entropy for probe in probes.values())
+    strongest = max(probe.guidance_effect for probe in probes.values())
+    score = {name: probe.guidance_effect / strongest - probe.entropy / most_unsure for name, probe in probes.items()}
+    best = max(score, key=lambda name: score[name])
+    if score[best] - min(score.values()) < MIN_DIFFERENCE:
+        detail = "no clear difference; compare images of both on a few prompts, or ask who trained the model"
+        return Finding(check="recommended tags", detail=detail, is_note=True, facts={"recommended_prompt_format": None})
+    detail = f"model.prompt_format: {best}, under which the model is surer or follows the prompt more"
+    return Finding(check="recommended tags", detail=detail, is_note=True, facts={"recommended_prompt_format": best})
+
+
+def check_speed(engine: Any, request: ImageRequest) -> Iterator[Finding]:
+    """How fast the engine is on this machine, estimated from the first steps of one batch."""
+    batch = engine.default_batch_size
+    seconds = engine.seconds_per_batch(request)
+    throughput = batch / seconds
+    detail = f"about {throughput:.3g} images/s on {engine.device}; a batch of {batch} takes {seconds:.3g} s"
+    facts = {"images_per_second": throughput, "batch_size": batch, "device": engine.device}
+    yield Finding(check="throughput", detail=detail, facts=facts)
+
+
+def probe_request(prompt: str, seed: int = 0, settings: Mapping[str, Any] | None = None) -> ImageRequest:
+    """A request for a look at a model."""
+    fields = {"cfg_weight": 5.0, "temperature": 1.0, **(settings or {})}
+    return ImageRequest(image_id=str(seed), prompt_id="probe", image_index=seed, prompt=prompt, seed=seed, **fields)
 
 
 def check_guidance(engine: Any) -> Iterator[Finding]:
@@ -75,13 +173,14 @@ def check_image_decoder(engine: Any) -> Iterator[Finding]:
     yield Finding(check="image decoder", is_ok=is_finite, detail=detail)
 
 
-def _source_of_tags(checkpoint: Checkpoint) -> str:
-    """What the role tags of a checkpoint were read from, or that they are a guess."""
-    origin = checkpoint.origin
+def _role_tags(checkpoint: Checkpoint) -> Finding:
+    """The role tags of a checkpoint, and what they were read from or that they are a guess."""
+    origin, roles = checkpoint.origin, checkpoint.template.roles
     assert origin is not None, "every checkpoint with a template has one"
-    if origin.evidence:
-        return f"by {origin.evidence}"
-    return "a guess: those of Janus-Pro" + (f"; {origin.hint}" if origin.hint else "")
+    source = f"by {origin.evidence}" if origin.evidence else "a guess: those of Janus-Pro"
+    hint = f"; {origin.hint}" if origin.hint else ""
+    facts = {"prompt_format": checkpoint.prompt_format, "are_tags_known": origin.evidence is not None}
+    return Finding(check="role tags", detail=f"{roles}, {source}{hint}", is_note=origin.evidence is None, facts=facts)
 
 
 def _check_pad_settings(folder: Folder, pad_id: int) -> Finding:

@@ -12,13 +12,15 @@ import torch
 from actors.errors import CheckpointError, one_line
 
 _DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+_SAFETENSORS_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 
 
 class TensorFile(Protocol):
-    """`shapes` maps the name of every tensor to its shape."""
+    """`shapes` maps the name of every tensor to its shape, `dtypes` to the name of its dtype (bfloat16)."""
 
     path: Path
     shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, str]
 
     def read(self, name: str) -> torch.Tensor:
         """A tensor on the CPU, in its stored dtype."""
@@ -38,7 +40,10 @@ class _SafetensorsFile:
             self._file = safe_open(path, framework="pt", device="cpu")
         except SafetensorError as error:
             raise CheckpointError(f"{path} is damaged or cut short ({path.stat().st_size} bytes): {error}") from error
-        self.shapes = {name: tuple(self._file.get_slice(name).get_shape()) for name in self._file.keys()}  # noqa: SIM118
+        slices = {name: self._file.get_slice(name) for name in self._file.keys()}  # noqa: SIM118
+        self.shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
+        kinds = {name: part.get_dtype() for name, part in slices.items()}
+        self.dtypes = {name: _SAFETENSORS_DTYPES.get(kind, kind) for name, kind in kinds.items()}
 
     def read(self, name: str) -> torch.Tensor:
         return _checked(self.path, name, self._file.get_tensor(name))
@@ -68,6 +73,7 @@ class _BinFile:
                 )
         self._tensors = content
         self.shapes = {name: tuple(tensor.shape) for name, tensor in content.items()}
+        self.dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in content.items()}
 
     def read(self, name: str) -> torch.Tensor:
         return _checked(self.path, name, self._tensors[name])

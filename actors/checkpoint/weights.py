@@ -67,6 +67,12 @@ def load_weights(
     }
 
 
+def stored_dtypes(checkpoint: Checkpoint) -> dict[str, str]:
+    """The dtype of every tensor in the weight files of a fetched checkpoint, by its stored name. Reads no values."""
+    files = (open_tensor_file(checkpoint.path / name) for name in checkpoint.weight_files)
+    return {name: dtype for file in files for name, dtype in file.dtypes.items()}
+
+
 def tensor_names(checkpoint: Checkpoint, rename: Callable[[str], str] = str) -> set[str]:
     """The names of all tensors in a fetched checkpoint's files. Raises CheckpointError for a damaged file."""
     files = (open_tensor_file(checkpoint.path / name) for name in checkpoint.weight_files)

@@ -23,12 +23,14 @@ from actors.janus.batching import CpuLoops, GpuLoops, free_gpu_memory
 from actors.janus.decode_loop import DecodeLoop
 from actors.janus.decoder import CpuDecoder, gpu_decoder, load_vq_decoder
 from actors.janus.network import TEXT_HEAD, build_code_model, read_weights
+from actors.janus.probe import TemplateProbe, probe_template, seconds_per_batch
 from actors.janus.reasoning import Reasoner, Reasoning, protocol_of
 from actors.kernels.cuda_graph import GraphPool
 from actors.kernels.image_decoder import Pixels
 from actors.llama.cache import PromptState, cache_dtype_for
 from actors.llama.model import Llama
 from actors.llama.packed import PackedLlama
+from actors.prompt.template import PromptTemplate
 from actors.prompt.tokenizer import PromptTokenizer
 from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage, refusal_of_prompts
@@ -196,6 +198,15 @@ class JanusEngine:
         states = self.prefill([PromptIds(cond=cond, uncond=self._uncond_ids(len(cond), None))])
         logits = self.model.head(torch.stack([state.hidden_C for state in states])).float()
         return logits[0], logits[1]
+
+    def probe_template(self, template: PromptTemplate, requests: Sequence[ImageRequest]) -> TemplateProbe:
+        """How the model answers these requests under another template. Raises CheckpointError."""
+        tokenizer = PromptTokenizer(self.tokenizer.folder, template, vocab_size=self.shape.llama.vocab_size)
+        return probe_template(self, tokenizer, requests)
+
+    def seconds_per_batch(self, request: ImageRequest) -> float:
+        """Estimated seconds for a batch of images like this one, of the default size."""
+        return seconds_per_batch(self, request, self.default_batch_size)
 
     def text_model(self) -> Llama | PackedLlama:
         """The language model, for `actors.understanding`."""

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from actors.checkpoint.open import Checkpoint
-from actors.device import find_device, to_compute_dtype
+from actors.device import find_device, timed, to_compute_dtype
 from actors.guidance import guide, is_guided, is_inside
 from actors.janusflow.batching import IMAGES_PER_BATCH, call_in_parts
 from actors.janusflow.decoder import VAE, check_vae_dtype, gpu_decoder
@@ -139,6 +139,19 @@ class JanusFlowEngine:
         """Whether the VAE decodes one latent of noise to finite numbers."""
         z_1CHW = torch.from_numpy(normal_noise(0, self._latent_shape))[None].to(self.torch_device)
         return bool(self.decode_latents(z_1CHW).is_finite_B.all())
+
+    @torch.inference_mode()
+    def seconds_per_batch(self, request: ImageRequest) -> float:
+        """Estimated seconds for a batch of images like this one, of the default size, from one step and one decode."""
+        requests = [dataclasses.replace(request, seed=seed) for seed in range(self.default_batch_size)]
+        prompts, z_BCHW = self.embed_prompts(requests), self.latent_noise(requests)
+        velocity, t_B = self.guided_velocity(requests, prompts), torch.zeros(len(requests), dtype=torch.float64)
+        velocity(z_BCHW, t_B)
+        _, step = timed(self.torch_device, lambda: velocity(z_BCHW, t_B))
+        self.decode_latents(z_BCHW[:1])
+        _, decode = timed(self.torch_device, lambda: self.decode_latents(z_BCHW[:1]))
+        assert request.num_inference_steps is not None
+        return step * request.num_inference_steps + decode * len(requests)
 
     def embed_prompts(self, requests: Sequence[ImageRequest]) -> list[ImagePrompts]:
         """Keys and values of every distinct prompt, computed once.

@@ -50,7 +50,7 @@ class PromptTokenizer:
             if template not in PROMPT_FORMATS:
                 raise CheckpointError(f"prompt_format must be one of {', '.join(PROMPT_FORMATS)}, got {template!r}")
             template = PROMPT_FORMATS[template]
-        self.template = template
+        self.folder, self.template = Path(folder), template
         self._tokenizer = _read_tokenizer(Path(folder) / "tokenizer.json")
         self._tokenizer.add_tokens(list(added_tokens))
         self.bos_id = self.id_of(BOS)

@@ -16,8 +16,13 @@ from jobs.cli.completion import complete_checkpoints
 @click.option("--vae", metavar="NAME", help="JanusFlow: the VAE, if the checkpoint's folder has none.")
 @click.option("--prompt-format", type=click.Choice(["janus", "janus-pro"]), help="Default: read from the checkpoint.")
 @options.endpoint_url
+@options.as_json
 def doctor(checkpoint: str, **how: Any) -> int:
-    """Check that a checkpoint is complete and that its guidance works. Exits with 1 on a fault."""
+    """Say what a model folder is and whether it can be rendered with. Exits with 1 on a fault.
+
+    Names the family, the published model, its role tags and the dtype of its weights, checks that it is complete and
+    that its guidance works, compares both pairs of role tags where they are a guess, and estimates the throughput here.
+    """
     from jobs.doctor import doctor
 
     return doctor(checkpoint, **how)

@@ -88,3 +88,37 @@ def test_an_absurd_size_is_one_sentence_at_once(setting: str, value: float, tmp_
 def test_a_name_with_spaces_around_it_is_understood() -> None:
     result = CliRunner().invoke(cli, ["doctor", "  toy "], standalone_mode=False)
     assert (result.return_value, "toy: it has no checkpoint to examine" in result.output) == (0, True)
+
+
+def test_everything_is_in_the_json(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(DATA / "janus-tiny", tmp_path / "mine"))
+    result = CliRunner().invoke(cli, ["doctor", str(folder), "--json"], standalone_mode=False)
+    found = json.loads(result.output)
+    assert result.return_value == found["num_faults"] == 0
+    assert (found["family"], found["layout"], found["model"], found["prompt_format"]) == (
+        "janus",
+        "original",
+        None,
+        "janus-pro",
+    )
+    assert (found["are_tags_known"], found["stored_dtypes"]) == (False, {"bfloat16": 420})
+    assert found["images_per_second"] > 0
+    assert {"check": "role tags", "verdict": "note"}.items() <= next(
+        one for one in found["checks"] if one["check"] == "role tags"
+    ).items()
+
+
+def test_a_fault_is_in_the_json_too(tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["doctor", str(tmp_path), "--json"], standalone_mode=False)
+    found = json.loads(result.output)
+    assert (result.return_value, found["num_faults"]) == (1, 1)
+    assert [one["verdict"] for one in found["checks"]] == ["fault"]
+
+
+def test_a_known_model_is_named_with_its_protocol_and_license(tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--gogoduan--GoT-R1-1B" / "snapshots" / ("0" * 40)
+    shutil.copytree(DATA / "janus-tiny", snapshot)
+    result = CliRunner().invoke(cli, ["doctor", str(snapshot)], standalone_mode=False)
+    assert "model                  GoT-R1, trained from Janus-Pro; license: MIT; it writes a text" in result.output
+    assert "ok     role tags              User and Assistant, by the hub id gogoduan/GoT-R1-1B" in result.output
+    assert "recommended tags" not in result.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -9,13 +10,27 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from actors.checkpoint.doctor import Finding, check_guidance, check_tokenizer
+from actors.checkpoint.doctor import (
+    Finding,
+    check_guidance,
+    check_speed,
+    check_tags,
+    check_tokenizer,
+    check_weights,
+    probe_request,
+)
+from actors.checkpoint.find import _BUNDLED_ROOT as BUNDLED_ROOT
 from actors.checkpoint.open import open_checkpoint, weights_digest
-from actors.engines import open_engine
+from actors.engines import load_engine, open_engine
 from actors.errors import CheckpointError
+from actors.janus.probe import TemplateProbe
+from actors.prompt.template import PROMPT_FORMATS, PromptTemplate
 from actors.prompt.tokenizer import PAD
 from actors.recipe import Recipe
+from actors.request import ImageRequest
+from tests.support import flow_engine, janus_engine
 from tests.support.checkpoints import DATA, fetched
 
 
@@ -141,3 +156,86 @@ def test_a_faulty_checkpoint_is_refused_unless_faults_are_allowed(checkpoint: Pa
     with pytest.raises(CheckpointError, match=r"is faulty \(pad settings: .*model.allow_faults: true"):
         open_engine(recipe, {})
     assert open_engine(recipe, {}, allow_faults=True).device
+
+
+# ---- role tags that are a guess --------------------------------------------------------------------------------------
+
+
+class _Probed:
+    """An engine with these entropies and effects of guidance for the two pairs of tags."""
+
+    def __init__(self, **probes: tuple[float, float]) -> None:
+        self._probes = {
+            name.replace("_", "-"): TemplateProbe(entropy=entropy, guidance_effect=effect)
+            for name, (entropy, effect) in probes.items()
+        }
+
+    def probe_template(self, template: PromptTemplate, requests: object) -> TemplateProbe:
+        return self._probes[next(name for name, known in PROMPT_FORMATS.items() if known == template)]
+
+
+@pytest.mark.parametrize(
+    ("probes", "recommended"),
+    [
+        ({"janus": (1.0, 2.0), "janus_pro": (4.0, 1.0)}, "janus"),
+        ({"janus": (4.0, 1.0), "janus_pro": (1.0, 2.0)}, "janus-pro"),
+        ({"janus": (1.0, 0.98), "janus_pro": (2.0, 1.0)}, "janus"),  # much surer, and hardly less guided
+        ({"janus": (1.0, 1.0), "janus_pro": (1.01, 1.01)}, None),
+        ({"janus": (1.0, 1.0), "janus_pro": (2.0, 2.0)}, None),  # surer, but it follows the prompt less
+    ],
+)
+def test_the_tags_under_which_the_model_is_surer_are_recommended(
+    probes: dict[str, tuple[float, float]], recommended: str | None
+) -> None:
+    *compared, verdict = check_tags(_Probed(**probes), fetched(DATA / "janus-tiny"))
+    assert [finding.check for finding in compared] == ["tags janus", "tags janus-pro"]
+    assert verdict.facts == {"recommended_prompt_format": recommended}
+    assert (verdict.is_ok, verdict.is_note) == (True, True)
+
+
+def test_tags_that_are_known_are_not_compared() -> None:
+    assert list(check_tags(_Probed(), fetched(DATA / "janus-tiny", "janus"))) == []
+
+
+def test_the_tags_of_the_trained_checkpoint_are_found_again(tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(BUNDLED_ROOT / "janus-shapes", tmp_path / "copy"))
+    checkpoint = fetched(copy)
+    engine = load_engine(dataclasses.replace(recipe_of(copy), checkpoint=str(copy)), checkpoint)
+    assert list(check_tags(engine, checkpoint))[-1].facts == {"recommended_prompt_format": "janus-pro"}
+
+
+# ---- weights and speed -----------------------------------------------------------------------------------------------
+
+
+def test_the_stored_dtypes_and_the_missing_parts_are_named(checkpoint: Path) -> None:
+    tensors = load_file(checkpoint / "model.safetensors")
+    del tensors["language_model.lm_head.weight"]
+    tensors["gen_embed.weight"] = tensors["gen_embed.weight"].half()
+    save_file(tensors, checkpoint / "model.safetensors")
+    dtype, head, tower = check_weights(fetched(checkpoint))
+    assert set(dtype.facts["stored_dtypes"]) == {"bfloat16", "float16"}
+    assert (head.facts, head.is_note) == ({"has_text_head": False}, True)
+    assert (tower.facts, tower.is_note) == ({"has_vision_tower": True}, False)
+    edit(checkpoint / "config.json", lambda fields: fields["language_config"].update(tie_word_embeddings=True))
+    assert [finding.facts for finding in check_weights(fetched(checkpoint))][1] == {"has_text_head": True}
+
+
+class _Timed:
+    device, default_batch_size = "cpu", 8
+
+    def seconds_per_batch(self, request: ImageRequest) -> float:
+        assert request.cfg_weight == 2.0
+        return 4.0
+
+
+def test_the_throughput_is_that_of_a_batch() -> None:
+    (finding,) = check_speed(_Timed(), probe_request("a fox", settings={"cfg_weight": 2.0}))
+    assert finding.detail == "about 2 images/s on cpu; a batch of 8 takes 4 s"
+    assert finding.facts == {"images_per_second": 2.0, "batch_size": 8, "device": "cpu"}
+
+
+@pytest.mark.parametrize("name", ["janus", "janusflow"])
+def test_engines_estimate_the_time_of_a_batch(name: str) -> None:
+    janus = janus_engine.engine() if name == "janus" else flow_engine.engine()
+    request = probe_request("a fox", settings={"num_inference_steps": 3, "solver": "euler"})
+    assert 0 < janus.seconds_per_batch(request) < 600
