@@ -128,7 +128,7 @@ def _known_model(checkpoint: Checkpoint) -> Finding:
 
 def _load(checkpoint: Checkpoint, vae: Checkpoint | None = None) -> Engine:
     """The engine as a job here would load it: in float32 on a CPU, in bfloat16 on a GPU."""
-    import torch
+    from actors.device import find_device  # loads torch
 
     family = FAMILIES[checkpoint.family]
     recipe = Recipe(
@@ -140,7 +140,7 @@ def _load(checkpoint: Checkpoint, vae: Checkpoint | None = None) -> Engine:
         vae=vae.name if vae else None,
         vae_revision=vae.revision if vae else None,
         vae_sha256=None,
-        dtype="bfloat16" if torch.cuda.is_available() else "float32",
+        dtype="bfloat16" if find_device()[0].type == "cuda" else "float32",
         sampler=family.sampler,
         cfg_weights=(family.default_cfg_weight,),
         images_per_prompt=1,

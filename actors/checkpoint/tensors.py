@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import zipfile
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import torch
 
@@ -37,7 +37,7 @@ class _SafetensorsFile:
 
         self.path = path
         try:
-            self._file = safe_open(path, framework="pt", device="cpu")
+            self._file = cast("Any", safe_open(path, framework="pt", device="cpu"))  # its methods have no types
         except SafetensorError as error:
             raise CheckpointError(f"{path} is damaged or cut short ({path.stat().st_size} bytes): {error}") from error
         slices = {name: self._file.get_slice(name) for name in self._file.keys()}  # noqa: SIM118
