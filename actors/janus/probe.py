@@ -7,24 +7,38 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from torch.nn import functional as F
 
 from actors.device import timed
 from actors.guidance import is_guided
+from actors.janus.batching import CpuLoops, GpuLoops
+from actors.janus.network import CodeModel
 from actors.janus.sampler import CodeSampler
+from actors.llama.cache import PromptState
 from actors.prompt.tokenizer import PromptTokenizer
 from actors.request import ImageRequest
 
-if TYPE_CHECKING:
-    from actors.janus.engine import JanusEngine
-
 NUM_CODES_LOOKED_AT = 24
 NUM_CODES_TIMED = 6
+
+
+class Probed(Protocol):
+    """The parts of a Janus engine that are looked at."""
+
+    torch_device: torch.device
+    num_codes: int
+    model: CodeModel
+    loops: CpuLoops | GpuLoops
+    decode_pixels: Callable[[torch.Tensor], object]
+
+    def tokenize(self, request: ImageRequest, /) -> Any: ...
+
+    def prefill(self, prompts: Sequence[Any], /) -> list[PromptState]: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +55,7 @@ class TemplateProbe:
 
 
 @torch.inference_mode()
-def probe_template(engine: JanusEngine, tokenizer: PromptTokenizer, requests: Sequence[ImageRequest]) -> TemplateProbe:
+def probe_template(engine: Probed, tokenizer: PromptTokenizer, requests: Sequence[ImageRequest]) -> TemplateProbe:
     """Sample the first codes of the images without guidance, under a tokenizer with the template.
 
     Each unconditional prompt is a row of its own that reads the codes of its image.
@@ -69,7 +83,7 @@ def probe_template(engine: JanusEngine, tokenizer: PromptTokenizer, requests: Se
 
 
 @torch.inference_mode()
-def seconds_per_batch(engine: JanusEngine, request: ImageRequest, num_images: int) -> float:
+def seconds_per_batch(engine: Probed, request: ImageRequest, num_images: int) -> float:
     """Seconds for a batch of images like this one, from the first codes and from one decoded image."""
     requests = [dataclasses.replace(request, seed=seed) for seed in range(num_images)]
     prompts = [engine.tokenize(one) for one in requests]
