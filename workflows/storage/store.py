@@ -125,12 +125,18 @@ class Storage:
                 return True
             except OSError as error:
                 if _says_exists(error):
-                    return self.read(name) == data
+                    return self._holds(name, data)
                 # S3's 409: another creator writes at the same moment and neither has won yet. Try again.
                 if is_last or s3_code(error) != "ConditionalRequestConflict":
                     raise
                 time.sleep(random.random() / 2)
         raise AssertionError("unreachable: the last try returns or raises")
+
+    def _holds(self, name: str, data: bytes) -> bool:
+        """Whether what has this name is a file with these bytes."""
+        with contextlib.suppress(NotAFileError):
+            return self.read(name) == data
+        return False
 
     def put_alongside(self, name: str, data: bytes) -> str:
         """Write a whole file and leave an existing one untouched. Returns the name of the file that holds `data`.

@@ -14,11 +14,13 @@ import pytest
 from tests.support.servers.s3 import S3Server
 from tests.support.toy_job import bytes_of, make_job, manifest_of, plan_job, recipe, render, write_prompts
 from workflows.job import Images, RenderJob
+from workflows.output.claim import read_claim
 from workflows.output.layouts import LAYOUTS
-from workflows.output.manifest import read_table
+from workflows.output.manifest import committed_parts, read_table
 from workflows.storage.damage import DamagedFileError
 from workflows.storage.store import Storage
 from workflows.verify.check import Findings, verify_output
+from workflows.verify.repair import repair_output
 
 SWEEP = recipe(images_per_prompt=2, cfg_weights=(1.0, 5.0))
 PROMPTS = {
@@ -292,7 +294,13 @@ def test_what_is_no_file_is_named(job: RenderJob, put: Callable[[str], None]) ->
     path.unlink()
     put(str(path))
 
-    assert verify(job).faults == [f"{path.relative_to(job.output)} is missing"]
+    findings = verify(job)
+    assert findings.faults == [f"{path.relative_to(job.output)} is missing"]
+
+    storage = Storage(job.output)
+    repair_output(storage, read_claim(storage), plan_job(job), committed_parts(storage), findings.at_fault)
+    render(job)  # next to it
+    assert verify(job).faults == []
 
 
 def test_verify_changes_nothing(job: RenderJob) -> None:
