@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from actors.families import ROOFLINE
-from actors.recipe import Judge
+from actors.recipe import Judge, Recipe
 from jobs.job_file.errors import JobFileError
 from jobs.job_file.resolve import Models, open_models_of, remarks, resolve
 from jobs.job_file.spec import JobSpec
@@ -69,6 +69,13 @@ def plan(
     return 0
 
 
+def _model_rows(recipe: Recipe) -> dict[str, str]:
+    """What is done with the checkpoint before it renders."""
+    adapters = ", ".join(f"{adapter.name} x {adapter.weight:g}" for adapter in recipe.adapters)
+    writes = f"{recipe.protocol}: writes a text before each image" if recipe.protocol else ""
+    return {key: value for key, value in (("adapters", adapters), ("protocol", writes)) if value}
+
+
 def _num_gpus() -> int:
     from workflows.dispatch.cluster import Cluster  # loads ray
 
@@ -104,6 +111,8 @@ def _facts(job: RenderJob, plan: Plan) -> dict[str, Any]:
         "family": recipe.family,
         "checkpoint": recipe.checkpoint,
         "revision": recipe.revision,
+        "protocol": recipe.protocol,
+        "adapters": [asdict(adapter) for adapter in recipe.adapters],
         "cfg_weight": list(recipe.cfg_weights),
         "num_shards_remaining": plan.num_shards_remaining,
         "images_per_row": images_per_row,
@@ -128,6 +137,7 @@ def _print_table(
         "job": job.name,
         "model": f"{job.recipe.checkpoint} ({job.recipe.family})"
         + (f" @ {job.recipe.revision}" * bool(job.recipe.revision)),
+        **_model_rows(job.recipe),
         **({"cfg_weight": weights} if job.recipe.look is None else {"question": job.recipe.look.question}),
         **prompt_rows(facts, job.reading),
         "shards left": f"{facts['num_shards_remaining']:,} of up to {job.shard_rows:,} prompts",

@@ -133,6 +133,8 @@ def _recommend_tags(probes: Mapping[str, Any]) -> Finding:
 
 def check_speed(engine: Any, request: ImageRequest) -> Iterator[Finding]:
     """How fast the engine is on this machine, estimated from the first steps of one batch."""
+    if not hasattr(engine, "seconds_per_batch"):
+        return
     batch = engine.default_batch_size
     seconds = engine.seconds_per_batch(request)
     throughput = batch / seconds

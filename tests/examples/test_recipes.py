@@ -10,7 +10,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from actors.checkpoint.known import KNOWN_MODELS
 from examples.recipes.convert_prompts import main
+from jobs.job_file.read import read_job_file
 from tests.support.command_line import Command
 from tests.support.servers.s3 import S3Server
 from tests.support.toy_job import make_job, render, write_prompts
@@ -84,3 +86,28 @@ def test_the_bucket_that_a_job_renders_into_is_a_dataset(
     rows = datasets.load_dataset("parquet", data_files=files, split="train", storage_options=options, cache_dir=cache)
     rows = rows.cast_column("image", datasets.Image())
     assert [(row["prompt"], row["image"].size) for row in rows] == [("a fox", (64, 64)), ("a red fox", (64, 64))]
+
+
+MODEL_RECIPES = [path for path in sorted(RECIPES.glob("*.yaml")) if "examples/prompts" in path.read_text("utf-8")]
+
+
+def test_every_known_checkpoint_is_in_the_docs_with_its_tags_protocol_and_license() -> None:
+    page = (RECIPES.parents[1] / "docs/checkpoints.md").read_text("utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    for model in KNOWN_MODELS:
+        for repository in model.repositories:
+            (row,) = (row for row in rows if f"`{repository}`" in row)
+            assert f"| `{model.prompt_format}` |" in row
+            assert f"| {f'`{model.protocol}`' if model.protocol else 'no'} |" in row
+            assert f"| {model.license} |" in row
+
+
+def test_every_known_checkpoint_has_a_job_file() -> None:
+    recipes = {path: read_job_file(str(path), []) for path in MODEL_RECIPES}
+    rendered = {spec.model.checkpoint for spec in recipes.values()}
+    for model in KNOWN_MODELS:
+        assert rendered & set(model.repositories), model.name
+    for path, spec in recipes.items():
+        (model,) = (model for model in KNOWN_MODELS if spec.model.checkpoint in model.repositories)
+        assert (spec.name, spec.output) == (path.stem, f"renders/{path.stem}")
+        assert spec.model.protocol == model.protocol
