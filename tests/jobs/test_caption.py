@@ -14,6 +14,7 @@ from tests.support.command import run
 from tests.support.command_line import Command
 from tests.support.pictures import encoded, noise
 from tests.support.toy_job import bytes_of, make_job, make_look_job, render, write_prompts
+from workflows.output.claim import claim_output
 
 
 @pytest.fixture
@@ -56,7 +57,29 @@ def test_mixed_sizes_and_broken_files_are_captioned_by_a_checkpoint_and_resumed(
     assert json.loads(run("status", tmp_path / "out", "--json").stdout)["num_images"] == 2
     other = run(*line, *settings, "--question", "What is it?")
     assert other.returncode == 2
-    assert "belongs to a job with recipe.look" in other.stderr
+    assert 'belongs to a job with understand.question = "Describe this image' in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "old"),
+    [
+        ({"understand": {"question": "what?"}}, "understand.question", '"Describe this image in one sentence."'),
+        ({"understand": {"max_tokens": 5}}, "understand.max_tokens", "64"),
+        ({"understand": {"score": True}}, "understand.score", "false"),
+        ({"understand": {"root": "/elsewhere"}}, "understand.root", '"/'),
+        ({"task": "render", "prompt_column": "question"}, "sampling", ""),
+    ],
+)
+def test_a_refused_resume_names_the_key_and_the_old_value(changes: dict, key: str, old: str, command: Command) -> None:
+    images = write_prompts(command.folder / "in/images.parquet", {"image": [encoded(noise())], "question": ["a"]})
+    claim_output(make_look_job(images, command.folder / "out"), {})
+    command.write(task="understand", prompts=images, output=str(command.folder / "out"), model={"checkpoint": "toy"})
+    assert command("plan", str(command.job_file))[0] == 0
+    command.write(**changes)
+    code, _, err = command("plan", str(command.job_file))
+    assert code == 2
+    assert f"belongs to a job with {key}" in err
+    assert old in err
 
 
 def test_an_output_is_planned_as_the_images_of_its_manifest(command: Command) -> None:

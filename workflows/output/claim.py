@@ -29,7 +29,14 @@ MODEL_KEYS = (
     *("checkpoint", "revision", "prompt_format", "prompt_template", "protocol", "adapters"),
     *("vae", "vae_revision", "dtype", "kv_cache"),
 )
-READING_KEYS = {"csv_delimiter": "csv.delimiter", "csv_header": "csv.header"}  # keys that are not named as fields
+# Keys that are not named as the fields that they set.
+READING_KEYS = {"csv_delimiter": "csv.delimiter", "csv_header": "csv.header", "reads_images": "task"}
+LOOK_KEYS = {
+    "question": "understand.question",
+    "max_tokens": "understand.max_tokens",
+    "scores_all": "understand.score",
+    "root": "understand.root",
+}
 DERIVED_FIELDS = ("family", "weights_sha256", "vae_sha256", "sampler")
 
 
@@ -122,8 +129,9 @@ def open_output(output: str, endpoint_url: str | None, *, may_hold_answers: bool
         claim = read_claim(Storage(url, address, is_first_contact=True))
     if claim.recipe.look is not None and not may_hold_answers:
         raise InputError(
-            f"{output} holds answers about images and no images of its own; `janus-batch status`, `verify` and "
-            "`retry-rejected` work on it, and any reader of Parquet reads the answers in its manifest folder"
+            f"{output} holds answers about images and no images of its own; `janus-batch status`, "
+            "`janus-batch verify` and `janus-batch retry-rejected` work on it, and any reader of Parquet reads the "
+            "answers in its manifest folder"
         )
     return Storage(url, claim.job_file.get("storage", {}) | address), claim
 
@@ -235,6 +243,8 @@ def _key_of(field: str) -> str:
     section, _, name = field.partition(".")
     if section == "reading":
         return READING_KEYS.get(name, name)
+    if section == "look":
+        return LOOK_KEYS.get(name, f"recipe.{field}")
     if section != "recipe" or name in DERIVED_FIELDS:
         return field
     if name in MODEL_KEYS:
@@ -245,13 +255,14 @@ def _key_of(field: str) -> str:
 def _pinned_fields(claim: Claim) -> dict[str, Any]:
     """The values that a resume must find unchanged, by dotted name and as JSON has them."""
     fields = claim.model_dump(mode="json")
-    judge = fields["recipe"].pop("judge", {})
+    judge, look = fields["recipe"].pop("judge", {}), fields["recipe"].pop("look", {})
     pinned = {
         "prompts": claim.prompts,
         **{f"images.{name}": value for name, value in fields["images"].items()},
         f"storage.{CONDITIONAL_CREATE}": claim.conditional_create,
         **{f"recipe.{name}": value for name, value in fields["recipe"].items()},
         **{f"judge.{name}": value for name, value in judge.items()},
+        **{f"look.{name}": value for name, value in look.items()},
         **{f"reading.{name}": value for name, value in fields["reading"].items()},
     }
     return {name: stable_location(value) if isinstance(value, str) else value for name, value in pinned.items()}
