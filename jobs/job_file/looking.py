@@ -11,6 +11,7 @@ from actors.understanding.ability import check_can_look
 from actors.understanding.pixels import square_of
 from jobs.job_file.errors import JobFileError
 from jobs.job_file.spec import JobSpec, UnderstandSection
+from workflows.prompt_files.formats import format_of
 from workflows.storage.path import absolute_location
 
 MANIFEST_FOLDER = "manifest"  # of an output
@@ -45,7 +46,7 @@ def as_look_recipe(recipe: Recipe, spec: JobSpec, checkpoint: Checkpoint, prompt
 
 def folder_of(prompts: str) -> str:
     """The folder that relative locations in these prompt files refer to: the output, if they are its manifest."""
-    is_file = any(character in prompts for character in "*?[") or prompts.endswith(".parquet")
+    is_file = any(character in prompts for character in "*?[") or bool(format_of(prompts).ending)
     folder = prompts.split("*")[0].rpartition("/")[0] if is_file else prompts
     parent, _, name = folder.rpartition("/")
     return parent if name == MANIFEST_FOLDER and parent else folder

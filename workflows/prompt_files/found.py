@@ -15,11 +15,11 @@ from actors.errors import one_line
 from workflows.job import PromptReading
 from workflows.prompt_files.column_types import plain_type
 from workflows.prompt_files.columns import (
-    COLUMN_TYPES,
     Columns,
     carried_columns,
     check_columns,
     check_names,
+    column_types,
     hive_type,
     job_names,
     likely_prompts,
@@ -110,7 +110,8 @@ def read_columns(file: Found, hive: dict[str, pa.DataType]) -> pa.Schema:
     names = job_names(file.footer.schema.names, file.renamed)
     fields = [pa.field(name, plain_type(file.footer.schema.field(key).type)) for name, key in names.items()]
     partitions = [pa.field(key, hive[key]) for key, _ in file.hive_values]
-    return pa.schema([field for field in [*fields, *partitions] if field.name in COLUMN_TYPES])
+    known = column_types(reads_images=file.reads_images)
+    return pa.schema([field for field in [*fields, *partitions] if field.name in known])
 
 
 def checked_columns(file: Found, hive: dict[str, pa.DataType], ignored_columns: set[str]) -> Columns:

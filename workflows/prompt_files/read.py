@@ -54,9 +54,12 @@ def read_rows_at(url: str, version: str, options: str, rows: np.ndarray) -> Iter
 
 
 def scan(url: str, version: str, options: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Some columns of all rows, from the first row on."""
+    """Those of the columns that the file has, of all rows from the first one on; another column if it has none."""
     with open_planned(url, version, options) as file:
-        for group in range(pq.read_metadata(file).num_row_groups):
+        metadata = pq.read_metadata(file)
+        own = metadata.schema.to_arrow_schema().names
+        columns = [name for name in own if name in columns] or own[:1]
+        for group in range(metadata.num_row_groups):
             yield from read_batches(file, group, SCAN_BYTES, columns)
 
 

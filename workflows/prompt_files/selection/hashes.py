@@ -15,6 +15,8 @@ from workflows.prompt_files.conform import valid_text
 from workflows.prompt_files.file import PromptFile
 from workflows.prompt_files.selection.stream import Rows, scan_columns
 
+MAIN_COLUMNS = {"prompt", "image"}  # a row without its main column will be rejected
+
 
 def with_hashes(
     rows: Iterator[Rows], files: Sequence[PromptFile], storage: dict[str, Any]
@@ -23,14 +25,13 @@ def with_hashes(
     for index, chunks in itertools.groupby(rows, lambda chunk: chunk.file):
         file = files[index]
         batches = scan_columns(file, [name for name in file.read.names if name != "id"], storage)
-        batch, start, length = next(batches, {}), 0, 0
-        length = len(batch.get("prompt", ()))
+        start, (length, batch) = 0, next(batches, (0, {}))
         for chunk in chunks:
             hashes, remaining = [np.empty((0, 2), np.uint64)], chunk.numbers
             while len(remaining):
                 while remaining[0] >= start + length:
-                    batch, start = next(batches), start + length
-                    length = len(batch["prompt"])
+                    start += length
+                    length, batch = next(batches)
                 inside = remaining[: np.searchsorted(remaining, start + length)]
                 hashes.append(_hashes(batch, inside - start, f"{file.name}/{start}"))
                 remaining = remaining[len(inside) :]
@@ -38,13 +39,13 @@ def with_hashes(
 
 
 def _hashes(batch: dict[str, pa.Array], positions: np.ndarray, place: str) -> np.ndarray:
-    """The hashes of some rows of a batch. A row without a prompt has one of its own: it will be rejected."""
+    """The hashes of some rows of a batch. A row that will be rejected has one of its own."""
     taken = {name: batch[name].take(pa.array(positions)) for name in sorted(batch)}
     columns = {name: _values(array) for name, array in taken.items()}
     digests = []
     for position, values in zip(positions, zip(*columns.values(), strict=True), strict=True):
         asked = {name: value for name, value in zip(columns, values, strict=True) if value is not None}
-        text = repr(asked) if "prompt" in asked else f"{place}/{position}"
+        text = repr(asked) if asked.keys() & MAIN_COLUMNS else f"{place}/{position}"
         digests.append(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest())
     return np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
 

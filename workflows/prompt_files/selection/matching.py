@@ -41,11 +41,12 @@ def matching_rows(files: Sequence[PromptFile], condition: Condition | None, stor
     for index, file in enumerate(files):
         names = {name: dict(file.renamed).get(name, name) for name in columns}
         start = 0
-        for found in scan_columns(file, list(names.values()), storage):
+        for num_rows, found in scan_columns(file, set(names.values()), storage):
             arrays = [conform(found[names[name]], condition.schema.field(name).type) for name in columns]
-            batch = pa.record_batch([*arrays, found["prompt"]], names=[*columns, "\0"])  # for its number of rows
+            # One more column, for a condition that names none.
+            batch = pa.record_batch([*arrays, pa.nulls(num_rows)], names=[*columns, "\0"])
             numbers = start + np.flatnonzero(condition.filter.mask(batch).to_numpy(zero_copy_only=False))
-            start += len(batch)
+            start += num_rows
             if len(numbers):
                 yield Rows(file=index, numbers=numbers)
 

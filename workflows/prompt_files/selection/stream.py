@@ -26,15 +26,16 @@ class Rows:
     numbers: np.ndarray
 
 
-def scan_columns(file: PromptFile, names: Collection[str], storage: dict[str, Any]) -> Iterator[dict[str, pa.Array]]:
-    """Some columns, by the job's names, and always `prompt`: of all rows, in batches from the first row on.
+def scan_columns(
+    file: PromptFile, names: Collection[str], storage: dict[str, Any]
+) -> Iterator[tuple[int, dict[str, pa.Array]]]:
+    """Batches of all rows from the first one on: the number of rows, and some columns by the job's names.
 
     A column that the file does not have is null.
     """
-    wanted = {"prompt", *names}
     written_names = {name: written for written, name in file.renamed}
-    columns = [written_names.get(name, name) for name in wanted]
+    columns = [written_names.get(name, name) for name in names]
     with prompt_errors(file.url):
         for batch in scan(file.rows_url, file.rows_version, json.dumps(storage, sort_keys=True), columns):
-            batch = renamed(batch, file)
-            yield {name: view_column(file, batch, name) for name in wanted}
+            found = renamed(batch, file)
+            yield len(batch), {name: view_column(file, found, name) for name in names}

@@ -184,3 +184,18 @@ def test_rows_with_text_that_is_not_utf8_are_selected_and_rejected_later(tmp_pat
     broken = pa.array([b"\xff", b"ok", b"ok"], pa.binary()).view(pa.string())
     write_prompts(tmp_path / "prompts/a.parquet", {"prompt": broken})
     assert [number for _, number in selected(tmp_path, deduplicate=True, where="length(prompt) > 0")] == [0, 1]
+
+
+def test_a_condition_that_names_no_column_of_a_file_knows_its_number_of_rows(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "prompts/day=1/a.parquet", {"prompt": ["a", "b"]})
+    write_prompts(tmp_path / "prompts/day=2/a.parquet", {"prompt": ["c", "d", "e"]})
+    for where in ("day = 2", "true and day > 1"):
+        assert selected(tmp_path, where=where) == [("day=2/a.parquet", number) for number in range(3)]
+
+
+def test_jobs_that_look_at_images_select_their_rows_too(tmp_path: Path) -> None:
+    columns = {"image": ["1.png", "2.png", "1.png", None], "question": ["what?"] * 4, "score": [1, 2, 3, 4]}
+    write_prompts(tmp_path / "prompts/a.parquet", columns)
+    found = {"reads_images": True, "deduplicate": True}
+    assert [number for _, number in selected(tmp_path, **found)] == [0, 1, 3]
+    assert [number for _, number in selected(tmp_path, **found, where="score > 1")] == [1, 2, 3]
