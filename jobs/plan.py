@@ -24,6 +24,9 @@ from workflows.output.remaining import find_job_prompts, plan_job
 from workflows.plan import Plan
 from workflows.prompts import num_duplicates
 
+# Fields of a recipe that follow from the weights and the machine: a plan reads no weights, and may run elsewhere.
+NOT_IN_A_PLAN = ("recipe.weights_sha256", "recipe.vae_sha256", "recipe.judge.weights_sha256", "recipe.dtype")
+
 
 def plan(
     spec: JobSpec,
@@ -43,7 +46,9 @@ def plan(
     models = open_models_of(spec)
     job = resolve(spec, num_gpus=num_gpus, with_digest=measure, models=models)
     files = find_job_prompts(job)
-    check_claim(job, ignore=("recipe.weights_sha256", "recipe.vae_sha256", "recipe.dtype", "judge.weights_sha256"))
+    check_claim(
+        job, ignore=("recipe.weights_sha256", "recipe.vae_sha256", "recipe.dtype", "recipe.judge.weights_sha256")
+    )
     remaining = plan_job(job, files)
     duplicates = 0 if job.reading.deduplicate or job.recipe.look else num_duplicates(files, job.storage)
     facts = _facts(job, remaining) | prompt_facts(remaining, duplicates)

@@ -16,7 +16,7 @@ from jobs.job_file.resolve import resolve
 from tests.support.advice import KEYS, ROOT, options_of, wrong_advice
 from tests.support.command_line import Command
 from tests.support.rooms import ROOMS
-from tests.support.toy_job import manifest_of, plan_job, render, render_shard, rows_of, write_prompts
+from tests.support.toy_job import judge, manifest_of, plan_job, render, render_shard, rows_of, write_prompts
 from workflows.job import RenderJob
 from workflows.output.claim import DERIVED_FIELDS, OtherJobError, check_claim, claim_output, mark_success
 from workflows.storage import lease
@@ -154,6 +154,7 @@ OTHER_VALUES = {
     "images_per_prompt": 9,
     "seed": 9,
     "allow_any_cfg_weight": True,
+    "judge": judge(),
 }
 
 

@@ -47,7 +47,7 @@ _ENDING = r"(?:[\w-]+\.(?:json|yaml|parquet|png|py|md)|(?=`))"  # of a file, or 
 FILE = re.compile(rf"(?<![\w/.-])(?:{'|'.join(FOLDERS)})(?:/[\w.-]+)*/{_ENDING}")
 INLINE_CODE = re.compile(r"`([^`\n]+)`")
 MODULE = re.compile(r"(?<![\w/.-])(?:actors|benchmarks|examples|jobs|tests|workflows)(?:\.\w+)+(?![\w/])")
-KEY = re.compile(r"(?<![\w/.-])(?:images|model|sampling|schedule|storage|workers)\.\w+")
+KEY = re.compile(r"(?<![\w/.-])(?:images|judge|model|sampling|schedule|storage|workers)\.\w+")
 
 
 def blocks(language: str) -> list[tuple[str, str]]:

@@ -34,6 +34,8 @@ is the seed of the image itself, as a manifest or a PNG shows it ([seed rule](se
 In a sweep, a row with its own `cfg_weight` is rendered at that weight only. An empty or null `negative_prompt` means
 the model's own unconditional prompt.
 
+Without a `judge` section no image is looked at; `judge: {}` scores each one. See [judging](judging.md).
+
 With a `schedule` section, `prompts` and `output` can contain date fields, such as `{date:%Y-%m-%d}`, which are filled
 in from the scheduled time. See [schedule](schedule.md)."""
 

@@ -32,10 +32,10 @@ OTHER_OPTIONS = {
     "evaluate_images.py": {"--outfile"},  # GenEval
     "compute_dpg_bench.py": {"--image-root-path", "--resolution", "--pic-num"},  # DPG-Bench
 }
-# Words that follow the program's name in a sentence, and in the label that seeds are hashed with.
+# Words that follow the program's name in a sentence, and in the labels that seeds are hashed with.
 PROSE = {
     *("can", "cannot", "does", "has", "is", "itself", "knows", "made", "puts", "reads", "sets", "takes", "that"),
-    *("writes", "wrote", "seed"),
+    *("writes", "wrote", "seed", "candidate"),
 }
 # Single words in backticks that are neither keys nor columns: fields of Ray's runtime environment, parts of tables
 # that others write, and libraries.
@@ -45,7 +45,7 @@ RAY_VARIABLES = {"RAY_DEDUP_LOGS_SKIP_REGEX", "RAY_IGNORE_UNHANDLED_ERRORS", "RA
 
 _COMMAND = re.compile(r"janus-batch ([a-z][a-z-]*)([^`;\n]*)")
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
-_KEY = re.compile(r"(?<![\w/.-])(?:images|model|sampling|schedule|storage|workers)\.(?!(?:md|sqlite)\b)[a-z]\w*")
+_KEY = re.compile(r"(?<![\w/.-])(?:images|judge|model|sampling|schedule|storage|workers)\.(?!(?:md|sqlite)\b)[a-z]\w*")
 _WORD_IN_BACKTICKS = re.compile(r"`([a-z]\w*)`")
 _FILE = re.compile(r"(?<![\w/.-])(?:deploy|docs|examples|tests)/(?:[\w-]+/)*[\w-]+\.\w+")
 _MODULE = re.compile(r"python -m ([\w.]+)")

@@ -182,7 +182,7 @@ def test_a_png_shows_the_kept_seed_and_its_score(job: RenderJob) -> None:
         ),
         (dataclasses.replace(BEST, best_of=4), "judge.best_of = 3, this job has 4"),
         (dataclasses.replace(BEST, retry_below=0.5), "judge.retry_below = 0.8, this job has 0.5"),
-        (dataclasses.replace(BEST, weights_sha256="0"), "judge.weights_sha256 = "),
+        (dataclasses.replace(BEST, weights_sha256="0"), "recipe.judge.weights_sha256 = "),
         (None, r'judge.question = "Is this {prompt}\?", this job has null'),
     ],
 )

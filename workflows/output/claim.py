@@ -24,11 +24,13 @@ JOB_FILE, SUCCESS_FILE = "job.json", "_SUCCESS"
 MAX_CLAIM_BYTES = 16 * 2**20
 MAX_SHARD_ROWS = 1_000_000
 
-# The fields of a recipe that the job file's `model` sets, and those that no key sets. `sampling` sets the others.
+# The fields of a recipe that the job file's `model` sets, those of its judge that `judge` sets, and those that no key
+# sets. `sampling` sets the others.
 MODEL_KEYS = (
     *("checkpoint", "revision", "prompt_format", "prompt_template", "protocol", "adapters"),
     *("vae", "vae_revision", "dtype", "kv_cache"),
 )
+JUDGE_KEYS = ("question", "best_of", "retry_below", "max_tries", "caption_tokens", "checkpoint", "revision")
 # Keys that are not named as the fields that they set.
 READING_KEYS = {"csv_delimiter": "csv.delimiter", "csv_header": "csv.header", "reads_images": "task"}
 LOOK_KEYS = {
@@ -247,6 +249,8 @@ def _key_of(field: str) -> str:
         return LOOK_KEYS.get(name, f"recipe.{field}")
     if section != "recipe" or name in DERIVED_FIELDS:
         return field
+    if name.startswith("judge."):
+        return name if name.removeprefix("judge.") in JUDGE_KEYS else field
     if name in MODEL_KEYS:
         return "model.adapter" if name == "adapters" else f"model.{name}"
     return "sampling.cfg_weight" if name == "cfg_weights" else f"sampling.{name}"
@@ -261,8 +265,8 @@ def _pinned_fields(claim: Claim) -> dict[str, Any]:
         **{f"images.{name}": value for name, value in fields["images"].items()},
         f"storage.{CONDITIONAL_CREATE}": claim.conditional_create,
         **{f"recipe.{name}": value for name, value in fields["recipe"].items()},
-        **{f"judge.{name}": value for name, value in judge.items()},
         **{f"look.{name}": value for name, value in look.items()},
+        **{f"recipe.judge.{name}": value for name, value in judge.items()},
         **{f"reading.{name}": value for name, value in fields["reading"].items()},
     }
     return {name: stable_location(value) if isinstance(value, str) else value for name, value in pinned.items()}
