@@ -84,7 +84,7 @@ class Output:
         """`rows` as a data frame. Needs pandas."""
         return self.rows.to_pandas()
 
-    @property
+    @cached_property
     def images(self) -> Images:
         """The images as PIL images, in the order of `rows`: output.images[0]. Each is read when it is asked for."""
         return Images(self._storage, self.rows["image"].to_pylist())
