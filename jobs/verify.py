@@ -43,6 +43,8 @@ def verify(
     """
     signing_key = _signing_key(certificate, key, num_replays)
     if (exported := _open_export(output, endpoint_url)) is not None:
+        if num_replays or is_repaired or is_cleaned:
+            raise InputError(f"--replay, --repair and --clean are for outputs, and {exported.url} is an export")
         return _verify_export(exported)
     storage, claim = open_output(output, endpoint_url, may_hold_answers=not (num_replays or certificate))
     # The files of a running attempt look like orphans, so no run may render while files are removed.

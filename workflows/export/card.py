@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -61,7 +62,8 @@ def dataset_card(facts: CardFacts) -> str:
         source_type=DIGITAL_SOURCE_TYPE,
         has_pixels=layout.has_pixels,
         signed_unit=facts.signed_unit,
-        columns=", ".join(f"`{name}`" for name in MANIFEST_SCHEMA.names if name not in LEFT_OUT),
+        columns=_code(_columns(facts)),
+        pair_columns=_code(layout.pair_columns),
         has_columns=layout.has_columns,
         language=language,
         code=code,
@@ -104,6 +106,17 @@ def _card_data(facts: CardFacts) -> DatasetCardData:
         tags=["synthetic", "janus-batch", recipe.family],
         **more,
     )
+
+
+def _columns(facts: CardFacts) -> list[str]:
+    """The columns of an image, without those of the prompt files."""
+    own = EXPORT_LAYOUTS[facts.layout].own_columns if not facts.written.num_pairs else ()
+    scores = [one.name for one in facts.inventory.scores]
+    return [*own, *(name for name in MANIFEST_SCHEMA.names if name not in LEFT_OUT), *scores]
+
+
+def _code(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _rule_rows(facts: CardFacts) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from workflows.export.destination import CLAIM_FILE, MARKS, Mark, read_claim_of_export, read_mark
+from workflows.export.layouts.lance import read_fragment
 from workflows.export.provenance import HASHES_FILE, SHARD_LABEL, assertion_of, fault_of, tree_root
 from workflows.storage.damage import DamagedFileError, damage_errors
 from workflows.storage.parquet import read_parquet
@@ -133,6 +134,8 @@ def _images_in(dest: Storage, name: str) -> Iterator[_StoredImage]:
     elif name.endswith(".tar"):
         with damage_errors(f"{dest.url}/{name}"):
             yield from _images_of_tar(name, dest.read(name))
+    elif ".lance/data/" in name and dest.exists(name):
+        yield from _images_of_table(name, read_fragment(dest, name))
     elif not dest.exists(name):
         raise FileNotFoundError(name)
 

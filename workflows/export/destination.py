@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,6 +18,11 @@ from workflows.storage.store import Storage
 
 MARKS = ".export"  # readers of data folders skip names that begin with a dot
 CLAIM_FILE, CARD_FILE = f"{MARKS}/claim.json", "README.md"
+# The id of a shard is in the name, or the file is in a Lance dataset or in the folder of a benchmark.
+_OF_AN_EXPORT = re.compile(
+    r"-[0-9a-f]{12}-[0-9a-f]{8}-\d{9}-\d{9}|^data/[^/]+\.lance/|^(w[^/]+/)?images/[^/]+\.png$"
+    r"|^(w[^/]+/)?\d{5,}/(metadata\.jsonl|samples/\d{4,}\.png)$"
+)
 DRAFT = ".draft"  # the end of a file name that an interrupted write left
 
 
@@ -97,7 +103,7 @@ class ExpectedFiles:
             position = int(np.searchsorted(expected, value := np.uint64(_hash(name)), sorter=order))
             if position < len(expected) and expected[order[position]] == value:
                 is_found[order[position]] = True
-            elif _is_data(name):
+            elif is_of_an_export(name):
                 dest.remove(name)
                 num_removed += 1
         if not is_found.all():
@@ -115,9 +121,9 @@ class ExpectedFiles:
             start += len(hashes)
 
 
-def _is_data(name: str) -> bool:
-    """Whether a file is in a folder that exports write: what a person put next to the folders is not touched."""
-    return "/" in name and not name.startswith(".")
+def is_of_an_export(name: str) -> bool:
+    """Whether exports give files such a name. What a person put into the folder has another one, and is not touched."""
+    return _OF_AN_EXPORT.search(name) is not None
 
 
 def _hash(name: str) -> int:

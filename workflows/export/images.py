@@ -55,47 +55,45 @@ def read_images(source: Storage, shard: ShardTable, *, with_pixels: bool) -> Ite
 
     Raises DamagedFileError naming an image that is missing or whose bytes differ from the manifest's SHA-256.
     """
-    reader = _Reader(source)
-    for start in range(0, shard.keys.num_rows, NUM_AHEAD):
-        keys, records = shard.keys.slice(start, NUM_AHEAD), shard.records.slice(start, NUM_AHEAD)
-        locations, codes = keys["image"].to_pylist(), keys["codes"]
-        files = [b""] * len(locations)
-        if with_pixels:
-            with storage_errors(source.url):
-                files = reader.read(locations, keys["image_sha256"].to_pylist())
-        for row, key in enumerate(keys.select(KEYS).to_pylist()):
-            yield ExportImage(
-                **key,
-                record=records.slice(row, 1),
-                data=files[row],
-                extension=locations[row].rpartition(".")[2],
-                codes=codes[row].values.to_numpy() if codes[row].is_valid else None,
-            )
+    with ThreadPoolExecutor(NUM_READERS) as threads:
+        reader = _Reader(source, threads)
+        for start in range(0, shard.keys.num_rows, NUM_AHEAD):
+            keys, records = shard.keys.slice(start, NUM_AHEAD), shard.records.slice(start, NUM_AHEAD)
+            locations, codes = keys["image"].to_pylist(), keys["codes"]
+            files = [b""] * len(locations)
+            if with_pixels:
+                with storage_errors(source.url):
+                    files = reader.read(locations, keys["image_sha256"].to_pylist())
+            for row, key in enumerate(keys.select(KEYS).to_pylist()):
+                yield ExportImage(
+                    **key,
+                    record=records.slice(row, 1),
+                    data=files[row],
+                    extension=locations[row].rpartition(".")[2],
+                    codes=codes[row].values.to_numpy() if codes[row].is_valid else None,
+                )
 
 
 class _Reader:
     """Reads image files, several at a time, and packs, of which it keeps those of its shard."""
 
-    def __init__(self, source: Storage) -> None:
-        self._source = source
+    def __init__(self, source: Storage, threads: ThreadPoolExecutor) -> None:
+        self._source, self._threads = source, threads
         self._packs: dict[str, dict[str, bytes]] = {}
 
     def read(self, locations: Sequence[str], hashes: Sequence[str]) -> list[bytes]:
-        with ThreadPoolExecutor(NUM_READERS) as readers:
-            files = readers.map(self._read_file, locations)
-            found = [self._read_member(*pair) for pair in zip(locations, files, strict=True)]
-            return list(readers.map(self._check, locations, found, hashes))
+        files = {one: self._threads.submit(self._read_file, one) for one in locations if "#" not in one}
+        found = [files[one].result() if one in files else self._read_member(one) for one in locations]
+        return [self._check(*image) for image in zip(locations, found, hashes, strict=True)]
 
     def _read_file(self, location: str) -> bytes | None:
         try:
-            return None if "#" in location else self._source.read(location)
+            return self._source.read(location)
         except FileNotFoundError:
             return None
 
-    def _read_member(self, location: str, data: bytes | None) -> bytes | None:
+    def _read_member(self, location: str) -> bytes | None:
         name, _, member = location.partition("#")
-        if not member:
-            return data
         if name not in self._packs:
             try:
                 self._packs[name] = read_pack(self._source, name)

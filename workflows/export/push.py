@@ -16,7 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from huggingface_hub.utils import validate_repo_id
 
 from actors.errors import InputError, JobFailure, one_line, reason_line
-from workflows.export.destination import CARD_FILE, DRAFT, MARKS
+from workflows.export.destination import CARD_FILE, DRAFT, MARKS, is_of_an_export
 from workflows.storage.errors import does_not_answer
 from workflows.storage.store import Storage
 
@@ -48,9 +48,7 @@ def open_repository(dest: Storage, name: str) -> None:
         api.create_repo(name, repo_type="dataset", private=True, exist_ok=True)
         held = set(api.list_repo_files(name, repo_type="dataset")) - OF_THE_HUB
         if held and not _is_ours(api, name, held):
-            raise InputError(
-                f"--push-to {name}: the repository holds files that janus-batch did not write; push into a new one"
-            )
+            raise InputError(f"--push-to {name}: the repository holds files that no export wrote; push into a new one")
 
 
 def push_export(dest: Storage, name: str) -> str:
@@ -70,7 +68,7 @@ def push_export(dest: Storage, name: str) -> str:
 
 def _stale_files(api: HfApi, dest: Storage, name: str) -> list[str]:
     """The repository's data files that the export does not hold any more."""
-    held = {name for name in api.list_repo_files(name, repo_type="dataset") if "/" in name}
+    held = {file for file in api.list_repo_files(name, repo_type="dataset") if is_of_an_export(file)}
     return [glob.escape(file) for file in sorted(held.difference(dest.walk_names()))]
 
 

@@ -80,8 +80,6 @@ def export_output(
     _check_fit(layout, chosen_layout, rules, dest)
     if credentials is not None and not (chosen_layout.has_columns and chosen_layout.has_pixels):
         raise ExportError(f"--c2pa needs a layout that holds the images and their rows, got {layout}")
-    if push_to is not None:
-        open_repository(dest, push_to)
     with storage_errors(source.url):
         claim, parts = read_claim(source), committed_parts(source)
         num_missing = _check_complete(source, claim, parts, allow_incomplete)
@@ -93,6 +91,7 @@ def export_output(
     lines = limits_of_export(chosen_layout, inventory, len(shards))
     if push_to is not None:
         check_limits(lines, push_to)
+        open_repository(dest, push_to)
     for line in lines:
         say(line)
     work = Work(

@@ -85,7 +85,7 @@ def test_signed_images_of_every_format_keep_their_pixels(tmp_path: Path, layout:
             )
 
 
-@pytest.mark.parametrize("layout", ["imagefolder", "webdataset", "parquet"])
+@pytest.mark.parametrize("layout", ["imagefolder", "webdataset", "parquet", "lance"])
 def test_each_shard_lists_its_images_and_signs_their_hash_tree(job: RenderJob, tmp_path: Path, layout: str) -> None:
     rules = Rules(splits=read_splits("train=0.5,test=0.5"))
 
@@ -140,9 +140,10 @@ def test_a_signed_list_with_another_hash_is_found(job: RenderJob, tmp_path: Path
 
 
 def test_an_export_without_signatures_is_checked_against_its_rows(job: RenderJob, tmp_path: Path) -> None:
-    for layout in ("imagefolder", "webdataset", "parquet"):
+    for layout in ("imagefolder", "webdataset", "parquet", "lance"):
         export(job, tmp_path / layout, layout)
-        assert faults_of(tmp_path / layout) == []
+        findings = check_export(Storage(str(tmp_path / layout)))
+        assert (findings.num_images, findings.faults) == (4, [])
     path = next((tmp_path / "imagefolder").rglob("*.png"))
     path.write_bytes(path.read_bytes() + b"x")
     next((tmp_path / "webdataset").rglob("*.tar")).unlink()
@@ -227,3 +228,7 @@ def test_the_command_line_signs_and_verifies(
 
     assert code == 0
     assert "signed      4 valid C2PA manifests" in out.splitlines()
+    code, _, err = command("verify", str(tmp_path / "ds"), "--repair")
+    assert (code, err.splitlines()) == (
+        2, [f"janus-batch: --replay, --repair and --clean are for outputs, and {tmp_path}/ds is an export"]
+    )  # fmt: skip

@@ -65,14 +65,15 @@ def test_a_second_push_uploads_what_changed_and_removes_what_is_gone(hub: HubSer
     score(job, Scorer(name="clip", version="1"), similarity=score_of)
     rules = Rules(where=("clip > 0.5",))
     export(job, tmp_path / "one", "imagefolder", push_to=REPOSITORY)
-    hub.datasets[REPOSITORY]["LICENSE"] = b"mine"
+    mine = {"LICENSE": b"mine", "assets/banner.png": b"mine", "data/mine.csv": b"mine"}
+    hub.datasets[REPOSITORY] |= mine
 
     done = export(job, tmp_path / "two", "imagefolder", rules=rules, push_to=REPOSITORY)
     num_commits = hub.num_commits
     export(job, tmp_path / "two", "imagefolder", rules=rules, push_to=REPOSITORY)
 
     assert done.removed["--where clip > 0.5"] > 0
-    assert uploaded(hub) == exported(tmp_path / "two") | {"LICENSE": b"mine"}
+    assert uploaded(hub) == exported(tmp_path / "two") | mine
     assert hub.num_commits == num_commits
 
 
@@ -92,7 +93,7 @@ def test_an_interrupted_upload_is_resumed_by_the_same_command(hub: HubServer, tm
 def test_a_repository_with_other_files_is_left_alone(hub: HubServer, tmp_path: Path) -> None:
     hub.datasets[REPOSITORY] = {"README.md": b"---\nlicense: mit\n---\n", "data/thesis.parquet": b"precious"}
 
-    with pytest.raises(InputError, match="the repository holds files that janus-batch did not write"):
+    with pytest.raises(InputError, match="the repository holds files that no export wrote"):
         export(finished_with(tmp_path, {"id": ["a"]}), tmp_path / "ds", "parquet", push_to=REPOSITORY)
     assert hub.datasets[REPOSITORY]["data/thesis.parquet"] == b"precious"
     assert not (tmp_path / "ds").exists()

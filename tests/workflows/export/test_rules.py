@@ -320,7 +320,10 @@ def test_an_export_follows_new_scores_and_drops_files_that_it_does_not_hold_any_
         (tmp_path / "out" / scores_file("clip", part)).unlink()
     rules = Rules(where=("clip >= 0",), sample=10)
     export(job, tmp_path / "ds", layout, rules=rules, allow_incomplete=True)
-    (tmp_path / "ds/LICENSE").write_text("mine")
+    mine = ("LICENSE", "notes/mine.txt", "data/mine.parquet", "train/mine.png")
+    for name in mine:
+        (tmp_path / "ds" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "ds" / name).write_text("mine")
     for part, data in held.items():
         (tmp_path / "out" / scores_file("clip", part)).write_bytes(data)
 
@@ -328,8 +331,7 @@ def test_an_export_follows_new_scores_and_drops_files_that_it_does_not_hold_any_
 
     assert done.num_files_removed >= (1 if layout == "imagefolder" else 0)
     export(job, tmp_path / "whole", layout, rules=rules)
-    (tmp_path / "whole/LICENSE").write_text("mine")
-    assert bytes_of(tmp_path / "ds") == bytes_of(tmp_path / "whole")
+    assert bytes_of(tmp_path / "ds") == bytes_of(tmp_path / "whole") | dict.fromkeys(mine, b"mine")
 
 
 def test_an_export_with_other_rules_is_not_added_to(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from actors.families import FAMILIES
 from actors.recipe import Recipe
 from workflows.export.images import ExportImage
 from workflows.export.layouts.layout import ExportError, ExportLayout, ExportPair, Place, Whole, Written, pattern_of
-from workflows.export.layouts.parquet import preference_table, write_tables
+from workflows.export.layouts.parquet import PREFERENCE_COLUMNS, preference_table, write_tables
 from workflows.export.layouts.tables import codes_column, codes_table
 
 DECODER_FILE, SCRIPT_FILE = "decoder.safetensors", "decode.py"
@@ -56,6 +56,8 @@ CODES = ExportLayout(
     begin=_begin,
     pattern=pattern_of("parquet"),
     has_pixels=False,
+    own_columns=("codes",),
+    pair_columns=PREFERENCE_COLUMNS,
     how_to_read=(
         "python",
         """import sys, datasets, torch

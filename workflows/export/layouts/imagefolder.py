@@ -94,6 +94,7 @@ IMAGEFOLDER = ExportLayout(
     check=_check,
     column_names=_column_names,
     pattern=lambda split: f"{split or 'train'}/**",
+    own_columns=("image",),
     how_to_read=(
         "python",
         'import datasets\ndatasets.load_dataset("imagefolder", data_dir="DEST", split="train")',

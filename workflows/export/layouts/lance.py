@@ -20,8 +20,16 @@ from actors.errors import reason_line
 from actors.recipe import Recipe
 from workflows.export.images import ExportImage
 from workflows.export.layouts.layout import ExportError, ExportLayout, ExportPair, Place, Whole, Written
-from workflows.export.layouts.parquet import Item, count_of_items, groups_of, images_of, preference_table
+from workflows.export.layouts.parquet import (
+    PREFERENCE_COLUMNS,
+    Item,
+    count_of_items,
+    groups_of,
+    images_of,
+    preference_table,
+)
 from workflows.export.layouts.tables import with_columns
+from workflows.storage.damage import DamagedFileError
 
 if TYPE_CHECKING:
     from workflows.storage.store import Storage
@@ -66,6 +74,15 @@ def _write_fragments(place: Place, items: Iterator[Item], table_of: Callable[[Se
     place.details += [json.dumps(fragment.to_json()) for fragment in fragments]
     place.names += [f"{folder}/data/{file.path}" for fragment in fragments for file in fragment.files]
     return written + Written(num_prompts=len(prompt_ids), num_files=len(place.names))
+
+
+def read_fragment(dest: Storage, name: str) -> pa.Table:
+    """The rows of a data file. Raises ExportError without Lance, and DamagedFileError."""
+    lance = _lance()
+    try:
+        return lance.file.LanceFileReader(dest.path(name)).read_all().to_table()
+    except (OSError, ValueError) as error:
+        raise DamagedFileError(f"{dest.url}/{name} cannot be read: {reason_line(error)}") from error
 
 
 def _finish(work: Whole) -> tuple[str, ...]:
@@ -134,6 +151,7 @@ def _lance() -> ModuleType:
     os.environ.setdefault("LANCE_LOG", "error")  # it warns of every fragment that is written before the commit
     try:
         import lance
+        import lance.file
     except ImportError as error:
         raise ExportError('layout lance needs the package pylance: pip install "janus-batch[lance]"') from error
     module: ModuleType = lance
@@ -150,6 +168,8 @@ LANCE = ExportLayout(
     check=_check,
     finish=_finish,
     is_local_only=True,
+    own_columns=("image",),
+    pair_columns=PREFERENCE_COLUMNS,
     how_to_read=(
         "python",
         'import io, lance\nfrom PIL import Image\n\nrows = lance.dataset("DEST/data/train.lance")\n'

@@ -91,6 +91,7 @@ class ExportLayout:
     * `is_json`: columns are written as JSON, else as Parquet.
     * `pattern`: the data files of a split (None: of all) in a dataset card; None if Hugging Face does not read the
       layout. `has_columns`: whether it has the manifest's columns.
+    * `own_columns` and `pair_columns`: what it has besides the manifest's columns; `x_*` is each column of an image.
     * `how_to_read`: language and code for the card. It names the destination DEST.
     * `wants_whole_prompts`: images of a prompt must arrive together, also if some came from a retry.
     * `has_pixels`: False for a layout that holds no image files, which are then not read.
@@ -110,6 +111,8 @@ class ExportLayout:
     is_json: bool = False
     pattern: Callable[[str | None], str] | None = None
     has_columns: bool = True
+    own_columns: tuple[str, ...] = ()
+    pair_columns: tuple[str, ...] = ()
     how_to_read: tuple[str, str]
     wants_whole_prompts: bool = False
     has_pixels: bool = True

@@ -135,9 +135,14 @@ def preference_table(
     return with_columns(columns, rows.drop_columns(["prompt"]))
 
 
+# The columns of `preference_table`, for the card.
+PREFERENCE_COLUMNS = ("prompt", "chosen", "rejected", "score_chosen", "score_rejected", "chosen_*", "rejected_*")
+
 PARQUET = ExportLayout(
     write=_write,
     write_pairs=_write_pairs,
     pattern=pattern_of("parquet"),
+    own_columns=("image",),
+    pair_columns=PREFERENCE_COLUMNS,
     how_to_read=("python", 'import datasets\ndatasets.load_dataset("DEST")'),
 )

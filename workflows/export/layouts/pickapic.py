@@ -60,5 +60,6 @@ def _table(pairs: Sequence[ExportPair], score_names: frozenset[str]) -> pa.Table
 PICKAPIC = ExportLayout(
     write_pairs=_write_pairs,
     pattern=pattern_of("parquet"),
+    pair_columns=("caption", "jpg_0", "jpg_1", "label_0", "label_1", "score_0", "score_1", "*_0", "*_1"),
     how_to_read=("python", 'import datasets\ndatasets.load_dataset("DEST")'),
 )
