@@ -8,7 +8,6 @@ import re
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -179,7 +178,14 @@ def _converted(
         version = version_of(fs, info, is_text=True)
     text_columns = [reading.columns.get(column, column) for column in TEXT_COLUMNS]
     settings = json.dumps([reading.csv_delimiter, reading.csv_header, text_columns])
-    make = partial(convert, fs, info["name"], url, reading=reading, text_columns=text_columns)
+
+    def make(target: str) -> None:
+        convert(fs, info["name"], url, target, reading, text_columns)
+        with storage_errors(url):
+            fs.invalidate_cache()
+            if version_of(fs, fs.info(info["name"]), is_text=True) != version:
+                raise PromptsError(f"prompts: {url} was changed while it was read; run the command again")
+
     converted = kept.find_or_make(f"{_stem(name)}-{_digest(name)}-{version}-{_digest(settings)}.parquet", make)
     return describe_converted(fs, folder, info, reading, version=version, converted=converted, options=storage)
 

@@ -17,7 +17,7 @@ from actors.errors import InputError
 from janus_batch import VERSION
 from tests.support.servers.s3 import S3Server
 from tests.support.toy_job import bytes_of, make_job, recipe, render, write_prompts
-from workflows.job import Images, RenderJob, Workers
+from workflows.job import Images, PromptReading, RenderJob, Workers
 from workflows.output.claim import (
     OtherJobError,
     OtherVersionError,
@@ -339,6 +339,17 @@ def test_an_output_of_an_earlier_version_without_a_setting_has_its_default(job: 
     assert claim_output(job, {}) is True
     with pytest.raises(OtherJobError, match=r"a job with sampling.cfg_interval = null, this job has \[0.0, 0.5\]"):
         claim_output(changed(job, cfg_interval=(0.0, 0.5)), {})
+
+
+def test_an_output_from_before_prompts_could_be_selected_is_resumed_and_read_as_a_whole(job: RenderJob) -> None:
+    render(job)
+    claim = json.loads(Path(job.output, "job.json").read_text())
+    del claim["reading"]
+    Path(job.output, "job.json").write_text(json.dumps(claim))
+
+    assert claim_output(job, {}) is True
+    with pytest.raises(OtherJobError, match=r"belongs to a job with limit = null, this job has 1"):
+        claim_output(changed(job, reading=PromptReading(limit=1)), {})
 
 
 def test_an_output_is_opened_with_the_storage_options_of_its_job(job: RenderJob) -> None:

@@ -21,6 +21,7 @@ from pyarrow.parquet import encryption
 
 from actors.errors import InputError
 from tests.support.toy_job import write_prompts
+from workflows.job import PromptReading
 from workflows.prompt_files.thrift import read_struct
 from workflows.prompts import PromptsError, find_prompt_files, read_rows
 from workflows.storage.damage import DamagedFileError
@@ -218,3 +219,11 @@ def test_null_values_of_any_type_are_carried(tmp_path: Path, kind: pa.DataType) 
     (file,) = find_prompt_files(str(path), {})
 
     assert read_rows(file, 1, 2, {})["x"].to_pylist() == [None]
+
+
+def test_a_column_that_the_job_reads_under_another_name_has_the_same_limit(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"Caption": ["a" * (17 * 2**20)], "prompt": ["not read"]}), path, use_dictionary=False)
+    reading = PromptReading(columns={"prompt": "Caption"}, where="length(Caption) > 5")
+    with pytest.raises(PromptsError, match=r"column `Caption` of .* has 17,825,\d+ bytes in the 1 rows"):
+        find_prompt_files(str(path), {}, reading=reading)

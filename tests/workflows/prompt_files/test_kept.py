@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,8 @@ from tests.support.toy_job import faults_of, make_job, manifest_of, plan_job, re
 from workflows.job import PromptReading, RenderJob
 from workflows.output.remaining import find_job_prompts
 from workflows.plan import SourceChangedError
-from workflows.prompts import find_prompt_files, keep_prompt_files
+from workflows.prompt_files.conversion.convert import convert
+from workflows.prompts import PromptsError, find_prompt_files, keep_prompt_files
 
 TEXT = "Caption,kind\na cat,x\ntoy:nan,y\n,z\na dog,x\na fox,y\n"
 
@@ -94,6 +96,18 @@ def test_an_interrupted_conversion_leaves_nothing(job: RenderJob, monkeypatch: p
 
     render(job)
     assert len(manifest_of(job)) == 3
+
+
+def test_a_file_that_changes_while_it_is_converted_is_refused(job: RenderJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    def convert_and_change(*args: Any) -> None:
+        convert(*args)
+        Path(job.prompts).write_text(TEXT + "a hen,x\n")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("workflows.prompts.convert", convert_and_change)
+        with pytest.raises(PromptsError, match=r"prompts.csv was changed while it was read; run the command again"):
+            find_job_prompts(job)
+    assert find_job_prompts(job)[0].num_rows == 6
 
 
 def test_one_other_byte_in_a_large_file_is_another_version(tmp_path: Path) -> None:

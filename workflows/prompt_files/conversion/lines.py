@@ -7,6 +7,7 @@ import codecs
 import gzip
 import io
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -17,9 +18,11 @@ import fsspec
 from workflows.prompt_files.file import PromptsError
 from workflows.storage.damage import DamagedFileError
 from workflows.storage.errors import storage_errors
+from workflows.storage.foreign import foreign_kind
 
 MAX_LINE_BYTES = 16 * 2**20  # no prompt is as long; a file may still consist of one line of many gigabytes
 CHUNK_ROWS, CHUNK_CHARACTERS = 20_000, 4 * 2**20  # rows that are in memory together
+_OTHER_KINDS = re.compile(rb"\x1f\x8b|PK\x03\x04|PAR1|BZh|\x28\xb5\x2f\xfd|\xfd7zXZ|ARROW1|\xff\xff\xff\xff")
 _OPENERS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}  # type: ignore[dict-item]
 
 Lines = Callable[[], AbstractContextManager[Iterator[tuple[int, str]]]]  # opens the file and numbers its lines from 1
@@ -42,6 +45,9 @@ def numbered_lines(
 def _decoded(stream: IO[bytes], url: str) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(_raw_lines(stream, url), 1):
         if number == 1:
+            if _OTHER_KINDS.match(line):
+                kind = foreign_kind(line) or "a Parquet file"
+                raise PromptsError(f"prompts: {url} is {kind}, and its name says text; name it after its format")
             if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
                 raise PromptsError(f"prompts: {url} is UTF-16 text; save it as UTF-8")
             line = line.removeprefix(codecs.BOM_UTF8)
