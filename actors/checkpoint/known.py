@@ -24,7 +24,7 @@ class KnownModel:
 
     * `repositories`: its hub ids. `prompt_format`: its role tags. `protocol`: the text that it writes before an image,
       see `actors.prompt.protocol`; None if it writes none.
-    * `base`: the model that it was trained further from. `license`: of the weights, as their page states it.
+    * `base`: the model that it was trained further from. `license`: as its page or repository states it.
     * `tokens`: tokens that only this model's tokenizer has.
     * `source`: the inference code that the tags and the protocol were read from.
     """

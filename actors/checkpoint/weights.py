@@ -39,9 +39,9 @@ def load_weights(
 
     Reads both formats (.safetensors, .bin), whole or in shards, and only these tensors. `rename` turns the name of a
     stored tensor into its name in `expected`, `rename_in_adapters` does so for an adapter's, whose layout may be
-    another one. `not_needed` has the prefixes of the tensors that stay on disk (and what
-    each is, for readers). Every tensor is a copy in memory of its own: its alignment, which may decide a library's
-    choice of kernel, does not depend on its position in the file.
+    another one. `not_needed` has the prefixes of the tensors that stay on disk (and what each is, for readers). Every
+    tensor is a copy in memory of its own: its alignment, which may decide a library's choice of kernel, does not depend
+    on its position in the file.
 
     Raises CheckpointError where a file is damaged, an expected tensor is missing or has another shape, or a tensor is
     neither expected, nor in `not_needed`, nor a table that follows from config.json.

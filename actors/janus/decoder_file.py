@@ -8,7 +8,8 @@ from typing import Any
 
 from safetensors.torch import save
 
-from actors.checkpoint.open import fetch_checkpoint, open_checkpoint, weights_digest
+from actors.checkpoint.models import open_models
+from actors.checkpoint.open import fetch_checkpoint, weights_digest
 from actors.checkpoint.weights import load_weights
 from actors.device import DTYPES
 from actors.errors import OtherWeightsError
@@ -24,9 +25,10 @@ def decoder_bytes(recipe: Recipe, storage_options: Mapping[str, Any]) -> bytes:
 
     Raises OtherWeightsError, or CheckpointError if the checkpoint cannot be opened.
     """
-    checkpoint = fetch_checkpoint(
-        open_checkpoint(recipe.checkpoint, revision=recipe.revision, storage_options=storage_options)
+    opened, _ = open_models(
+        recipe.checkpoint, revision=recipe.revision, adapters=recipe.adapters, storage_options=storage_options
     )
+    checkpoint = fetch_checkpoint(opened)
     if (digest := weights_digest(checkpoint)) != recipe.weights_sha256:
         raise OtherWeightsError(
             f"{checkpoint.name} holds other weights now: their SHA-256 is {digest}, the images were rendered with "
@@ -40,6 +42,7 @@ def decoder_bytes(recipe: Recipe, storage_options: Mapping[str, Any]) -> bytes:
         expected,
         not_needed=NOT_NEEDED | others,
         rename=original_name if checkpoint.layout == "transformers" else str,
+        rename_in_adapters=original_name,
         dtype=DTYPES[recipe.dtype],
         device="cpu",
     )

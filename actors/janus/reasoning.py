@@ -144,7 +144,7 @@ class TextSampler:
         uniform_B = self.uniform_BN.index_select(1, step.view(1)).squeeze(1)
         token_B = sample_codes(logits_BV, uniform_B, self.temperature_B)
         token_B = torch.where(self.is_done_B, self.ends[0], token_B)
-        self.is_done_B |= torch.isin(token_B, self.ends)
+        self.is_done_B |= (token_B[:, None] == self.ends).any(dim=1)
         return token_B
 
 

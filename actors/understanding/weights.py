@@ -83,7 +83,15 @@ def read_vision_weights(
     not_needed = NOT_NEEDED if with_text_model else NOT_NEEDED | {TEXT_MODEL: "the text model, which is there already"}
     if with_text_model:
         expected |= _text_model_shapes(checkpoint.shape.llama)
-    weights = load_weights(checkpoint, expected, not_needed=not_needed, rename=rename, dtype=dtype, device=device)
+    weights = load_weights(
+        checkpoint,
+        expected,
+        not_needed=not_needed,
+        rename=rename,
+        rename_in_adapters=original_name,
+        dtype=dtype,
+        device=device,
+    )
     taken = {name: torch.cat([weights.pop(part) for part in parts]).view(ours[name]) for name, parts in stored.items()}
     return taken | weights
 
