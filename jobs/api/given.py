@@ -49,6 +49,8 @@ def _location(location: Any) -> str:
 def _table(prompts: Any) -> pa.Table:
     if isinstance(prompts, pa.Table):
         return prompts
+    if isinstance(prompts, pa.Array | pa.ChunkedArray):
+        return pa.table({"prompt": prompts})
     if type(prompts).__module__.partition(".")[0] == "pandas" and hasattr(prompts, "columns"):
         has_names = any(name is not None for name in prompts.index.names)  # an index without a name counts rows
         return pa.Table.from_pandas(prompts, preserve_index=has_names)

@@ -18,8 +18,15 @@ AS_COLUMNS = {"prompt": ["a fox", "a cat"], "id": ["fox", "cat"], "seed": [None,
 
 @pytest.mark.parametrize(
     "texts",
-    [["a fox", "a cat"], ("a fox", "a cat"), iter(["a fox", "a cat"]), np.array(["a fox", "a cat"])],
-    ids=["list", "tuple", "iterator", "array"],
+    [
+        ["a fox", "a cat"],
+        ("a fox", "a cat"),
+        iter(["a fox", "a cat"]),
+        np.array(["a fox", "a cat"]),
+        pa.array(["a fox", "a cat"]),
+        pa.chunked_array([["a fox"], ["a cat"]]),
+    ],
+    ids=["list", "tuple", "iterator", "array", "Arrow array", "chunked array"],
 )
 def test_texts_are_rows_with_a_prompt(texts: object) -> None:
     assert given_prompts(texts).to_pydict() == {"prompt": ["a fox", "a cat"]}

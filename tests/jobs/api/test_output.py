@@ -138,7 +138,8 @@ def test_a_notebook_shows_the_first_images_with_prompt_and_weight(tmp_path: Path
     assert [Image.open(io.BytesIO(base64.b64decode(data))).tobytes() for data in sources] == [
         image.tobytes() for image in output.images
     ]
-    assert "<b>5</b> a red fox</figcaption>" in page
+    assert "<b>weight 5</b> a red fox</figcaption>" in page
+    assert "grid-template-columns:repeat(2," in page
     assert "a &lt;script&gt;" in page
     assert "<script>" not in page
     assert "more</p>" not in page
@@ -153,5 +154,7 @@ def test_a_notebook_shows_a_part_of_many_images(tmp_path: Path) -> None:
     page = janus_batch.open(job.output)._repr_html_()
 
     assert page.count("<img ") == 23
+    assert "grid-template-columns" not in page
+    assert "weight" not in page
     assert "is missing" in page
     assert page.endswith("<p>and 6 more</p>")
