@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from actors.errors import InputError, one_line, reason_line
+from actors.errors import InputError, one_line
 from jobs.terminal.exit_codes import DONE, INCOMPLETE, WRONG
 from jobs.terminal.receiver import receiver_of
 from jobs.terminal.text import clock_text, counted
@@ -20,6 +20,8 @@ from workflows.output.acceptance import NUM_REASONS
 from workflows.plan import Plan
 from workflows.run import Result, Show
 from workflows.side_work import side_work
+
+MAX_LINES = 4  # of an error's message
 
 
 @contextmanager
@@ -46,7 +48,7 @@ def notifying(on_done: str | None, job: str, output: str, show: Show) -> Iterato
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _End:
-    """How the job ended, with the exit code of the command line. `error` is the first line of its message."""
+    """How the job ended, with the exit code of the command line. `error` is its message in one line."""
 
     state: str
     exit_code: int
@@ -55,10 +57,15 @@ class _End:
 
 def _end_of(error: BaseException) -> _End:
     if isinstance(error, KeyboardInterrupt | DrainedError):
-        return _End(state="interrupted", exit_code=INCOMPLETE, error=str(error) or None)
+        return _End(state="interrupted", exit_code=INCOMPLETE, error=_message(error) or None)
     if isinstance(error, InputError):
-        return _End(state="refused", exit_code=WRONG, error=reason_line(error))
-    return _End(state="failed", exit_code=INCOMPLETE, error=reason_line(error))
+        return _End(state="refused", exit_code=WRONG, error=_message(error))
+    return _End(state="failed", exit_code=INCOMPLETE, error=_message(error) or type(error).__name__)
+
+
+def _message(error: BaseException) -> str:
+    """The first lines: a job that rejected every row has its reasons there."""
+    return "; ".join(one_line(line) for line in str(error).splitlines()[:MAX_LINES])
 
 
 class _Recorder:
