@@ -169,7 +169,7 @@ def open_looker(recipe: Recipe, storage_options: Mapping[str, Any], engine: Engi
         return None
     looker_class = FAMILIES[judge.family].load_looker_class()
     if is_family_without_checkpoint(judge.family):
-        return cast("Looker", looker_class(judge))
+        return cast("Looker", looker_class())
     checkpoint = fetch_checkpoint(
         open_checkpoint(
             judge.checkpoint,

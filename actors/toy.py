@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from actors.noise import derive_seed
-from actors.recipe import Judge, Recipe
+from actors.recipe import Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
 
 SIZE = 64  # pixels per side
@@ -76,9 +76,6 @@ class ToyLooker:
 
     device = "cpu"
     score_kind = "hash"
-
-    def __init__(self, judge: Judge | None = None) -> None:
-        self.judge = judge
 
     def refusal(self, question: str, max_tokens: int = 0) -> str | None:
         """Why no image can be asked this question, or None."""

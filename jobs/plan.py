@@ -46,9 +46,7 @@ def plan(
     models = open_models_of(spec)
     job = resolve(spec, num_gpus=num_gpus, with_digest=measure, models=models)
     files = find_job_prompts(job)
-    check_claim(
-        job, ignore=("recipe.weights_sha256", "recipe.vae_sha256", "recipe.dtype", "recipe.judge.weights_sha256")
-    )
+    check_claim(job, ignore=NOT_IN_A_PLAN)
     remaining = plan_job(job, files)
     duplicates = 0 if job.reading.deduplicate or job.recipe.look else num_duplicates(files, job.storage)
     facts = _facts(job, remaining) | prompt_facts(remaining, duplicates)

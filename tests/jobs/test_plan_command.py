@@ -232,3 +232,23 @@ def test_a_wrong_command_line_is_refused(command: Command, arguments: tuple[str,
 
     assert code == 2
     assert "Usage: " in err
+
+
+def test_a_plan_counts_the_candidates_of_a_judge(command: Command) -> None:
+    judge = ("--set", "judge={best_of: 4, retry_below: 0.5}", "--images-per-second", "0.5")
+
+    _, out, _ = command("plan", str(command.job_file), "--json", *judge)
+    facts = json.loads(out)
+    _, table, _ = command("plan", str(command.job_file), *judge)
+
+    assert (facts["num_images"], facts["estimate"]["num_candidates"]) == (60, 240)
+    assert facts["estimate"]["actor_hours"] == pytest.approx(240 / 0.5 / 3600)
+    assert (facts["judge"]["best_of"], facts["judge"]["max_tries"]) == (4, 3)
+    assert "candidates    240 to render, at most 720 with re-rolls" in table
+    assert "looking       not counted; --measure measures it" in table
+
+
+def test_a_measured_plan_also_times_looking(command: Command) -> None:
+    _, out, _ = command("plan", str(command.job_file), "--json", "--measure", "--set", "judge={caption: true}")
+
+    assert json.loads(out)["estimate"]["speed"]["seconds_per_look"] > 0

@@ -128,7 +128,7 @@ def render_shard(job: RenderJob, shard: Shard, engine: Any = None, looker: Any =
         return _answer_shard(job, shard, job.recipe.look)
     rows = (read_rejected if shard.retry else read_shard)(job, shard)
     batcher, judge = Batcher(engine or ToyEngine(job.recipe), batch_size=3), job.recipe.judge
-    renderer = JudgingBatcher(batcher, looker or ToyLooker(judge), judge) if judge else batcher
+    renderer = JudgingBatcher(batcher, looker or ToyLooker(), judge) if judge else batcher
     written = [write_batch(job, shard.id, "cpu", batch) for batch in renderer.render(rows.requests)]
     return commit_shard(job, rows, *written)
 

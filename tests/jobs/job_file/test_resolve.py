@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from actors.errors import CheckpointError
+from actors.recipe import Judge
 from jobs.job_file.errors import JobFileError
 from jobs.job_file.read import check_fields
 from jobs.job_file.resolve import remarks, resolve
@@ -258,3 +259,52 @@ def test_a_known_model_reasons_as_it_was_trained_to_unless_told_otherwise(tmp_pa
 def test_a_family_that_writes_no_text_takes_no_protocol(family: str) -> None:
     with pytest.raises(JobFileError, match=r"model.protocol: \w+ writes no text before an image, got 't2i-r1'"):
         job_of(model={"checkpoint": family, "protocol": "t2i-r1"})
+
+
+# ---- the judge -----------------------------------------------------------------------------------------------------
+
+
+def test_the_jobs_own_checkpoint_is_its_judge() -> None:
+    job = job_of(model={"checkpoint": JANUS}, judge={"best_of": 2, "retry_below": 0.5, "caption": True})
+
+    judge = job.recipe.judge
+    assert judge == Judge(
+        question="Does this image show {prompt}? Answer yes or no.",
+        best_of=2,
+        retry_below=0.5,
+        max_tries=3,
+        caption_tokens=64,
+        family="janus",
+        checkpoint=JANUS,
+        revision=None,
+        weights_sha256=job.recipe.weights_sha256,
+        prompt_format="janus-pro",
+        is_own=True,
+        looker="look-1",
+    )
+    assert (
+        judge
+        == job_of(
+            model={"checkpoint": JANUS},
+            judge={"best_of": 2, "retry_below": 0.5, "caption": True, "checkpoint": JANUS},
+        ).recipe.judge
+    )
+
+
+def test_another_checkpoint_can_be_the_judge() -> None:
+    judge = job_of(judge={"checkpoint": JANUS}).recipe.judge
+
+    assert judge is not None
+    assert (judge.family, judge.checkpoint, judge.is_own, judge.caption_tokens) == ("janus", JANUS, False, None)
+
+
+def test_a_judge_that_cannot_look_is_refused_with_the_key_and_the_reason(tmp_path: Path) -> None:
+    blind = tmp_path / "blind"
+    shutil.copytree(JANUS, blind)
+    (blind / "preprocessor_config.json").unlink()
+    reason = "blind: it has no preprocessor_config.json, so this model cannot look at images"
+
+    with pytest.raises(CheckpointError, match=rf"judge: .*{reason}; judge.checkpoint must name a checkpoint"):
+        job_of(judge={"checkpoint": str(blind)})
+    with pytest.raises(CheckpointError, match=rf"judge: .*{reason}; model.checkpoint must name a checkpoint"):
+        job_of(model={"checkpoint": str(blind)}, judge={})

@@ -34,7 +34,7 @@ def test_the_smallest_job_file_has_defaults_for_the_rest() -> None:
     assert (spec.workers.min, spec.workers.max, spec.workers.batch_size) == (1, None, "auto")
 
 
-@pytest.mark.parametrize("section", ["sampling", "images", "workers", "storage", "schedule"])
+@pytest.mark.parametrize("section", ["sampling", "images", "judge", "workers", "storage", "schedule"])
 def test_an_empty_section_has_its_defaults(section: str) -> None:
     """YAML reads a section whose keys are all commented out as null."""
     assert check_fields(fields(**{section: None})) == check_fields(fields())
@@ -199,3 +199,53 @@ def test_an_address_with_a_password_is_refused_and_not_shown(key: str) -> None:
 )
 def test_a_template_that_is_none_is_refused(model: dict[str, Any], message: str) -> None:
     assert message in refusal(fields(model={"checkpoint": "toy", **model}))
+
+
+# ---- the judge -----------------------------------------------------------------------------------------------------
+
+
+def test_a_judge_only_scores_unless_the_job_file_says_more() -> None:
+    judge = check_fields(fields(judge={})).judge
+
+    assert judge is not None
+    assert judge.question == "Does this image show {prompt}? Answer yes or no."
+    assert (judge.best_of, judge.retry_below, judge.num_tries, judge.caption) == (1, None, 1, False)
+    assert check_fields(fields(judge={"retry_below": 0.5})).judge.num_tries == 3
+
+
+def test_a_job_file_without_a_judge_is_written_without_one() -> None:
+    assert "judge" not in check_fields(fields()).model_dump()
+
+
+@pytest.mark.parametrize(
+    ("judge", "line"),
+    [
+        ({"question": " "}, "judge.question: must not be empty, got ' '"),
+        ({"question": "Is it {promt}?"}, "judge.question: its only field is {prompt}, got {promt}"),
+        (
+            {"question": "<image_placeholder> {prompt}?"},
+            "judge.question: must not contain a model's special token, got <image_placeholder>",
+        ),
+        ({"best_of": 0}, "judge.best_of: "),
+        ({"retry_below": 0}, "judge.retry_below: "),
+        ({"retry_below": 1.5}, "judge.retry_below: "),
+        ({"max_tries": 3}, "judge.max_tries: needs judge.retry_below, got 3"),
+        (
+            {"best_of": 64, "retry_below": 0.5, "max_tries": 5},
+            "judge.best_of: best_of x max_tries must be at most 256 candidates per image, got 64 x 5",
+        ),
+        ({"revision": "main"}, "judge.revision: needs judge.checkpoint, got 'main'; the job's own checkpoint has "),
+        ({"checkpoint": "s3://key:secret@bucket/model"}, "judge.checkpoint: "),
+        ({"chekpoint": "toy"}, "judge.chekpoint: "),
+    ],
+)
+def test_a_judge_that_cannot_work_is_refused(judge: dict[str, Any], line: str) -> None:
+    message = refusal(fields(judge=judge))
+
+    assert message.startswith(line)
+    assert "secret@" not in message
+
+
+@pytest.mark.parametrize("question", ["Is it sharp?", "{prompt}? {prompt}?", "Is {a b} a set?"])
+def test_a_question_needs_no_prompt(question: str) -> None:
+    assert check_fields(fields(judge={"question": question})).judge.question == question

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.terminal.lines import plan_lines, result_lines
-from tests.support.toy_job import make_job, plan_job
+from jobs.terminal.lines import plan_lines, progress_line, result_lines
+from tests.support.toy_job import judge, make_job, plan_job, recipe, write_prompts
 from workflows.dispatch.progress import Progress
 from workflows.job import PromptReading
 from workflows.output.tally import Tally
@@ -72,3 +72,19 @@ def test_the_first_lines_say_how_many_rows_are_selected(tmp_path: Path) -> None:
     assert plan_lines(some, plan_job(some), is_resumed=False)[1].startswith(
         "2 prompts selected from 3 rows in 1 file without 1 empty line x 1 = 2 images"
     )
+
+
+def test_a_job_that_looks_says_how_and_what_that_cost(tmp_path: Path) -> None:
+    path = write_prompts(tmp_path / "prompts.parquet", {"prompt": ["a"]})
+    looking = judge(best_of=4, retry_below=0.5, max_tries=3, caption_tokens=9)
+    job = make_job(path, tmp_path / "out", recipe=recipe(judge=looking))
+    progress = Progress(num_images=8, num_candidates=36, num_rerolls=1, looking_seconds=2.5)
+    tally = Tally(num_shards=1, num_images=8, num_rejected=0, reasons=Counter())
+
+    first = plan_lines(job, plan_job(job), is_resumed=False)
+    last = result_lines(Result(job=job, tally=tally, progress=progress, seconds=7.4, report=None))
+
+    assert "judge: toy, best of 4, re-rolled below 0.5, up to 3 tries, with captions" in first
+    assert "      4.5 candidates per image, 1 re-roll, 2.5 s spent looking at them" in last
+    assert "4.5 candidates per image · 1 re-roll" in progress_line(progress)
+    assert "candidates" not in progress_line(Progress(num_images=8))
