@@ -66,7 +66,7 @@ def plan(
     limits = limits_of_job(job, remaining, cost.num_bytes / max(cost.num_images, 1))
     limits += columns_that_exports_refuse(files[0].carried, job.recipe)
     if as_json:
-        click.echo(json.dumps({**facts, **_cost_facts(speed, cost), "limits": limits}))
+        click.echo(json.dumps({**facts, **_cost_facts(speed, cost), "limits": limits, "notes": remarks(job)}))
     else:
         _print_table(job, facts, speed, cost, limits)
     return 0

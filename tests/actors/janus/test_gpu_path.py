@@ -13,9 +13,12 @@ from actors.janus.batching import GpuLoops, bytes_per_page
 from actors.janus.decode_loop import DecodeLoop
 from actors.janus.decoder import gpu_decoder
 from actors.janus.engine import JanusEngine
-from actors.janus.network import build_code_model, read_weights
+from actors.janus.network import TEXT_HEAD, build_code_model, read_weights
+from actors.janus.reasoning import Reasoner
 from actors.kernels.attention import FP8
 from actors.llama import packed
+from actors.prompt.protocol import Protocol
+from actors.prompt.template import PromptTemplate
 from actors.request import Rejection
 from tests.support.checkpoints import TINY, fetched
 from tests.support.janus_engine import PROMPTS, engine, request
@@ -79,6 +82,23 @@ def test_a_nan_does_not_affect_the_next_batch() -> None:
     embedding[token] = torch.nan
     assert isinstance(janus.render([bad])[0], Rejection)
     assert janus.render([good])[0].codes.tolist() == expected.codes.tolist()
+
+
+@needs_triton
+def test_a_text_before_an_image_is_that_of_the_cpu_and_does_not_depend_on_its_batch() -> None:
+    protocol = Protocol(
+        question=PromptTemplate(prefix="", suffix=""), max_tokens=2, top_k=9, ends_with_sentence=True, source=""
+    )
+    head_VC = read_weights(fetched(TINY), dtype=torch.float32, device=DEVICE, with_text_head=True)[TEXT_HEAD]
+    gpu, cpu = gpu_engine(), engine(grid_size=GRID_SIZE)
+    requests = [request("a cat", image_id="a", seed=1), request("a dog", image_id="b", seed=2)]
+    writer, reference = (
+        Reasoner(protocol, janus.tokenizer, janus.model.llama, head_VC.clone(), janus.loops) for janus in (gpu, cpu)
+    )
+    together = writer.write(requests)
+    assert together == reference.write(requests)
+    assert writer.write(requests[1:]) == together[1:]
+    assert writer.loops.pool is gpu.loops.pool
 
 
 @needs_triton
