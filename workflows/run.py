@@ -18,6 +18,7 @@ from workflows.output.manifest import remove_superseded
 from workflows.output.remaining import find_job_prompts, plan_job
 from workflows.output.repairs import settle_repairs
 from workflows.output.tally import Tally, tally_output
+from workflows.phases import Phase, Phases
 from workflows.plan import Plan, RetryPlan
 from workflows.prompts import PromptFile, keep_prompt_files
 from workflows.report.live import refreshing_report
@@ -41,6 +42,7 @@ class Result:
     tally: Tally
     progress: Progress
     seconds: float
+    phases: dict[Phase, float]
     report: str | None
 
 
@@ -76,29 +78,34 @@ def run_job(
 
     Raises InputError for a job that is refused, and JobFailure for one that fails.
     """
-    started_at = time.monotonic()
+    started_at, phases = time.monotonic(), Phases()
     cluster.check_gpus(job)
     wait = _Waiting(job, show)
-    files = wait.for_prompts(find_job_prompts, job)
-    is_resumed = wait.for_output(claim_output, job, job_file)
+    with phases.timed("planning"):
+        files = wait.for_prompts(find_job_prompts, job)
+        is_resumed = wait.for_output(claim_output, job, job_file)
     with _restoring_claim(job, job_file), _holding_output(job, show, when_held) as has_waited:
         if has_waited:
             files = wait.for_prompts(find_job_prompts, job)
-        with storage_failures(job.output):
+        with storage_failures(job.output), phases.timed("planning"):
             files = wait.for_output(keep_prompt_files, files, job.output, job.storage)
             plan = wait.for_output(plan_job, job, files)
             wait.for_output(settle_repairs, Storage(job.output, job.storage), plan.repairs)
         show.plan(job, plan, is_resumed=is_resumed or has_waited)
-        progress = _render_plan(job, plan, cluster, show, on_interrupt)
-        _check_nothing_is_missing(job, files)
-        if plan.repairs:
-            _remove_superseded(job)
-        tally = _finish(job)
-        report = _write_report(job, show)
+        progress = _render_plan(job, plan, cluster, show, phases, on_interrupt)
+        with phases.timed("checking"):
+            _check_nothing_is_missing(job, files)
+            if plan.repairs:
+                _remove_superseded(job)
+            tally = _finish(job)
+        with phases.timed("report"):
+            report = _write_report(job, show)
         check_any_image(job.output, tally)
         seconds = time.monotonic() - started_at
         with side_work("the result was not shown", show.line):
-            show.result(Result(job=job, tally=tally, progress=progress, seconds=seconds, report=report))
+            show.result(
+                Result(job=job, tally=tally, progress=progress, seconds=seconds, phases=phases.seconds, report=report)
+            )
         return tally
 
 
@@ -122,7 +129,7 @@ def run_retries(job: RenderJob, cluster: Cluster, show: Show) -> bool:
     if plan.num_shards_remaining:
         with _holding_output(job, show):
             wait.for_output(settle_repairs, Storage(job.output, job.storage), remaining.repairs)
-            _render_plan(job, plan, cluster, show)
+            _render_plan(job, plan, cluster, show, Phases())
             after = _settle_retries(job, is_complete=not remaining.num_shards_remaining)
             _show_retries(before, after, show)
             if report := _write_report(job, show):
@@ -163,14 +170,20 @@ def _restoring_claim(job: RenderJob, job_file: dict[str, Any]) -> Iterator[None]
 
 
 def _render_plan(
-    job: RenderJob, plan: Plan | RetryPlan, cluster: Cluster, show: Show, on_interrupt: OnInterrupt = "stop"
+    job: RenderJob,
+    plan: Plan | RetryPlan,
+    cluster: Cluster,
+    show: Show,
+    phases: Phases,
+    on_interrupt: OnInterrupt = "stop",
 ) -> Progress:
     """Render the remaining shards. If there are none, Ray is not started."""
     if not plan.num_shards_remaining:
         return Progress(name=job.name)
     if not cluster.is_started:
         show.line("joining the cluster ..." if cluster.is_joined else "starting Ray ...")
-    cluster.start()
+    with phases.timed("starting Ray"):
+        cluster.start()
     progress = Progress(
         name=job.name,
         num_images_total=plan.num_images(job.recipe.images_per_row),
@@ -181,7 +194,18 @@ def _render_plan(
     refreshing = refreshing_report(job, cluster, progress, show.line, show.report) if has_report else nullcontext()
     with show.progress(progress), refreshing:
         render_shards(job, plan, cluster, progress, on_interrupt=on_interrupt)
+    _add_phases(phases, progress)
     return progress
+
+
+def _add_phases(phases: Phases, progress: Progress) -> None:
+    """The phases of the dispatch loop, from the moments that its progress has."""
+    ended_at = progress.clock()
+    ready_at = ended_at if progress.rendering_since is None else progress.rendering_since
+    written_at = ready_at if progress.written_at is None else progress.written_at
+    phases.add("loading", ready_at - progress.started_at)
+    phases.add("rendering", written_at - ready_at)
+    phases.add("writing", ended_at - written_at)
 
 
 def _check_nothing_is_missing(job: RenderJob, files: list[PromptFile]) -> None:

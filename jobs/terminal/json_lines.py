@@ -61,6 +61,7 @@ def result_facts(result: Result) -> dict[str, Any]:
         "num_rejected": result.tally.num_rejected,
         "num_shards": result.tally.num_shards,
         "seconds": round(result.seconds, 1),
+        "phases": {phase.replace(" ", "_").lower(): round(seconds, 1) for phase, seconds in result.phases.items()},
         "this_run": {
             "num_images": result.progress.num_images,
             "num_bytes": result.progress.num_bytes,

@@ -103,6 +103,8 @@ def result_lines(result: Result) -> list[str]:
     if progress.num_candidates:
         looks = ", ".join(look_parts(progress))
         lines.append(f"      {looks}, {progress.looking_seconds:.1f} s spent looking at them")
+    if result.phases:
+        lines.append(f"time      {', '.join(f'{phase} {seconds:.1f} s' for phase, seconds in result.phases.items())}")
     if result.job.recipe.look is None:
         lines.append(f"images    {output}/images")
         lines.append(f"manifest  {output}/manifest   (one row per image: prompt, seed, weight, model, hash)")

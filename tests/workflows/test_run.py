@@ -83,6 +83,8 @@ def test_a_run_shows_its_plan_its_progress_and_its_result(job: RenderJob, ray_cl
     show = RecordingShow()
 
     run_job(job, {}, RecordingCluster(), show)
+    phases = ["planning", "starting Ray", "loading", "rendering", "writing", "checking", "report"]
+    assert list(show.results[0].phases) == phases
 
     ((plan, is_resumed),) = show.plans
     (result,) = show.results

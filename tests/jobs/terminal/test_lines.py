@@ -13,18 +13,23 @@ from tests.support.toy_job import judge, make_job, plan_job, recipe, write_promp
 from workflows.dispatch.progress import Progress
 from workflows.job import PromptReading
 from workflows.output.tally import Tally
+from workflows.phases import Phase
 from workflows.run import Result
 
 
 def lines_of(reasons: dict[str, int], output: str = "/data/out") -> list[str]:
     tally = Tally(num_shards=1, num_images=10, num_rejected=sum(reasons.values()), reasons=Counter(reasons))
     job = make_job("prompts.parquet", output)
-    return result_lines(Result(job=job, tally=tally, progress=Progress(), seconds=7.4, report=f"{output}/report.html"))
+    phases: dict[Phase, float] = {"planning": 0.42, "starting Ray": 5.0, "rendering": 1.0, "report": 0.98}
+    report = f"{output}/report.html"
+    result = Result(job=job, tally=tally, progress=Progress(), seconds=7.4, phases=phases, report=report)
+    return result_lines(result)
 
 
 def test_without_rejected_images_the_next_commands_end_the_run() -> None:
     assert lines_of({}) == [
         "done: 10 images, 0 rejected, in 7 s",
+        "time      planning 0.4 s, starting Ray 5.0 s, rendering 1.0 s, report 1.0 s",
         "images    /data/out/images",
         "manifest  /data/out/manifest   (one row per image: prompt, seed, weight, model, hash)",
         "report    /data/out/report.html",
