@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +24,7 @@ from actors.errors import CheckpointError
 from actors.families import FAMILIES
 from actors.recipe import Recipe
 from jobs.job_file.resolve import absolute_model_name
+from jobs.terminal.printer import Printer, printing
 from jobs.terminal.text import counted
 
 
@@ -36,19 +36,18 @@ def doctor(
     prompt_format: str | None,
     endpoint_url: str | None,
     as_json: bool = False,
+    is_quiet: bool = False,
 ) -> int:
     """Print the checks as a table while they are made, or as one JSON object; 1 if one of them found a fault."""
     storage = {"endpoint_url": endpoint_url} if endpoint_url else {}
-    findings = []
-    for finding in _all_findings(absolute_model_name(name), revision, vae, prompt_format, storage):
-        findings.append(finding)
-        if not as_json:
-            _print(finding)
-    num_faults = sum(not finding.is_ok for finding in findings)
-    if as_json:
-        click.echo(json.dumps(_as_json(name, findings), ensure_ascii=False))
-    else:
-        click.echo("no fault found" if not num_faults else f"{counted(num_faults, 'fault')} found")
+    findings: list[Finding] = []
+    with printing(as_json=as_json, is_quiet=is_quiet) as printer:
+        for finding in _all_findings(absolute_model_name(name), revision, vae, prompt_format, storage, printer):
+            findings.append(finding)
+            _print(finding, printer)
+        num_faults = sum(not finding.is_ok for finding in findings)
+        printer.line("no fault found" if not num_faults else f"{counted(num_faults, 'fault')} found")
+        printer.result(_as_json(name, findings))
     return 1 if num_faults else 0
 
 
@@ -61,7 +60,12 @@ def _all_findings(*what: Any) -> Iterator[Finding]:
 
 
 def _findings(
-    name: str, revision: str | None, vae: str | None, prompt_format: str | None, storage: dict[str, Any]
+    name: str,
+    revision: str | None,
+    vae: str | None,
+    prompt_format: str | None,
+    storage: dict[str, Any],
+    printer: Printer,
 ) -> Iterator[Finding]:
     """The cheapest checks first."""
     checkpoint = open_checkpoint(name, revision=revision, storage_options=storage, prompt_format=prompt_format)
@@ -69,27 +73,34 @@ def _findings(
         yield Finding(check="family", detail=f"{checkpoint.family}: it has no checkpoint to examine")
         return
     yield from _look_at(checkpoint)
-    models = [fetch_checkpoint(checkpoint)]
+    with printer.step("reading the checkpoint"):
+        models = [fetch_checkpoint(checkpoint)]
     yield from check_tokenizer(models[0])
     yield from check_weights(models[0])
     if FAMILIES[checkpoint.family].decodes_with_vae:
         models.append(fetch_checkpoint(open_vae(vae, checkpoint, storage_options=storage)))
         yield Finding(check="vae", detail=models[1].name, facts={"vae": models[1].name})
-    engine = _load(*models)
+    with printer.step("loading the weights"):
+        engine = _load(*models)
     yield Finding(check="weights", detail="every tensor that generation needs is there, in the shape of config.json")
-    yield from check_guidance(engine)
-    yield from check_tags(engine, models[0])
-    yield from check_image_decoder(engine)
+    with printer.step("checking the guidance"):
+        found = [*check_guidance(engine), *check_tags(engine, models[0])]
+    yield from found
+    with printer.step("checking the image decoder"):
+        found = [*check_image_decoder(engine)]
+    yield from found
     family = FAMILIES[checkpoint.family]
     request = probe_request(PROBE_PROMPT, settings={"cfg_weight": family.default_cfg_weight, **family.settings})
-    yield from check_speed(engine, request)
+    with printer.step("measuring the throughput"):
+        found = [*check_speed(engine, request)]
+    yield from found
 
 
-def _print(finding: Finding) -> None:
+def _print(finding: Finding, printer: Printer) -> None:
     verdict = click.style("ok   ", fg="green") if finding.is_ok else click.style("FAULT", fg="red")
     if finding.is_ok and finding.is_note:
         verdict = click.style("note ", fg="yellow")
-    click.echo(f"{verdict}  {finding.check:<22} {finding.detail}")
+    printer.line(f"{verdict}  {finding.check:<22} {finding.detail}")
 
 
 def _as_json(name: str, findings: list[Finding]) -> dict[str, Any]:

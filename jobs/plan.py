@@ -14,6 +14,7 @@ from actors.recipe import Judge, Recipe
 from jobs.job_file.errors import JobFileError
 from jobs.job_file.resolve import Models, open_models_of, remarks, resolve
 from jobs.job_file.spec import JobSpec
+from jobs.terminal.printer import Printer, printing
 from jobs.terminal.prompt_rows import prompt_facts, prompt_rows
 from jobs.terminal.text import judge_line
 from workflows.cost.estimate import Estimate, Speed, estimate, known_speed
@@ -50,7 +51,8 @@ def plan(
     remaining = plan_job(job, files)
     duplicates = 0 if job.reading.deduplicate or job.recipe.look else num_duplicates(files, job.storage)
     facts = _facts(job, remaining) | prompt_facts(remaining, duplicates)
-    speed, bytes_an_image = _speed(job, remaining, models, measure=measure)
+    with printing(is_quiet=as_json) as printer:
+        speed, bytes_an_image = _speed(job, remaining, models, printer, measure=measure)
     if images_per_second is not None:
         look = speed.seconds_per_look if speed else 0.0
         source = "given by --images-per-second"
@@ -85,15 +87,19 @@ def _num_gpus() -> int:
     return Cluster().num_gpus()
 
 
-def _speed(job: RenderJob, plan: Plan, models: Models, *, measure: bool) -> tuple[Speed | None, float | None]:
+def _speed(
+    job: RenderJob, plan: Plan, models: Models, printer: Printer, *, measure: bool
+) -> tuple[Speed | None, float | None]:
     """The speed of an actor, and the bytes per image if they were measured."""
     if measure:
         from actors.engines import open_looker, start_engine
         from workflows.cost.measure import measure as measure_engine
 
-        engine = start_engine(job.recipe, *models, allow_faults=job.allow_faults)  # loads torch
-        looker = open_looker(job.recipe, job.storage, engine)
-        found = measure_engine(engine, looker, job, plan)
+        with printer.step("loading the model"):
+            engine = start_engine(job.recipe, *models, allow_faults=job.allow_faults)  # loads torch
+            looker = open_looker(job.recipe, job.storage, engine)
+        with printer.step("rendering the first images"):
+            found = measure_engine(engine, looker, job, plan)
         source = f"measured here: {found.device}, batches of {found.batch_size}, the median of {found.num_batches}"
         speed = Speed(images_per_second=found.images_per_second, source=source, seconds_per_look=found.seconds_per_look)
         return speed, found.bytes_an_image

@@ -27,19 +27,21 @@ def render(
     address: str | None = None,
     when_held: WhenHeld = "refuse",
     as_json: bool = False,
+    is_quiet: bool = False,
     opens_report: bool = False,
     max_rejected: RejectionLimit | None = None,
     allow_empty: bool = False,
 ) -> int:
     """Run the job; the exit code is always 0, because failures are raised.
 
-    `as_json`: progress as JSON lines. `opens_report`: show the report in a browser as soon as it is there.
+    `as_json`: progress as JSON lines. `is_quiet`: the result alone. `opens_report`: show the report in a browser as
+    soon as it is there.
 
     `prompts` are texts from the command line, which are stored in the output first. `max_rejected` and `allow_empty`
     decide whether the finished output is accepted.
     """
     name, output = spec.name or "render", absolute_location(spec.output)
-    with showing(name, output, as_json=as_json, opens_report=opens_report) as show:
+    with showing(name, output, as_json=as_json, is_quiet=is_quiet, opens_report=opens_report) as show:
         run_spec(
             spec,
             Cluster(address),

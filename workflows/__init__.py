@@ -1,7 +1,6 @@
 """What the driver does, in the order of the data. Each step imports only steps above it.
 
 job             the resolved job
-phases          how long each phase of a run took
 side_work       what must not change how the work ends: report, metrics, display
 row_filter      a condition on rows, as a DuckDB expression
 storage         files behind fsspec, their errors, retries, the lease on an output

@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 from workflows.dispatch.cluster import Cluster
 from workflows.dispatch.loop import OnInterrupt, render_shards
+from workflows.dispatch.phases import Phase, Phases
 from workflows.dispatch.progress import Progress
 from workflows.job import RenderJob
 from workflows.output.acceptance import check_any_image, top_reasons
@@ -18,7 +19,6 @@ from workflows.output.manifest import remove_superseded
 from workflows.output.remaining import find_job_prompts, plan_job
 from workflows.output.repairs import settle_repairs
 from workflows.output.tally import Tally, tally_output
-from workflows.phases import Phase, Phases
 from workflows.plan import Plan, RetryPlan
 from workflows.prompts import PromptFile, keep_prompt_files
 from workflows.report.live import refreshing_report
@@ -43,6 +43,17 @@ class Result:
     progress: Progress
     seconds: float
     phases: dict[Phase, float]
+    report: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retries:
+    """The result of retrying rejected images. `num_rejected` images still are; `num_shards_gone` could not be retried,
+    because their prompt file is gone. `report` is None if it was not written."""
+
+    num_rendered: int
+    num_rejected: int
+    num_shards_gone: int
     report: str | None
 
 
@@ -109,8 +120,8 @@ def run_job(
         return tally
 
 
-def run_retries(job: RenderJob, cluster: Cluster, show: Show) -> bool:
-    """Retry the rejected images of an output, in place; False if the prompt files of some are gone."""
+def run_retries(job: RenderJob, cluster: Cluster, show: Show) -> Retries:
+    """Retry the rejected images of an output, in place."""
     cluster.check_gpus(job)
     wait = _Waiting(job, show)
     wait.for_output(check_claim, job)
@@ -126,6 +137,7 @@ def run_retries(job: RenderJob, cluster: Cluster, show: Show) -> bool:
     )
     if num_gone:
         show.line(f"note: shards that cannot be retried, because their prompt file is gone: {num_gone:,}")
+    after, report = before, None
     if plan.num_shards_remaining:
         with _holding_output(job, show):
             wait.for_output(settle_repairs, Storage(job.output, job.storage), remaining.repairs)
@@ -135,7 +147,8 @@ def run_retries(job: RenderJob, cluster: Cluster, show: Show) -> bool:
             if report := _write_report(job, show):
                 show.line(f"report    {report}")
             check_any_image(job.output, after)
-    return not num_gone
+    num_rendered = before.num_rejected - after.num_rejected
+    return Retries(num_rendered=num_rendered, num_rejected=after.num_rejected, num_shards_gone=num_gone, report=report)
 
 
 # ---- the steps -------------------------------------------------------------------------------------------------------

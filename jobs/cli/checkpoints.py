@@ -17,6 +17,7 @@ from jobs.cli.completion import complete_checkpoints
 @click.option("--prompt-format", type=click.Choice(["janus", "janus-pro"]), help="Default: read from the checkpoint.")
 @options.endpoint_url
 @options.as_json
+@options.quiet
 def doctor(checkpoint: str, **how: Any) -> int:
     """Say what a model folder is and whether it can be rendered with. Exits with 1 on a fault.
 

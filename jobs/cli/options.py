@@ -110,6 +110,7 @@ acceptance = _group(
     click.option("--allow-empty", is_flag=True, help="Exit with 0 if the prompts have no rows."),
 )
 
+quiet = click.option("-q", "--quiet", "is_quiet", is_flag=True, help="Print the result, without progress and notes.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 submission = _group(

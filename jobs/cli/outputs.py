@@ -23,14 +23,16 @@ def status(output: str, endpoint_url: str | None, as_json: bool) -> int:
 @options.output
 @options.settings
 @options.ray_address
-def retry_rejected(output: str, endpoint_url: str | None, settings: tuple[str, ...], address: str | None) -> int:
+@options.as_json
+@options.quiet
+def retry_rejected(output: str, endpoint_url: str | None, settings: tuple[str, ...], **how: Any) -> int:
     """Re-render the rejected rows of an output in place, with the same ids and seeds.
 
     Use it when the reason is gone: a GPU fault, NaN values, a bug that is fixed.
     """
     from jobs.retry_rejected import retry_rejected
 
-    return retry_rejected(output, endpoint_url, settings, address=address)
+    return retry_rejected(output, endpoint_url, settings, **how)
 
 
 @click.command(short_help="Check the files, hashes and keys of an output.")
@@ -41,6 +43,8 @@ def retry_rejected(output: str, endpoint_url: str | None, settings: tuple[str, .
 @click.option("--clean", is_flag=True, help="Remove orphans: files that no manifest row names.")
 @click.option("--certificate", metavar="FILE", help="With --replay: write a signed statement of the results to FILE.")
 @click.option("--key", metavar="FILE", envvar="JANUS_BATCH_KEY", help="PEM: the private key of --certificate.")
+@options.as_json
+@options.quiet
 def verify(
     output: str,
     endpoint_url: str | None,
@@ -48,8 +52,7 @@ def verify(
     seed: int,
     repair: bool,
     clean: bool,
-    certificate: str | None,
-    key: str | None,
+    **how: Any,
 ) -> int:
     """Check the files, hashes and keys of an output against its manifest. Exits with 1 on a fault.
 
@@ -64,8 +67,7 @@ def verify(
         seed=seed,
         is_repaired=repair,
         is_cleaned=clean,
-        certificate=certificate,
-        key=key,
+        **how,
     )
 
 
@@ -96,7 +98,9 @@ def replay(output: str, endpoint_url: str | None, image_id: str, **how: Any) -> 
     type=click.Path(dir_okay=False),
     help="The page that compares two outputs. Default: comparison.html.",
 )
-def report(output: str, other: str | None, endpoint_url: str | None, to: str | None) -> int:
+@options.as_json
+@options.quiet
+def report(output: str, other: str | None, endpoint_url: str | None, to: str | None, **how: Any) -> int:
     """Write OUTPUT/report.html: images, sweeps as grids, settings, throughput and rejected rows on one page.
 
     With OTHER, write a page that shows both outputs side by side on the same prompts and seeds.
@@ -105,7 +109,7 @@ def report(output: str, other: str | None, endpoint_url: str | None, to: str | N
 
     if to is not None and other is None:
         raise click.UsageError("--to names the page that compares two outputs; give a second OUTPUT")
-    return report(output, endpoint_url, other=other, to=to)
+    return report(output, endpoint_url, other=other, to=to, **how)
 
 
 @click.command(short_help="Export an output as a dataset, or for a benchmark.")
@@ -132,6 +136,8 @@ def report(output: str, other: str | None, endpoint_url: str | None, to: str | N
 )
 @click.option("--c2pa-key", metavar="FILE", envvar="JANUS_BATCH_C2PA_KEY", help="PEM: the key of the certificate.")
 @click.option("--push-to", metavar="ORG/NAME", help="Upload to this dataset repository of the Hugging Face hub.")
+@options.as_json
+@options.quiet
 def export(output: str, dest: str, endpoint_url: str | None, **how: Any) -> int:
     """Export an output to DEST, an empty folder or URL, with a dataset card.
 

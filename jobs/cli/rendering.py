@@ -23,6 +23,7 @@ DEFAULT_IMAGE = f"registry.example.com/janus-batch:{VERSION}"
 @options.without_job_file
 @options.ray_address
 @click.option("--json", "as_json", is_flag=True, help="Print progress as JSON, one object per line.")
+@options.quiet
 @click.option("--open", "opens_report", is_flag=True, help="Show the report in a browser, from its first images on.")
 @options.acceptance
 @options.scheduled_at
@@ -34,6 +35,7 @@ def render(
     scheduled_at: str | None,
     when_held: WhenHeld | None,
     as_json: bool,
+    is_quiet: bool,
     opens_report: bool,
     max_rejected: RejectionLimit | None,
     allow_empty: bool,
@@ -63,6 +65,7 @@ def render(
             address=address,
             when_held=when_held or "refuse",
             as_json=as_json,
+            is_quiet=is_quiet,
             opens_report=opens_report,
             max_rejected=max_rejected,
             allow_empty=allow_empty,

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from jobs.terminal.text import print_json
 from workflows.dispatch.progress import Progress, Slot
 from workflows.run import Result
-
-
-def print_json(facts: dict[str, Any]) -> None:
-    """Print one line, unbuffered."""
-    sys.stdout.write(json.dumps(facts, ensure_ascii=False, allow_nan=False) + "\n")
-    sys.stdout.flush()
 
 
 @contextmanager

@@ -8,18 +8,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from rich.console import Console
 from rich.live import Live
 
 from actors.errors import JobFailure
 from jobs.terminal.browser import open_report
-from jobs.terminal.json_lines import failure_as_json, print_json, progress_facts, result_facts
+from jobs.terminal.json_lines import failure_as_json, progress_facts, result_facts
 from jobs.terminal.last_word import last_word
 from jobs.terminal.lines import plan_lines, progress_line, result_lines
 from jobs.terminal.live_view import live_view
-from jobs.terminal.text import say
+from jobs.terminal.text import print_json, say
 from workflows.dispatch.progress import Progress
 from workflows.job import RenderJob
 from workflows.plan import Plan
@@ -33,8 +33,11 @@ SHORTEST_SECONDS, LONGEST_SECONDS, SHARE_OF_RUN = 10.0, 300.0, 1 / 20
 
 
 @contextmanager
-def showing(job: str, output: str, *, as_json: bool = False, opens_report: bool = False) -> Iterator[Show]:
-    """The right way to show a job: JSON lines if asked for, a live view in a terminal, otherwise lines of a log.
+def showing(
+    job: str, output: str, *, as_json: bool = False, is_quiet: bool = False, opens_report: bool = False
+) -> Iterator[Show]:
+    """The right way to show a job: JSON lines or the result alone if asked for, a live view in a terminal, otherwise
+    lines of a log.
 
     Its end is shown even if Ray or the system ends this process.
     """
@@ -43,6 +46,8 @@ def showing(job: str, output: str, *, as_json: bool = False, opens_report: bool 
         if as_json:
             with failure_as_json(job, output):
                 yield JsonShow(opens_report=opens_report)
+        elif is_quiet:
+            yield QuietShow(opens_report=opens_report)
         elif console.is_terminal and not console.is_dumb_terminal:
             yield LiveShow(console, opens_report=opens_report)
         else:
@@ -77,6 +82,22 @@ class _Lines:
         if self._opens_report:
             self._opens_report = False
             open_report(url, say)
+
+
+class QuietShow(_Lines):
+    """Prints the result and nothing before it."""
+
+    def line(self, text: str) -> None:
+        """Not shown."""
+
+    def plan(self, job: RenderJob, plan: Plan, *, is_resumed: bool) -> None:
+        """Not shown."""
+
+    def report(self, url: str) -> None:
+        self._open(url)
+
+    def progress(self, progress: Progress) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 class LiveShow(_Lines):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from typing import Any
 
 from actors.recipe import Judge
 
@@ -10,6 +12,12 @@ from actors.recipe import Judge
 def say(line: str) -> None:
     """Print a line of the job's log, on standard error: standard output stays free for programs."""
     print(line, file=sys.stderr, flush=True)
+
+
+def print_json(facts: dict[str, Any]) -> None:
+    """Print facts for programs as one line on standard output, unbuffered."""
+    sys.stdout.write(json.dumps(facts, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.flush()
 
 
 def counted(number: int, one: str, many: str = "") -> str:

@@ -14,6 +14,7 @@ from actors.batcher import Answer, Batcher
 from actors.toy import ToyEngine
 from jobs.job_file.read import read_job_file
 from jobs.job_file.resolve import resolve
+from jobs.terminal.printer import Printer
 from jobs.verify import print_replays
 from tests.support.command_line import Command
 from tests.support.servers.s3 import S3Server
@@ -178,7 +179,7 @@ def test_a_store_that_is_away_while_images_are_replayed_is_reported(monkeypatch:
         closed.bind(("127.0.0.1", 0))  # and does not listen
         storage = Storage("s3://bucket/out", {"endpoint_url": f"http://127.0.0.1:{closed.getsockname()[1]}"})
         with pytest.raises(StorageUnreachable, match="s3://bucket/out cannot be reached"):
-            print_replays(storage, num_replays=1, seed=0)
+            print_replays(storage, 1, 0, Printer(as_json=False, is_quiet=True))
 
 
 def test_verify_names_what_is_wrong_and_fails(command: Command) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,14 +69,22 @@ class Findings:
         return not self.faults and not self.num_missing
 
 
-def verify_output(storage: Storage, plan: Plan, recipe: Recipe) -> Findings:
-    """Check every manifest row against its file, every file against the rows, and the rows against the prompts."""
+def verify_output(
+    storage: Storage, plan: Plan, recipe: Recipe, on_shard: Callable[[int, int], None] = lambda done, total: None
+) -> Findings:
+    """Check every manifest row against its file, every file against the rows, and the rows against the prompts.
+
+    `on_shard` is called with the number of shards that are checked, and of all.
+    """
     findings, keys = Findings(), Counter[tuple[str, int, float]]()
     parts = committed_parts(storage)
     names = set(storage.walk("images"))
     named: set[str] = set()
     with ThreadPoolExecutor(NUM_READERS) as readers:
-        for shard in readers.map(lambda parts: _check_shard(storage, parts, recipe), parts_of_shards(parts)):
+        shards = parts_of_shards(parts)
+        checked = readers.map(lambda parts: _check_shard(storage, parts, recipe), shards)
+        for number, shard in enumerate(checked, 1):
+            on_shard(number, len(shards))
             findings.num_images += shard.num_images
             findings.num_rejected += shard.num_rejected
             lost = {name: images for name, images in shard.latents.items() if name not in names}

@@ -10,10 +10,10 @@ import pytest
 
 from jobs.terminal.lines import plan_lines, progress_line, result_lines
 from tests.support.toy_job import judge, make_job, plan_job, recipe, write_prompts
+from workflows.dispatch.phases import Phase
 from workflows.dispatch.progress import Progress
 from workflows.job import PromptReading
 from workflows.output.tally import Tally
-from workflows.phases import Phase
 from workflows.run import Result
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workflows.phases import Phases
+from workflows.dispatch.phases import Phases
 
 
 def test_the_times_of_a_phase_add_up_and_the_order_is_that_of_the_run() -> None:
