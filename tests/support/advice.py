@@ -44,7 +44,7 @@ OTHER_WORDS = {"datasets", "excludes", "metadata"}
 RAY_VARIABLES = {"RAY_DEDUP_LOGS_SKIP_REGEX", "RAY_IGNORE_UNHANDLED_ERRORS", "RAY_USAGE_STATS_ENABLED"}
 
 _COMMAND = re.compile(r"janus-batch ([a-z][a-z-]*)([^`;\n]*)")
-_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 _KEY = re.compile(r"(?<![\w/.-])(?:images|judge|model|sampling|schedule|storage|workers)\.(?!(?:md|sqlite)\b)[a-z]\w*")
 _WORD_IN_BACKTICKS = re.compile(r"`([a-z]\w*)`")
 _FILE = re.compile(r"(?<![\w/.-])(?:deploy|docs|examples|tests)/(?:[\w-]+/)*[\w-]+\.\w+")
