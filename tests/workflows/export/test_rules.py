@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from workflows.export.rules import Rules, Split, read_splits
 from workflows.job import RenderJob
 from workflows.row_filter import RowFilterError
 from workflows.scores.parts import Scorer, scores_file
+from workflows.storage.store import Storage
 
 CLIP = Scorer(name="clip", version="1", checkpoint="org/clip", weights_sha256="a" * 64, settings={"dtype": "float32"})
 TWINS = Scorer(name="duplicates", version="2")
@@ -307,6 +309,35 @@ def test_a_second_export_is_the_same_byte_for_byte(tmp_path: Path, layout: str) 
 
     assert done.num_shards_before == 2
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
+
+
+@pytest.mark.parametrize("layout", ["imagefolder", "webdataset", "parquet"])
+@pytest.mark.parametrize("is_written", [False, True])
+def test_an_export_interrupted_at_any_write_resumes_to_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str, is_written: bool
+) -> None:
+    job, write = scored(tmp_path), Storage.write
+    rules = Rules(top=1, by="clip", splits=read_splits("train=0.7,test=0.3"))
+    export(job, tmp_path / "whole", layout, rules=rules)
+    num_left = num_interruptions = 0
+
+    def write_some(storage: Storage, name: str, data: bytes) -> None:
+        nonlocal num_left
+        num_left -= 1
+        if num_left >= 0 or is_written:
+            write(storage, name, data)
+        if num_left < 0:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Storage, "write", write_some)
+    while not (tmp_path / "ds/README.md").exists():
+        num_left = num_interruptions
+        with contextlib.suppress(KeyboardInterrupt):
+            export(job, tmp_path / "ds", layout, rules=rules)
+        num_interruptions += 1
+
+    assert num_interruptions > 3
+    assert bytes_of(tmp_path / "ds") == bytes_of(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("layout", ["imagefolder", "parquet"])
