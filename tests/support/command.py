@@ -16,7 +16,7 @@ from tests.support.servers.process import dies_with_parent, end
 
 ROOT = Path(__file__).parents[2]
 JANUS_BATCH = (sys.executable, "-m", "jobs")
-WAIT_S = 150
+WAIT_S = 300  # a busy machine starts Ray slowly
 POLL_S = 0.05
 
 

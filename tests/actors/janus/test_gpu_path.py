@@ -25,6 +25,7 @@ from tests.support.janus_engine import PROMPTS, engine, request
 from tests.support.triton import DEVICE, needs_triton
 
 GRID_SIZE = 2  # four codes: the interpreter takes a second for each
+LONG = "a long prompt " * 3  # 41 tokens: more than a chunk
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +53,7 @@ def test_codes_are_those_of_the_cpu_and_an_images_bytes_do_not_depend_on_its_bat
     requests = [
         request("a cat", image_id="a"),
         request(PROMPTS[0], image_id="b", temperature=1.0, seed=3, negative_prompt="blue"),
-        request("a long prompt " * 8, image_id="c", cfg_weight=1.0),
+        request(LONG, image_id="c", cfg_weight=1.0),
     ]
     together = janus.render(requests)
     for image, expected in zip(together, reference.render(requests), strict=True):
@@ -104,7 +105,7 @@ def test_a_text_before_an_image_is_that_of_the_cpu_and_does_not_depend_on_its_ba
 @needs_triton
 def test_keys_and_values_in_fp8_leave_an_images_bytes_independent_of_its_batch() -> None:
     janus = gpu_engine(FP8)
-    requests = [request("a cat", image_id="a"), request("a long prompt " * 8, image_id="b", cfg_weight=1.0)]
+    requests = [request("a cat", image_id="a"), request(LONG, image_id="b", cfg_weight=1.0)]
     together = janus.render(requests)
     assert janus.loops.pool.kv.dtype == FP8
     for image, expected in zip((janus.render([entry])[0] for entry in requests), together, strict=True):
