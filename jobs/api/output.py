@@ -93,7 +93,7 @@ class Output:
         """One image by its id. Raises InputError if there is none."""
         position: int = pc.index(self.rows["image_id"], image_id).as_py()
         if position < 0:
-            raise InputError(f"{self.url} has no image {one_line(str(image_id))!r}; `rows` lists the images")
+            raise InputError(f"{self.url} has no image {one_line(str(image_id))!r}; output.rows lists the images")
         return self.images[position]
 
     @cached_property

@@ -76,7 +76,7 @@ def test_what_is_not_there_is_an_input_error(tmp_path: Path) -> None:
         janus_batch.open(tmp_path)
     job = rendered(tmp_path)
     output = janus_batch.open(job.output)
-    with pytest.raises(janus_batch.InputError, match="has no image 'wolf_0'; `rows` lists the images"):
+    with pytest.raises(janus_batch.InputError, match=r"has no image 'wolf_0'; output\.rows lists the images"):
         output.image("wolf_0")
     with pytest.raises(IndexError):
         output.images[10]
