@@ -11,12 +11,13 @@ from typing import Any, Literal
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from actors.prompt.template import template_to_json
+from actors.recipe import Judge
 from workflows.export.inventory import LEFT_OUT, Inventory
 from workflows.export.layouts.layout import Written
 from workflows.export.layouts.table import EXPORT_LAYOUTS
 from workflows.output.claim import Claim
 from workflows.output.encode import DIGITAL_SOURCE_TYPE
-from workflows.output.manifest import MANIFEST_SCHEMA
+from workflows.output.manifest import kind_of_recipe, own_schema
 from workflows.output.tally import Tally
 from workflows.scores.parts import Scorer
 
@@ -112,7 +113,8 @@ def _columns(facts: CardFacts) -> list[str]:
     """The columns of an image, without those of the prompt files."""
     own = EXPORT_LAYOUTS[facts.layout].own_columns if not facts.written.num_pairs else ()
     scores = [one.name for one in facts.inventory.scores]
-    return [*own, *(name for name in MANIFEST_SCHEMA.names if name not in LEFT_OUT), *scores]
+    names = own_schema(kind_of_recipe(facts.claim.recipe)).names
+    return [*own, *(name for name in names if name not in LEFT_OUT), *scores]
 
 
 def _code(names: Sequence[str]) -> str:
@@ -179,6 +181,7 @@ def _sampling_rows(facts: CardFacts) -> dict[str, str]:
             "keys and values": recipe.kv_cache,
             "sampler": recipe.sampler,
             "prompt format": recipe.prompt_format,
+            **_judge_rows(recipe.judge),
             "prompt template": template_to_json(recipe.prompt_template),
             "protocol": recipe.protocol,
             "adapters": ", ".join(f"{one.name} x {one.weight:g} ({one.sha256[:10]})" for one in recipe.adapters),
@@ -186,11 +189,26 @@ def _sampling_rows(facts: CardFacts) -> dict[str, str]:
     )
 
 
+def _judge_rows(judge: Judge | None) -> dict[str, Any]:
+    """How the images were looked at while they were rendered."""
+    if judge is None:
+        return {}
+    return {
+        "question about each image": judge.question,
+        "model that answered": judge.checkpoint,
+        "its revision": judge.revision,
+        "SHA-256 of its weights": judge.weights_sha256,
+        "version of the looking": judge.looker,
+        "candidates per image": judge.best_of,
+        "re-rolled below a score of": judge.retry_below,
+    }
+
+
 def _carried_rows(facts: CardFacts) -> dict[str, str]:
     """The columns of the prompt files, with their types, by the names that they have in the export."""
     names = EXPORT_LAYOUTS[facts.layout].column_names(facts.inventory.schema.names)
     types, known = zip(names, facts.inventory.schema, strict=True), {one.name for one in facts.inventory.scores}
-    known |= {*MANIFEST_SCHEMA.names}
+    known |= {*own_schema(kind_of_recipe(facts.claim.recipe)).names}
     return _rows({name: field.type for name, field in types if field.name not in known})
 
 

@@ -27,7 +27,7 @@ from workflows.export.push import open_repository, push_export
 from workflows.export.rules import NO_RULES, Rules
 from workflows.export.shards import Work, read_shard, write_shard
 from workflows.output.claim import Claim, read_claim
-from workflows.output.manifest import committed_parts, parts_of_shards
+from workflows.output.manifest import committed_parts, kind_of_recipe, parts_of_shards
 from workflows.output.remaining import completion_of
 from workflows.output.tally import tally_output
 from workflows.storage.errors import storage_errors
@@ -82,6 +82,11 @@ def export_output(
         raise ExportError(f"--c2pa needs a layout that holds the images and their rows, got {layout}")
     with storage_errors(source.url):
         claim, parts = read_claim(source), committed_parts(source)
+        if kind_of_recipe(claim.recipe) == "answers":
+            raise ExportError(
+                f"{source.url} holds answers about images that you have, and no images to export; its Parquet files in "
+                "manifest/ are a dataset as they are"
+            )
         num_missing = _check_complete(source, claim, parts, allow_incomplete)
         shards = parts_of_shards(parts)
         inventory = take_inventory(

@@ -17,9 +17,14 @@ MAX_CODE = 2**15 - 1
 
 # The columns of the manifest that all images of a prompt share.
 OF_PROMPT = {
-    *("prompt_id", "prompt", "negative_prompt", "family", "prompt_format", "dtype", "kv_cache", "sampler"),
+    *("prompt_id", "prompt", "negative_prompt", "family", "prompt_format", "prompt_template", "protocol", "adapters"),
+    *("dtype", "kv_cache", "sampler"),
     *("model", "model_revision", "weights_sha256", "vae", "vae_revision", "vae_sha256"),
 }
+
+
+# The columns of a judge that differ between the images of a prompt; the others say who judged.
+OF_JUDGED_IMAGE = ("judge_score", "judge_caption", "candidate", "candidate_seeds", "candidate_scores")
 
 
 def image_table(images: Sequence[ExportImage]) -> pa.Table:
@@ -41,7 +46,7 @@ def pair_rows(pairs: Sequence[ExportPair], sides: tuple[str, str], score_names: 
     """
     chosen = pa.concat_tables([pair.chosen.record for pair in pairs])
     rejected = pa.concat_tables([pair.rejected.record for pair in pairs])
-    of_image = [*(name for name in MANIFEST_SCHEMA.names if name not in OF_PROMPT), *score_names]
+    of_image = {*MANIFEST_SCHEMA.names, *OF_JUDGED_IMAGE, *score_names} - OF_PROMPT
     columns: dict[str, pa.ChunkedArray] = {}
     for name in chosen.column_names:
         if name in of_image:
