@@ -87,7 +87,7 @@ def test_a_job_that_looks_says_how_and_what_that_cost(tmp_path: Path) -> None:
     tally = Tally(num_shards=1, num_images=8, num_rejected=0, reasons=Counter())
 
     first = plan_lines(job, plan_job(job), is_resumed=False)
-    last = result_lines(Result(job=job, tally=tally, progress=progress, seconds=7.4, report=None))
+    last = result_lines(Result(job=job, tally=tally, progress=progress, seconds=7.4, phases={}, report=None))
 
     assert "judge: toy, best of 4, re-rolled below 0.5, up to 3 tries, with captions" in first
     assert "      4.5 candidates per image, 1 re-roll, 2.5 s spent looking at them" in last
