@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -53,6 +53,7 @@ __all__ = [
     "row_numbers",
 ]
 
+LARGE_BYTES = 8 * 2**20  # of a file whose conversion takes seconds
 MAX_ROWS_TO_COMPARE = 2_000_000  # for `num_duplicates`: a few seconds
 NUM_FOOTER_READERS = 16  # threads: on object storage each footer takes one or two round trips
 
@@ -64,14 +65,15 @@ def find_prompt_files(
     ignored_columns: Collection[str] = (),
     reading: PromptReading | None = None,
     output: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[PromptFile]:
     """The prompt files that `prompts` (a file, a glob or a folder) selects, in the order of their names.
 
     Of Parquet files, reads the footers only, and local files for their versions. Files of other formats are converted
-    to Parquet files on this machine, unless the output has these already. `ignored_columns` may have any type. Raises
-    PromptsError, DamagedFileError or StorageError naming the file at fault.
+    to Parquet files on this machine, unless the output has these already. `ignored_columns` may have any type. `say` is
+    told what takes time. Raises PromptsError, DamagedFileError or StorageError naming the file at fault.
     """
-    reading, kept = reading or PromptReading(), KeptFiles(output, storage)
+    reading, kept = reading or PromptReading(), KeptFiles(output, storage, say)
     fs, root = open_url(prompts, storage, is_first_contact=True)
     with storage_errors(prompts):
         fs.invalidate_cache()
@@ -186,7 +188,8 @@ def _converted(
             if version_of(fs, fs.info(info["name"]), is_text=True) != version:
                 raise PromptsError(f"prompts: {url} was changed while it was read; run the command again")
 
-    converted = kept.find_or_make(f"{_stem(name)}-{_digest(name)}-{version}-{_digest(settings)}.parquet", make)
+    step = f"converting {name} to Parquet" if info["size"] >= LARGE_BYTES else ""
+    converted = kept.find_or_make(f"{_stem(name)}-{_digest(name)}-{version}-{_digest(settings)}.parquet", make, step)
     return describe_converted(fs, folder, info, reading, version=version, converted=converted, options=storage)
 
 

@@ -93,11 +93,11 @@ def run_job(
     cluster.check_gpus(job)
     wait = _Waiting(job, show)
     with phases.timed("planning"):
-        files = wait.for_prompts(find_job_prompts, job)
+        files = wait.for_prompts(find_job_prompts, job, show.line)
         is_resumed = wait.for_output(claim_output, job, job_file)
     with _restoring_claim(job, job_file), _holding_output(job, show, when_held) as has_waited:
         if has_waited:
-            files = wait.for_prompts(find_job_prompts, job)
+            files = wait.for_prompts(find_job_prompts, job, show.line)
         with storage_failures(job.output), phases.timed("planning"):
             files = wait.for_output(keep_prompt_files, files, job.output, job.storage)
             plan = wait.for_output(plan_job, job, files)
@@ -125,7 +125,7 @@ def run_retries(job: RenderJob, cluster: Cluster, show: Show) -> Retries:
     cluster.check_gpus(job)
     wait = _Waiting(job, show)
     wait.for_output(check_claim, job)
-    files = wait.for_prompts(find_job_prompts, job)
+    files = wait.for_prompts(find_job_prompts, job, show.line)
     files = wait.for_output(keep_prompt_files, files, job.output, job.storage)
     remaining = wait.for_output(plan_job, job, files)  # raises SourceChangedError for a prompt file that was changed
     plan, num_gone = wait.for_output(_plan_retries, job, list(remaining.files))

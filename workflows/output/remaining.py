@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from actors.errors import InputError
@@ -20,14 +20,18 @@ from workflows.storage.store import Storage
 MAX_CARRIED_BYTES = 2**30  # by the images of a shard; its manifest part holds them
 
 
-def find_job_prompts(job: RenderJob) -> list[PromptFile]:
-    """The job's prompt files. Raises PromptsError, DamagedFileError or StorageError naming the file at fault."""
+def find_job_prompts(job: RenderJob, say: Callable[[str], None] = lambda line: None) -> list[PromptFile]:
+    """The job's prompt files; `say` is told what takes time.
+
+    Raises PromptsError, DamagedFileError or StorageError naming the file at fault.
+    """
     return find_prompt_files(
         job.prompts,
         job.storage,
         ignored_columns=ignored_columns(job.recipe.family),
         reading=job.reading,
         output=job.output,
+        say=say,
     )
 
 

@@ -22,17 +22,27 @@ FOLDER = "prompts"  # of an output
 
 
 class KeptFiles:
-    """The derived files of one output; drafts only, if it is None. `options` are those of its storage."""
+    """The derived files of one output; drafts only, if it is None. `options` are those of its storage.
 
-    def __init__(self, output: str | None, options: dict[str, Any]) -> None:
-        self._output, self._options = output, options
+    `say` is told what is made, which may take minutes.
+    """
 
-    def find_or_make(self, name: str, make: Callable[[str], None]) -> str:
-        """The URL of the derived file: in the output, or a draft. `make` writes a draft to a local path."""
+    def __init__(
+        self, output: str | None, options: dict[str, Any], say: Callable[[str], None] = lambda line: None
+    ) -> None:
+        self._output, self._options, self._say = output, options, say
+
+    def find_or_make(self, name: str, make: Callable[[str], None], step: str) -> str:
+        """The URL of the derived file: in the output, or a draft, which `make` writes to a local path.
+
+        `step` tells in words what it does; empty if that takes no time.
+        """
         if name in self.names:
             return f"{self._storage.url}/{FOLDER}/{name}"
         draft = f"{_drafts()}/{name}"
         if not os.path.exists(draft):
+            if step:
+                self._say(f"{step} ...")
             partial = f"{draft}.{uuid.uuid4().hex[:8]}"
             try:
                 make(partial)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,14 @@ def test_a_file_that_changes_while_it_is_converted_is_refused(job: RenderJob, mo
         with pytest.raises(PromptsError, match=r"prompts.csv was changed while it was read; run the command again"):
             find_job_prompts(job)
     assert find_job_prompts(job)[0].num_rows == 6
+
+
+def test_what_takes_time_is_said_once(job: RenderJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workflows.prompts.LARGE_BYTES", 1)
+    some, lines = replace(job, reading=replace(job.reading, limit=2)), []
+    for _ in range(2):
+        find_job_prompts(some, lines.append)
+    assert lines == ["converting prompts.csv to Parquet ...", "selecting rows of the prompts ..."]
 
 
 def test_one_other_byte_in_a_large_file_is_another_version(tmp_path: Path) -> None:

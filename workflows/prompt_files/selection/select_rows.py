@@ -49,9 +49,11 @@ def select_rows(
     if reading.depends_on_all_files:
         _check_same_files(names[0], kept)
     selected = []
-    for name, group in zip(names, groups, strict=True):
+    for number, (name, group) in enumerate(zip(names, groups, strict=True)):
         make = partial(_write, group, reading, condition, storage)
-        selected += _with_selection(group, kept.find_or_make(name, make), storage)
+        selected += _with_selection(
+            group, kept.find_or_make(name, make, "" if number else "selecting rows of the prompts"), storage
+        )
     return selected
 
 
