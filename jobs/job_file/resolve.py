@@ -108,8 +108,8 @@ def _adapters_of(model: ModelSection) -> tuple[Adapter, ...]:
     variants = model.adapter or [[]]
     if len(variants) > 1:
         raise JobFileError(
-            f"model.adapter: a sweep of {len(variants)} models has an output for each, which `janus-batch render` "
-            "and `janus-batch plan` make. Choose one with --set model.adapter=NAME"
+            f"model.adapter: a sweep of {len(variants)} models has an output for each; `janus-batch render` and "
+            "`janus-batch plan` take it. Choose one with --set model.adapter=NAME"
         )
     return tuple(Adapter(**section.model_dump()) for section in variants[0])
 

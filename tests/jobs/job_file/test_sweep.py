@@ -75,7 +75,7 @@ def test_a_job_without_a_sweep_stays_as_it_is() -> None:
 
 
 def test_a_sweep_is_no_single_job() -> None:
-    with pytest.raises(JobFileError, match="a sweep of 2 models has an output for each, which `janus-batch render`"):
+    with pytest.raises(JobFileError, match="a sweep of 2 models has an output for each; `janus-batch render`"):
         resolve(spec_of(["none", "a"]), num_gpus=0)
 
 
