@@ -26,7 +26,17 @@ MAX_ENTRIES = 18  # modules and packages in one folder
 RAY_FILES = (
     *(
         f"workflows/dispatch/{name}.py"
-        for name in ("actor", "cluster", "failures", "guest", "metrics", "ray_start", "side_task", "steps")
+        for name in (
+            "actor",
+            "cluster",
+            "failures",
+            "embedded/guest",
+            "metrics",
+            "part_actors",
+            "ray_start",
+            "side_task",
+            "steps",
+        )
     ),
     "jobs/submit/job_server.py",
 )

@@ -13,7 +13,7 @@ from jobs.api.job import job_of
 from jobs.api.output import Output, open_folder
 from jobs.api.show import showing
 from jobs.render import run_spec
-from workflows.dispatch.guest import guest_cluster
+from workflows.dispatch.embedded.guest import guest_cluster
 from workflows.output.acceptance import RejectionLimit, read_rejection_limit
 from workflows.output.given_prompts import given_prompts_location
 from workflows.storage.lease import WhenHeld

@@ -27,7 +27,8 @@ def cli() -> None:
 
 COMMANDS = (
     *(rendering.render, rendering.caption, rendering.init, rendering.submit, rendering.plan, rendering.schedule),
-    *(outputs.status, outputs.retry_rejected, outputs.verify, outputs.replay, outputs.report, outputs.export),
+    *(outputs.status, outputs.retry_rejected, outputs.verify, outputs.replay, outputs.report),
+    *(outputs.score, outputs.export),
     checkpoints.doctor,
     completion.completion,
 )

@@ -112,6 +112,41 @@ def report(output: str, other: str | None, endpoint_url: str | None, to: str | N
     return report(output, endpoint_url, other=other, to=to, **how)
 
 
+@click.command(short_help="Score the images of an output.")
+@options.output
+@click.option(
+    "--scorer",
+    metavar="SCORER",
+    required=True,
+    help="judge, clip, aesthetic, duplicates, or a function of your own: FILE.py:function.",
+)
+@click.option("--name", metavar="NAME", help="Name of the scores. Default: the scorer's, or the function's.")
+@click.option("--checkpoint", metavar="NAME", help="judge, clip, aesthetic: the model that looks at the images.")
+@click.option("--revision", metavar="REV", help="Branch, tag or commit of the checkpoint's hub id.")
+@click.option("--question", metavar="TEXT", help="judge: a yes-or-no question; {prompt} is the image's prompt.")
+@click.option("--caption", "with_caption", is_flag=True, help="judge: also write what the model sees.")
+@click.option("--embeddings", "with_embeddings", is_flag=True, help="clip: also store the image embeddings.")
+@click.option("--head", metavar="FILE", help="aesthetic: a linear head over the embeddings, a safetensors file.")
+@click.option(
+    "--max-distance", metavar="BITS", type=click.IntRange(0, 16), help="duplicates: differing bits. Default: 4."
+)
+@click.option("--embeddings-from", metavar="NAME", help="duplicates: also compare the embeddings of this scorer.")
+@click.option(
+    "--min-similarity", metavar="X", type=click.FloatRange(-1, 1), help="duplicates: of embeddings. Default: 0.96."
+)
+@options.settings
+@options.ray_address
+@click.option("--json", "as_json", is_flag=True, help="Print progress as JSON, one object per line.")
+def score(output: str, endpoint_url: str | None, settings: tuple[str, ...], **how: Any) -> int:
+    """Score the images of an output and keep the scores in OUTPUT/scores/NAME.
+
+    `export --where` and the report use them. After an interruption, run the same command again.
+    """
+    from jobs.score import score
+
+    return score(output, endpoint_url, settings, **how)
+
+
 @click.command(short_help="Export an output as a dataset, or for a benchmark.")
 @options.output
 @click.argument("dest", metavar="DEST")

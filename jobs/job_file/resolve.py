@@ -83,7 +83,7 @@ def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True, models: M
     check_family_settings(spec, models[0].family)
     prompts, output = pinned(absolute_location(spec.prompts, "prompts")), absolute_location(spec.output, "output")
     _check_output(prompts, output)
-    workers = _workers(spec, num_gpus)
+    workers = workers_of(spec, num_gpus)
     default_dtype = "bfloat16" if workers.gpus_per_actor else "float32"
     recipe = _recipe(spec, models, default_dtype=default_dtype, with_digest=with_digest)
     if spec.task == "understand":
@@ -192,7 +192,8 @@ def _judge(spec: JobSpec, own: Checkpoint, *, with_digest: bool) -> Judge | None
     )
 
 
-def _workers(spec: JobSpec, num_gpus: int) -> Workers:
+def workers_of(spec: JobSpec, num_gpus: int) -> Workers:
+    """The actors that a job file asks for, on a cluster with this many GPUs."""
     section = spec.workers
     return Workers(
         min=section.min,

@@ -11,10 +11,10 @@ from collections import Counter
 from typing import Literal
 
 from workflows.dispatch.actor import Actor
-from workflows.dispatch.aside import run_aside
 from workflows.dispatch.bisection import NotTheRowsError
 from workflows.dispatch.cluster import Cluster
 from workflows.dispatch.drain import Drain, DrainedError
+from workflows.dispatch.embedded.aside import run_aside
 from workflows.dispatch.failures import RenderFailedError, can_be_retried, first_of, reason_of
 from workflows.dispatch.isolation import Isolation
 from workflows.dispatch.metrics import ProgressMetrics

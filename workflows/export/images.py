@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -11,11 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from workflows.output.layouts import read_pack
+from workflows.output.image_files import ImageFiles
 from workflows.output.manifest import NUM_READERS
-from workflows.storage.damage import DamagedFileError
 from workflows.storage.errors import storage_errors
-from workflows.storage.path import output_arguments
 from workflows.storage.store import Storage
 
 KEYS = ["image_id", "prompt_id", "image_index", "cfg_weight", "prompt"]
@@ -56,7 +53,7 @@ def read_images(source: Storage, shard: ShardTable, *, with_pixels: bool) -> Ite
     Raises DamagedFileError naming an image that is missing or whose bytes differ from the manifest's SHA-256.
     """
     with ThreadPoolExecutor(NUM_READERS) as threads:
-        reader = _Reader(source, threads)
+        reader = ImageFiles(source, threads)
         for start in range(0, shard.keys.num_rows, NUM_AHEAD):
             keys, records = shard.keys.slice(start, NUM_AHEAD), shard.records.slice(start, NUM_AHEAD)
             locations, codes = keys["image"].to_pylist(), keys["codes"]
@@ -72,41 +69,3 @@ def read_images(source: Storage, shard: ShardTable, *, with_pixels: bool) -> Ite
                     extension=locations[row].rpartition(".")[2],
                     codes=codes[row].values.to_numpy() if codes[row].is_valid else None,
                 )
-
-
-class _Reader:
-    """Reads image files, several at a time, and packs, of which it keeps those of its shard."""
-
-    def __init__(self, source: Storage, threads: ThreadPoolExecutor) -> None:
-        self._source, self._threads = source, threads
-        self._packs: dict[str, dict[str, bytes]] = {}
-
-    def read(self, locations: Sequence[str], hashes: Sequence[str]) -> list[bytes]:
-        files = {one: self._threads.submit(self._read_file, one) for one in locations if "#" not in one}
-        found = [files[one].result() if one in files else self._read_member(one) for one in locations]
-        return [self._check(*image) for image in zip(locations, found, hashes, strict=True)]
-
-    def _read_file(self, location: str) -> bytes | None:
-        try:
-            return self._source.read(location)
-        except FileNotFoundError:
-            return None
-
-    def _read_member(self, location: str) -> bytes | None:
-        name, _, member = location.partition("#")
-        if name not in self._packs:
-            try:
-                self._packs[name] = read_pack(self._source, name)
-            except FileNotFoundError:
-                self._packs[name] = {}
-        return self._packs[name].get(member)
-
-    def _check(self, location: str, data: bytes | None, sha256: str) -> bytes:
-        if data is not None and hashlib.sha256(data).hexdigest() == sha256:
-            return data
-        fault = "is missing" if data is None else "differs from the SHA-256 in its manifest row"
-        repair = f"janus-batch verify {output_arguments(self._source.url, self._source.options)} --repair"
-        raise DamagedFileError(
-            f"{self._source.url}/{location} {fault}. `{repair}` takes it back, and the next "
-            "`janus-batch render` re-renders it"
-        )

@@ -27,7 +27,9 @@ from workflows.storage.parquet import check_names, open_parquet, typed_column
 from workflows.storage.store import Storage
 
 SCORER_KEY = b"janus_batch.scorer"  # in a part's metadata: the scorer as JSON
-SCORER_FILE = "_scorer.json"  # readers of data folders skip names that begin with an underscore
+# Readers of data folders skip names that begin with an underscore.
+SCORER_FILE = "_scorer.json"
+COLUMNS_FILE = "_columns.json"  # see workflows.scores.columns
 KEY_SCHEMA = pa.schema(
     [pa.field("image_id", pa.string(), nullable=False), pa.field("image_sha256", pa.string(), nullable=False)]
 )
@@ -61,13 +63,20 @@ _SCORER: TypeAdapter[Scorer] = TypeAdapter(Scorer)
 
 
 def claim_scores(storage: Storage, scorer: Scorer) -> None:
-    """Claim the folder of this scorer's name. Raises ScoresError if other settings have it, naming the first one."""
+    """Claim the folder of this scorer's name, which a run holds. A claim without any part is replaced.
+
+    Raises ScoresError if the folder has parts of a scorer with other settings, naming the first one.
+    """
     if not _NAME.fullmatch(scorer.name):
         raise ScoresError(
             f"a scorer's name has lower-case letters, digits and _, and begins with a letter; got {shown(scorer.name)}"
         )
     name = f"scores/{scorer.name}/{SCORER_FILE}"
     if storage.create(name, _to_json(scorer)):
+        return
+    if not scored_parts(storage, scorer.name):
+        storage.write(name, _to_json(scorer))
+        storage.remove(f"scores/{scorer.name}/{COLUMNS_FILE}")
         return
     theirs = _from_json(storage.read(name), f"{storage.url}/{name}")
     for field in dataclasses.fields(scorer):

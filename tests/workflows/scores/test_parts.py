@@ -106,10 +106,22 @@ def test_scores_are_committed_once_on_s3(s3_server: S3Server, s3_folder: str) ->
 )
 def test_a_folder_holds_the_scores_of_one_scorer(storage: Storage, change: dict[str, Any], message: str) -> None:
     claim_scores(storage, CLIP)
+    write_scores(storage, CLIP, "p-1", scores_of(similarity=[0.25, 0.5]))
     claim_scores(storage, CLIP)
 
     with pytest.raises(ScoresError, match=message):
         claim_scores(storage, dataclasses.replace(CLIP, **change))
+
+
+def test_a_claim_without_scores_is_replaced(storage: Storage) -> None:
+    """Such as that of a user's function that failed and was corrected."""
+    claim_scores(storage, CLIP)
+    claim_scores(storage, dataclasses.replace(CLIP, version="2"))
+
+    write_scores(storage, dataclasses.replace(CLIP, version="2"), "p-1", scores_of(similarity=[0.25, 0.5]))
+
+    with pytest.raises(ScoresError, match="version = '2', these have '1'"):
+        claim_scores(storage, CLIP)
 
 
 @pytest.mark.parametrize("name", ["", "Clip", "../clip", "a b", "1clip", "clip.score", "clip-large", "x" * 65])

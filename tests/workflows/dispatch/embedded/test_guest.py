@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from workflows.dispatch.guest import guest_cluster
+from workflows.dispatch.embedded.guest import guest_cluster
 from workflows.dispatch.ray_start import ClusterError
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from workflows.dispatch.aside import run_aside
 from workflows.dispatch.drain import DrainedError
+from workflows.dispatch.embedded.aside import run_aside
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,115 @@
+"""CLIP and SigLIP as scorers: how similar an image is to its prompt, and a linear head over the image's embedding.
+
+Both are Hugging Face transformers' models, in float32. An image's numbers may depend on the size of its batch in their
+last bits, so batches have a fixed size: the last one of a part is filled up with copies.
+
+N images, D dimensions of the embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch.nn import functional as F
+from transformers import AutoModel, AutoProcessor
+
+from actors.checkpoint.open import fetch_checkpoint, weights_digest
+from actors.device import find_device
+from actors.errors import OtherWeightsError, one_line
+from actors.understanding.scorers.clip_checkpoint import open_clip_checkpoint
+from actors.understanding.scorers.source import Columns, ScorerError, ScorerSource
+
+BATCH = 16
+
+
+class ClipScorer:
+    """`score` is the cosine similarity of image and prompt, -1 to 1, or the head's number; `embedding` the unit vector.
+
+    Prompts longer than the model's context are cut. Raises CheckpointError, and ScorerError for a head that does not
+    fit the model.
+    """
+
+    def __init__(self, source: ScorerSource) -> None:
+        self._device, _ = find_device()
+        opened = open_clip_checkpoint(
+            source.checkpoint, revision=source.revision, storage_options=source.storage_options
+        )
+        checkpoint = fetch_checkpoint(opened)
+        if (digest := weights_digest(checkpoint)) != source.weights_sha256:
+            raise OtherWeightsError(
+                f"{source.checkpoint} holds other weights now: their SHA-256 is {digest}, the scores were begun with "
+                f"{source.weights_sha256}"
+            )
+        self._model = AutoModel.from_pretrained(checkpoint.path, dtype=torch.float32, local_files_only=True)
+        self._model = self._model.eval().to(self._device)
+        self._processor = AutoProcessor.from_pretrained(checkpoint.path, local_files_only=True)
+        self._max_tokens: int = self._model.config.text_config.max_position_embeddings
+        self._with_embeddings = source.with_embeddings
+        self._head = read_head(source.head).to(self._device) if source.kind == "aesthetic" else None
+
+    @torch.inference_mode()
+    def score(self, images: Sequence[np.ndarray], rows: Sequence[Mapping[str, Any]]) -> Columns:
+        batches = [
+            self._embed(list(images[start : start + BATCH]), [row["prompt"] for row in rows[start : start + BATCH]])
+            for start in range(0, len(images), BATCH)
+        ]
+        if not batches:
+            return {"score": [], **({"embedding": []} if self._with_embeddings else {})}
+        images_ND, texts_ND = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        if self._head is None:
+            scores_N = (images_ND * texts_ND).sum(dim=-1)
+        else:
+            scores_N = self._head(images_ND)
+        columns = {"score": scores_N.cpu().numpy()}
+        return columns | ({"embedding": list(images_ND.cpu().numpy())} if self._with_embeddings else {})
+
+    def _embed(self, images: list[np.ndarray], prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Unit vectors of the images and of their prompts, float32 [N, D]."""
+        num_copies = BATCH - len(images)
+        inputs = self._processor(
+            images=[Image.fromarray(image) for image in (*images, *images[:1] * num_copies)],
+            text=[*prompts, *prompts[:1] * num_copies],
+            padding="max_length",
+            truncation=True,
+            max_length=self._max_tokens,
+            return_tensors="pt",
+        ).to(self._device)
+        found = self._model(**inputs)
+        return F.normalize(found.image_embeds[: len(images)]), F.normalize(found.text_embeds[: len(images)])
+
+
+class LinearHead:
+    """A linear layer from a unit vector to one number, such as LAION's aesthetic predictor."""
+
+    def __init__(self, weight_1D: torch.Tensor, bias_1: torch.Tensor) -> None:
+        self._weight_1D, self._bias_1 = weight_1D, bias_1
+
+    def to(self, device: torch.device) -> LinearHead:
+        return LinearHead(self._weight_1D.to(device), self._bias_1.to(device))
+
+    def __call__(self, images_ND: torch.Tensor) -> torch.Tensor:
+        if images_ND.shape[1] != self._weight_1D.shape[1]:
+            raise ScorerError(
+                f"the head takes embeddings of {self._weight_1D.shape[1]} dimensions, the model's have "
+                f"{images_ND.shape[1]}"
+            )
+        return F.linear(images_ND, self._weight_1D, self._bias_1)[:, 0]
+
+
+def read_head(data: bytes) -> LinearHead:
+    """A safetensors file with `weight` [1, D] and `bias` [1], whatever prefix their names have. Raises ScorerError."""
+    try:
+        tensors = {name.rpartition(".")[2]: tensor.float() for name, tensor in load(data).items()}
+    except (SafetensorError, ValueError) as error:
+        raise ScorerError(f"the head is no safetensors file: {one_line(str(error))}") from error
+    weight, bias = tensors.get("weight"), tensors.get("bias")
+    if len(tensors) != 2 or weight is None or bias is None or weight.ndim != 2 or weight.shape[0] != 1:
+        found = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
+        raise ScorerError(f"the head must hold a weight [1, D] and a bias [1], got {one_line(found)}")
+    return LinearHead(weight, bias.reshape(1))

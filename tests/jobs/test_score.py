@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.dataset
+import pytest
+
+from tests.support.clip import write_clip
+from tests.support.command_line import Command
+from tests.support.toy_job import make_job, render, write_prompts
+from workflows.output.claim import claim_output
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    prompts = write_prompts(tmp_path / "prompts.parquet", {"prompt": [f"prompt {index}" for index in range(6)]})
+    job = make_job(prompts, tmp_path / "out")
+    claim_output(job, {"model": {"checkpoint": "toy"}})
+    render(job)
+    monkeypatch.chdir(tmp_path)
+    return Command(tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--scorer", "clip"], "--scorer clip needs --checkpoint"),
+        (["--scorer", "aesthetic", "--checkpoint", "x"], "--scorer aesthetic needs --head"),
+        (
+            ["--scorer", "judge", "--head", "x"],
+            "takes --caption, --checkpoint, --question, --revision; got --head",
+        ),
+        (["--scorer", "mine.py:f", "--question", "x"], "--scorer function takes no options of its own; got --question"),
+        (["--scorer", "mine"], "a scorer of your own is written as FILE.py:function, got 'mine'"),
+        (["--scorer", "gone.py:f"], "--scorer: gone.py cannot be read: No such file or directory"),
+        (["--scorer", "clip", "--checkpoint", "janus-shapes"], "janus-shapes is a model of type 'multi_modality'"),
+        (["--scorer", "duplicates", "--embeddings-from", "clip"], "scorer clip has no scores for 2 parts"),
+        (["--scorer", "judge", "--set", "sampling.seed=1"], "score takes the keys of `workers`"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(command: Command, arguments: list[str], message: str) -> None:
+    code, _, error = command("score", "out", *arguments)
+
+    assert (code, message in error) == (2, True), error
+
+
+def test_duplicates_need_no_actor(command: Command) -> None:
+    code, out, _ = command("score", "out", "--scorer", "duplicates", "--name", "alike", "--json")
+
+    assert code == 0
+    assert json.loads(out)["num_images"] == 6
+    assert pyarrow.dataset.dataset("out/scores/alike").count_rows() == 6
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_judge_and_clip_score_on_actors(command: Command, tmp_path: Path) -> None:
+    clip = str(write_clip(tmp_path / "clip"))
+    for arguments in (
+        ["--scorer", "judge"],
+        ["--scorer", "clip", "--checkpoint", clip, "--embeddings"],
+        ["--scorer", "duplicates", "--embeddings-from", "clip", "--min-similarity", "-1"],
+    ):
+        code, _, error = command("score", "out", *arguments, "--set", "workers.max=1")
+        assert code == 0, error
+
+    judge = pyarrow.dataset.dataset("out/scores/judge").to_table()["score"].to_pylist()
+    groups = pyarrow.dataset.dataset("out/scores/duplicates").to_table()["cluster"].unique().to_pylist()
+    assert all(0 <= score <= 1 for score in judge)
+    assert len(groups) == 1

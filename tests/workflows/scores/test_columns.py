@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from workflows.scores.columns import to_table
+from workflows.scores.parts import ScoresError
+from workflows.storage.store import Storage
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage(str(tmp_path))
+
+
+def test_values_have_plain_types(storage: Storage) -> None:
+    table = to_table(
+        storage,
+        "mine",
+        {
+            "number": [1, 2.5, None],
+            "count": [1, 2, 3],
+            "similarity": np.array([0.5, np.nan, 1], np.float32),
+            "is_good": [True, None, np.False_],
+            "text": ["a", None, "c"],
+            "vector": [np.array([1, 2.0]), [3, 4], None],
+        },
+    )
+
+    assert dict(zip(table.column_names, table.schema.types, strict=True)) == {
+        "number": pa.float64(),
+        "count": pa.float64(),
+        "similarity": pa.float32(),
+        "is_good": pa.bool_(),
+        "text": pa.string(),
+        "vector": pa.list_(pa.float32()),
+    }
+    assert table["similarity"].to_pylist() == [0.5, None, 1]
+    assert table["vector"].to_pylist() == [[1, 2], [3, 4], None]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ([1.5], [2], [2.0]),
+        ([2], [None], [None]),
+        ([None], [2.5], [2.5]),
+        (["a"], [None], [None]),
+        (np.array([1], np.float32), [0.5], [0.5]),
+    ],
+)
+def test_every_part_has_the_types_of_the_first(
+    storage: Storage, first: list[object], second: list[object], expected: list[object]
+) -> None:
+    tables = [to_table(storage, "mine", {"score": values}) for values in (first, second)]
+
+    assert tables[0].schema == tables[1].schema
+    assert tables[1]["score"].to_pylist() == expected
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ({"a": [1]}, {"a": ["x"]}, "in the first part it is double, got 'string'"),
+        ({"a": [None]}, {"a": ["x"]}, "in the first part it is double, got 'string'"),
+        ({"a": [1]}, {"a": [1], "b": [1]}, "gave the columns a for other images, and a, b for these"),
+    ],
+)
+def test_other_columns_than_in_the_first_part_are_refused(
+    storage: Storage, first: dict[str, list[object]], second: dict[str, list[object]], message: str
+) -> None:
+    to_table(storage, "mine", first)
+
+    with pytest.raises(ScoresError, match=message):
+        to_table(storage, "mine", second)
+
+
+@pytest.mark.parametrize("values", [[1, "a"], [object()], [[1], "a"]])
+def test_values_of_several_types_are_refused(storage: Storage, values: list[object]) -> None:
+    with pytest.raises(ScoresError, match="scorer mine: column `a` mixes types: "):
+        to_table(storage, "mine", {"a": values})
+
+
+@pytest.mark.parametrize("values", [[{"x": 1}], [b"bytes"]])
+def test_values_that_no_rule_can_compare_are_refused(storage: Storage, values: list[object]) -> None:
+    with pytest.raises(ScoresError, match="must hold numbers, text, truth values or vectors"):
+        to_table(storage, "mine", {"a": values})

@@ -1,0 +1,1 @@
+"""A run inside the process of another program: a script or a notebook."""

@@ -1,0 +1,118 @@
+"""A pool of actors that work through the parts of a manifest. Ray replaces an actor that is lost, and retries its part.
+
+For work that is the same whoever does it and however often, such as scoring. Rendering has its own dispatch, which
+finds out whether a row is to blame.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+import ray
+from ray import exceptions as ray_errors
+
+from actors.errors import InputError, JobFailure
+from workflows.dispatch.cluster import Cluster
+from workflows.dispatch.failures import cause_of, reason_of
+from workflows.dispatch.progress import Progress, Slot
+from workflows.job import RenderJob
+
+PARTS_IN_FLIGHT = 2  # of each actor: one to work on while the images of the next are read
+
+Tool = TypeVar("Tool")
+Done = TypeVar("Done")
+
+
+class PartsFailedError(JobFailure):
+    """A part of the output could not be worked through, however often it was tried."""
+
+
+class PartActor(Generic[Tool, Done]):
+    """A process that opens a tool and applies it to parts, several at once. Ray opens it again in a new process."""
+
+    def __init__(self, open_tool: Callable[[], Tool], work: Callable[[Tool, str], Done], *, hides_gpus: bool) -> None:
+        if hides_gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides no GPU from an actor that asks for none
+        self._open_tool, self._work = open_tool, work
+        self._tools: list[Tool] = []  # the one that is open
+        self._lock = threading.Lock()
+
+    def open(self) -> Tool:
+        """Open the tool, unless it is open. Not in `__init__`: its error reaches the driver as it is."""
+        with self._lock:
+            if not self._tools:
+                self._tools.append(self._open_tool())
+            return self._tools[0]
+
+    def is_open(self) -> str:
+        """Open the tool; the node of this process."""
+        self.open()
+        return str(ray.get_runtime_context().get_node_id())
+
+    def run(self, part: str) -> Done:
+        """Work on a part."""
+        return self._work(self.open(), part)
+
+
+def run_over_parts(
+    job: RenderJob,
+    cluster: Cluster,
+    progress: Progress,
+    parts: Sequence[str],
+    open_tool: Callable[[], Tool],
+    work: Callable[[Tool, str], Done],
+    on_done: Callable[[Slot, Done], None],
+) -> None:
+    """Work through the parts on actors of the size that `job.workers` asks for, on a cluster that has been started.
+
+    Raises the InputError or JobFailure of a tool or of its work, and PartsFailedError if actors are lost again and
+    again.
+    """
+    num_actors = cluster.pool_size(job, len(parts))
+    actors = [_start_actor(job, cluster, open_tool, work, num_actors) for _ in range(num_actors)]
+    slots = [progress.add_slot() for _ in actors]
+    waiting = list(reversed(parts))
+    opening = {actor.is_open.remote(): number for number, actor in enumerate(actors)}
+    working: dict[Any, int] = {}  # the result of a part -> the number of its actor
+    try:
+        while working or waiting:
+            (reference,), _ = ray.wait([*working, *opening])
+            if (number := opening.pop(reference, None)) is not None:
+                progress.actor_is_ready(slots[number], "", ray.get(reference))
+                num_taken = PARTS_IN_FLIGHT
+            else:
+                number = working.pop(reference)
+                on_done(slots[number], ray.get(reference))
+                num_taken = 1
+            for _ in range(min(num_taken, len(waiting))):
+                working[actors[number].run.remote(waiting.pop())] = number
+    except ray_errors.RayError as error:
+        cause = cause_of(error)
+        if isinstance(cause, InputError | JobFailure):
+            raise cause from None
+        if isinstance(cause, ray_errors.RayError):
+            raise PartsFailedError(
+                f"an actor was lost {1 + job.workers.max_tries} times: {reason_of(error)}"
+            ) from error
+        raise
+    finally:
+        for slot, actor in zip(slots, actors, strict=True):
+            slot.is_ended()
+            ray.kill(actor)
+
+
+def _start_actor(
+    job: RenderJob, cluster: Cluster, open_tool: Callable[[], Tool], work: Callable[[Tool, str], Done], num_actors: int
+) -> Any:
+    options: dict[str, Any] = {
+        "num_gpus": job.workers.gpus_per_actor,
+        "num_cpus": cluster.cpus_per_actor(job, num_actors),
+        "accelerator_type": job.workers.accelerator_type,
+        "max_concurrency": PARTS_IN_FLIGHT,
+        "max_restarts": job.workers.max_tries,
+        "max_task_retries": job.workers.max_tries,
+    }
+    return ray.remote(PartActor).options(**options).remote(open_tool, work, hides_gpus=not job.workers.gpus_per_actor)
