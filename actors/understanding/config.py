@@ -36,7 +36,7 @@ class VisionShape:
     ones. The aligner has `num_aligner_layers` linear layers with a GELU between them.
     """
 
-    layout: Literal["janus", "janusflow", "transformers"]
+    layout: Literal["original", "flow", "transformers"]
     image_size: int
     patch_size: int
     width: int
@@ -54,12 +54,12 @@ class VisionShape:
     @property
     def embeds_begin_of_image(self) -> bool:
         """Whether an embedding of its own takes the place of the token `<begin_of_image>`."""
-        return self.layout == "janusflow"
+        return self.layout == "flow"
 
 
 def read_vision_shape(config: Mapping[str, Any]) -> VisionShape:
     """The vision tower and aligner of any Janus or JanusFlow config.json. Raises CheckpointError."""
-    if config.get("model_type") == "janus":
+    if "text_config" in config:  # the transformers layout
         shape = _read_transformers(config)
         llama = read_llama_shape(config, "text_config")
     else:
@@ -96,7 +96,7 @@ def _read_original(config: Mapping[str, Any]) -> VisionShape:
     width = integer(sizes, "width", 0, name)
     hidden_size = read_llama_shape(config, "language_config").hidden_size
     return VisionShape(
-        layout="janusflow" if is_flow else "janus",
+        layout="flow" if is_flow else "original",
         image_size=integer(sizes, "image_size", 0, name),
         patch_size=integer(sizes, "patch_size", 0, name),
         width=width,

@@ -33,12 +33,12 @@ NOT_NEEDED = {
 
 # Our name -> the stored name, after `original_name` for the transformers layout; the first match wins.
 _STORED_NAMES = {
-    "janus": [
+    "original": [
         (r"^tower\.", r"vision_model.vision_tower."),
         (r"^aligner\.", r"aligner.layers."),
         (r"^lm_head\.", r"language_model.lm_head."),
     ],
-    "janusflow": [
+    "flow": [
         (r"^tower\.", r"vision_und_enc_model.vision_tower."),
         (r"^aligner\.0\.", r"vision_und_enc_aligner."),
         (r"^lm_head\.", r"language_model.lm_head."),

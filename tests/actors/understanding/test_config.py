@@ -19,10 +19,10 @@ TRANSFORMERS = {"model_type": "janus", "text_config": {"hidden_size": 2048}, "vi
 @pytest.mark.parametrize(
     ("model", "layout", "num_aligner_layers", "hidden_size"),
     [
-        ("Janus-1.3B", "janus", 2, 2048),
-        ("Janus-Pro-1B", "janus", 2, 2048),
-        ("Janus-Pro-7B", "janus", 2, 4096),
-        ("JanusFlow-1.3B", "janusflow", 1, 2048),
+        ("Janus-1.3B", "original", 2, 2048),
+        ("Janus-Pro-1B", "original", 2, 2048),
+        ("Janus-Pro-7B", "original", 2, 4096),
+        ("JanusFlow-1.3B", "flow", 1, 2048),
     ],
 )
 def test_published_checkpoints_have_the_large_siglip(

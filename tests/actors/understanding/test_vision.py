@@ -38,7 +38,7 @@ def test_an_encoder_of_other_sizes_can_be_trained() -> None:
     """A tower with 8 x 8 patches learns to tell a dark picture from a bright one."""
     torch.manual_seed(0)
     shape = VisionShape(
-        layout="janus",
+        layout="original",
         image_size=16,
         patch_size=8,
         width=16,
