@@ -20,10 +20,10 @@ from actors.prompt.template import PROMPT_FORMATS
 from actors.prompt.tokenizer import BEGIN_OF_IMAGE, BOS, PAD, PromptTokenizer
 from actors.request import ImageRequest
 
-# Parts that not every job needs: marks in the names of their tensors, in any layout, and what they are for.
+# Parts that not every job needs: the modules that hold their tensors, in any layout, and what they are for.
 OPTIONAL_PARTS = (
-    ("text head", ("lm_head.",), "texts before an image (model.protocol), captions and judging"),
-    ("vision tower", ("vision_model.", "vision_und_enc_model."), "captions and judging"),
+    ("text head", {"lm_head"}, "texts before an image (model.protocol), captions and judging"),
+    ("vision tower", {"vision_model", "vision_und_enc_model"}, "captions and judging"),
 )
 
 PROBE_PROMPT = "a photo of a red apple on a wooden table"
@@ -77,8 +77,9 @@ def check_weights(checkpoint: Checkpoint) -> Iterator[Finding]:
     counts = Counter(dtype_of.values()).most_common()
     detail = ", ".join(f"{num} tensors in {dtype}" for dtype, num in counts)
     yield Finding(check="dtype", detail=detail, facts={"stored_dtypes": dict(counts)})
-    for part, marks, use in OPTIONAL_PARTS:
-        is_there = any(mark in name for name in dtype_of for mark in marks)
+    modules = {module for name in dtype_of for module in name.split(".")[:-1]}
+    for part, names, use in OPTIONAL_PARTS:
+        is_there = bool(names & modules)
         detail = f"there, for {use}" if is_there else f"missing: no {use}"
         if part == "text head" and not is_there and _is_head_tied(checkpoint):
             is_there, detail = True, f"the table of input embeddings, for {use}"

@@ -14,11 +14,11 @@ VARIABLE = "_JANUS_BATCH_COMPLETE"  # click's name for the program `janus-batch`
 def completion(context: click.Context, shell: str) -> int:
     """Print the script that lets a shell complete commands, options, keys and folders.
 
-    bash: add to ~/.bashrc: eval "$(janus-batch completion bash)"
-
-    zsh: add to ~/.zshrc, after compinit: eval "$(janus-batch completion zsh)"
-
-    fish: janus-batch completion fish > ~/.config/fish/completions/janus-batch.fish
+    \b
+    bash, in ~/.bashrc:                 eval "$(janus-batch completion bash)"
+    zsh, in ~/.zshrc, after compinit:   eval "$(janus-batch completion zsh)"
+    fish, in ~/.config/fish/config.fish:
+      janus-batch completion fish | source
     """
     program = context.find_root()
     kind = get_completion_class(shell)

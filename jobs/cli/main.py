@@ -19,9 +19,13 @@ from jobs.terminal.exit_codes import INCOMPLETE, WRONG
 def cli() -> None:
     """Render images from prompts with Janus, Janus-Pro and JanusFlow, on one machine or a Ray cluster.
 
-    Start with `janus-batch render examples/quickstart.yaml`. docs/job-file.md lists the keys of a job file.
+    \b
+    Start with:
+      janus-batch render --prompt "a red circle" --checkpoint janus-shapes --output out
 
-    Exit codes: 0 done, 1 the job failed or is incomplete, 2 the job file or command line is wrong.
+    `janus-batch init` writes a job file. docs/job-file.md lists its keys.
+
+    Exit codes: 0 all done, 1 the job failed or is incomplete, 2 the job file, command line or another input is wrong.
     """
 
 

@@ -156,14 +156,18 @@ def score(output: str, endpoint_url: str | None, settings: tuple[str, ...], **ho
     required=True,
     help="Datasets: imagefolder, webdataset, parquet, codes, lance, pickapic. Benchmarks: geneval, dpg.",
 )
-@click.option("--where", metavar="EXPR", multiple=True, help="Keep the images that meet this condition. Repeatable.")
+@click.option(
+    "--where", metavar="EXPR", multiple=True, help="Keep the images that meet this condition. Can be repeated."
+)
 @click.option("--top", metavar="N", type=click.IntRange(min=1), help="Keep the best N images of each prompt...")
 @click.option("--by", metavar="COLUMN", help="... by this column or score, highest first.")
 @click.option("--pairs", metavar="COLUMN", help="Write the best and the worst image of each prompt as a pair.")
 @click.option("--sample", metavar="N", type=click.IntRange(min=1), help="Keep N random images or pairs.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of --sample.")
 @click.option("--split", metavar="NAME=SHARE,...", help="Split by prompt: train=0.98,test=0.02.")
-@click.option("--licence", "--license", metavar="ID", help="License of the images, for the dataset card: cc0-1.0.")
+@click.option(
+    "--license", "--licence", "licence", metavar="ID", help="License of the images, for the dataset card: cc0-1.0."
+)
 @click.option("--allow-incomplete", is_flag=True, help="Export an output that is not finished, or not fully scored.")
 @click.option("--c2pa", type=click.Choice(["image", "shard"]), help="Sign a C2PA manifest for each image or shard.")
 @click.option(

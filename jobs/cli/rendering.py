@@ -43,7 +43,9 @@ def render(
 ) -> int:
     """Run one or more jobs, one after the other, or one without a job file.
 
-    Without a job file: janus-batch render --prompt "a red circle" --checkpoint janus-shapes --output out
+    \b
+    Without a job file:
+      janus-batch render --prompt "a red circle" --checkpoint janus-shapes --output out
 
     After an interruption, run the same command again: it resumes where it stopped. An output that another run is
     writing to is refused.
@@ -75,7 +77,9 @@ def render(
 
 @click.command(short_help="Caption images, or answer questions about them.")
 @click.argument("source", metavar="IMAGES")
-@click.option("--checkpoint", metavar="NAME", required=True, help="The model that looks, such as janus-shapes.")
+@click.option(
+    "--checkpoint", metavar="NAME", required=True, help="The model that looks, such as deepseek-ai/Janus-Pro-1B."
+)
 @click.option("--output", metavar="FOLDER", required=True, help="The output folder.")
 @click.option("--question", metavar="TEXT", help="Ask this about each image without a question. Default: describe it.")
 @click.option("--score", "is_scored", is_flag=True, help="Also write the probability of yes for every question.")
@@ -96,8 +100,8 @@ def caption(
 ) -> int:
     """Look at images with Janus, Janus-Pro or JanusFlow, and write captions, answers and scores to Parquet files.
 
-    IMAGES: Parquet files (a file, a glob or a folder) with a column `image`, and `question` where you want to ask each
-    image something of its own; or an output of `render`. Same as `render` with a job file that has task: understand.
+    IMAGES: prompt files (a file, a glob or a folder) with a column `image`, and a column `question` if each image has a
+    question of its own; or an output of `render`. `render` with `task: understand` in the job file does the same.
     """
     from jobs.job_file.one_line import caption_spec
     from jobs.render import render
@@ -162,16 +166,16 @@ def submit(
     return submit(job_file, settings, Submission(**sent), address=address, is_waited_for=not no_wait)
 
 
-@click.command(short_help="Estimate the images, GPU hours and bytes of a job.")
+@click.command(short_help="Estimate the images, GPU-hours and bytes of a job.")
 @options.job
 @options.needs_a_job_file
 @options.scheduled_at
 @click.option("--measure", is_flag=True, help="Render a few images on this machine to measure speed and size.")
 @click.option("--images-per-second", type=click.FloatRange(min=0, min_open=True), help="Throughput of one actor.")
-@click.option("--gpu-hour-price", type=click.FloatRange(min=0), help="Price of one GPU hour, in any currency.")
+@click.option("--gpu-hour-price", type=click.FloatRange(min=0), help="Price of one GPU-hour, in any currency.")
 @options.as_json
 def plan(job_file: str, settings: tuple[str, ...], scheduled_at: str | None, **how: Any) -> int:
-    """Estimate what a job takes: images, GPU hours, bytes, requests. Writes nothing."""
+    """Estimate what a job takes: images, GPU-hours, bytes, requests. Writes nothing."""
     from jobs.job_file.dates import dated
     from jobs.job_file.read import read_job_file
     from jobs.job_file.sweep import jobs_of_sweep

@@ -1,4 +1,4 @@
-"""The lease on an output. It keeps a second run from rendering the same images, which would waste GPU hours.
+"""The lease on an output. It keeps a second run from rendering the same images, which would waste GPU-hours.
 
 Correctness does not depend on it: two runs on one output commit each shard once, with or without a lease.
 
@@ -100,7 +100,7 @@ def _acquire(
             raise OutputInUseError(
                 f"{storage.url} is being rendered by {holder}; wait until it ends. `janus-batch render` and "
                 "`janus-batch submit` wait for it with --wait-for-output, or render at the same time with "
-                "--ignore-lease: no image is lost or doubled, but GPU hours may be wasted"
+                "--ignore-lease: no image is lost or doubled, but GPU-hours may be wasted"
             )
         if not was_waited:
             say(f"waiting: {storage.url} is being rendered by {holder}")

@@ -220,6 +220,13 @@ def test_the_stored_dtypes_and_the_missing_parts_are_named(checkpoint: Path) -> 
     assert [finding.facts for finding in check_weights(fetched(checkpoint))][1] == {"has_text_head": True}
 
 
+@pytest.mark.parametrize("name", ["janus-shapes", "janusflow-shapes"])
+def test_a_decoder_of_images_is_not_taken_for_a_vision_tower(name: str) -> None:
+    """`gen_vision_model` ends like `vision_model`."""
+    *_, tower = check_weights(fetched(BUNDLED_ROOT / name))
+    assert (tower.facts, tower.is_note) == ({"has_vision_tower": False}, True)
+
+
 class _Timed:
     device, default_batch_size = "cpu", 8
 
