@@ -27,14 +27,19 @@ def _group(*options: Decorator) -> Decorator:
     return add
 
 
-settings = click.option(
-    "--set",
-    "settings",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Change a key of the job file, such as sampling.seed=7. Can be repeated.",
-    shell_complete=complete_keys,
-)
+def _settings(example: str) -> Decorator:
+    return click.option(
+        "--set",
+        "settings",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help=f"Change a key of the job file, such as {example}. Can be repeated.",
+        shell_complete=complete_keys,
+    )
+
+
+settings = _settings("sampling.seed=7")
+settings_of_run = _settings("workers.max=2")  # for outputs whose recipe is settled
 job = _group(click.argument("job_file", metavar="JOB.yaml", type=click.Path()), settings)
 jobs = _group(click.argument("job_files", metavar="JOB.yaml...", type=click.Path(), nargs=-1, required=True), settings)
 jobs_or_none = _group(click.argument("job_files", metavar="[JOB.yaml...]", type=click.Path(), nargs=-1), settings)

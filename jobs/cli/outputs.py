@@ -21,7 +21,7 @@ def status(output: str, endpoint_url: str | None, as_json: bool) -> int:
 
 @click.command(name="retry-rejected", short_help="Re-render the rejected rows of an output.")
 @options.output
-@options.settings
+@options.settings_of_run
 @options.ray_address
 @options.as_json
 @options.quiet
@@ -134,7 +134,7 @@ def report(output: str, other: str | None, endpoint_url: str | None, to: str | N
 @click.option(
     "--min-similarity", metavar="X", type=click.FloatRange(-1, 1), help="duplicates: of embeddings. Default: 0.96."
 )
-@options.settings
+@options.settings_of_run
 @options.ray_address
 @click.option("--json", "as_json", is_flag=True, help="Print progress as JSON, one object per line.")
 def score(output: str, endpoint_url: str | None, settings: tuple[str, ...], **how: Any) -> int:
