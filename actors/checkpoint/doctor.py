@@ -120,7 +120,7 @@ def check_tags(engine: Any, checkpoint: Checkpoint) -> Iterator[Finding]:
 
 
 def _recommend_tags(probes: Mapping[str, Any]) -> Finding:
-    """The tags under which the model is surer and follows the prompt more, both as a share of the larger value."""
+    """The tags under which the model is more certain and follows the prompt more, both as a share of the larger value."""
     most_unsure = max(probe.entropy for probe in probes.values())
     strongest = max(probe.guidance_effect for probe in probes.values())
     score = {name: probe.guidance_effect / strongest - probe.entropy / most_unsure for name, probe in probes.items()}
@@ -128,7 +128,7 @@ def _recommend_tags(probes: Mapping[str, Any]) -> Finding:
     if score[best] - min(score.values()) < MIN_DIFFERENCE:
         detail = "no clear difference; compare images of both on a few prompts, or ask who trained the model"
         return Finding(check="recommended tags", detail=detail, is_note=True, facts={"recommended_prompt_format": None})
-    detail = f"model.prompt_format: {best}, under which the model is surer or follows the prompt more"
+    detail = f"model.prompt_format: {best}, under which the model is more certain or follows the prompt more"
     return Finding(check="recommended tags", detail=detail, is_note=True, facts={"recommended_prompt_format": best})
 
 

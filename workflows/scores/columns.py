@@ -65,6 +65,6 @@ def _cast(name: str, column: str, array: pa.Array, kind: str) -> pa.Array:
     if array.type in (wanted, pa.null()) or (array.type in numbers and wanted in numbers):
         return array.cast(wanted, safe=False)
     raise ScoresError(
-        f"scorer {name}: column `{column}` must hold numbers, text, truth values or vectors, the same in all parts; in "
+        f"scorer {name}: column `{column}` must hold numbers, text, booleans or vectors, the same in all parts; in "
         f"the first part it is {kind}, got {shown(str(array.type))}"
     )

@@ -103,7 +103,7 @@ def scored_parts(storage: Storage, name: str) -> list[str]:
 def write_scores(storage: Storage, scorer: Scorer, part: str, table: pa.Table) -> bool:
     """Commit the scores of a part of the manifest. True if this attempt is the first one, or wrote the same bytes.
 
-    `table` has `image_id`, `image_sha256` and at least one column of numbers, text, truth values or vectors. NaN
+    `table` has `image_id`, `image_sha256` and at least one column of numbers, text, booleans or vectors. NaN
     becomes null, which is no score: it would compare greater than every number.
     """
     columns = [field.name for field in table.schema if field.name not in KEY_SCHEMA.names]
@@ -169,7 +169,7 @@ def scores_file(name: str, part: str) -> str:
 
 
 def is_value(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds a score that rules can compare: numbers, text or truth values."""
+    """Whether a column of this type holds a score that rules can compare: numbers, text or booleans."""
     return any(check(kind) for check in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, _is_text))
 
 
@@ -182,7 +182,7 @@ def _score_column(scorer: str, table: pa.Table, name: str) -> pa.ChunkedArray:
     is_vector = pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)
     if not is_value(column.type) and not (is_vector and pa.types.is_floating(column.type.value_type)):
         raise ScoresError(
-            f"scorer {scorer}: column `{name}` must hold numbers, text, truth values or vectors, got {column.type}"
+            f"scorer {scorer}: column `{name}` must hold numbers, text, booleans or vectors, got {column.type}"
         )
     if not pa.types.is_floating(column.type):
         return column

@@ -86,5 +86,5 @@ def test_values_of_several_types_are_refused(storage: Storage, values: list[obje
 
 @pytest.mark.parametrize("values", [[{"x": 1}], [b"bytes"]])
 def test_values_that_no_rule_can_compare_are_refused(storage: Storage, values: list[object]) -> None:
-    with pytest.raises(ScoresError, match="must hold numbers, text, truth values or vectors"):
+    with pytest.raises(ScoresError, match="must hold numbers, text, booleans or vectors"):
         to_table(storage, "mine", {"a": values})

@@ -142,8 +142,8 @@ def test_nan_is_no_score(storage: Storage) -> None:
     ("columns", "message"),
     [
         ({}, "scorer clip must give at least one column of scores, got none"),
-        ({"x": [{"a": 1}, {"a": 2}]}, "column `x` must hold numbers, text, truth values or vectors, got struct"),
-        ({"x": [["a"], ["b"]]}, "column `x` must hold numbers, text, truth values or vectors, got list"),
+        ({"x": [{"a": 1}, {"a": 2}]}, "column `x` must hold numbers, text, booleans or vectors, got struct"),
+        ({"x": [["a"], ["b"]]}, "column `x` must hold numbers, text, booleans or vectors, got list"),
     ],
 )
 def test_columns_that_are_no_scores_are_refused(storage: Storage, columns: dict[str, Any], message: str) -> None:
