@@ -120,7 +120,7 @@ def check_tags(engine: Any, checkpoint: Checkpoint) -> Iterator[Finding]:
 
 
 def _recommend_tags(probes: Mapping[str, Any]) -> Finding:
-    """The tags under which the model is more certain and follows the prompt more, both as a share of the larger value."""
+    """The tags under which the model is more certain and follows the prompt more, as shares of the larger value."""
     most_unsure = max(probe.entropy for probe in probes.values())
     strongest = max(probe.guidance_effect for probe in probes.values())
     score = {name: probe.guidance_effect / strongest - probe.entropy / most_unsure for name, probe in probes.items()}
