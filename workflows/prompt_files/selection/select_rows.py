@@ -27,7 +27,7 @@ from workflows.prompt_files.selection.sample import sampled
 from workflows.prompt_files.selection.stream import Rows
 from workflows.storage.store import open_url
 
-PREFIX = "selected-"  # of the names of these files, before a hash of what they were made from
+PREFIX = "selected-"  # of the names of these files, before a hash of the settings and one of the prompt files
 COUNTS = b"janus-batch.selected"  # key in their metadata
 SCHEMA = pa.schema([("row", pa.int64())])
 
@@ -45,7 +45,7 @@ def select_rows(
         return list(files)
     condition = None if reading.where is None else check_condition(files, reading.where)
     groups = [list(files)] if reading.depends_on_all_files else [[file] for file in files]
-    names = [f"{PREFIX}{_digest(group, reading)}.parquet" for group in groups]
+    names = [_name_of(group, reading) for group in groups]
     if reading.depends_on_all_files:
         _check_same_files(names[0], kept)
     selected = []
@@ -102,15 +102,21 @@ def _with_selection(files: Sequence[PromptFile], url: str, storage: dict[str, An
     ]
 
 
-def _digest(files: Sequence[PromptFile], reading: PromptReading) -> str:
-    """A hash of everything that decides which rows of these files are selected."""
-    made_from = [dataclasses.asdict(reading), [(file.name, file.version) for file in files]]
+def _name_of(files: Sequence[PromptFile], reading: PromptReading) -> str:
+    """The name of a selection: it depends on everything that decides which rows of these files are selected."""
+    settings, content = dataclasses.asdict(reading), [(file.name, file.version) for file in files]
+    return f"{PREFIX}{_digest(settings)}-{_digest(content)}.parquet"
+
+
+def _digest(made_from: object) -> str:
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _check_same_files(name: str, kept: KeptFiles) -> None:
-    others = {found for found in kept.names if found.startswith(PREFIX)} - {name}
-    if others and name not in kept.names:
+    """Refuse other prompt files with the same settings. Other settings are for the claim of the output to refuse."""
+    settings, ending = name.rpartition("-")[0], ".parquet"  # an interrupted copy has another ending
+    others = {found for found in kept.names if found.startswith(f"{settings}-") and found.endswith(ending)}
+    if others and name not in others:
         raise PromptsError(
             "prompts: files were added, removed or changed after rows of all files together were selected (with "
             "limit, sample or deduplicate); put the files back as they were, or render into another output folder"

@@ -164,6 +164,16 @@ def test_files_can_be_added_to_a_job_with_a_condition_and_not_to_one_that_counts
         render(counted)
 
 
+def test_other_settings_and_interrupted_copies_are_not_taken_for_changed_files(folder: Path) -> None:
+    job = job_of(folder, sample=5)
+    render(job)
+    assert sum(file.num_rows for file in find_job_prompts(job_of(folder, sample=7))) == 7
+
+    (kept,) = (folder / "out/prompts").iterdir()
+    kept.rename(f"{kept}.12345678.draft")
+    assert sum(file.num_rows for file in find_job_prompts(job)) == 5
+
+
 def test_a_wrong_condition_is_refused_before_a_row_is_read(folder: Path) -> None:
     with pytest.raises(RowFilterError, match=r"where: categry is no column; the columns are prompt, category, score"):
         selected(folder, where="categry = 'x'")
