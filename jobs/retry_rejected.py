@@ -44,13 +44,16 @@ def retry_rejected(
 def _spec_of(claim: Claim, storage: Storage, settings: tuple[str, ...]) -> JobSpec:
     """The job file that started the output, with its locations and its model as they were resolved then."""
     written, recipe = claim.job_file, claim.recipe
-    model = {
+    model: dict[str, Any] = {
         "checkpoint": recipe.checkpoint,
         "revision": recipe.revision,
         "dtype": recipe.dtype,
         "vae": written.get("model", {}).get("vae") and recipe.vae,
         "vae_revision": recipe.vae_revision,
     }
+    if recipe.adapters:
+        keys = ("name", "revision", "weight")
+        model["adapter"] = [{key: getattr(adapter, key) for key in keys} for adapter in recipe.adapters]
     fields: dict[str, Any] = {
         **written,
         "prompts": claim.prompts,
@@ -64,4 +67,6 @@ def _spec_of(claim: Claim, storage: Storage, settings: tuple[str, ...]) -> JobSp
             "checkpoint": recipe.judge.checkpoint,
             "revision": recipe.judge.revision,
         }
+    if recipe.look is not None and (written.get("understand") or {}).get("root"):
+        fields["understand"] = {**written["understand"], "root": recipe.look.root}
     return check_fields(fields, settings)

@@ -354,3 +354,23 @@ def test_an_output_without_rejected_rows_has_nothing_to_retry(command: Command) 
 
     assert code == 0
     assert err == "job: no rejected images, nothing to retry\n"
+
+
+def test_a_retry_from_another_folder_finds_what_the_job_file_names_relatively(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (command.folder / "lora").mkdir()
+    (command.folder / "lora/adapter_config.json").write_text('{"peft_type": "LORA"}')
+    (command.folder / "lora/adapter_model.bin").write_bytes(b"weights")
+    monkeypatch.chdir(command.folder)
+    command.write(model={"checkpoint": "janus-shapes", "adapter": {"name": "lora", "weight": 0.5}})
+    claimed = job_of(command)
+    write_prompts(command.folder / "images.parquet", {"image": ["a.png"]})
+    looks = {"prompts": "images.parquet", "output": "answers", "understand": {"root": "images"}}
+    command.write(**looks, task="understand", model={"checkpoint": "toy"})
+    looked = job_of(command)
+    (command.folder / "elsewhere").mkdir()
+    monkeypatch.chdir(command.folder / "elsewhere")
+
+    for job in (claimed, looked):
+        assert command("retry-rejected", job.output) == (0, "", "job: no rejected images, nothing to retry\n")
