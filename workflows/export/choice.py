@@ -41,7 +41,7 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chooser:
-    """The rules, checked against the columns of an output.."""
+    """The rules, checked against the columns of an output."""
 
     rules: Rules
     schema: pa.Schema
@@ -93,7 +93,9 @@ def choose(chooser: Chooser, rows: pa.Table) -> Chosen:
     """Apply every rule but the sample to the rows of a shard. Raises RowFilterError."""
     kept, removed = np.arange(rows.num_rows), dict[str, int]()
     for one in chooser.filters:
-        table = pa.table([column_of(rows, name, chooser.schema.field(name).type) for name in one.columns], one.columns)
+        columns = [column_of(rows, name, chooser.schema.field(name).type) for name in one.columns]
+        # One more column, for a condition that names none.
+        table = pa.table([*columns, pa.nulls(rows.num_rows)], [*one.columns, "\0"])
         after = kept[one.mask(table).to_numpy(zero_copy_only=False)[kept]]
         removed[f"--where {one.text}"] = len(kept) - len(after)
         kept = after

@@ -13,16 +13,14 @@ from typing import Any
 import numpy as np
 
 from actors.errors import JobFailure
-from workflows.export.layouts.layout import ExportError, Written
+from workflows.export.layouts.layout import ExportError, ExportLayout, Written
 from workflows.storage.store import Storage
 
 MARKS = ".export"  # readers of data folders skip names that begin with a dot
 CLAIM_FILE, CARD_FILE = f"{MARKS}/claim.json", "README.md"
-# The id of a shard is in the name, or the file is in a Lance dataset or in the folder of a benchmark.
-_OF_AN_EXPORT = re.compile(
-    r"-[0-9a-f]{12}-[0-9a-f]{8}-\d{9}-\d{9}|^data/[^/]+\.lance/|^(w[^/]+/)?images/[^/]+\.png$"
-    r"|^(w[^/]+/)?\d{5,}/(metadata\.jsonl|samples/\d{4,}\.png)$"
-)
+# The id of a shard is in the name, or the file is in a Lance dataset; in a benchmark's folder, prompts have files.
+_OF_A_SHARD = re.compile(r"-[0-9a-f]{12}-[0-9a-f]{8}-\d{9}-\d{9}|^data/[^/]+\.lance/")
+_OF_A_PROMPT = re.compile(r"^(w[^/]+/)?(images/[^/]+\.png|\d{5,}/(metadata\.jsonl|samples/\d{4,}\.png))$")
 DRAFT = ".draft"  # the end of a file name that an interrupted write left
 
 
@@ -80,7 +78,8 @@ def write_mark(dest: Storage, shard_id: str, mark: Mark) -> None:
 class ExpectedFiles:
     """The files of all shards, held as 12 bytes each, to compare with what the destination holds."""
 
-    def __init__(self) -> None:
+    def __init__(self, layout: ExportLayout) -> None:
+        self._layout = layout
         self._hashes: list[np.ndarray[Any, np.dtype[np.uint64]]] = []
         self._shard_ids: list[str] = []
 
@@ -103,7 +102,7 @@ class ExpectedFiles:
             position = int(np.searchsorted(expected, value := np.uint64(_hash(name)), sorter=order))
             if position < len(expected) and expected[order[position]] == value:
                 is_found[order[position]] = True
-            elif is_of_an_export(name):
+            elif is_of_an_export(name, self._layout):
                 dest.remove(name)
                 num_removed += 1
         if not is_found.all():
@@ -121,9 +120,12 @@ class ExpectedFiles:
             start += len(hashes)
 
 
-def is_of_an_export(name: str) -> bool:
-    """Whether exports give files such a name. What a person put into the folder has another one, and is not touched."""
-    return _OF_AN_EXPORT.search(name) is not None
+def is_of_an_export(name: str, layout: ExportLayout) -> bool:
+    """Whether exports in this layout give files such a name. What a person puts into the folder has another one, and is
+    not touched.
+    """
+    patterns = [_OF_A_SHARD, _OF_A_PROMPT] if layout.files_per == "prompt" else [_OF_A_SHARD]
+    return any(pattern.search(name) for pattern in patterns)
 
 
 def _hash(name: str) -> int:

@@ -17,6 +17,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from actors.errors import InputError, JobFailure, one_line, reason_line
 from workflows.export.destination import CARD_FILE, DRAFT, MARKS, is_of_an_export
+from workflows.export.layouts.layout import ExportLayout
 from workflows.storage.errors import does_not_answer
 from workflows.storage.store import Storage
 
@@ -51,7 +52,7 @@ def open_repository(dest: Storage, name: str) -> None:
             raise InputError(f"--push-to {name}: the repository holds files that no export wrote; push into a new one")
 
 
-def push_export(dest: Storage, name: str) -> str:
+def push_export(dest: Storage, name: str, layout: ExportLayout) -> str:
     """Upload an export, and remove data files from the repository that it does not hold. Returns its address."""
     api = HfApi()
     with _hub_errors(name):
@@ -61,14 +62,14 @@ def push_export(dest: Storage, name: str) -> str:
             repo_type="dataset",
             commit_message="Export of janus-batch",
             ignore_patterns=list(NOT_UPLOADED),
-            delete_patterns=_stale_files(api, dest, name),
+            delete_patterns=_stale_files(api, dest, name, layout),
         )
     return str(getattr(url, "repo_url", url))
 
 
-def _stale_files(api: HfApi, dest: Storage, name: str) -> list[str]:
+def _stale_files(api: HfApi, dest: Storage, name: str, layout: ExportLayout) -> list[str]:
     """The repository's data files that the export does not hold any more."""
-    held = {file for file in api.list_repo_files(name, repo_type="dataset") if is_of_an_export(file)}
+    held = {file for file in api.list_repo_files(name, repo_type="dataset") if is_of_an_export(file, layout)}
     return [glob.escape(file) for file in sorted(held.difference(dest.walk_names()))]
 
 

@@ -131,7 +131,7 @@ def export_output(
             signed_unit=None if credentials is None else credentials.unit,
         )
         dest.write(CARD_FILE, dataset_card(facts).encode())
-    address = None if push_to is None else push_export(dest, push_to)
+    address = None if push_to is None else push_export(dest, push_to, chosen_layout)
     return Export(
         written=written,
         splits=splits,
@@ -179,7 +179,7 @@ def _write_shards(
     details: dict[str, list[str]] = {split: [] for split in splits}
     whole = Whole(dest=work.dest, details=details, recipe=work.recipe, storage_options=work.source.options)
     others = work.layout.begin(whole)
-    expected, num_shards_before = ExpectedFiles(), 0
+    expected, num_shards_before = ExpectedFiles(work.layout), 0
     for number, parts in enumerate(shards, start=1):
         shard = read_shard(work, parts)
         mark = read_mark(work.dest, parts[0])

@@ -65,7 +65,7 @@ def test_a_second_push_uploads_what_changed_and_removes_what_is_gone(hub: HubSer
     score(job, Scorer(name="clip", version="1"), similarity=score_of)
     rules = Rules(where=("clip > 0.5",))
     export(job, tmp_path / "one", "imagefolder", push_to=REPOSITORY)
-    mine = {"LICENSE": b"mine", "assets/banner.png": b"mine", "data/mine.csv": b"mine"}
+    mine = dict.fromkeys(("LICENSE", "assets/banner.png", "images/banner.png", "data/mine.csv"), b"mine")
     hub.datasets[REPOSITORY] |= mine
 
     done = export(job, tmp_path / "two", "imagefolder", rules=rules, push_to=REPOSITORY)
