@@ -55,13 +55,19 @@ def _table(prompts: Any) -> pa.Table:
         has_names = any(name is not None for name in prompts.index.names)  # an index without a name counts rows
         return pa.Table.from_pandas(prompts, preserve_index=has_names)
     if isinstance(prompts, Mapping):
-        return pa.table({name: list(values) for name, values in prompts.items()})
+        return pa.table({name: _column(name, values) for name, values in prompts.items()})
     is_series = hasattr(prompts, "name") and hasattr(prompts, "to_list")
     if (hasattr(prompts, "__arrow_c_stream__") and not is_series) or isinstance(prompts, pa.RecordBatch):
         return pa.table(prompts)
     if isinstance(prompts, bytes) or not isinstance(prompts, Iterable):
         raise PromptsError(f"prompts: got {type(prompts).__name__}; {ALLOWED}")
     return _table_of_items(list(prompts))
+
+
+def _column(name: Any, values: Any) -> list[Any]:
+    if isinstance(values, str | bytes):  # whose items are characters
+        raise PromptsError(f"prompts: column {one_line(str(name))} must be a list, got {one_line(repr(values))}")
+    return list(values)
 
 
 def _table_of_items(items: list[Any]) -> pa.Table:

@@ -82,6 +82,7 @@ def test_locations_stay_as_they_are(tmp_path: Path) -> None:
         (["\ud800"], "these are no rows .*surrogates not allowed"),
         ([{"prompt": "a", "n": 1}, {"prompt": "b", "n": "x"}], "these are no rows"),
         ({"prompt": ["a"], "id": ["x", "y"]}, "these are no rows"),
+        ({"prompt": "a fox"}, "column prompt must be a list, got 'a fox'"),
     ],
 )
 def test_what_is_no_prompts_is_refused(prompts: object, message: str) -> None:
