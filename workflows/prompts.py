@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from workflows.job import PromptReading
-from workflows.prompt_files.columns import COLUMN_TYPES, TEXT_COLUMNS, carried_columns
+from workflows.prompt_files.columns import COLUMN_TYPES, LOOK_TEXT_COLUMNS, TEXT_COLUMNS, carried_columns
 from workflows.prompt_files.conversion.convert import NUM_SKIPPED, convert
 from workflows.prompt_files.file import PromptFile, PromptsError, prompt_errors
 from workflows.prompt_files.formats import PARQUET, format_of
@@ -178,7 +178,8 @@ def _converted(
     check_is_file(url, info)
     with storage_errors(url):
         version = version_of(fs, info, is_text=True)
-    text_columns = [reading.columns.get(column, column) for column in TEXT_COLUMNS]
+    read_as_text = LOOK_TEXT_COLUMNS if reading.reads_images else TEXT_COLUMNS
+    text_columns = [reading.columns.get(column, column) for column in read_as_text]
     settings = json.dumps([reading.csv_delimiter, reading.csv_header, text_columns])
 
     def make(target: str) -> None:

@@ -68,6 +68,7 @@ LOOK_COLUMN_TYPES = {
     "question": (_is_text, "text"),
     "id": COLUMN_TYPES["id"],
 }
+LOOK_TEXT_COLUMNS = ("image", "question", "id")
 
 
 def column_types(*, reads_images: bool) -> Mapping[str, tuple[Callable[[pa.DataType], bool], str]]:

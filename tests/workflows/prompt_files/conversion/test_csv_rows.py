@@ -98,6 +98,8 @@ def test_prompts_and_ids_are_text_whatever_they_hold(tmp_path: Path) -> None:
     assert rows(tmp_path / "a.csv", text, columns={"prompt": "Caption"}) == [
         {"id": "1", "prompt": "1984", "negative_prompt": "42"}
     ]
+    looked_at = {"columns": {"image": "File"}, "reads_images": True}
+    assert rows(tmp_path / "b.csv", "File,question\n1,2\n", **looked_at) == [{"image": "1", "question": "2"}]
 
 
 @pytest.mark.parametrize(
