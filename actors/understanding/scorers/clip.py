@@ -9,6 +9,7 @@ N images, D dimensions of the embedding.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from transformers import AutoModel, AutoProcessor
 
 from actors.checkpoint.open import fetch_checkpoint, weights_digest
 from actors.device import find_device
-from actors.errors import OtherWeightsError, one_line
+from actors.errors import CheckpointError, OtherWeightsError, is_out_of_memory, one_line, reason_line
 from actors.understanding.scorers.clip_checkpoint import open_clip_checkpoint
 from actors.understanding.scorers.source import Columns, ScorerError, ScorerSource
 
@@ -46,9 +47,8 @@ class ClipScorer:
                 f"{source.checkpoint} holds other weights now: their SHA-256 is {digest}, the scores were begun with "
                 f"{source.weights_sha256}"
             )
-        self._model = AutoModel.from_pretrained(checkpoint.path, dtype=torch.float32, local_files_only=True)
+        self._model, self._processor = _load(source.checkpoint, checkpoint.path)
         self._model = self._model.eval().to(self._device)
-        self._processor = AutoProcessor.from_pretrained(checkpoint.path, local_files_only=True)
         self._max_tokens: int = self._model.config.text_config.max_position_embeddings
         self._with_embeddings = source.with_embeddings
         self._head = read_head(source.head).to(self._device) if source.kind == "aesthetic" else None
@@ -82,6 +82,22 @@ class ClipScorer:
         ).to(self._device)
         found = self._model(**inputs)
         return F.normalize(found.image_embeds[: len(images)]), F.normalize(found.text_embeds[: len(images)])
+
+
+def _load(name: str, folder: Path) -> tuple[Any, Any]:
+    """The model and its processor. transformers fills in random numbers for weights that a file lacks."""
+    try:
+        model, found = AutoModel.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+        )
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # every kind, for a file that is damaged or belongs to another model
+        if is_out_of_memory(error):
+            raise
+        raise CheckpointError(f"{name} cannot be loaded: {reason_line(error)}") from error
+    if missing := sorted(found["missing_keys"]):
+        raise CheckpointError(f"{name} lacks {len(missing)} weights of its model, such as {one_line(missing[0])}")
+    return model, processor
 
 
 class LinearHead:

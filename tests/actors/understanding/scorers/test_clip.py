@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save
+from safetensors.torch import load_file, save, save_file
 from transformers import AutoModel, AutoProcessor
 
 from actors.checkpoint.open import weights_digest
@@ -109,6 +109,26 @@ def test_a_head_that_does_not_fit_is_refused(folder: Path, head: bytes, message:
 def test_other_weights_are_refused(folder: Path) -> None:
     with pytest.raises(OtherWeightsError, match="holds other weights now"):
         ClipScorer(source_of(folder, weights_sha256="0" * 64))
+
+
+def test_weights_that_are_missing_are_named(tmp_path: Path) -> None:
+    folder = write_clip(tmp_path / "clip")
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["visual_projection.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    with pytest.raises(CheckpointError, match=r"lacks 1 weights of its model, such as visual_projection\.weight"):
+        ClipScorer(source_of(folder))
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json"])
+def test_files_that_transformers_cannot_use_are_refused(tmp_path: Path, file: str) -> None:
+    folder = write_clip(tmp_path / "clip")
+    source = source_of(folder)
+    (folder / file).write_text('{"model_type": "clip", "text_config": 7}')
+
+    with pytest.raises(CheckpointError, match="clip cannot be loaded: "):
+        ClipScorer(source)
 
 
 def test_a_model_of_another_type_is_refused() -> None:
