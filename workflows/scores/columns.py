@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from actors.errors import one_line, reason_line, shown
-from workflows.scores.parts import COLUMNS_FILE, ScoresError
+from workflows.scores.parts import COLUMNS_FILE, KEY_SCHEMA, ScoresError
 from workflows.storage.store import Storage
 
 TYPES = {str(kind): kind for kind in (pa.float64(), pa.float32(), pa.bool_(), pa.string(), pa.list_(pa.float32()))}
@@ -26,6 +26,9 @@ def to_table(storage: Storage, name: str, columns: Mapping[str, Sequence[Any] | 
     A column without any value in the first part counts as numbers. Raises ScoresError for other values, and for
     columns that differ from those of the first part.
     """
+    for column in columns:
+        if not column or column in KEY_SCHEMA.names:
+            raise ScoresError(f"scorer {name}: a column of scores cannot have the name {shown(column)}")
     found = {column: _array(name, column, values) for column, values in columns.items()}
     guessed = {column: str(array.type) if array.type in TYPES.values() else "double" for column, array in found.items()}
     file = f"scores/{name}/{COLUMNS_FILE}"
@@ -41,14 +44,18 @@ def to_table(storage: Storage, name: str, columns: Mapping[str, Sequence[Any] | 
 def _array(name: str, column: str, values: Sequence[Any] | np.ndarray) -> pa.Array:
     try:
         array = pa.array([_plain(value) for value in values])
-    except (pa.ArrowException, TypeError, ValueError) as error:
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise ScoresError(f"scorer {name}: column `{column}` mixes types: {reason_line(error)}") from error
     if pa.types.is_integer(array.type):
-        return array.cast(pa.float64())
-    if pa.types.is_list(array.type):
-        return array.cast(pa.list_(pa.float32()))
+        return array.cast(pa.float64(), safe=False)  # the nearest number of an integer beyond 2^53
+    if pa.types.is_list(array.type) and _is_number(array.type.value_type):
+        return array.cast(pa.list_(pa.float32()), safe=False)
     is_float32 = isinstance(values, np.ndarray) and values.dtype == np.float32
     return array.cast(pa.float32()) if is_float32 and array.type == pa.float64() else array
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return any(check(kind) for check in (pa.types.is_integer, pa.types.is_floating, pa.types.is_null))
 
 
 def _plain(value: Any) -> Any:

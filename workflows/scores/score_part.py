@@ -78,9 +78,13 @@ def _joined(name: str, scored: Sequence[Columns]) -> dict[str, Sequence[Any] | n
         raise ScoresError(f"scorer {name} gave the columns {', '.join(first)} and then {', '.join(other)}")
     if not first:
         raise ScoresError(f"scorer {name} must give at least one column of scores, got none")
-    return {
-        column: np.concatenate([one[column] for one in scored])
-        if isinstance(first[column], np.ndarray)
-        else [value for one in scored for value in one[column]]
-        for column in first
-    }
+    return {column: _concatenated([one[column] for one in scored]) for column in first}
+
+
+def _concatenated(values: Sequence[Sequence[Any] | np.ndarray]) -> Sequence[Any] | np.ndarray:
+    """The values of all chunks. Arrays of one type and shape stay an array, whose type says how numbers are stored."""
+    if len({(one.dtype, one.shape[1:]) if isinstance(one, np.ndarray) else None for one in values}) == 1 and isinstance(
+        values[0], np.ndarray
+    ):
+        return np.concatenate(values)
+    return [value for one in values for value in one]

@@ -6,6 +6,8 @@ def score(images: list[PIL.Image.Image], rows: list[dict]) -> dict[str, list]
 from __future__ import annotations
 
 import linecache
+import sys
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,14 +29,17 @@ class FunctionScorer:
 
     def __init__(self, source: ScorerSource) -> None:
         self._name = f"{source.file}:{source.function}"
-        names: dict[str, Any] = {"__name__": MODULE, "__file__": source.file}
+        module = types.ModuleType(MODULE)
+        module.__file__ = source.file
+        sys.modules[MODULE] = module  # where dataclasses and pickle look for the file's classes
         # The lines of tracebacks: the file is not on the disk of every node.
         linecache.cache[source.file] = (len(source.code), None, source.code.splitlines(keepends=True), source.file)
         try:
-            exec(compile(source.code, source.file, "exec"), names)  # noqa: S102  the code of whoever runs the command
+            code = compile(source.code, source.file, "exec", dont_inherit=True)
+            exec(code, module.__dict__)  # noqa: S102  the code of whoever runs the command
         except Exception as error:
             raise ScorerError(f"{source.file} fails when it is run: {reason_line(error)}") from error
-        function = names.get(source.function)
+        function = getattr(module, source.function, None)
         if not callable(function):
             raise ScorerError(f"{source.file} has no function {source.function}")
         self._function = function
@@ -47,10 +52,17 @@ class FunctionScorer:
             raise ScorerError(f"{self._name} failed over {image_ids}: {reason_line(error)}") from error
         columns = found if isinstance(found, Mapping) else {"score": found}
         for name, values in columns.items():
-            num_values = len(values) if hasattr(values, "__len__") and not isinstance(values, str | bytes) else None
+            num_values = _num_values(values)
             if not isinstance(name, str) or num_values != len(images):
                 raise ScorerError(
                     f"{self._name} must return a list with one value per image, or a dict of such lists by column; "
                     f"for {len(images)} images `{name}` has {num_values if num_values is not None else 'no'} values"
                 )
         return columns
+
+
+def _num_values(values: Any) -> int | None:
+    """How many values a list, an array or a series has; None for everything else."""
+    if isinstance(values, str | bytes | Mapping) or getattr(values, "ndim", 1) == 0 or not hasattr(values, "__len__"):
+        return None
+    return len(values)

@@ -78,13 +78,26 @@ def test_other_columns_than_in_the_first_part_are_refused(
         to_table(storage, "mine", second)
 
 
-@pytest.mark.parametrize("values", [[1, "a"], [object()], [[1], "a"]])
+def test_numbers_that_float64_lacks_become_the_nearest_one(storage: Storage) -> None:
+    table = to_table(storage, "mine", {"hash": [2**63 - 1], "vector": [[2**60, 2**60 + 1]]})
+
+    assert table["hash"].to_pylist() == [2.0**63]
+    assert table["vector"].to_pylist() == [[2.0**60, 2.0**60]]
+
+
+@pytest.mark.parametrize("column", ["", "image_id", "image_sha256"])
+def test_names_of_keys_are_no_names_of_scores(storage: Storage, column: str) -> None:
+    with pytest.raises(ScoresError, match=f"a column of scores cannot have the name '{column}'"):
+        to_table(storage, "mine", {column: [1.0]})
+
+
+@pytest.mark.parametrize("values", [[1, "a"], [object()], [[1], "a"], [2**70]])
 def test_values_of_several_types_are_refused(storage: Storage, values: list[object]) -> None:
     with pytest.raises(ScoresError, match="scorer mine: column `a` mixes types: "):
         to_table(storage, "mine", {"a": values})
 
 
-@pytest.mark.parametrize("values", [[{"x": 1}], [b"bytes"]])
+@pytest.mark.parametrize("values", [[{"x": 1}], [b"bytes"], [["a"]], [[[1.0]]], [[True]]])
 def test_values_that_no_rule_can_compare_are_refused(storage: Storage, values: list[object]) -> None:
     with pytest.raises(ScoresError, match="must hold numbers, text, booleans or vectors"):
         to_table(storage, "mine", {"a": values})

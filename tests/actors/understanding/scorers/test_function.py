@@ -30,9 +30,25 @@ def test_a_list_is_the_column_score() -> None:
     assert scorer.score(IMAGES, ROWS) == {"score": [0, 100]}
 
 
+def test_a_file_may_define_classes() -> None:
+    code = (
+        "from dataclasses import dataclass\n@dataclass\nclass Size:\n    width: int\n"
+        "assert Size.__annotations__ == {'width': int}\n"
+    )
+    for future in ("", "from __future__ import annotations\n"):
+        checked = code if not future else code.replace("int}", "'int'}")
+        scorer = scorer_of(
+            f"{future}{checked}def score(images, rows):\n    return [Size(image.width).width for image in images]"
+        )
+
+        assert scorer.score(IMAGES, ROWS) == {"score": [6, 6]}
+
+
 @pytest.mark.parametrize(
     ("code", "message"),
     [
+        ("import numpy\ndef score(images, rows):\n    return numpy.array(1.0)", "`score` has no values"),
+        ("def score(images, rows):\n    return {'a': {1: 1, 2: 2}}", "`a` has no values"),
         ("def score(images, rows):\n    return 1 / 0", "mine.py:score failed over a to b: division by zero"),
         ("def score(images, rows):\n    return [1]", "one value per image, .* for 2 images `score` has 1 values"),
         ("def score(images, rows):\n    return 'no'", "for 2 images `score` has no values"),
