@@ -21,6 +21,7 @@ from workflows.dispatch.progress import Progress, Slot
 from workflows.job import RenderJob
 
 PARTS_IN_FLIGHT = 2  # of each actor: one to work on while the images of the next are read
+ROOM_SECONDS = 5.0  # of waiting before actors without room are counted
 
 Tool = TypeVar("Tool")
 Done = TypeVar("Done")
@@ -72,14 +73,19 @@ def run_over_parts(
     again.
     """
     num_actors = cluster.pool_size(job, len(parts))
-    actors = [_start_actor(job, cluster, open_tool, work, num_actors) for _ in range(num_actors)]
+    num_cpus = cluster.cpus_per_actor(job, num_actors)
+    actors = [_start_actor(job, num_cpus, open_tool, work) for _ in range(num_actors)]
     slots = [progress.add_slot() for _ in actors]
     waiting = list(reversed(parts))
     opening = {actor.is_open.remote(): number for number, actor in enumerate(actors)}
     working: dict[Any, int] = {}  # the result of a part -> the number of its actor
     try:
         while working or waiting:
-            (reference,), _ = ray.wait([*working, *opening])
+            found, _ = ray.wait([*working, *opening], timeout=ROOM_SECONDS)
+            if not found:
+                progress.room_is_lacking(cluster.num_lacking_room(job, num_cpus) if opening else 0)
+                continue
+            (reference,) = found
             if (number := opening.pop(reference, None)) is not None:
                 progress.actor_is_ready(slots[number], "", ray.get(reference))
                 num_taken = PARTS_IN_FLIGHT
@@ -95,7 +101,7 @@ def run_over_parts(
             raise cause from None
         if isinstance(cause, ray_errors.RayError):
             raise PartsFailedError(
-                f"an actor was lost {1 + job.workers.max_tries} times: {reason_of(error)}"
+                f"a part was tried {1 + job.workers.max_tries} times and lost its actor: {reason_of(error)}"
             ) from error
         raise
     finally:
@@ -105,14 +111,14 @@ def run_over_parts(
 
 
 def _start_actor(
-    job: RenderJob, cluster: Cluster, open_tool: Callable[[], Tool], work: Callable[[Tool, str], Done], num_actors: int
+    job: RenderJob, num_cpus: float, open_tool: Callable[[], Tool], work: Callable[[Tool, str], Done]
 ) -> Any:
     options: dict[str, Any] = {
         "num_gpus": job.workers.gpus_per_actor,
-        "num_cpus": cluster.cpus_per_actor(job, num_actors),
+        "num_cpus": num_cpus,
         "accelerator_type": job.workers.accelerator_type,
         "max_concurrency": PARTS_IN_FLIGHT,
-        "max_restarts": job.workers.max_tries,
+        "max_restarts": -1,  # an actor may be lost any number of times; each of its parts has its own tries
         "max_task_retries": job.workers.max_tries,
     }
     return ray.remote(PartActor).options(**options).remote(open_tool, work, hides_gpus=not job.workers.gpus_per_actor)

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
 from actors.engines import open_looker
-from actors.understanding.scorers.source import ImageScorer, ScorerError, ScorerSource
+from actors.understanding.scorers.source import Columns, ImageScorer, ScorerError, ScorerSource
 
 
 def open_scorer(source: ScorerSource) -> ImageScorer:
-    """The scorer of a source. Raises ScorerError or CheckpointError."""
+    """The scorer of a source, which may be called from several threads. Raises ScorerError or CheckpointError."""
+    return OneAtATime(_open(source))
+
+
+class OneAtATime:
+    """A scorer for the threads of an actor: one part is scored while the images of another are read.
+
+    Neither a model's caches and CUDA graphs nor a user's function need to be safe for threads.
+    """
+
+    def __init__(self, scorer: ImageScorer) -> None:
+        self._scorer, self._lock = scorer, threading.Lock()
+
+    def score(self, images: Sequence[np.ndarray], rows: Sequence[Mapping[str, Any]]) -> Columns:
+        with self._lock:
+            return self._scorer.score(images, rows)
+
+
+def _open(source: ScorerSource) -> ImageScorer:
     match source.kind:
         case "clip" | "aesthetic":
             from actors.understanding.scorers.clip import ClipScorer

@@ -103,7 +103,7 @@ def test_a_part_of_a_lost_actor_is_retried(job: RenderJob) -> None:
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_scorer_that_kills_every_actor_fails_the_run(job: RenderJob) -> None:
-    with pytest.raises(JobFailure, match="an actor was lost 2 times: "):
+    with pytest.raises(JobFailure, match="a part was tried 2 times and lost its actor: "):
         score(job, "always_kills_its_process")
 
 
