@@ -16,7 +16,7 @@ from workflows.dispatch.cluster import Cluster
 from workflows.job import RenderJob
 from workflows.output.claim import Claim, open_output
 from workflows.scores.duplicates import Likeness, score_duplicates
-from workflows.scores.parts import ScoresError
+from workflows.scores.parts import ScoresError, check_scorer_name
 from workflows.scores.run import score_output
 from workflows.scores.scorers import Found, aesthetic_scorer, clip_scorer, function_scorer, judge_scorer
 from workflows.storage.store import Storage
@@ -31,6 +31,7 @@ TAKES = {
     "function": set[str](),
 }
 NEEDS = {"clip": ("checkpoint",), "aesthetic": ("checkpoint", "head")}
+NEEDS_NEXT_TO = {"revision": "checkpoint", "min_similarity": "embeddings_from"}
 CAPTION_TOKENS = 64
 
 
@@ -63,8 +64,9 @@ def score(
     """Score the images of an output and say what was done. Always 0: what cannot be done raises."""
     kind, options = scorer if scorer in KINDS else "function", ScorerOptions(**given)
     _check_options(kind, options)
-    storage, claim = open_output(output, endpoint_url)
     name = name or (scorer.rpartition(":")[2] if kind == "function" else kind)
+    check_scorer_name(name)
+    storage, claim = open_output(output, endpoint_url)
     if kind == "duplicates":
         facts = _find_duplicates(storage, name, options)
     else:
@@ -76,12 +78,15 @@ def score(
 
 def _check_options(kind: str, options: ScorerOptions) -> None:
     """Raise ScoresError for an option of another kind, and for one that is missing."""
-    given = {key for key, value in dataclasses.asdict(options).items() if value not in (None, False)}
+    given = {key for key, value in dataclasses.asdict(options).items() if value is not None and value is not False}
     if others := sorted(given - TAKES[kind]):
         takes = ", ".join(sorted(map(_option, TAKES[kind]))) or "no options of its own"
         raise ScoresError(f"--scorer {kind} takes {takes}; got {_option(others[0])}")
     if missing := [key for key in NEEDS.get(kind, ()) if key not in given]:
         raise ScoresError(f"--scorer {kind} needs {_option(missing[0])}")
+    for key, other in NEEDS_NEXT_TO.items():
+        if key in given and other not in given:
+            raise ScoresError(f"{_option(key)} needs {_option(other)}")
 
 
 def _option(key: str) -> str:
@@ -101,7 +106,7 @@ def _score(
     as_json: bool,
 ) -> dict[str, Any]:
     cluster = Cluster(address)
-    job = _job(storage, claim, settings, cluster)
+    job = _job(storage, claim, settings, cluster, options.question)
     cluster.check_gpus(job)
     scorer, source = _find_scorer(job, name, written, kind, options)
     with showing(claim.name, storage.url, as_json=as_json) as show:
@@ -127,18 +132,24 @@ def _find_scorer(job: RenderJob, name: str, written: str, kind: str, options: Sc
             options.checkpoint,
             revision,
             job.storage,
-            question=options.question or DEFAULT_QUESTION,
+            question=DEFAULT_QUESTION if options.question is None else options.question,
             caption_tokens=CAPTION_TOKENS if options.with_caption else None,
         )
     return function_scorer(name, written)
 
 
-def _job(storage: Storage, claim: Claim, settings: tuple[str, ...], cluster: Cluster) -> RenderJob:
-    """The job of the output, with its actors as the job file or `--set workers.KEY=VALUE` wants them."""
+def _job(
+    storage: Storage, claim: Claim, settings: tuple[str, ...], cluster: Cluster, question: str | None
+) -> RenderJob:
+    """The job of the output, with its actors as the job file or `--set workers.KEY=VALUE` wants them.
+
+    The question is checked like that of a job file.
+    """
     for setting in settings:
         if not setting.startswith("workers."):
             raise ScoresError(f"--set: score takes the keys of `workers`, such as workers.max=2; got {shown(setting)}")
-    spec = check_fields({**claim.job_file, "prompts": claim.prompts, "output": storage.url}, settings)
+    asked = {} if question is None else {"judge": {"question": question}}
+    spec = check_fields({**claim.job_file, **asked, "prompts": claim.prompts, "output": storage.url}, settings)
     num_gpus = cluster.num_gpus() if spec.workers.gpus_per_actor is None else 0
     return RenderJob(
         name=claim.name,

@@ -36,6 +36,13 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         (["--scorer", "gone.py:f"], "--scorer: gone.py cannot be read: No such file or directory"),
         (["--scorer", "clip", "--checkpoint", "janus-shapes"], "janus-shapes is a model of type 'multi_modality'"),
         (["--scorer", "duplicates", "--embeddings-from", "clip"], "scorer clip has no scores for 2 parts"),
+        (["--scorer", "clip", "--checkpoint", "x", "--max-distance", "0"], "got --max-distance"),
+        (["--scorer", "judge", "--revision", "main"], "--revision needs --checkpoint"),
+        (["--scorer", "duplicates", "--min-similarity", "0.5"], "--min-similarity needs --embeddings-from"),
+        (["--scorer", "judge", "--question", "Is it {color}?"], "its only field is {prompt}, got {color}"),
+        (["--scorer", "judge", "--question", ""], "judge.question"),
+        (["--scorer", "duplicates", "--name", "../alike"], "a scorer's name has lower-case letters"),
+        (["--scorer", "mine.py:prompt"], "prompt is a column of the manifest; give the scores another name"),
         (["--scorer", "judge", "--set", "sampling.seed=1"], "score takes the keys of `workers`"),
     ],
 )

@@ -25,7 +25,9 @@ from workflows.scores.parts import (
     Scorer,
     ScoresError,
     claim_scores,
+    hold_scores,
     read_scores,
+    read_scores_schema,
     scored_parts,
     scores_of_rows,
     write_scores,
@@ -61,9 +63,10 @@ def score_duplicates(storage: Storage, name: str, likeness: Likeness) -> Duplica
     """Write `cluster` (the id of the group's first image), `duplicate_of` (null for the first), `distance` and, with
     embeddings, `similarity` to the first, for every image of the output.
 
-    Raises ScoresError if the folder has the duplicates among other images, or if embeddings are missing.
+    Raises ScoresError if the folder has the duplicates among other images, or if embeddings are missing, and
+    OutputInUseError if another run holds the folder.
     """
-    with storage_errors(storage.url):
+    with storage_errors(storage.url), hold_scores(storage, name):
         parts = committed_parts(storage)
         rows = {part: read_part(storage, part, [*KEY_SCHEMA.names, "perceptual_hash"]) for part in parts}
         scorer = Scorer(name=name, version=VERSION, settings=_settings(likeness, rows))
@@ -195,6 +198,11 @@ def _read_embeddings(storage: Storage, name: str | None, rows: dict[str, pa.Tabl
     for part, table in rows.items():
         if not table.num_rows:
             continue
+        if EMBEDDING not in read_scores_schema(storage, name, part).names:
+            raise ScoresError(
+                f"--embeddings-from: scorer {name} wrote no embeddings; run `janus-batch score` with --embeddings and "
+                "another name"
+            )
         column = scores_of_rows(table, read_scores(storage, name, part, [EMBEDDING]))[EMBEDDING].combine_chunks()
         if column.null_count:
             raise ScoresError(f"--embeddings-from: scorer {name} has no embedding for some images of part {part}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +21,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from actors.errors import InputError, shown
 from workflows.output.layouts import parquet_bytes
-from workflows.output.manifest import read_footer
+from workflows.output.manifest import own_schema, read_footer
 from workflows.storage.damage import DamagedFileError, damage_errors
+from workflows.storage.lease import hold_output
 from workflows.storage.parquet import check_names, open_parquet, typed_column
 from workflows.storage.store import Storage
 
@@ -34,6 +35,7 @@ KEY_SCHEMA = pa.schema(
     [pa.field("image_id", pa.string(), nullable=False), pa.field("image_sha256", pa.string(), nullable=False)]
 )
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")  # a name in expressions without quotes, and a folder everywhere
+_TAKEN = frozenset(own_schema("judged").names)  # what the rows of an export have next to the scores
 
 
 class ScoresError(InputError):
@@ -62,15 +64,37 @@ class Scorer:
 _SCORER: TypeAdapter[Scorer] = TypeAdapter(Scorer)
 
 
+def check_scorer_name(name: str) -> None:
+    """Raise ScoresError for a name that is no plain word, or is that of a column of the manifest."""
+    if not _NAME.fullmatch(name):
+        raise ScoresError(
+            f"a scorer's name has lower-case letters, digits and _, and begins with a letter; got {shown(name)}"
+        )
+    if name in _TAKEN:
+        raise ScoresError(f"{name} is a column of the manifest; give the scores another name with --name")
+
+
+def hold_scores(
+    storage: Storage, name: str, *, say: Callable[[str], None] = lambda line: None, retry_seconds: float = 0.0
+) -> AbstractContextManager[bool]:
+    """Hold the folder of a scorer's name while the block runs. Raises ScoresError, and OutputInUseError."""
+    check_scorer_name(name)
+    return hold_output(
+        Storage(f"{storage.url}/scores/{name}", storage.options),
+        f"score {name}",
+        say=say,
+        retry_seconds=retry_seconds,
+        work="written",
+        advice="wait until it ends, or give the scores another name with --name",
+    )
+
+
 def claim_scores(storage: Storage, scorer: Scorer) -> None:
     """Claim the folder of this scorer's name, which a run holds. A claim without any part is replaced.
 
     Raises ScoresError if the folder has parts of a scorer with other settings, naming the first one.
     """
-    if not _NAME.fullmatch(scorer.name):
-        raise ScoresError(
-            f"a scorer's name has lower-case letters, digits and _, and begins with a letter; got {shown(scorer.name)}"
-        )
+    check_scorer_name(scorer.name)
     name = f"scores/{scorer.name}/{SCORER_FILE}"
     if storage.create(name, _to_json(scorer)):
         return
@@ -90,14 +114,20 @@ def claim_scores(storage: Storage, scorer: Scorer) -> None:
 
 def scorer_names(storage: Storage) -> list[str]:
     """The scorers that have scored images of an output, from one listing."""
-    folders = {name.split("/")[1] for name in storage.walk("scores") if name.count("/") == 2}
-    return sorted(name for name in folders if _NAME.fullmatch(name))
+    parts = [name.split("/") for name in storage.walk("scores") if name.count("/") == 2 and name.endswith(".parquet")]
+    return sorted({name for _, name, _ in parts if _NAME.fullmatch(name)})
 
 
 def scored_parts(storage: Storage, name: str) -> list[str]:
     """The ids of the manifest's parts whose images this scorer has scored, from one listing."""
     names = storage.names(f"scores/{name}")
     return [name.removesuffix(".parquet") for name in names if name.endswith(".parquet")]
+
+
+def remove_scores(storage: Storage, part: str) -> None:
+    """Remove the scores of a part of the manifest that is taken back: its images may come back with other bytes."""
+    for name in scorer_names(storage):
+        storage.remove(scores_file(name, part))
 
 
 def write_scores(storage: Storage, scorer: Scorer, part: str, table: pa.Table) -> bool:

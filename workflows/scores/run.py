@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,12 +14,11 @@ from workflows.dispatch.cluster import Cluster
 from workflows.dispatch.part_actors import run_over_parts
 from workflows.dispatch.progress import Progress, Slot
 from workflows.job import RenderJob
-from workflows.output.manifest import committed_parts, count_rows
+from workflows.output.manifest import NUM_READERS, committed_parts, count_rows
 from workflows.scores.open import open_scorer
-from workflows.scores.parts import Scorer, claim_scores, scored_parts
+from workflows.scores.parts import Scorer, claim_scores, hold_scores, scored_parts
 from workflows.scores.score_part import PartScores, score_part
 from workflows.storage.errors import storage_errors, storage_failures
-from workflows.storage.lease import hold_output
 from workflows.storage.retry import wait_for_storage
 from workflows.storage.store import Storage
 
@@ -50,8 +50,7 @@ def score_output(job: RenderJob, scorer: Scorer, source: ScorerSource, cluster: 
     this scorer, and what its model or code raises. Parts committed by then stay committed.
     """
     storage, seconds = Storage(job.output, job.storage), job.workers.storage_retry_seconds
-    folder = Storage(f"{job.output}/scores/{scorer.name}", job.storage)
-    with hold_output(folder, f"score {scorer.name}", say=show.line, retry_seconds=seconds):
+    with hold_scores(storage, scorer.name, say=show.line, retry_seconds=seconds):
         remaining, scored = wait_for_storage(job.output, seconds, show.line, _plan, storage, scorer)
         if remaining:
             show.line("joining the cluster ..." if cluster.is_joined else "starting Ray ...")
@@ -66,8 +65,10 @@ def _plan(storage: Storage, scorer: Scorer) -> tuple[dict[str, int], Scored]:
     with storage_errors(storage.url):
         claim_scores(storage, scorer)
         parts, before = committed_parts(storage), set(scored_parts(storage, scorer.name))
-        sizes = {part: count_rows(storage, part) for part in parts if part not in before}
-    remaining = {part: size for part, size in sizes.items() if size}
+        unscored = [part for part in parts if part not in before]
+        with ThreadPoolExecutor(NUM_READERS) as readers:
+            sizes = readers.map(lambda part: count_rows(storage, part), unscored)
+            remaining = {part: size for part, size in zip(unscored, sizes, strict=True) if size}
     return remaining, Scored(num_parts_before=len(before.intersection(parts)))
 
 

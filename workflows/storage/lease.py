@@ -34,12 +34,17 @@ EXPIRE_SECONDS = 45.0  # four renewals in a row did not happen
 POLL_SECONDS = 1.0
 _LEASE_NAME = re.compile(r"_lease\.(\d+)\.json")
 
+RENDER_ADVICE = (
+    "wait until it ends. `janus-batch render` and `janus-batch submit` wait for it with --wait-for-output, or render "
+    "at the same time with --ignore-lease: no image is lost or doubled, but GPU-hours may be wasted"
+)
+
 # What to do if another run holds the output: refuse at once, wait until it ends, or ignore the lease.
 WhenHeld = Literal["refuse", "wait", "ignore"]
 
 
 class OutputInUseError(JobFailure):
-    """Another run is rendering into this output, or has taken it over from this run."""
+    """Another run is rendering into this output or scoring it, or has taken it over from this run."""
 
 
 class OutputRemovedError(JobFailure):
@@ -57,10 +62,13 @@ def hold_output(
     when_held: WhenHeld = "refuse",
     say: Callable[[str], None] = lambda line: None,
     retry_seconds: float = 0.0,
+    work: str = "rendered",
+    advice: str = RENDER_ADVICE,
 ) -> Iterator[bool]:
     """Hold the output while the block runs. Yields True if it waited for another run to end.
 
-    `retry_seconds` is how long to wait for a store that does not answer before the lease is taken.
+    `retry_seconds` is how long to wait for a store that does not answer before the lease is taken. `work` is what is
+    being done to the output and `advice` what to do then, for whoever finds it held.
 
     Raises OutputInUseError naming the holder if another run holds the output and `when_held` is "refuse". If another
     run takes the lease over while the block runs (this process was suspended or cut off for too long), the block's
@@ -71,7 +79,7 @@ def hold_output(
         return
     mine = Holder(job=job)
     with storage_failures(storage.url):
-        number, was_waited = _acquire(storage, mine, when_held, say, retry_seconds)
+        number, was_waited = _acquire(storage, mine, when_held, say, retry_seconds, work, advice)
     renewal = _Renewal(storage, number, mine)
     renewal.start()
     try:
@@ -88,7 +96,13 @@ def hold_output(
 
 
 def _acquire(
-    storage: Storage, mine: Holder, when_held: WhenHeld, say: Callable[[str], None], retry_seconds: float
+    storage: Storage,
+    mine: Holder,
+    when_held: WhenHeld,
+    say: Callable[[str], None],
+    retry_seconds: float,
+    work: str,
+    advice: str,
 ) -> tuple[int, bool]:
     """The number of the lease that this run now holds, and whether it waited for another run."""
     was_waited = False
@@ -97,13 +111,9 @@ def _acquire(
         if holder.token == mine.token:
             return number, was_waited
         if when_held == "refuse":
-            raise OutputInUseError(
-                f"{storage.url} is being rendered by {holder}; wait until it ends. `janus-batch render` and "
-                "`janus-batch submit` wait for it with --wait-for-output, or render at the same time with "
-                "--ignore-lease: no image is lost or doubled, but GPU-hours may be wasted"
-            )
+            raise OutputInUseError(f"{storage.url} is being {work} by {holder}; {advice}")
         if not was_waited:
-            say(f"waiting: {storage.url} is being rendered by {holder}")
+            say(f"waiting: {storage.url} is being {work} by {holder}")
         was_waited = True
 
 

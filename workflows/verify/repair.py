@@ -23,6 +23,7 @@ from workflows.output.repairs import REPAIR_REASON, repair_file, replace_part
 from workflows.plan import Plan, Shard, part_of_file, shard_of, split_part_id
 from workflows.report.write import REPORT_FILE
 from workflows.rows import RejectedRow, ShardRows, read_shard
+from workflows.scores.parts import remove_scores
 from workflows.storage.damage import DamagedFileError
 from workflows.storage.store import Storage
 
@@ -80,11 +81,12 @@ def repair_output(
 
 
 def _take_back(storage: Storage, parts: list[str]) -> None:
-    """Remove all parts of a shard, so that the next run renders it.
+    """Remove all parts of a shard and their scores, so that the next run renders it and the next scorer looks again.
 
     Retries go before the shard's own part, because they hold only images that the part before them rejected.
     """
     for part in reversed(parts):
+        remove_scores(storage, part)
         storage.remove(manifest_name(part))
 
 

@@ -103,6 +103,13 @@ def test_embeddings_that_are_missing_are_named(tmp_path: Path) -> None:
 
     clip = Scorer(name="clip", version="1")
     claim_scores(storage, clip)
+    plain = Scorer(name="plain", version="1")
+    for part in committed_parts(storage):
+        rows = read_part(storage, part, ["image_id", "image_sha256"])
+        write_scores(storage, plain, part, rows.append_column("score", pa.array([1.0] * rows.num_rows)))
+    with pytest.raises(ScoresError, match=r"scorer plain wrote no embeddings; run .* with --embeddings"):
+        score_duplicates(storage, "duplicates", Likeness(embeddings_of="plain"))
+
     for part in committed_parts(storage):
         rows = read_part(storage, part, ["image_id", "image_sha256"])
         vectors = pa.array([[1.0, 0.0]] * rows.num_rows, pa.list_(pa.float32()))

@@ -17,6 +17,7 @@ from workflows.scores.parts import (
     Scorer,
     ScoresError,
     claim_scores,
+    hold_scores,
     read_scorer,
     read_scores,
     scored_parts,
@@ -25,6 +26,7 @@ from workflows.scores.parts import (
     write_scores,
 )
 from workflows.storage.damage import DamagedFileError
+from workflows.storage.lease import OutputInUseError
 from workflows.storage.store import Storage
 
 CLIP = Scorer(
@@ -128,6 +130,35 @@ def test_a_claim_without_scores_is_replaced(storage: Storage) -> None:
 def test_a_name_that_is_no_plain_word_is_refused(storage: Storage, name: str) -> None:
     with pytest.raises(ScoresError, match="a scorer's name has lower-case letters, digits and _"):
         claim_scores(storage, Scorer(name=name, version="1"))
+
+
+@pytest.mark.parametrize("name", ["prompt", "seed", "judge_score"])
+def test_a_name_of_a_column_of_the_manifest_is_refused(storage: Storage, name: str) -> None:
+    with pytest.raises(ScoresError, match=f"{name} is a column of the manifest; .* with --name"):
+        claim_scores(storage, Scorer(name=name, version="1"))
+
+
+def test_a_claim_without_scores_is_no_scorer(storage: Storage) -> None:
+    claim_scores(storage, CLIP)
+
+    assert scorer_names(storage) == []
+
+
+def test_a_name_is_checked_before_its_folder_is_held(storage: Storage, tmp_path: Path) -> None:
+    with pytest.raises(ScoresError, match="a scorer's name"), hold_scores(storage, "../../elsewhere"):
+        pass
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_runs_of_one_name_are_refused(storage: Storage) -> None:
+    message = r"/scores/clip is being written by score clip on .* give the scores another name with --name"
+    with (
+        hold_scores(storage, "clip"),
+        pytest.raises(OutputInUseError, match=message),
+        hold_scores(storage, "clip"),
+    ):
+        pass
 
 
 def test_nan_is_no_score(storage: Storage) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.dataset
 import pytest
 
@@ -29,11 +30,14 @@ from workflows.job import Images, RenderJob
 from workflows.output.claim import SUCCESS_FILE, mark_success, read_claim
 from workflows.output.commit import Receipt
 from workflows.output.layouts import LAYOUTS, read_image, read_pack
-from workflows.output.manifest import committed_parts, remove_superseded
+from workflows.output.manifest import committed_parts, manifest_name, remove_superseded
+from workflows.output.parts import read_part
 from workflows.output.repairs import REPAIR_REASON, settle_repairs
+from workflows.plan import split_part_id
 from workflows.prompts import find_prompt_files
 from workflows.report.write import REPORT_FILE
 from workflows.retry_rejected import plan_retries
+from workflows.scores.parts import Scorer, scored_parts, write_scores
 from workflows.storage.store import Storage
 from workflows.verify.check import verify_output
 from workflows.verify.repair import Repairs, remove_orphans, repair_output
@@ -104,6 +108,24 @@ def assert_whole(job: RenderJob, hashes: dict[str, str]) -> None:
     assert findings.is_whole
     assert hashes_of(job) == hashes
     assert Counter(row["image_id"] for row in manifest_of(job)).most_common(1)[0][1] == 1
+
+
+@pytest.mark.parametrize("job", ["files"], indirect=True)
+def test_parts_that_are_taken_back_lose_their_scores(job: RenderJob) -> None:
+    """A part that is rendered again on another kind of device has other bytes, whose scores would never be written."""
+    storage = Storage(job.output)
+    damaged, *others = parts = committed_parts(storage)
+    for part in parts:
+        rows = read_part(storage, part, ["image_id", "image_sha256"])
+        write_scores(
+            storage, Scorer(name="mine", version="1"), part, rows.append_column("score", pa.array([1.0] * len(rows)))
+        )
+    storage.write(manifest_name(damaged), b"")
+
+    repair(job)
+
+    lost = {part for part in parts if split_part_id(part)[0] == split_part_id(damaged)[0]}
+    assert set(scored_parts(storage, "mine")) == set(others) - lost
 
 
 @pytest.mark.parametrize("job", ["files", "webdataset"], indirect=True)
