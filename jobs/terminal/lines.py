@@ -98,8 +98,9 @@ def result_lines(result: Result) -> list[str]:
         f"done: {counted(tally.num_images, 'image')}, {tally.num_rejected:,} rejected, in {result.seconds:.0f} s",
     ]
     if progress.num_images:
-        throughput = throughput_text(progress.images_per_second)
-        lines.append(f"      {progress.num_images:,} of them in this run, {throughput} images/s")
+        throughput = progress.images_per_second  # None for a run that is shorter than two batches
+        speed = "" if throughput is None else f", {throughput_text(throughput)} images/s"
+        lines.append(f"      {progress.num_images:,} of them in this run{speed}")
     if progress.num_candidates:
         looks = ", ".join(look_parts(progress))
         lines.append(f"      {looks}, {progress.looking_seconds:.1f} s spent looking at them")
