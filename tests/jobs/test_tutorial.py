@@ -43,7 +43,7 @@ def test_ten_commands_lead_from_a_prompt_to_a_nightly_job(ray_cluster: None, com
     assert out.startswith("# nightly")
     assert json.loads((tmp_path / "nights.jsonl").read_text())["num_images"] == 12
     assert len(list(tmp_path.glob("renders/sweep/images/*/*.png"))) == 12
-    assert (tmp_path / "unguided.png").is_file()
+    assert (tmp_path / "varied.png").is_file()
     assert (tmp_path / "shapes-dataset/README.md").is_file()
 
 
