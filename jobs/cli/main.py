@@ -12,6 +12,8 @@ from actors.errors import InputError, JobFailure
 from janus_batch import VERSION
 from jobs.cli import checkpoints, completion, outputs, rendering
 from jobs.terminal.exit_codes import INCOMPLETE, WRONG
+from jobs.terminal.last_word import all_is_said
+from jobs.terminal.text import failure_text
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -50,14 +52,9 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         # Ray takes seconds to shut down. A second Ctrl-C exits at once: what was started here ends with this process.
         signal.signal(signal.SIGINT, lambda *_: os._exit(INCOMPLETE))
-        _fail("interrupted; run the same command again to resume", INCOMPLETE)
-    except InputError as error:
-        _fail(str(error), WRONG)
-    except JobFailure as error:
-        _fail(f"{error}\n{error.advice}", INCOMPLETE)
-
-
-def _fail(message: str, code: int) -> None:
-    for line in message.splitlines():
-        click.echo(f"janus-batch: {line}", err=True)
-    sys.exit(code)
+        click.echo("janus-batch: interrupted; run the same command again to resume", err=True)
+        sys.exit(INCOMPLETE)
+    except (InputError, JobFailure) as error:
+        click.echo(failure_text(error), err=True, nl=False)
+        all_is_said()
+        sys.exit(WRONG if isinstance(error, InputError) else INCOMPLETE)

@@ -15,12 +15,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+FAREWELL = "farewell"
+SHOW_CURSOR = "\x1b[?25h"  # the live view hides it
 REASON = (
     "this process ended without a result. Ray ends it if Ray is lost on this machine (its raylet or one of its agents "
     "was killed; see {logs}), and the system may kill it if memory runs out"
 )
-FAREWELL = "farewell"
-SHOW_CURSOR = "\x1b[?25h"  # the live view hides it
+
+_unsaid: list[subprocess.Popen[bytes]] = []  # the second processes that know an error which is not printed yet
 
 
 @contextmanager
@@ -29,6 +31,9 @@ def last_word(job: str, output: str, *, advice: str, as_json: bool = False) -> I
 
     With `as_json`, it also prints the line that ends a failed run for programs.
     """
+    from actors.errors import InputError, JobFailure  # not at the top: the second process has only the standard library
+    from jobs.terminal.text import failure_text
+
     reason = REASON.format(logs=_ray_logs())
     failed = {"event": "failed", "job": job, "output": output, "error": reason}
     words = {
@@ -37,12 +42,31 @@ def last_word(job: str, output: str, *, advice: str, as_json: bool = False) -> I
     }
     # -I -S: it needs nothing but the standard library. In its own session, no Ctrl-C reaches it.
     command = [sys.executable, "-I", "-S", __file__]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0, start_new_session=True) as witness:
-        _tell(witness, json.dumps(words))
-        try:
-            yield
-        finally:
-            _tell(witness, FAREWELL)
+    witness = subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0, start_new_session=True)
+    _tell(witness, json.dumps(words))
+    try:
+        yield
+    except (InputError, JobFailure) as error:  # Ray may end this process before the command line has printed it
+        _tell(witness, json.dumps({"stderr": failure_text(error)}))
+        _unsaid.append(witness)
+        raise
+    except BaseException:
+        _dismiss(witness)
+        raise
+    else:
+        _dismiss(witness)
+
+
+def all_is_said() -> None:
+    """The command line has printed the error that ends the run."""
+    while _unsaid:
+        _dismiss(_unsaid.pop())
+
+
+def _dismiss(witness: subprocess.Popen[bytes]) -> None:
+    _tell(witness, FAREWELL)
+    with witness:  # closes the pipe and waits for its end
+        pass
 
 
 def _tell(witness: subprocess.Popen[bytes], line: str) -> None:
@@ -59,11 +83,11 @@ def _ray_logs() -> str:
 
 
 def _wait_and_speak() -> None:
-    """The second process: print the words of the first line unless a farewell follows before the end."""
+    """The second process: print the words of the last line unless it is a farewell."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    words, *farewell = sys.stdin.read().splitlines() or ["{}"]
-    if farewell:
+    lines = sys.stdin.read().splitlines() or [FAREWELL]
+    if (words := lines[-1]) == FAREWELL:
         return
     for name, text in json.loads(words).items():
         stream = getattr(sys, name)

@@ -6,7 +6,14 @@ import json
 import sys
 from typing import Any
 
+from actors.errors import InputError, JobFailure
 from actors.recipe import Judge
+
+
+def failure_text(error: InputError | JobFailure) -> str:
+    """The lines that end a run which failed, for standard error."""
+    text = f"{error}\n{error.advice}" if isinstance(error, JobFailure) else str(error)
+    return "".join(f"janus-batch: {line}\n" for line in text.splitlines())
 
 
 def say(line: str) -> None:

@@ -333,7 +333,7 @@ def test_a_failure_is_the_last_json_line(tmp_path: Path, address: str) -> None:
     failed = run("render", job, "--json", "--address", address)
     wrong = run("render", job, "--json", "--address", address, "--set", f"prompts={tmp_path / 'nothing'}")
 
-    for answer, code, reason in ((failed, 1, "a bug met image"), (wrong, 2, "prompts: no Parquet files match")):
+    for answer, code, reason in ((failed, 1, "a bug met image"), (wrong, 2, "prompts: no prompt files match")):
         last = json.loads(answer.stdout.splitlines()[-1])
         assert answer.returncode == code
         assert (last["event"], last["job"], last["output"]) == ("failed", "job", str(tmp_path / "out"))

@@ -122,6 +122,7 @@ class Dispatch:
         """Take shards and render them with one actor, one after the other."""
         while (attempt := await self._queue.take(actor)) is not None:
             task = asyncio.create_task(self._try_shard(actor, attempt))
+            task.add_done_callback(_retrieve)
             self._running[attempt] = task
             try:
                 await asyncio.wait((task,))
@@ -207,3 +208,9 @@ class Dispatch:
     def _fate(self) -> Fate:
         """What happens to a shard after its last try. If no shard can be rendered, skipping them all is no use."""
         return self._job.workers.on_shard_failure if self._steps.num_rendered else "stop"
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Take note of a task's error, which asyncio would print if another error ends the dispatch first."""
+    if not task.cancelled():
+        task.exception()

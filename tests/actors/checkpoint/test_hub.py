@@ -161,7 +161,7 @@ def test_a_hub_id_of_janus_1_3b_means_its_role_tags(hub: HubServer, tmp_path: Pa
         ("org/tiny", None, (403, "GatedRepo"), "CheckpointError", "org/tiny is gated: accept its terms"),
         ("org/tiny", None, (403, ""), "CheckpointError", "refuses to show org/tiny to this machine's HF_TOKEN"),
         ("org/tiny", None, (500, ""), "CheckpointUnreachable", "the hub answered 500"),
-        ("org/llama", None, None, "CheckpointError", "org/llama is a model of type 'llama', not one of those"),
+        ("org/llama", None, None, "CheckpointError", "org/llama is a language model alone (model_type 'llama')"),
         ("org/ti--ny", None, None, "CheckpointError", "'org/ti--ny' is not a valid hub id"),
     ],
 )

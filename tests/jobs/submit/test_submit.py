@@ -121,7 +121,7 @@ def test_a_wrong_job_returns_2_and_its_reason(answers) -> None:
     folder, answer = answers["wrong"]
 
     assert answer.returncode == 2
-    assert f"janus-batch: prompts: no Parquet files match {folder}/nothing-here" in answer.stderr
+    assert f"janus-batch: prompts: no prompt files match {folder}/nothing-here" in answer.stderr
 
 
 def test_rays_own_command_runs_the_same_program(answers) -> None:

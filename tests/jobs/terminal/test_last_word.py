@@ -52,6 +52,24 @@ def test_a_process_that_ends_by_itself_speaks_for_itself(ending: str) -> None:
     assert "without a result" not in ended.stdout + ended.stderr
 
 
+def test_an_error_is_said_even_if_the_process_is_ended_before_it_prints_it() -> None:
+    error = "from actors.errors import JobFailure; raise JobFailure('Ray died')"
+    ended = end_of(f"import atexit; atexit.register(os._exit, 1); sys.excepthook = lambda *_: None; {error}")
+
+    assert ended.stderr.splitlines()[-2:] == [
+        "janus-batch: Ray died",
+        "janus-batch: run the same command again to resume; committed images are kept",
+    ]
+
+
+def test_an_error_that_is_printed_is_not_said_again() -> None:
+    print_it = "sys.excepthook = lambda kind, error, _: (print(error, file=sys.stderr), all_is_said())"
+    imports = "from actors.errors import InputError; from jobs.terminal.last_word import all_is_said"
+    ended = end_of(f"{imports}; {print_it}; raise InputError('wrong')")
+
+    assert ended.stderr == "wrong\n"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_run_does_not_need_the_second_process() -> None:
     children = "open(f'/proc/self/task/{os.getpid()}/children').read().split()"
