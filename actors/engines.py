@@ -9,12 +9,12 @@ from actors.checkpoint.doctor import Finding, check_guidance, check_tokenizer
 from actors.checkpoint.models import open_models
 from actors.checkpoint.open import (
     Checkpoint,
+    check_digest,
     fetch_checkpoint,
     is_family_without_checkpoint,
     open_checkpoint,
-    weights_digest,
 )
-from actors.errors import CheckpointError, OtherWeightsError, is_out_of_memory, reason_line
+from actors.errors import CheckpointError, is_out_of_memory, reason_line
 from actors.families import FAMILIES
 from actors.recipe import Look, Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
@@ -77,7 +77,7 @@ def open_looking_engine(recipe: Recipe, look: Look, storage_options: Mapping[str
             storage_options=storage_options,
         )
     )
-    _check_digest(checkpoint, recipe.weights_sha256)
+    check_digest(checkpoint, recipe.weights_sha256)
     return cast("Engine", LookingEngine(looker_class(checkpoint, dtype=recipe.dtype), look))
 
 
@@ -93,9 +93,9 @@ def start_engine(
         return load_engine(recipe)
     models = [fetch_checkpoint(model) for model in (checkpoint, vae) if model is not None]
     for model, expected in zip(models, (recipe.weights_sha256, recipe.vae_sha256), strict=False):
-        _check_digest(model, expected)
+        check_digest(model, expected)
     for (adapter, _), recorded in zip(models[0].adapters, recipe.adapters, strict=True):
-        _check_digest(adapter, recorded.sha256)
+        check_digest(adapter, recorded.sha256)
     if not allow_faults:
         _refuse_faults(recipe, check_tokenizer(models[0]))
     engine = load_engine(recipe, *models)
@@ -116,14 +116,6 @@ def load_engine(recipe: Recipe, *models: Checkpoint) -> Engine:
         )
     engine_class = FAMILIES[recipe.family].load_engine_class()
     return cast("Engine", engine_class(recipe, *models))
-
-
-def _check_digest(model: Checkpoint, expected: str | None) -> None:
-    digest = weights_digest(model)
-    if digest != expected:
-        raise OtherWeightsError(
-            f"{model.name} holds other weights now: their SHA-256 is {digest}, the job was begun with {expected}"
-        )
 
 
 def _refuse_faults(recipe: Recipe, findings: Iterable[Finding]) -> None:
@@ -179,6 +171,6 @@ def open_looker(recipe: Recipe, storage_options: Mapping[str, Any], engine: Engi
             storage_options=storage_options,
         )
     )
-    _check_digest(checkpoint, judge.weights_sha256)
+    check_digest(checkpoint, judge.weights_sha256)
     llama = cast("Any", engine).text_model() if engine is not None and judge.is_own else None
     return cast("Looker", looker_class(checkpoint, dtype=recipe.dtype, llama=llama))

@@ -64,7 +64,7 @@ def sampling_settings(record: SamplingSettings) -> dict[str, Any]:
 class Judge:
     """How a job looks at its images. Part of its recipe, because the scores decide which candidates are kept.
 
-    * `question`: what is asked about each candidate; `{prompt}` stands for the prompt of the image.
+    * `question`: what is asked about each candidate; `{prompt}` is replaced by the image's prompt.
     * `best_of`: candidates of one try. `retry_below`: an image whose best candidate scores lower gets another try, up
       to `max_tries` in all; None means one try.
     * `caption_tokens`: the longest caption of a kept image, in tokens; None means no captions.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.errors import shown
+from actors.recipe import CAPTION_TOKENS
 from jobs.job_file.read import check_fields
 from jobs.job_file.resolve import workers_of
 from jobs.job_file.spec import DEFAULT_QUESTION
@@ -14,7 +15,7 @@ from jobs.terminal.show import showing
 from jobs.terminal.text import counted, print_json, say
 from workflows.dispatch.cluster import Cluster
 from workflows.job import RenderJob
-from workflows.output.claim import Claim, open_output
+from workflows.output.claim import Claim, claimed_job, open_output
 from workflows.scores.duplicates import Likeness, score_duplicates
 from workflows.scores.parts import ScoresError, check_scorer_name
 from workflows.scores.run import score_output
@@ -32,7 +33,6 @@ TAKES = {
 }
 NEEDS = {"clip": ("checkpoint",), "aesthetic": ("checkpoint", "head")}
 NEEDS_NEXT_TO = {"revision": "checkpoint", "min_similarity": "embeddings_from"}
-CAPTION_TOKENS = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,16 +151,7 @@ def _job(
     asked = {} if question is None else {"judge": {"question": question}}
     spec = check_fields({**claim.job_file, **asked, "prompts": claim.prompts, "output": storage.url}, settings)
     num_gpus = cluster.num_gpus() if spec.workers.gpus_per_actor is None else 0
-    return RenderJob(
-        name=claim.name,
-        prompts=claim.prompts,
-        output=storage.url,
-        storage=storage.options,
-        recipe=claim.recipe,
-        images=claim.images,
-        workers=workers_of(spec, num_gpus),
-        shard_rows=claim.shard_rows,
-    )
+    return claimed_job(storage, claim, workers_of(spec, num_gpus))
 
 
 def _find_duplicates(storage: Storage, name: str, options: ScorerOptions) -> dict[str, Any]:

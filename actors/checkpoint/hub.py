@@ -154,11 +154,24 @@ def _explained(repository: str, revision: str | None) -> Iterator[None]:
     except (errors.HTTPError, OSError) as error:
         if isinstance(error, OSError) and error.errno in _CACHE_FAULTS:
             raise CheckpointError(_cache_fault(error)) from error
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        if status in (401, 403):
+        if is_refusal(error):
             raise CheckpointError(f"the hub refuses to show {repository} to this machine's HF_TOKEN") from error
-        reason = f"answered {status}" if status else f"cannot be reached ({type(error).__name__})"
-        raise CheckpointUnreachable(f"{repository} is not a local folder, and the hub {reason}") from error
+        raise CheckpointUnreachable(f"{repository} is not a local folder, and the hub {trouble_of(error)}") from error
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether the hub has answered that this token, or none, does not suffice."""
+    return _status_of(error) in (401, 403)
+
+
+def trouble_of(error: Exception) -> str:
+    """What the hub did instead of a useful answer, as the end of a sentence."""
+    status = _status_of(error)
+    return f"answered {status}" if status else f"cannot be reached ({type(error).__name__})"
+
+
+def _status_of(error: Exception) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _cache_fault(error: OSError) -> str:

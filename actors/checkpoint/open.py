@@ -26,7 +26,7 @@ from actors.checkpoint.kinds import refuse_language_model, refuse_other_kinds, r
 from actors.checkpoint.known import Origin, find_origin
 from actors.checkpoint.name import hub_id_in, read_model_name
 from actors.checkpoint.tokenizer_file import check_tokenizer_file
-from actors.errors import CheckpointError, NoSuchFolder, shown
+from actors.errors import CheckpointError, NoSuchFolder, OtherWeightsError, shown
 from actors.families import FAMILIES, Identity, Shape
 from actors.prompt.template import PROMPT_FORMATS, PromptTemplate
 
@@ -195,6 +195,15 @@ def weights_digest(checkpoint: Checkpoint) -> str:
         assert checkpoint.folder is not None
         lines.append(f"{known[name] or checkpoint.folder.sha256(name)}  {name}\n")
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def check_digest(checkpoint: Checkpoint, expected: str | None, *, since: str = "the job was begun") -> None:
+    """Raise OtherWeightsError unless the weights have this digest. `since` says when they had it."""
+    digest = weights_digest(checkpoint)
+    if digest != expected:
+        raise OtherWeightsError(
+            f"{checkpoint.name} holds other weights now: their SHA-256 is {digest}, {since} with {expected}"
+        )
 
 
 def fetch_checkpoint(checkpoint: Checkpoint) -> Checkpoint:

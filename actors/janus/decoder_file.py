@@ -9,10 +9,9 @@ from typing import Any
 from safetensors.torch import save
 
 from actors.checkpoint.models import open_models
-from actors.checkpoint.open import fetch_checkpoint, weights_digest
+from actors.checkpoint.open import check_digest, fetch_checkpoint
 from actors.checkpoint.weights import load_weights
 from actors.device import DTYPES
-from actors.errors import OtherWeightsError
 from actors.janus.decoder import load_vq_decoder
 from actors.janus.network import NOT_NEEDED, original_name, tensor_shapes
 from actors.recipe import Recipe
@@ -29,11 +28,7 @@ def decoder_bytes(recipe: Recipe, storage_options: Mapping[str, Any]) -> bytes:
         recipe.checkpoint, revision=recipe.revision, adapters=recipe.adapters, storage_options=storage_options
     )
     checkpoint = fetch_checkpoint(opened)
-    if (digest := weights_digest(checkpoint)) != recipe.weights_sha256:
-        raise OtherWeightsError(
-            f"{checkpoint.name} holds other weights now: their SHA-256 is {digest}, the images were rendered with "
-            f"{recipe.weights_sha256}"
-        )
+    check_digest(checkpoint, recipe.weights_sha256, since="the images were rendered")
     shapes = tensor_shapes(checkpoint.shape)
     expected = {name: shape for name, shape in shapes.items() if name.startswith(_PREFIX)}
     others = {name: "not of the decoder" for name in shapes if name not in expected}

@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from jobs.terminal.lines import plan_lines, progress_line
+from jobs.terminal.show import NOT_SHOWN
 from jobs.terminal.show import showing as showing_in_terminal
 from jobs.terminal.text import counted
 from workflows.dispatch.progress import Progress
 from workflows.job import RenderJob
 from workflows.plan import Plan
 from workflows.run import Result, Show
-from workflows.side_work import side_work
+from workflows.side_work import in_background
 
 POLL_SECONDS = 0.5
 LOGGER = logging.getLogger("janus_batch")
@@ -65,29 +66,25 @@ class NotebookShow:
 
     @contextmanager
     def progress(self, progress: Progress) -> Iterator[None]:
-        stop, width = threading.Event(), 0
+        width = 0
 
         def show(text: str, end: str = "") -> None:
             nonlocal width
             width = max(width, len(text))
             print(f"\r{text:<{width}}", end=end, flush=True)
 
-        def keep_showing() -> None:
+        def keep_showing(stop: threading.Event) -> None:
             shown_trouble_at = None
-            with side_work("the progress is no longer shown", self.line):
-                while not stop.wait(POLL_SECONDS):
-                    if progress.last_trouble_at != shown_trouble_at:
-                        shown_trouble_at = progress.last_trouble_at
-                        show(f"trouble: {progress.last_trouble}", end="\n")
-                    show(progress_line(progress))
+            while not stop.wait(POLL_SECONDS):
+                if progress.last_trouble_at != shown_trouble_at:
+                    shown_trouble_at = progress.last_trouble_at
+                    show(f"trouble: {progress.last_trouble}", end="\n")
+                show(progress_line(progress))
 
-        thread = threading.Thread(target=keep_showing, daemon=True)
-        thread.start()
         try:
-            yield
+            with in_background(NOT_SHOWN, self.line, keep_showing):
+                yield
         finally:
-            stop.set()
-            thread.join()
             show(progress_line(progress, is_over=True), end="\n")
 
     def report(self, url: str) -> None:

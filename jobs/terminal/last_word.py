@@ -70,7 +70,7 @@ def _dismiss(witness: subprocess.Popen[bytes]) -> None:
 
 
 def _tell(witness: subprocess.Popen[bytes], line: str) -> None:
-    """Send a line. If the second process was killed, nobody reads it, and the run goes on without."""
+    """Send a line. If the second process was killed, the line is lost and the run continues."""
     assert witness.stdin is not None
     with suppress(OSError):
         witness.stdin.write(line.encode() + b"\n")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from rich.console import Console
@@ -24,8 +24,9 @@ from workflows.dispatch.progress import Progress
 from workflows.job import RenderJob
 from workflows.plan import Plan
 from workflows.run import Result, Show
-from workflows.side_work import side_work
+from workflows.side_work import in_background
 
+NOT_SHOWN = "the progress is no longer shown"
 POLL_SECONDS = 0.5
 JSON_SECONDS = 2.0
 # Between the progress lines of a log: a twentieth of the time that the job has run, within these limits.
@@ -115,7 +116,7 @@ class LiveShow(_Lines):
                     live.update(live_view(progress, self._console.width, self._console.height), refresh=True)
             say(progress_line(progress, is_over=True))
 
-        with _in_background(show):
+        with in_background(NOT_SHOWN, say, show):
             yield
 
 
@@ -146,7 +147,7 @@ class LogShow(_Lines):
                     next_line_at = progress.seconds + min(max(self._shortest_seconds, share), LONGEST_SECONDS)
             _say_with_time(progress_line(progress, is_over=True))
 
-        with _in_background(show):
+        with in_background(NOT_SHOWN, say, show):
             yield
 
 
@@ -164,30 +165,12 @@ class JsonShow(_Lines):
                 print_json({"event": "progress", **progress_facts(progress)})
             print_json({"event": "progress", **progress_facts(progress)})
 
-        with _in_background(show):
+        with in_background(NOT_SHOWN, say, show):
             yield
 
     def result(self, result: Result) -> None:
         super().result(result)
         print_json({"event": "done", **result_facts(result)})
-
-
-@contextmanager
-def _in_background(show: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Run `show` in a thread while the block runs; it returns soon after its event is set."""
-    stop = threading.Event()
-
-    def show_on_the_side() -> None:
-        with side_work("the progress is no longer shown", say):
-            show(stop)
-
-    thread = threading.Thread(target=show_on_the_side, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _say_with_time(line: str) -> None:

@@ -24,30 +24,12 @@ from actors.understanding.pixels import PixelSettings, read_pixel_settings
 from actors.understanding.vision import VisionEncoder
 from actors.understanding.weights import read_vision_weights
 from tests.support.checkpoints import DATA, FLOW, TINY
+from tests.support.transformers_layout import transformers_config, transformers_name
 
 TINY_OF_FAMILY = {"janus": TINY, "flow": FLOW}
 NUM_IMAGES = 6
 INFO = json.loads((DATA / "goldens" / "understanding_prompts.json").read_text("utf-8"))
 QUESTIONS, ANSWERS = INFO["questions"], INFO["answers"]["order"]
-
-# Our names -> those of transformers, written down apart from the program's own table. The order matters.
-_TO_TRANSFORMERS = [
-    ("vision_model.vision_tower.patch_embed.proj.", "model.vision_model.embeddings.patch_embedding."),
-    ("vision_model.vision_tower.norm.", "model.vision_model.post_layernorm."),
-    ("vision_model.vision_tower.blocks.", "model.vision_model.encoder.layers."),
-    ("aligner.layers.0.", "model.aligner.fc1."),
-    ("aligner.layers.2.", "model.aligner.hidden_layers.0."),
-    ("language_model.lm_head.", "lm_head."),
-    ("language_model.model.", "model.language_model."),
-    ("gen_vision_model.decoder.conv_blocks.", "model.vqmodel.decoder.up."),
-    ("gen_vision_model.encoder.conv_blocks.", "model.vqmodel.encoder.down."),
-    ("gen_vision_model.", "model.vqmodel."),
-    ("gen_embed.", "model.generation_embeddings."),
-    ("gen_aligner.layers.0.", "model.generation_aligner.fc1."),
-    ("gen_aligner.layers.2.", "model.generation_aligner.hidden_layers.0."),
-    ("gen_head.output_mlp_projector.", "model.generation_head.proj_out."),
-    ("gen_head.vision_head.", "model.generation_head.vision_head."),
-]
 
 
 @functools.cache
@@ -77,15 +59,7 @@ def encoder_of(checkpoint: Checkpoint) -> VisionEncoder:
 def write_transformers_layout(folder: Path) -> Path:
     """janus-tiny as transformers writes it, with its tokenizer."""
     shutil.copytree(TINY, folder)
-    config = json.loads((TINY / "config.json").read_text("utf-8"))
-    text = {**config["language_config"], "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}
-    vision = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 96, "patch_size": 16}
-    vision |= {"projection_dim": 64, "model_type": "janus_vision_model"}
-    vq = {"embed_dim": 8, "num_embeddings": 64, "latent_channels": 24, "base_channels": 32}
-    vq |= {"channel_multiplier": [1, 2, 1, 1, 1], "projection_dim": 64, "image_token_embed_dim": 64}
-    vq |= {"model_type": "janus_vqgan", "num_patches": 6}
-    written = {"model_type": "janus", "text_config": text, "vision_config": vision, "vq_config": vq}
-    (folder / "config.json").write_text(json.dumps(written), "utf-8")
+    (folder / "config.json").write_text(json.dumps(transformers_config()), "utf-8")
     tensors: dict[str, torch.Tensor] = {}
     for name, tensor in load_file(TINY / "model.safetensors").items():
         tensors |= _as_transformers(name, tensor)
@@ -98,12 +72,7 @@ def _as_transformers(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]
         return {}
     if name == "vision_model.vision_tower.pos_embed":
         return {"model.vision_model.embeddings.position_embedding.weight": tensor[0].clone()}
-    for original, renamed in _TO_TRANSFORMERS:
-        if name.startswith(original):
-            name = renamed + name.removeprefix(original)
-            break
-    name = re.sub(r"\.res\.(\d)\.", r".block.\1.", name)
-    name = re.sub(r"\.mid\.(\d)\.", lambda m: f".mid.{('block_1', 'attn_1', 'block_2')[int(m[1])]}.", name)
+    name = transformers_name(name)
     if name.startswith("model.vision_model.encoder."):
         name = re.sub(r"\.norm([12])\.", r".layer_norm\1.", name)
         name = name.replace(".attn.proj.", ".self_attn.projection_layer.")

@@ -49,5 +49,22 @@ def random_weights(shape: LlamaShape, dtype: torch.dtype = torch.float32) -> dic
     return {f"{prefix}{name}.weight": tensor.to(dtype) for name, tensor in weights.items()}
 
 
+def transformers_llama_config(shape: LlamaShape) -> Any:
+    """The same shape as transformers' configuration."""
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=shape.vocab_size,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_heads,
+        num_key_value_heads=shape.num_kv_heads,
+        rms_norm_eps=shape.rms_norm_eps,
+        max_position_embeddings=shape.context_length,
+        tie_word_embeddings=False,
+    )
+
+
 def random_llama(shape: LlamaShape, dtype: torch.dtype = torch.float32) -> Llama:
     return Llama(random_weights(shape, dtype), shape)

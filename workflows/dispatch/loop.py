@@ -17,7 +17,7 @@ from workflows.dispatch.drain import Drain, DrainedError
 from workflows.dispatch.embedded.aside import run_aside
 from workflows.dispatch.failures import RenderFailedError, can_be_retried, first_of, reason_of
 from workflows.dispatch.isolation import Isolation
-from workflows.dispatch.metrics import ProgressMetrics
+from workflows.dispatch.metrics import reporting
 from workflows.dispatch.pool import Limits, Pool
 from workflows.dispatch.progress import Progress
 from workflows.dispatch.shard_queue import Attempt, Fate, ShardFailedError, ShardQueue
@@ -48,7 +48,7 @@ def render_shards(
     cannot be loaded, and any error of a bug. Shards committed by then stay committed.
     """
     try:
-        with ProgressMetrics(progress):
+        with reporting(progress):
             dispatch = Dispatch(job, plan, cluster, progress, limits or Limits())
             if on_interrupt == "drain":
                 run_aside(dispatch.run, dispatch.drain)

@@ -18,7 +18,7 @@ from typing import TypeVar
 from ray.util.metrics import Counter, Gauge, Histogram, Metric
 
 from workflows.dispatch.progress import Progress
-from workflows.side_work import side_work
+from workflows.side_work import in_background, side_work
 
 Kind = TypeVar("Kind", bound=Metric)
 
@@ -67,23 +67,21 @@ def show(name: str, job: str, value: float) -> None:
         _metric(name, Gauge).set(value, _tags(job))
 
 
-class ProgressMetrics:
-    """Reports a driver's progress while the block runs."""
+@contextmanager
+def reporting(progress: Progress) -> Iterator[None]:
+    """Report a driver's progress while the block runs, and at its end."""
+    with in_background(FAILURE, _warn_once, _ProgressMetrics(progress).run):
+        yield
+
+
+class _ProgressMetrics:
+    """What was reported of a driver's progress."""
 
     def __init__(self, progress: Progress) -> None:
-        self._progress, self._stop = progress, threading.Event()
-        self._reported: Counts[str] = Counts()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._progress, self._reported = progress, Counts[str]()
 
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.wait(REPORT_SECONDS):
+    def run(self, stop: threading.Event) -> None:
+        while not stop.wait(REPORT_SECONDS):
             self._report()
         self._report()
 

@@ -48,8 +48,8 @@ class PartActor(Generic[Tool, Done]):
                 self._tools.append(self._open_tool())
             return self._tools[0]
 
-    def is_open(self) -> str:
-        """Open the tool; the node of this process."""
+    def open_on(self) -> str:
+        """Open the tool; the node on which it is open now."""
         self.open()
         return str(ray.get_runtime_context().get_node_id())
 
@@ -77,7 +77,7 @@ def run_over_parts(
     actors = [_start_actor(job, num_cpus, open_tool, work) for _ in range(num_actors)]
     slots = [progress.add_slot() for _ in actors]
     waiting = list(reversed(parts))
-    opening = {actor.is_open.remote(): number for number, actor in enumerate(actors)}
+    opening = {actor.open_on.remote(): number for number, actor in enumerate(actors)}
     working: dict[Any, int] = {}  # the result of a part -> the number of its actor
     try:
         while working or waiting:

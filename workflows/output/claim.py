@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from actors.errors import InputError
 from actors.recipe import Recipe
 from janus_batch import VERSION
-from workflows.job import Images, PromptReading, RenderJob
+from workflows.job import Images, PromptReading, RenderJob, Workers
 from workflows.storage.errors import NotAFileError, StorageError, storage_errors
 from workflows.storage.path import absolute_location, stable_location
 from workflows.storage.store import CONDITIONAL_CREATE, Storage
@@ -152,6 +152,20 @@ def read_claim(storage: Storage) -> Claim:
         return Claim.model_validate_json(data.removeprefix(codecs.BOM_UTF8), strict=True)
     except ValidationError as error:
         raise _plain_error(f"{storage.url}/{JOB_FILE}", data, error) from error
+
+
+def claimed_job(storage: Storage, claim: Claim, workers: Workers | None = None) -> RenderJob:
+    """The job of an output, from what it has pinned."""
+    return RenderJob(
+        name=claim.name,
+        prompts=claim.prompts,
+        output=storage.url,
+        storage=storage.options,
+        recipe=claim.recipe,
+        images=claim.images,
+        workers=workers or Workers(),
+        shard_rows=claim.shard_rows,
+    )
 
 
 def mark_success(job: RenderJob, num_images: int, num_rejected: int) -> None:

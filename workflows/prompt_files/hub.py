@@ -13,6 +13,7 @@ from typing import Any
 
 import fsspec
 
+from actors.checkpoint.hub import is_refusal, trouble_of
 from actors.errors import one_line
 from workflows.prompt_files.file import PromptsError
 from workflows.prompt_files.formats import ALLOWED, COMPANION_ENDINGS, PARQUET, format_of
@@ -118,8 +119,6 @@ def _explained(name: str, revision: str | None) -> Iterator[None]:
             "and name its folder"
         ) from error
     except (errors.HTTPError, OSError) as error:
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        if status in (401, 403):
+        if is_refusal(error):
             raise StorageError(f"prompts: the hub refuses to show {name} to this machine's HF_TOKEN") from error
-        reason = f"answered {status}" if status else f"cannot be reached ({type(error).__name__})"
-        raise StorageUnreachable(f"prompts: the dataset {name} cannot be read: the hub {reason}") from error
+        raise StorageUnreachable(f"prompts: the dataset {name} cannot be read: the hub {trouble_of(error)}") from error

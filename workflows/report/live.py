@@ -37,11 +37,12 @@ from workflows.report.selection import (
 )
 from workflows.report.survey import Survey, survey_manifest
 from workflows.report.write import REPORT_FILE
-from workflows.side_work import side_work
+from workflows.side_work import in_background, side_work
 from workflows.storage.errors import storage_errors
 from workflows.storage.path import output_arguments
 from workflows.storage.store import Storage
 
+NOT_REFRESHED = "the report was not refreshed"
 MAX_IMAGES = 300  # the newest ones
 FIRST_SECONDS, SHORTEST_SECONDS, POLL_SECONDS = 5.0, 10.0, 0.5
 SHARE = 1 / 20  # of the time that one process spends on the page
@@ -54,15 +55,9 @@ def refreshing_report(
     job: RenderJob, cluster: Cluster, progress: Progress, say: Callable[[str], None], on_page: Callable[[str], None]
 ) -> Iterator[None]:
     """Refresh the report while the block runs. `on_page` gets its URL when it is there for the first time."""
-    stop = threading.Event()
-    refresh = _Refresh(job, cluster, progress, stop, say, on_page)
-    thread = threading.Thread(target=refresh.run, daemon=True, name="report")
-    thread.start()
-    try:
+    refresh = _Refresh(job, cluster, progress, say, on_page)
+    with in_background(NOT_REFRESHED, say, refresh.run):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 class _Refresh:
@@ -73,22 +68,22 @@ class _Refresh:
         job: RenderJob,
         cluster: Cluster,
         progress: Progress,
-        stop: threading.Event,
         say: Callable[[str], None],
         on_page: Callable[[str], None],
     ) -> None:
-        self._job, self._cluster, self._progress, self._stop = job, cluster, progress, stop
+        self._job, self._cluster, self._progress = job, cluster, progress
         self._say, self._on_page = say, on_page
         self._pause_seconds, self._is_shown, self._failures = SHORTEST_SECONDS, False, set[str]()
 
-    def run(self) -> None:
+    def run(self, stop: threading.Event) -> None:
+        """Refresh the page again and again until the event is set."""
         next_at, seen = time.monotonic() + FIRST_SECONDS, (0, 0, 0, 0)
-        while not self._stop.wait(POLL_SECONDS):
+        while not stop.wait(POLL_SECONDS):
             state = self._state()
             is_due = time.monotonic() >= next_at and (state != seen or not self._is_shown)
             if is_due or (self._is_shown and state[0] and not seen[0]):  # the first images are shown at once
-                with side_work("the report was not refreshed", self._say_once):
-                    self._refresh()
+                with side_work(NOT_REFRESHED, self._say_once):
+                    self._refresh(stop)
                 next_at, seen = time.monotonic() + self._pause_seconds, state
 
     def _state(self) -> tuple[int, int, int, int]:
@@ -96,11 +91,11 @@ class _Refresh:
         progress = self._progress
         return progress.num_images, progress.num_shards, progress.num_rejected, progress.num_actors
 
-    def _refresh(self) -> None:
+    def _refresh(self, stop: threading.Event) -> None:
         job, live, newest = self._job, self._facts(), list(self._progress.newest)
         task = self._cluster.side_task(write_live_report, job.output, job.storage, live, *newest)
         while not task.wait(POLL_SECONDS):
-            if self._stop.is_set():
+            if stop.is_set():
                 self._end(task)
                 return
         self._pause_seconds = max(SHORTEST_SECONDS, task.result() / SHARE)

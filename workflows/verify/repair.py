@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from workflows.job import RenderJob
-from workflows.output.claim import SUCCESS_FILE, Claim
+from workflows.output.claim import SUCCESS_FILE, Claim, claimed_job
 from workflows.output.commit import rejected_bytes, rejected_image
 from workflows.output.manifest import (
     REJECTED_SCHEMA,
@@ -96,7 +95,7 @@ def _repair_shard(storage: Storage, claim: Claim, shard: Shard, parts: list[str]
     Returns the number of pending images. Until the last part is replaced, nothing has changed; see
     `workflows.output.repairs` for the rest.
     """
-    rows, last, before = read_shard(_job_of(storage, claim), shard), parts[-1], rejected_file(storage, parts[-1])
+    rows, last, before = read_shard(claimed_job(storage, claim), shard), parts[-1], rejected_file(storage, parts[-1])
     tables = [read_table(storage, manifest_name(part), ["image_id"]) for part in parts]
     intact = {image_id for table in tables for image_id in table["image_id"].to_pylist()} - at_fault
     rejected = [row for row in _rejected_rows(storage, before, rows) if row.image_id not in intact | at_fault]
@@ -122,13 +121,6 @@ def _rejected_rows(storage: Storage, name: str | None, rows: ShardRows) -> list[
         return rows.rejected
     image_ids = {request.image_id for request in rows.requests}
     return [*rows.rejected, *(RejectedRow(**row) for row in table.to_pylist() if row["image_id"] in image_ids)]
-
-
-def _job_of(storage: Storage, claim: Claim) -> RenderJob:
-    """The job of an output, as far as it decides its prompts and requests."""
-    return RenderJob(
-        name=claim.name, prompts=claim.prompts, output=storage.url, recipe=claim.recipe, storage=storage.options
-    )
 
 
 def remove_orphans(storage: Storage, orphans: Iterable[str], parts: Iterable[str]) -> Cleaning:

@@ -35,7 +35,7 @@ def check_verdicts(shard_id: str, rows: Sequence[dict[str, Any]], judge: Judge) 
 def _faults_of(row: dict[str, Any], judge: Judge) -> Iterator[str]:
     """What is wrong with a row; later rules may assume earlier ones."""
     for column, name in SETTINGS.items():
-        if row.get(column) != getattr(judge, name):  # rows that nobody judged have no such column
+        if row.get(column) != getattr(judge, name):  # the rows of a job without a judge have no such column
             yield f"{column} is {shown(row.get(column))}, job.json has {shown(getattr(judge, name))}"
     seeds, scores, kept = row["candidate_seeds"], row["candidate_scores"], row["candidate"]
     if len(seeds) != len(scores) or len(seeds) % judge.best_of or not 0 < len(seeds) <= judge.max_candidates:

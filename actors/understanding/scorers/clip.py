@@ -20,9 +20,9 @@ from safetensors.torch import load
 from torch.nn import functional as F
 from transformers import AutoModel, AutoProcessor
 
-from actors.checkpoint.open import fetch_checkpoint, weights_digest
+from actors.checkpoint.open import check_digest, fetch_checkpoint
 from actors.device import find_device
-from actors.errors import CheckpointError, OtherWeightsError, is_out_of_memory, one_line, reason_line
+from actors.errors import CheckpointError, is_out_of_memory, one_line, reason_line
 from actors.understanding.scorers.clip_checkpoint import open_clip_checkpoint
 from actors.understanding.scorers.source import Columns, ScorerError, ScorerSource
 
@@ -42,11 +42,7 @@ class ClipScorer:
             source.checkpoint, revision=source.revision, storage_options=source.storage_options
         )
         checkpoint = fetch_checkpoint(opened)
-        if (digest := weights_digest(checkpoint)) != source.weights_sha256:
-            raise OtherWeightsError(
-                f"{source.checkpoint} holds other weights now: their SHA-256 is {digest}, the scores were begun with "
-                f"{source.weights_sha256}"
-            )
+        check_digest(checkpoint, source.weights_sha256, since="the scores were begun")
         self._model, self._processor = _load(source.checkpoint, checkpoint.path)
         self._model = self._model.eval().to(self._device)
         self._max_tokens: int = self._model.config.text_config.max_position_embeddings

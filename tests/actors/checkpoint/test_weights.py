@@ -16,20 +16,7 @@ from actors.errors import CheckpointError
 from actors.janus.network import read_weights, tensor_shapes
 from actors.janusflow.network import read_weights as read_flow_weights
 from tests.support.checkpoints import FLOW, TINY, fetched
-
-# The same model as transformers names it; the order matters.
-TO_TRANSFORMERS = [
-    ("language_model.lm_head.", "lm_head."),
-    ("language_model.model.", "model.language_model."),
-    ("gen_vision_model.decoder.conv_blocks.", "model.vqmodel.decoder.up."),
-    ("gen_vision_model.encoder.conv_blocks.", "model.vqmodel.encoder.down."),
-    ("gen_vision_model.", "model.vqmodel."),
-    ("gen_embed.", "model.generation_embeddings."),
-    ("gen_aligner.layers.0.", "model.generation_aligner.fc1."),
-    ("gen_aligner.layers.2.", "model.generation_aligner.hidden_layers.0."),
-    ("gen_head.output_mlp_projector.", "model.generation_head.proj_out."),
-    ("gen_head.vision_head.", "model.generation_head.vision_head."),
-]
+from tests.support.transformers_layout import transformers_config, transformers_name
 
 
 @pytest.fixture(scope="module")
@@ -67,27 +54,6 @@ def write_sharded(folder: Path, tensors: dict[str, torch.Tensor], ending: str) -
     index = {"metadata": {"total_size": 0}, "weight_map": weight_map}
     (folder / f"{stem}.{ending}.index.json").write_text(json.dumps(index))
     return [folder / name for name in names]
-
-
-def transformers_config() -> dict:
-    """janus-tiny's config.json as transformers would write it."""
-    config = json.loads((TINY / "config.json").read_text())
-    text = {**config["language_config"], "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}
-    vision = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 96, "patch_size": 16}
-    vision |= {"projection_dim": 64, "model_type": "janus_vision_model"}
-    vq = {"embed_dim": 8, "num_embeddings": 64, "latent_channels": 24, "base_channels": 32}
-    vq |= {"channel_multiplier": [1, 2, 1, 1, 1], "projection_dim": 64, "image_token_embed_dim": 64}
-    vq |= {"model_type": "janus_vqgan", "num_patches": 6}
-    return {"model_type": "janus", "text_config": text, "vision_config": vision, "vq_config": vq}
-
-
-def transformers_name(name: str) -> str:
-    for original, renamed in TO_TRANSFORMERS:
-        if name.startswith(original):
-            name = renamed + name.removeprefix(original)
-            break
-    name = re.sub(r"\.res\.(\d)\.", r".block.\1.", name)
-    return re.sub(r"\.mid\.(\d)\.", lambda m: f".mid.{('block_1', 'attn_1', 'block_2')[int(m[1])]}.", name)
 
 
 def test_only_the_tensors_that_generation_needs_are_loaded(stored: dict[str, torch.Tensor]) -> None:

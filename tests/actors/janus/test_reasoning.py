@@ -24,6 +24,7 @@ from actors.prompt.protocol import PROTOCOLS
 from actors.request import ImageRequest, Rejection, RenderedImage
 from tests.support.checkpoints import TINY, fetched
 from tests.support.janus_engine import PROMPTS, engine, mixed_requests, request
+from tests.support.random_llama import transformers_llama_config
 
 NUM = 24  # tokens of a text in these tests
 
@@ -32,19 +33,7 @@ NUM = 24  # tokens of a text in these tests
 def llama() -> transformers.LlamaForCausalLM:
     """The text model of the tiny checkpoint, as transformers runs it."""
     weights = {name: tensor.float() for name, tensor in load_file(TINY / "model.safetensors").items()}
-    shape = fetched(TINY).shape.llama
-    config = transformers.LlamaConfig(
-        vocab_size=shape.vocab_size,
-        hidden_size=shape.hidden_size,
-        intermediate_size=shape.intermediate_size,
-        num_hidden_layers=shape.num_layers,
-        num_attention_heads=shape.num_heads,
-        num_key_value_heads=shape.num_kv_heads,
-        rms_norm_eps=shape.rms_norm_eps,
-        max_position_embeddings=shape.context_length,
-        tie_word_embeddings=False,
-    )
-    model = transformers.LlamaForCausalLM(config).eval()
+    model = transformers.LlamaForCausalLM(transformers_llama_config(fetched(TINY).shape.llama)).eval()
     prefix = "language_model."
     text = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
     model.load_state_dict(text, strict=True)

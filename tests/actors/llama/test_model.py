@@ -13,7 +13,7 @@ from actors.llama.cache import RowCache
 from actors.llama.model import SEGMENT, Llama, num_slots
 from tests.support.checkpoints import DATA, TINY, fetched
 from tests.support.dtypes import BIT_EQUAL_DTYPES
-from tests.support.random_llama import llama_shape, random_llama, random_weights
+from tests.support.random_llama import llama_shape, random_llama, random_weights, transformers_llama_config
 
 SHAPES = {
     "as many key heads as query heads": llama_shape(),
@@ -55,17 +55,7 @@ def test_hidden_states_of_a_prompt_are_the_references() -> None:
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_hidden_states_are_those_of_transformers(shape) -> None:
     transformers = pytest.importorskip("transformers")
-    config = transformers.LlamaConfig(
-        vocab_size=shape.vocab_size,
-        hidden_size=shape.hidden_size,
-        intermediate_size=shape.intermediate_size,
-        num_hidden_layers=shape.num_layers,
-        num_attention_heads=shape.num_heads,
-        num_key_value_heads=shape.num_kv_heads,
-        rms_norm_eps=shape.rms_norm_eps,
-        max_position_embeddings=shape.context_length,
-    )
-    theirs = transformers.LlamaModel(config)
+    theirs = transformers.LlamaModel(transformers_llama_config(shape))
     weights = random_weights(shape)
     theirs.load_state_dict({name.removeprefix("language_model.model."): weights[name] for name in weights})
     ours, ids = Llama(weights, shape), random_ids(50)
