@@ -113,7 +113,7 @@ def test_prompts_and_ids_are_text_whatever_they_hold(tmp_path: Path) -> None:
         (b"prompt,x\na,1\nb\xe9,2\n", r"line 3 of .*a.csv is not UTF-8 text \(byte 0xE9\); save the file as UTF-8"),
         ("prompt\na\n".encode("utf-16"), r"a.csv is UTF-16 text; save it as UTF-8"),
         (
-            gzip.compress(b"prompt\na\n"),
+            gzip.compress(b"prompt\na\n", mtime=0),
             r"a.csv is a compressed file, and its name says text; name it after its",
         ),
         (b"PAR1 and more", r"a.csv is a Parquet file, and its name says text"),
