@@ -17,6 +17,7 @@ from workflows.output.acceptance import check_any_image, top_reasons
 from workflows.output.claim import JOB_FILE, check_claim, claim_output, mark_success, restore_claim
 from workflows.output.manifest import remove_superseded
 from workflows.output.remaining import find_job_prompts, plan_job
+from workflows.output.removal import REMOVED_FILE, mark_removal, shards_without_files
 from workflows.output.repairs import settle_repairs
 from workflows.output.tally import Tally, tally_output
 from workflows.plan import Plan, RetryPlan
@@ -24,9 +25,10 @@ from workflows.prompts import PromptFile, keep_prompt_files
 from workflows.report.live import refreshing_report
 from workflows.report.write import write_report
 from workflows.retry_rejected import plan_retries
+from workflows.scores.parts import take_back
 from workflows.side_work import side_work
 from workflows.storage.errors import storage_errors, storage_failures
-from workflows.storage.lease import OutputRemovedError, WhenHeld, hold_output
+from workflows.storage.lease import OutputEmptiedError, OutputRemovedError, WhenHeld, hold_output
 from workflows.storage.retry import retry_storage, wait_for_storage
 from workflows.storage.store import Storage
 
@@ -95,11 +97,12 @@ def run_job(
     with phases.timed("planning"):
         files = wait.for_prompts(find_job_prompts, job, show.line)
         is_resumed = wait.for_output(claim_output, job, job_file)
-    with _restoring_claim(job, job_file), _holding_output(job, show, when_held) as has_waited:
+    with _noting_removal(job, job_file), _holding_output(job, show, when_held) as has_waited:
         if has_waited:
             files = wait.for_prompts(find_job_prompts, job, show.line)
         with storage_failures(job.output), phases.timed("planning"):
             files = wait.for_output(keep_prompt_files, files, job.output, job.storage)
+            wait.for_output(_settle_removal, job)
             plan = wait.for_output(plan_job, job, files)
             wait.for_output(settle_repairs, Storage(job.output, job.storage), plan.repairs)
         show.plan(job, plan, is_resumed=is_resumed or has_waited)
@@ -173,13 +176,25 @@ def _holding_output(job: RenderJob, show: Show, when_held: WhenHeld = "refuse") 
 
 
 @contextmanager
-def _restoring_claim(job: RenderJob, job_file: dict[str, Any]) -> Iterator[None]:
-    """If the output is removed while the run holds it, write its claim again so that the next run can resume it."""
+def _noting_removal(job: RenderJob, job_file: dict[str, Any]) -> Iterator[None]:
+    """If the output is removed while the run holds it, mark it, and write its claim again so that the next run can
+    resume it.
+    """
     try:
         yield
-    except OutputRemovedError:
-        retry_storage(job.output, job.workers.storage_retry_seconds, restore_claim, job, job_file)
+    except (OutputRemovedError, OutputEmptiedError):
+        _retry(job, mark_removal, Storage(job.output, job.storage))
+        _retry(job, restore_claim, job, job_file)
         raise
+
+
+def _settle_removal(job: RenderJob) -> None:
+    """Take back the shards that were committed without all their files, if files were removed during a run."""
+    storage = Storage(job.output, job.storage)
+    if storage.exists(REMOVED_FILE):
+        for parts in shards_without_files(storage, have_images=job.recipe.look is None):
+            take_back(storage, parts)
+        storage.remove(REMOVED_FILE)
 
 
 def _render_plan(
@@ -224,6 +239,7 @@ def _add_phases(phases: Phases, progress: Progress) -> None:
 def _check_nothing_is_missing(job: RenderJob, files: list[PromptFile]) -> None:
     """Raise OutputRemovedError if committed files have disappeared; retries storage like the shards do."""
     with storage_failures(job.output):
+        _retry(job, _settle_removal, job)
         plan = _retry(job, plan_job, job, files)
         if plan.num_shards_remaining or not _retry(job, Storage(job.output, job.storage).exists, JOB_FILE):
             raise OutputRemovedError(job.output)

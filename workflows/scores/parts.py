@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from actors.errors import InputError, shown
 from workflows.output.layouts import parquet_bytes
-from workflows.output.manifest import own_schema, read_footer
+from workflows.output.manifest import manifest_name, own_schema, read_footer
 from workflows.storage.damage import DamagedFileError, damage_errors
 from workflows.storage.lease import hold_output
 from workflows.storage.parquet import check_names, open_parquet, typed_column
@@ -124,10 +124,15 @@ def scored_parts(storage: Storage, name: str) -> list[str]:
     return [name.removesuffix(".parquet") for name in names if name.endswith(".parquet")]
 
 
-def remove_scores(storage: Storage, part: str) -> None:
-    """Remove the scores of a part of the manifest that is taken back: its images may come back with other bytes."""
-    for name in scorer_names(storage):
-        storage.remove(scores_file(name, part))
+def take_back(storage: Storage, parts: Sequence[str]) -> None:
+    """Remove all parts of a shard and their scores, so that the next run renders it and the next scorer looks again.
+
+    Retries go before the shard's own part, because they hold only images that the part before them rejected.
+    """
+    for part in reversed(parts):
+        for name in scorer_names(storage):
+            storage.remove(scores_file(name, part))
+        storage.remove(manifest_name(part))
 
 
 def write_scores(storage: Storage, scorer: Scorer, part: str, table: pa.Table) -> bool:

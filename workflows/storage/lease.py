@@ -47,6 +47,10 @@ class OutputInUseError(JobFailure):
     """Another run is rendering into this output or scoring it, or has taken it over from this run."""
 
 
+class OutputEmptiedError(OutputInUseError):
+    """The output was emptied while this run held it, and another run has begun in it."""
+
+
 class OutputRemovedError(JobFailure):
     """Files of the output were removed while this run held it."""
 
@@ -72,7 +76,8 @@ def hold_output(
 
     Raises OutputInUseError naming the holder if another run holds the output and `when_held` is "refuse". If another
     run takes the lease over while the block runs (this process was suspended or cut off for too long), the block's
-    thread is interrupted as by Ctrl-C and OutputInUseError is raised; if the lease was removed, OutputRemovedError.
+    thread is interrupted as by Ctrl-C and OutputInUseError is raised; if the lease was removed, OutputRemovedError, or
+    OutputEmptiedError if another run has begun since.
     """
     if when_held == "ignore":
         yield False
@@ -170,8 +175,10 @@ class _Renewal(threading.Thread):
         holder = Holder.from_json(data)
         if number <= self._number and holder.token in ("", self._mine.token):
             return None
-        reason = "this run did not renew its lease in time" if number > self._number else "the folder was emptied"
-        return OutputInUseError(f"{self._storage.url} was taken over by {holder}: {reason}")
+        taken_over = f"{self._storage.url} was taken over by {holder}"
+        if number > self._number:
+            return OutputInUseError(f"{taken_over}: this run did not renew its lease in time")
+        return OutputEmptiedError(f"{taken_over}: the folder was emptied")
 
     def stop(self) -> None:
         self._stopped.set()

@@ -22,7 +22,7 @@ from workflows.output.repairs import REPAIR_REASON, repair_file, replace_part
 from workflows.plan import Plan, Shard, part_of_file, shard_of, split_part_id
 from workflows.report.write import REPORT_FILE
 from workflows.rows import RejectedRow, ShardRows, read_shard
-from workflows.scores.parts import remove_scores
+from workflows.scores.parts import take_back
 from workflows.storage.damage import DamagedFileError
 from workflows.storage.store import Storage
 
@@ -71,22 +71,12 @@ def repair_output(
         if (shard := shards.get(shard_id)) is None:
             continue
         if (image_ids := at_fault[shard_id]) is None:
-            _take_back(storage, of_shard)
+            take_back(storage, of_shard)
             repairs.taken_back.append(shard_id)
         else:
             repairs.num_images += _repair_shard(storage, claim, shard, of_shard, image_ids)
             repairs.repaired.append(shard_id)
     return repairs
-
-
-def _take_back(storage: Storage, parts: list[str]) -> None:
-    """Remove all parts of a shard and their scores, so that the next run renders it and the next scorer looks again.
-
-    Retries go before the shard's own part, because they hold only images that the part before them rejected.
-    """
-    for part in reversed(parts):
-        remove_scores(storage, part)
-        storage.remove(manifest_name(part))
 
 
 def _repair_shard(storage: Storage, claim: Claim, shard: Shard, parts: list[str], at_fault: set[str]) -> int:
