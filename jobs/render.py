@@ -41,7 +41,8 @@ def render(
     decide whether the finished output is accepted.
     """
     name, output = spec.name or "render", absolute_location(spec.output)
-    with showing(name, output, as_json=as_json, is_quiet=is_quiet, opens_report=opens_report) as show:
+    how = {"as_json": as_json, "is_quiet": is_quiet, "opens_report": opens_report}
+    with showing(name, output, **how, on_done=spec.on_done) as show:
         run_spec(
             spec,
             Cluster(address),

@@ -12,6 +12,7 @@ from actors.errors import InputError, JobFailure
 from janus_batch import VERSION
 from jobs.cli import checkpoints, completion, outputs, rendering
 from jobs.terminal.exit_codes import INCOMPLETE, WRONG
+from jobs.terminal.first_process import outlive_in_a_container
 from jobs.terminal.last_word import all_is_said
 from jobs.terminal.text import failure_text
 
@@ -44,6 +45,7 @@ for command in COMMANDS:
 
 def main() -> None:
     """Run a verb. Whatever it raises becomes one clear line and the right exit code."""
+    outlive_in_a_container()
     try:
         sys.exit(cli(prog_name="janus-batch", standalone_mode=False))
     except click.ClickException as error:

@@ -2,7 +2,7 @@
 
 Ray ends a driver's process at once, with exit code 1 and no exception, when the raylet on its machine is lost: a raylet
 exits with any of its agents. A system without memory kills the process. So a second process outlives it. It waits at
-the end of a pipe, prints what it was given if the pipe closes without a farewell, and exits.
+the end of a pipe. If the pipe closes without a farewell, it prints what it was given and notifies `on_done`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 FAREWELL = "farewell"
 SHOW_CURSOR = "\x1b[?25h"  # the live view hides it
@@ -22,12 +24,16 @@ REASON = (
     "was killed; see {logs}), and the system may kill it if memory runs out"
 )
 
+kept_open: list[int] = []  # file descriptors that a second process inherits, so that others see when it has ended
 _unsaid: list[subprocess.Popen[bytes]] = []  # the second processes that know an error which is not printed yet
 
 
 @contextmanager
-def last_word(job: str, output: str, *, advice: str, as_json: bool = False) -> Iterator[None]:
-    """If this process is ended while the block runs, another prints why that may be, and the advice.
+def last_word(
+    job: str, output: str, *, advice: str, as_json: bool = False, on_done: str | None = None
+) -> Iterator[None]:
+    """If this process is ended while the block runs, another prints why that may be, and the advice, and notifies
+    `on_done`.
 
     With `as_json`, it also prints the line that ends a failed run for programs.
     """
@@ -36,13 +42,17 @@ def last_word(job: str, output: str, *, advice: str, as_json: bool = False) -> I
 
     reason = REASON.format(logs=_ray_logs())
     failed = {"event": "failed", "job": job, "output": output, "error": reason}
-    words = {
+    words: dict[str, Any] = {
         "stdout": json.dumps(failed, ensure_ascii=False) + "\n" if as_json else "",
         "stderr": f"janus-batch: {reason}\njanus-batch: {advice}\n",
     }
+    if on_done:
+        from jobs.terminal.on_done import facts_of_lost
+
+        words |= {"on_done": on_done, "facts": facts_of_lost(job, output, reason)}
     # -I -S: it needs nothing but the standard library. In its own session, no Ctrl-C reaches it.
     command = [sys.executable, "-I", "-S", __file__]
-    witness = subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0, start_new_session=True)
+    witness = subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0, start_new_session=True, pass_fds=kept_open)
     _tell(witness, json.dumps(words))
     try:
         yield
@@ -83,18 +93,36 @@ def _ray_logs() -> str:
 
 
 def _wait_and_speak() -> None:
-    """The second process: print the words of the last line unless it is a farewell."""
+    """The second process: print the words of the last line, and notify, unless it is a farewell."""
+    started_at = time.monotonic()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     lines = sys.stdin.read().splitlines() or [FAREWELL]
-    if (words := lines[-1]) == FAREWELL:
+    if lines[-1] == FAREWELL:
         return
-    for name, text in json.loads(words).items():
-        stream = getattr(sys, name)
-        with suppress(OSError, ValueError):
-            stream.reconfigure(errors="backslashreplace")
-            stream.write((SHOW_CURSOR if stream.isatty() and name == "stderr" else "") + text)
-            stream.flush()
+    words = json.loads(lines[-1])
+    for name in ("stdout", "stderr"):
+        _print(name, words.get(name, ""))
+    if words.get("on_done"):
+        _notify(words["on_done"], words["facts"] | {"seconds": round(time.monotonic() - started_at, 1)})
+
+
+def _print(name: str, text: str) -> None:
+    stream = getattr(sys, name)
+    with suppress(OSError, ValueError):
+        stream.reconfigure(errors="backslashreplace")
+        stream.write((SHOW_CURSOR if stream.isatty() and name == "stderr" else "") + text)
+        stream.flush()
+
+
+def _notify(on_done: str, facts: dict[str, Any]) -> None:
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+    from jobs.terminal.receiver import NotNotifiedError, receiver_of  # needs nothing but the standard library
+
+    try:
+        receiver_of(on_done).take((json.dumps(facts, ensure_ascii=False) + "\n").encode())
+    except NotNotifiedError as error:
+        _print("stderr", f"note: on_done was not notified: {error}\n")
 
 
 if __name__ == "__main__":

@@ -41,9 +41,15 @@ def notifying(on_done: str | None, job: str, output: str, show: Show) -> Iterato
         end = _end_of(error)
         raise
     finally:
-        facts = _facts(job, output, end, recorder, time.monotonic() - started_at)
+        facts = _facts(job, output, end, recorder.run, recorder.ended, time.monotonic() - started_at)
         with side_work("on_done was not notified", show.line):
             receiver.take((json.dumps(facts, ensure_ascii=False) + "\n").encode())
+
+
+def facts_of_lost(job: str, output: str, error: str) -> dict[str, Any]:
+    """The JSON for a run whose process ends without a result; `seconds` is filled in then."""
+    facts = _facts(job, output, _End(state="failed", exit_code=INCOMPLETE, error=error), None, None, None)
+    return facts | {"num_images_this_run": None}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,11 +94,12 @@ class _Recorder:
         self._show.result(result)
 
 
-def _facts(job: str, output: str, end: _End, recorder: _Recorder, seconds: float) -> dict[str, Any]:
+def _facts(
+    job: str, output: str, end: _End, run: Progress | None, ended: Result | None, seconds: float | None
+) -> dict[str, Any]:
     """The JSON. The counts are those of the output; if the run did not get so far, what is known from its progress,
     null for nothing.
     """
-    ended, run = recorder.ended, recorder.run
     reasons = ended.tally.reasons.most_common(NUM_REASONS) if ended else []
     facts = {
         "state": end.state,
@@ -107,7 +114,7 @@ def _facts(job: str, output: str, end: _End, recorder: _Recorder, seconds: float
         "reasons": [{"reason": one_line(reason), "num_images": number} for reason, number in reasons],
         "num_images_this_run": run.num_images if run else 0,
         "images_per_second": run.images_per_second if run else None,
-        "seconds": round(seconds, 1),
+        "seconds": seconds and round(seconds, 1),
     }
     return {"text": _text(facts), **facts}
 
@@ -121,4 +128,6 @@ def _text(facts: dict[str, Any]) -> str:
         parts.append(f"{counted(facts['num_images'], 'image')}, {facts['num_rejected']:,} rejected")
     if facts["images_per_second"] is not None:
         parts.append(f"{facts['images_per_second']:.2f} images/s")
-    return " · ".join([*parts, clock_text(facts["seconds"]), facts["output"]])
+    if facts["seconds"] is not None:
+        parts.append(clock_text(facts["seconds"]))
+    return " · ".join([*parts, facts["output"]])

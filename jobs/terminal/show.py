@@ -35,15 +35,21 @@ SHORTEST_SECONDS, LONGEST_SECONDS, SHARE_OF_RUN = 10.0, 300.0, 1 / 20
 
 @contextmanager
 def showing(
-    job: str, output: str, *, as_json: bool = False, is_quiet: bool = False, opens_report: bool = False
+    job: str,
+    output: str,
+    *,
+    as_json: bool = False,
+    is_quiet: bool = False,
+    opens_report: bool = False,
+    on_done: str | None = None,
 ) -> Iterator[Show]:
     """The right way to show a job: JSON lines or the result alone if asked for, a live view in a terminal, otherwise
     lines of a log.
 
-    Its end is shown even if Ray or the system ends this process.
+    Its end is shown, and `on_done` is notified, even if Ray or the system ends this process.
     """
     console = Console(stderr=True)
-    with last_word(job, output, advice=JobFailure.advice, as_json=as_json):
+    with last_word(job, output, advice=JobFailure.advice, as_json=as_json, on_done=on_done):
         if as_json:
             with failure_as_json(job, output):
                 yield JsonShow(opens_report=opens_report)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,16 +14,16 @@ from tests.support.command import ROOT
 PROGRAM = """
 import os, sys
 from jobs.terminal.last_word import last_word
-with last_word("nightly", "s3://bucket/café", advice="run it again", as_json=len(sys.argv) > 2):
+with last_word("nightly", "s3://bucket/café", advice="run it again", as_json="json" in sys.argv, on_done={on_done!r}):
     print("working", flush=True)
-    {}
+    {ending}
 print("over")
 """
 
 
-def end_of(ending: str, *, as_json: bool = False) -> subprocess.CompletedProcess[str]:
+def end_of(ending: str, *, as_json: bool = False, on_done: str | None = None) -> subprocess.CompletedProcess[str]:
     """Run a process that ends in this way while its word is held for it."""
-    command = [sys.executable, "-c", PROGRAM.format(ending), "run", *["json"] * as_json]
+    command = [sys.executable, "-c", PROGRAM.format(ending=ending, on_done=on_done), *["json"] * as_json]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
@@ -43,6 +44,38 @@ def test_a_program_reads_the_same_as_json() -> None:
     facts = json.loads(ended.stdout.splitlines()[-1])
     assert (facts["event"], facts["job"], facts["output"]) == ("failed", "nightly", "s3://bucket/café")
     assert facts["error"] in ended.stderr
+
+
+def test_on_done_is_notified_before_the_first_process_of_a_container_ends(tmp_path: Path) -> None:
+    """Its child runs the job; when it ends, the system ends all others."""
+    on_done = f"sleep 1; cat > {tmp_path}/told; exit 7"
+    ended, said = end_in_a_container("os.kill(os.getpid(), 9)", tmp_path, on_done)
+
+    told = json.loads((tmp_path / "told").read_text())
+    assert ended == 128 + 9
+    assert (told["state"], told["exit_code"], told["num_images"]) == ("failed", 1, None)
+    assert told["text"].startswith("nightly failed · this process ended without a result")
+    assert told["error"] in said
+    assert said.endswith("note: on_done was not notified: the command ended with exit code 7\n")
+
+
+def test_the_first_process_of_a_container_passes_signals_on(tmp_path: Path) -> None:
+    ended, _ = end_in_a_container(
+        "signal.signal(15, lambda *_: os._exit(3)); os.kill(os.getppid(), 15); time.sleep(60)", tmp_path
+    )
+
+    assert ended == 3
+
+
+def end_in_a_container(ending: str, folder: Path, on_done: str | None = None) -> tuple[int, str]:
+    """The exit code of the first process, and what was said until it ended."""
+    if sys.platform != "linux":
+        pytest.skip("containers are Linux's")
+    stay = "import signal, time; from jobs.terminal.first_process import stay_as_parent; stay_as_parent()"
+    program = stay + PROGRAM.format(ending=ending, on_done=on_done)
+    with open(folder / "said", "w") as said:
+        ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, stdout=said, stderr=said)
+    return ended.returncode, (folder / "said").read_text()
 
 
 @pytest.mark.parametrize("ending", ["pass", "sys.exit(3)", "raise KeyboardInterrupt", "os.close(2)"])
