@@ -58,7 +58,8 @@ def score(
     scorer: str,
     name: str | None,
     address: str | None,
-    as_json: bool,
+    as_json: bool = False,
+    is_quiet: bool = False,
     **given: Any,
 ) -> int:
     """Score the images of an output and say what was done. Always 0: what cannot be done raises."""
@@ -70,7 +71,8 @@ def score(
     if kind == "duplicates":
         facts = _find_duplicates(storage, name, options)
     else:
-        facts = _score(storage, claim, settings, name, scorer, kind, options, address=address, as_json=as_json)
+        how: dict[str, Any] = {"address": address, "as_json": as_json, "is_quiet": is_quiet}
+        facts = _score(storage, claim, settings, name, scorer, kind, options, **how)
     if as_json:
         print_json({"event": "done", "output": storage.url, "scorer": name, **facts})
     return 0
@@ -104,12 +106,13 @@ def _score(
     *,
     address: str | None,
     as_json: bool,
+    is_quiet: bool,
 ) -> dict[str, Any]:
     cluster = Cluster(address)
     job = _job(storage, claim, settings, cluster, options.question)
     cluster.check_gpus(job)
     scorer, source = _find_scorer(job, name, written, kind, options)
-    with showing(claim.name, storage.url, as_json=as_json) as show:
+    with showing(claim.name, storage.url, as_json=as_json, is_quiet=is_quiet) as show:
         scored = score_output(job, scorer, source, cluster, show)
     before = f", {counted(scored.num_parts_before, 'part')} scored before" if scored.num_parts_before else ""
     say(f"done      {counted(scored.num_images, 'image')} in {counted(scored.num_parts, 'part')} scored{before}")

@@ -137,6 +137,7 @@ def report(output: str, other: str | None, endpoint_url: str | None, to: str | N
 @options.settings_of_run
 @options.ray_address
 @click.option("--json", "as_json", is_flag=True, help="Print progress as JSON, one object per line.")
+@options.quiet
 def score(output: str, endpoint_url: str | None, settings: tuple[str, ...], **how: Any) -> int:
     """Score the images of an output and keep the scores in OUTPUT/scores/NAME.
 

@@ -6,8 +6,7 @@ Two images that would share a file are refused here, and so are columns that the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -21,7 +20,8 @@ from workflows.export.names import KEYS, Names
 from workflows.export.rows import Scores, column_of, find_scores, read_rows, rows_schema, with_judge
 from workflows.export.rules import NO_RULES, Rules
 from workflows.export.sample import Sampler
-from workflows.output.manifest import MANIFEST_SCHEMA, NUM_READERS
+from workflows.output.manifest import MANIFEST_SCHEMA
+from workflows.output.read_ahead import read_ahead
 from workflows.storage.path import output_arguments
 from workflows.storage.store import Storage
 
@@ -98,7 +98,8 @@ def take_inventory(
     schemas: dict[pa.Schema, None] = {}  # few, in the order of the parts
     text_columns, counts = set[str](), _Counts()
     names, sampler = Names(source, layout, recipe), Sampler(rules.sample or 1)
-    in_order = _parts_in_order(source, shards, scores, chooser, layout, recipe)
+    pairs = [(shard[0], part) for shard in shards for part in shard]
+    in_order = read_ahead(pairs, lambda pair: _read(source, *pair, scores, chooser, layout, recipe))
     for shard_id, of_shard in groupby(in_order, key=lambda part: part.shard_id):
         found = list(of_shard)
         schemas |= dict.fromkeys(part.schema for part in found)
@@ -139,8 +140,7 @@ def _columns_of_all(source: Storage, parts: Sequence[str], scores: Sequence[Scor
     """Every column that rules can name. Without rules that name one, no footer is read."""
     if not (rules.where or rules.by or rules.pairs):
         return pa.schema([])
-    with ThreadPoolExecutor(NUM_READERS) as readers:
-        schemas = dict.fromkeys(readers.map(lambda part: rows_schema(source, part, scores), parts))
+    schemas = dict.fromkeys(read_ahead(parts, lambda part: rows_schema(source, part, scores)))
     return with_judge(common_schema(schemas))
 
 
@@ -184,22 +184,6 @@ def _check_scored(
                 f"{num:,} of {counts.num_committed:,} images have no scores of {one.name}, which a rule reads; "
                 f"`{verb}` scores them, or export the others with --allow-incomplete"
             )
-
-
-def _parts_in_order(
-    source: Storage,
-    shards: Sequence[Sequence[str]],
-    scores: Sequence[Scores],
-    chooser: Chooser,
-    layout: ExportLayout,
-    recipe: Recipe,
-) -> Iterator[_Part]:
-    """Read ahead by at most the number of readers."""
-    parts = [(shard[0], part) for shard in shards for part in shard]
-    with ThreadPoolExecutor(NUM_READERS) as readers:
-        for start in range(0, len(parts), NUM_READERS):
-            chunk = parts[start : start + NUM_READERS]
-            yield from readers.map(lambda pair: _read(source, pair[0], pair[1], scores, chooser, layout, recipe), chunk)
 
 
 def _read(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from actors.errors import reason_line
 from workflows.export.layouts.layout import ExportError
 from workflows.output.manifest import MANIFEST_SCHEMA, manifest_name, read_footer
 from workflows.output.parts import read_part
@@ -141,7 +142,13 @@ def _score_column(source: Storage, part: str, scores: Scores, rows: pa.Table) ->
             f"{part}.parquet, version {scorer.version}, or with other settings; move one of them to another folder"
         )
     positions = positions_of_rows(rows, table)
-    taken = table.select(scores.columns.names).cast(scores.columns).take(positions)
+    try:
+        taken = table.select(scores.columns.names).cast(scores.columns).take(positions)
+    except pa.ArrowInvalid as error:
+        raise ExportError(
+            f"{source.url}/scores/{scores.name} has columns of several types, because its run was interrupted; run the "
+            f"same `janus-batch score` again, which settles them ({part}.parquet: {reason_line(error)})"
+        ) from error
     if len(scores.columns) == 1:
         return taken.column(0), positions.null_count
     struct = pa.StructArray.from_arrays([column.combine_chunks() for column in taken.columns], fields=list(kind))

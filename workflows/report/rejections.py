@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from workflows.output.manifest import NUM_READERS, read_rejected, rejected_files
+from workflows.output.manifest import read_rejected, rejected_files
+from workflows.output.read_ahead import read_ahead
 from workflows.storage.store import Storage
 
 MAX_KINDS = 200
@@ -49,13 +49,9 @@ class Rejections:
 def collect_rejections(storage: Storage, shard_ids: Iterable[str]) -> Rejections:
     """Read the rejected rows of committed shards. `shard_ids` are the ids of all manifest parts."""
     rejections, names = Rejections(), list(rejected_files(storage, shard_ids).values())
-    with ThreadPoolExecutor(NUM_READERS) as readers:
-        for start in range(0, len(names), NUM_READERS):
-            for rows in readers.map(
-                lambda name: read_rejected(storage, name, COLUMNS), names[start : start + NUM_READERS]
-            ):
-                for example in _by_prompt(rows.to_pylist()):
-                    rejections.add(example)
+    for rows in read_ahead(names, lambda name: read_rejected(storage, name, COLUMNS)):
+        for example in _by_prompt(rows.to_pylist()):
+            rejections.add(example)
     return rejections
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -17,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workflows.output.manifest import NUM_READERS
 from workflows.output.parts import read_part
+from workflows.output.read_ahead import read_ahead
 from workflows.output.throughput import Throughput
 from workflows.plan import split_part_id
 from workflows.report.carried import MAX_CARRIED, Groups
@@ -130,19 +129,12 @@ def survey_manifest(storage: Storage, shard_ids: list[str], cfg_weights: Iterabl
         table = read_part(storage, shard_id, columns, num_carried=MAX_CARRIED)
         return table.drop_columns([name for name in KEY_COLUMNS if name in columns]), scores.of_rows(shard_id, table)
 
-    for shard_id, (table, found) in zip(shard_ids, _in_order(read, shard_ids), strict=True):
+    for shard_id, (table, found) in zip(shard_ids, read_ahead(shard_ids, read), strict=True):
         num_repeated = _count_repeated(prompts_of.get(split_part_id(shard_id)[0]), table)
         hashes.append(_add_shard(survey, shard_id, table, found, num_repeated))
     _count_near_duplicates(survey, hashes)
     survey.weights = dict(sorted(survey.weights.items(), key=lambda item: (item[0] is OTHER_WEIGHTS, item[0])))
     return survey
-
-
-def _in_order(read: Callable[[str], T], shard_ids: list[str]) -> Iterable[T]:
-    """Results in the order of `shard_ids`; reads ahead by at most the number of readers."""
-    with ThreadPoolExecutor(NUM_READERS) as readers:
-        for start in range(0, len(shard_ids), NUM_READERS):
-            yield from readers.map(read, shard_ids[start : start + NUM_READERS])
 
 
 def _count_repeated(seen: set[str] | None, table: pa.Table) -> int:

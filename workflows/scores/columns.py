@@ -1,7 +1,7 @@
 """The columns of a scorer: one type each in all parts of its folder, whatever values a part happens to hold.
 
-The first part that is committed decides the types, in `scores/<name>/_columns.json`, which is created and never
-overwritten.
+The first part with a value in a column decides its type. `scores/<name>/_columns.json` has the types of the first part,
+and `_column_<number>.json` the type of a column that had no value there. Both are created and never overwritten.
 """
 
 from __future__ import annotations
@@ -14,31 +14,97 @@ import numpy as np
 import pyarrow as pa
 
 from actors.errors import one_line, reason_line, shown
-from workflows.scores.parts import COLUMNS_FILE, KEY_SCHEMA, ScoresError
+from workflows.output.read_ahead import read_ahead
+from workflows.scores.parts import (
+    COLUMNS_PREFIX,
+    KEY_SCHEMA,
+    ScoresError,
+    read_scores,
+    read_scores_schema,
+    replace_scores,
+    scored_parts,
+)
 from workflows.storage.store import Storage
 
 TYPES = {str(kind): kind for kind in (pa.float64(), pa.float32(), pa.bool_(), pa.string(), pa.list_(pa.float32()))}
+NUMBERS, UNDECIDED = "double", "null"
 
 
 def to_table(storage: Storage, name: str, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> pa.Table:
     """The columns of one part in the types of the scorer's folder. Numbers are float64; float32 if numpy's are.
 
-    A column without any value in the first part counts as numbers. Raises ScoresError for other values, and for
-    columns that differ from those of the first part.
+    A column that has no value in any part so far counts as numbers; `settle_columns` corrects it when a part decides
+    otherwise. Raises ScoresError for other values, and for columns that differ from those of the first part.
     """
     for column in columns:
         if not column or column in KEY_SCHEMA.names:
             raise ScoresError(f"scorer {name}: a column of scores cannot have the name {shown(column)}")
     found = {column: _array(name, column, values) for column, values in columns.items()}
-    guessed = {column: str(array.type) if array.type in TYPES.values() else "double" for column, array in found.items()}
-    file = f"scores/{name}/{COLUMNS_FILE}"
-    types = guessed if storage.create(file, json.dumps(guessed).encode()) else json.loads(storage.read(file))
-    if types.keys() != found.keys():
+    types = _types_of_folder(storage, name, {column: str(array.type) for column, array in found.items()})
+    return pa.table({column: _cast(name, column, array, types[column]) for column, array in found.items()})
+
+
+def settle_columns(storage: Storage, name: str) -> None:
+    """Give the columns that had no value in early parts the type that a later part decided. No score changes.
+
+    For the run that holds the folder, when no actor writes to it any more.
+    """
+    types = {column: kind for column, kind in _decided_later(storage, name).items() if kind != NUMBERS}
+    if not types:
+        return
+    for _ in read_ahead(scored_parts(storage, name), lambda part: _settle(storage, name, part, types)):
+        pass
+
+
+def _settle(storage: Storage, name: str, part: str, types: Mapping[str, str]) -> None:
+    schema = read_scores_schema(storage, name, part)
+    if all(schema.field(column).type == TYPES[kind] for column, kind in types.items()):
+        return
+    table = read_scores(storage, name, part)
+    for column, kind in types.items():
+        typed = _cast(name, column, table[column], kind)
+        table = table.set_column(table.column_names.index(column), column, typed)
+    replace_scores(storage, name, part, table)
+
+
+def _types_of_folder(storage: Storage, name: str, guessed: Mapping[str, str]) -> dict[str, str]:
+    """The type of each column. What is not decided yet is decided by `guessed`: the types of the part at hand."""
+    for column, kind in guessed.items():
+        if kind not in TYPES and kind != UNDECIDED:
+            raise _wrong_type(name, column, kind, "")
+    types: dict[str, str] = _first_wins(storage, name, "s", dict(guessed))
+    if types.keys() != guessed.keys():
         raise ScoresError(
             f"scorer {name} gave the columns {one_line(', '.join(types))} for other images, and "
-            f"{one_line(', '.join(found))} for these"
+            f"{one_line(', '.join(guessed))} for these"
         )
-    return pa.table({column: _cast(name, column, array, types[column]) for column, array in found.items()})
+    for number, (column, kind) in enumerate(types.items()):
+        if kind == UNDECIDED and guessed[column] != UNDECIDED:
+            types[column] = _first_wins(storage, name, f"_{number}", guessed[column])
+    return types
+
+
+def _decided_later(storage: Storage, name: str) -> dict[str, str]:
+    """The columns without a value in the first part, with the types that later parts gave them."""
+    files = storage.names(f"scores/{name}")
+    if _file("s") not in files:
+        return {}
+    columns = json.loads(storage.read(f"scores/{name}/{_file('s')}"))
+    return {
+        column: json.loads(storage.read(f"scores/{name}/{_file(f'_{number}')}"))
+        for number, column in enumerate(columns)
+        if _file(f"_{number}") in files
+    }
+
+
+def _first_wins(storage: Storage, name: str, ending: str, ours: Any) -> Any:
+    """What the first caller decided."""
+    file = f"scores/{name}/{_file(ending)}"
+    return ours if storage.create(file, json.dumps(ours).encode()) else json.loads(storage.read(file))
+
+
+def _file(ending: str) -> str:
+    return f"{COLUMNS_PREFIX}{ending}.json"
 
 
 def _array(name: str, column: str, values: Sequence[Any] | np.ndarray) -> pa.Array:
@@ -67,11 +133,15 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and value != value else value
 
 
-def _cast(name: str, column: str, array: pa.Array, kind: str) -> pa.Array:
-    wanted, numbers = TYPES[kind], (pa.float64(), pa.float32())
-    if array.type in (wanted, pa.null()) or (array.type in numbers and wanted in numbers):
-        return array.cast(wanted, safe=False)
-    raise ScoresError(
-        f"scorer {name}: column `{column}` must hold numbers, text, booleans or vectors, the same in all parts; in "
-        f"the first part it is {kind}, got {shown(str(array.type))}"
+def _cast(name: str, column: str, array: pa.Array | pa.ChunkedArray, kind: str) -> pa.Array | pa.ChunkedArray:
+    wanted, numbers = TYPES[NUMBERS if kind == UNDECIDED else kind], (pa.float64(), pa.float32())
+    is_empty = array.null_count == len(array)
+    if is_empty or array.type == wanted or (array.type in numbers and wanted in numbers):
+        return array.cast(wanted, safe=False) if not is_empty else pa.nulls(len(array), wanted)
+    raise _wrong_type(name, column, str(array.type), f", the same in all parts; in the first part it is {kind}")
+
+
+def _wrong_type(name: str, column: str, kind: str, rule: str) -> ScoresError:
+    return ScoresError(
+        f"scorer {name}: column `{column}` must hold numbers, text, booleans or vectors{rule}, got {shown(kind)}"
     )

@@ -8,6 +8,7 @@ embedding.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 from collections import defaultdict
@@ -20,16 +21,16 @@ import pyarrow as pa
 
 from workflows.output.manifest import committed_parts
 from workflows.output.parts import read_part
+from workflows.output.read_ahead import read_ahead
+from workflows.scores.embeddings import Embeddings
 from workflows.scores.parts import (
     KEY_SCHEMA,
     Scorer,
     ScoresError,
     claim_scores,
+    claimed_scorer,
     hold_scores,
-    read_scores,
-    read_scores_schema,
     scored_parts,
-    scores_of_rows,
     write_scores,
 )
 from workflows.storage.errors import storage_errors
@@ -38,7 +39,7 @@ from workflows.storage.store import Storage
 HASH_BITS = 64
 CHUNK = 256  # images whose embeddings are compared at once
 VERSION = "duplicates-1"
-EMBEDDING = "embedding"  # the column of a scorer that `--embeddings` wrote
+IMAGES = "images_sha256"  # the setting that says which images were compared
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,33 +68,51 @@ def score_duplicates(storage: Storage, name: str, likeness: Likeness) -> Duplica
     OutputInUseError if another run holds the folder.
     """
     with storage_errors(storage.url), hold_scores(storage, name):
+        columns = [*KEY_SCHEMA.names, "perceptual_hash"]
         parts = committed_parts(storage)
-        rows = {part: read_part(storage, part, [*KEY_SCHEMA.names, "perceptual_hash"]) for part in parts}
-        scorer = Scorer(name=name, version=VERSION, settings=_settings(likeness, rows))
+        rows = dict(zip(parts, read_ahead(parts, lambda part: read_part(storage, part, columns)), strict=True))
+        embeddings = None if likeness.embeddings_of is None else Embeddings(storage, likeness.embeddings_of, rows)
+        scorer = Scorer(name=name, version=VERSION, settings=_settings(likeness, rows, embeddings))
+        _check_images(storage, scorer, rows)
         claim_scores(storage, scorer)
         done = set(scored_parts(storage, name))
-        embeddings = _read_embeddings(storage, likeness.embeddings_of, rows)
         groups, num_duplicates = Groups(likeness), 0
-        for part, table in rows.items():
-            found = groups.add_all(table, embeddings.get(part))
+        vectors = itertools.repeat(None) if embeddings is None else read_ahead(parts, embeddings.of_part)
+        for (part, table), vectors_ND in zip(rows.items(), vectors, strict=False):
+            found = groups.add_all(table, vectors_ND)
             num_duplicates += table.num_rows - found["duplicate_of"].null_count
             if part not in done and table.num_rows:
                 write_scores(storage, scorer, part, pa.table({**_keys(table), **found}))
     return Duplicates(num_images=sum(table.num_rows for table in rows.values()), num_duplicates=num_duplicates)
 
 
-def _settings(likeness: Likeness, rows: dict[str, pa.Table]) -> dict[str, Any]:
-    """All that decides the groups: how near images must be, and which images there are."""
+def _settings(likeness: Likeness, rows: dict[str, pa.Table], embeddings: Embeddings | None) -> dict[str, Any]:
+    """All that decides the groups: how near images must be, which images there are, and whose embeddings they have."""
     images = hashlib.sha256()
     for table in rows.values():
         images.update("\n".join(table["image_sha256"].to_pylist()).encode() + b"\n")
     return {
         "kind": "duplicates",
         "max_distance": likeness.max_distance,
-        "embeddings_of": likeness.embeddings_of,
-        "min_similarity": likeness.min_similarity if likeness.embeddings_of else None,
-        "images_sha256": images.hexdigest(),
+        "embeddings_of": None if embeddings is None else dataclasses.asdict(embeddings.scorer),
+        "min_similarity": None if embeddings is None else likeness.min_similarity,
+        IMAGES: images.hexdigest(),
     }
+
+
+def _check_images(storage: Storage, scorer: Scorer, rows: dict[str, pa.Table]) -> None:
+    """Raise ScoresError if the groups in the folder are those of other images: a new image may begin or join any."""
+    theirs = claimed_scorer(storage, scorer.name)
+    if theirs is None or theirs.settings.get(IMAGES) in (None, scorer.settings[IMAGES]):
+        return
+    new_parts = rows.keys() - set(scored_parts(storage, scorer.name))
+    num_new = sum(rows[part].num_rows for part in new_parts)
+    change = f"gained {num_new:,} images" if num_new else "other images"
+    raise ScoresError(
+        f"{storage.url} has {change} since its duplicates were written to scores/{scorer.name}, and groups are found "
+        "among all images; remove that folder and run the same command again, or give the scores another name with "
+        "--name"
+    )
 
 
 class Groups:
@@ -181,31 +200,3 @@ class Groups:
 
 def _keys(rows: pa.Table) -> dict[str, pa.ChunkedArray]:
     return {name: rows[name].cast(pa.string()) for name in KEY_SCHEMA.names}
-
-
-def _read_embeddings(storage: Storage, name: str | None, rows: dict[str, pa.Table]) -> dict[str, np.ndarray]:
-    """The unit vectors of each part's rows. Raises ScoresError if the scorer has not scored every part."""
-    if name is None:
-        return {}
-    scored = set(scored_parts(storage, name))
-    missing = [part for part, table in rows.items() if table.num_rows and part not in scored]
-    if missing:
-        raise ScoresError(
-            f"--embeddings-from: scorer {name} has no scores for {len(missing):,} parts of {storage.url}; run "
-            "`janus-batch score` with it and --embeddings first"
-        )
-    found = {}
-    for part, table in rows.items():
-        if not table.num_rows:
-            continue
-        if EMBEDDING not in read_scores_schema(storage, name, part).names:
-            raise ScoresError(
-                f"--embeddings-from: scorer {name} wrote no embeddings; run `janus-batch score` with --embeddings and "
-                "another name"
-            )
-        column = scores_of_rows(table, read_scores(storage, name, part, [EMBEDDING]))[EMBEDDING].combine_chunks()
-        if column.null_count:
-            raise ScoresError(f"--embeddings-from: scorer {name} has no embedding for some images of part {part}")
-        vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1).astype(np.float32)
-        found[part] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return found

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from actors.engines import open_looker
+from actors.errors import is_out_of_memory, reason_line
 from actors.understanding.scorers.source import Columns, ImageScorer, ScorerError, ScorerSource
 
 
 def open_scorer(source: ScorerSource) -> ImageScorer:
     """The scorer of a source, which may be called from several threads. Raises ScorerError or CheckpointError."""
-    return OneAtATime(_open(source))
+    with _memory_errors("when its model was loaded"):
+        return OneAtATime(_open(source))
 
 
 class OneAtATime:
@@ -27,8 +30,22 @@ class OneAtATime:
         self._scorer, self._lock = scorer, threading.Lock()
 
     def score(self, images: Sequence[np.ndarray], rows: Sequence[Mapping[str, Any]]) -> Columns:
-        with self._lock:
+        with self._lock, _memory_errors(f"over {len(images)} images"):
             return self._scorer.score(images, rows)
+
+
+@contextmanager
+def _memory_errors(when: str) -> Iterator[None]:
+    """Turn the many errors that mean that memory ran out into a ScorerError with advice."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ScorerError(
+            f"the scorer ran out of memory {when}: {reason_line(error)}; start fewer actors with --set workers.max=1, "
+            "or use a machine or a GPU with more memory"
+        ) from error
 
 
 def _open(source: ScorerSource) -> ImageScorer:

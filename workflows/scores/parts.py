@@ -1,16 +1,16 @@
 """The parts that hold scores: `OUTPUT/scores/<scorer>/<part>.parquet`, one for each part of the manifest.
 
 A part has `image_id` and `image_sha256` in the order of the manifest's rows, then the scorer's columns. Its metadata
-names the scorer with all that decides its scores. `_scorer.json` in the folder claims it for one such scorer, and each
-part is created and never overwritten, so a score is committed exactly once. A score belongs to the bytes of its image:
-a row whose `image_sha256` is not the manifest's does not count.
+names the scorer with all that decides its scores, and so does `_scorer.json` in the folder. A folder holds the scores
+of one such scorer. Each part is created once and no score in it changes, so a score is committed exactly once. A score
+belongs to the bytes of its image: a row whose `image_sha256` is not the manifest's does not count.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +30,7 @@ from workflows.storage.store import Storage
 SCORER_KEY = b"janus_batch.scorer"  # in a part's metadata: the scorer as JSON
 # Readers of data folders skip names that begin with an underscore.
 SCORER_FILE = "_scorer.json"
-COLUMNS_FILE = "_columns.json"  # see workflows.scores.columns
+COLUMNS_PREFIX = "_column"  # of the names of the files of workflows.scores.columns
 KEY_SCHEMA = pa.schema(
     [pa.field("image_id", pa.string(), nullable=False), pa.field("image_sha256", pa.string(), nullable=False)]
 )
@@ -92,24 +92,41 @@ def hold_scores(
 def claim_scores(storage: Storage, scorer: Scorer) -> None:
     """Claim the folder of this scorer's name, which a run holds. A claim without any part is replaced.
 
-    Raises ScoresError if the folder has parts of a scorer with other settings, naming the first one.
+    The parts decide whose folder it is, whether or not its claim is there. Raises ScoresError if they are of a scorer
+    with other settings, naming the first one that differs.
     """
     check_scorer_name(scorer.name)
-    name = f"scores/{scorer.name}/{SCORER_FILE}"
-    if storage.create(name, _to_json(scorer)):
+    folder = f"scores/{scorer.name}"
+    theirs = claimed_scorer(storage, scorer.name)
+    if theirs is None:
+        for name in storage.names(folder):
+            if name.startswith(COLUMNS_PREFIX):
+                storage.remove(f"{folder}/{name}")
+        storage.write(f"{folder}/{SCORER_FILE}", _to_json(scorer))
         return
-    if not scored_parts(storage, scorer.name):
-        storage.write(name, _to_json(scorer))
-        storage.remove(f"scores/{scorer.name}/{COLUMNS_FILE}")
-        return
-    theirs = _from_json(storage.read(name), f"{storage.url}/{name}")
-    for field in dataclasses.fields(scorer):
-        old, new = getattr(theirs, field.name), getattr(scorer, field.name)
+    for field, old, new in _differences(theirs, scorer):
+        raise ScoresError(
+            f"{storage.url}/{folder} holds scores with {field} = {shown(old)}, these have {shown(new)}; give the "
+            "scores another name with --name"
+        )
+    storage.create(f"{folder}/{SCORER_FILE}", _to_json(scorer))
+
+
+def claimed_scorer(storage: Storage, name: str) -> Scorer | None:
+    """The scorer whose scores a folder holds; None for a folder without any."""
+    parts = scored_parts(storage, name)
+    return read_scorer(storage, name, parts[0]) if parts else None
+
+
+def _differences(one: Scorer, other: Scorer) -> Iterator[tuple[str, Any, Any]]:
+    """The fields and settings that differ, with both values."""
+    olds, news = dataclasses.asdict(one), dataclasses.asdict(other)
+    old_settings, new_settings = olds.pop("settings"), news.pop("settings")
+    yield from ((field, old, news[field]) for field, old in olds.items() if old != news[field])
+    for key in old_settings | new_settings:
+        old, new = old_settings.get(key), new_settings.get(key)
         if old != new:
-            raise ScoresError(
-                f"{storage.url}/scores/{scorer.name} holds scores with {field.name} = {shown(old)}, these have "
-                f"{shown(new)}; give the scorer another name"
-            )
+            yield f"the setting {key}", old, new
 
 
 def scorer_names(storage: Storage) -> list[str]:
@@ -149,6 +166,11 @@ def write_scores(storage: Storage, scorer: Scorer, part: str, table: pa.Table) -
     scores = pa.table(typed, names=[*KEY_SCHEMA.names, *columns])
     scores = scores.replace_schema_metadata({SCORER_KEY: _to_json(scorer).strip()})
     return storage.create(scores_file(scorer.name, part), parquet_bytes(scores))
+
+
+def replace_scores(storage: Storage, name: str, part: str, table: pa.Table) -> None:
+    """Write the scores of a part again, as `read_scores` gave them but with columns of other types."""
+    storage.write(scores_file(name, part), parquet_bytes(table))
 
 
 def read_scorer(storage: Storage, name: str, part: str) -> Scorer:

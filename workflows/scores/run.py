@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,7 +13,9 @@ from workflows.dispatch.cluster import Cluster
 from workflows.dispatch.part_actors import run_over_parts
 from workflows.dispatch.progress import Progress, Slot
 from workflows.job import RenderJob
-from workflows.output.manifest import NUM_READERS, committed_parts, count_rows
+from workflows.output.manifest import committed_parts, count_rows
+from workflows.output.read_ahead import read_ahead
+from workflows.scores.columns import settle_columns
 from workflows.scores.open import open_scorer
 from workflows.scores.parts import Scorer, claim_scores, hold_scores, scored_parts
 from workflows.scores.score_part import PartScores, score_part
@@ -57,6 +58,7 @@ def score_output(job: RenderJob, scorer: Scorer, source: ScorerSource, cluster: 
             cluster.start()
             with storage_failures(job.output):
                 _score(job, scorer, source, cluster, show, remaining, scored)
+        wait_for_storage(job.output, seconds, show.line, settle_columns, storage, scorer.name)
     return scored
 
 
@@ -66,9 +68,8 @@ def _plan(storage: Storage, scorer: Scorer) -> tuple[dict[str, int], Scored]:
         claim_scores(storage, scorer)
         parts, before = committed_parts(storage), set(scored_parts(storage, scorer.name))
         unscored = [part for part in parts if part not in before]
-        with ThreadPoolExecutor(NUM_READERS) as readers:
-            sizes = readers.map(lambda part: count_rows(storage, part), unscored)
-            remaining = {part: size for part, size in zip(unscored, sizes, strict=True) if size}
+        sizes = read_ahead(unscored, lambda part: count_rows(storage, part))
+        remaining = {part: size for part, size in zip(unscored, sizes, strict=True) if size}
     return remaining, Scored(num_parts_before=len(before.intersection(parts)))
 
 

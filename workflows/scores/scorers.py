@@ -7,12 +7,13 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from actors.checkpoint.open import open_checkpoint, weights_digest
+from actors.checkpoint.open import Checkpoint, open_checkpoint, weights_digest
 from actors.errors import CheckpointError, one_line, shown
 from actors.families import FAMILIES
 from actors.recipe import Judge, Recipe
 from actors.understanding.ability import check_can_look
 from actors.understanding.scorers.clip_checkpoint import open_clip_checkpoint
+from actors.understanding.scorers.head import check_head, embedding_dimensions
 from actors.understanding.scorers.source import ScorerSource
 from workflows.scores.parts import Scorer, ScoresError
 
@@ -27,17 +28,22 @@ def clip_scorer(
     name: str, checkpoint: str, revision: str | None, storage_options: dict[str, Any], *, with_embeddings: bool
 ) -> Found:
     """Image-text similarity by a CLIP or SigLIP model."""
-    source = _clip_source("clip", checkpoint, revision, storage_options)
-    source = dataclasses.replace(source, with_embeddings=with_embeddings)
+    model = open_clip_checkpoint(checkpoint, revision=revision, storage_options=storage_options)
+    source = dataclasses.replace(_clip_source("clip", model, storage_options), with_embeddings=with_embeddings)
     return _record(name, source, {"embeddings": with_embeddings}), source
 
 
 def aesthetic_scorer(
     name: str, checkpoint: str, revision: str | None, storage_options: dict[str, Any], *, head: str
 ) -> Found:
-    """A linear head, in a safetensors file, over the image embeddings of a CLIP or SigLIP model."""
+    """A linear head, in a safetensors file, over the image embeddings of a CLIP or SigLIP model.
+
+    Raises ScorerError for a head that does not fit the model.
+    """
     data = _read(head, "--head")
-    source = dataclasses.replace(_clip_source("aesthetic", checkpoint, revision, storage_options), head=data)
+    model = open_clip_checkpoint(checkpoint, revision=revision, storage_options=storage_options)
+    check_head(data, embedding_dimensions(model.config))
+    source = dataclasses.replace(_clip_source("aesthetic", model, storage_options), head=data)
     return _record(name, source, {"head": Path(head).name, "head_sha256": hashlib.sha256(data).hexdigest()}), source
 
 
@@ -104,8 +110,7 @@ def function_scorer(name: str, written: str) -> Found:
     return _record(name, source, settings), source
 
 
-def _clip_source(kind: Any, checkpoint: str, revision: str | None, storage_options: dict[str, Any]) -> ScorerSource:
-    model = open_clip_checkpoint(checkpoint, revision=revision, storage_options=storage_options)
+def _clip_source(kind: Any, model: Checkpoint, storage_options: dict[str, Any]) -> ScorerSource:
     return ScorerSource(
         kind=kind,
         checkpoint=model.name,

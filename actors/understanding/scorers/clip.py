@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from safetensors.torch import load
 from torch.nn import functional as F
 from transformers import AutoModel, AutoProcessor
@@ -24,7 +23,7 @@ from actors.checkpoint.open import check_digest, fetch_checkpoint
 from actors.device import find_device
 from actors.errors import CheckpointError, is_out_of_memory, one_line, reason_line
 from actors.understanding.scorers.clip_checkpoint import open_clip_checkpoint
-from actors.understanding.scorers.source import Columns, ScorerError, ScorerSource
+from actors.understanding.scorers.source import Columns, ScorerSource
 
 BATCH = 16
 
@@ -32,8 +31,7 @@ BATCH = 16
 class ClipScorer:
     """`score` is the cosine similarity of image and prompt, -1 to 1, or the head's number; `embedding` the unit vector.
 
-    Prompts longer than the model's context are cut. Raises CheckpointError, and ScorerError for a head that does not
-    fit the model.
+    Prompts longer than the model's context are cut. Raises CheckpointError.
     """
 
     def __init__(self, source: ScorerSource) -> None:
@@ -106,22 +104,10 @@ class LinearHead:
         return LinearHead(self._weight_1D.to(device), self._bias_1.to(device))
 
     def __call__(self, images_ND: torch.Tensor) -> torch.Tensor:
-        if images_ND.shape[1] != self._weight_1D.shape[1]:
-            raise ScorerError(
-                f"the head takes embeddings of {self._weight_1D.shape[1]} dimensions, the model's have "
-                f"{images_ND.shape[1]}"
-            )
         return F.linear(images_ND, self._weight_1D, self._bias_1)[:, 0]
 
 
 def read_head(data: bytes) -> LinearHead:
-    """A safetensors file with `weight` [1, D] and `bias` [1], whatever prefix their names have. Raises ScorerError."""
-    try:
-        tensors = {name.rpartition(".")[2]: tensor.float() for name, tensor in load(data).items()}
-    except (SafetensorError, ValueError) as error:
-        raise ScorerError(f"the head is no safetensors file: {one_line(str(error))}") from error
-    weight, bias = tensors.get("weight"), tensors.get("bias")
-    if len(tensors) != 2 or weight is None or bias is None or weight.ndim != 2 or weight.shape[0] != 1:
-        found = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
-        raise ScorerError(f"the head must hold a weight [1, D] and a bias [1], got {one_line(found)}")
-    return LinearHead(weight, bias.reshape(1))
+    """The tensors of a head that `check_head` has seen."""
+    tensors = {name.rpartition(".")[2]: tensor.float() for name, tensor in load(data).items()}
+    return LinearHead(tensors["weight"], tensors["bias"].reshape(1))

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset
 import pytest
 
-from workflows.scores.columns import to_table
-from workflows.scores.parts import ScoresError
+from workflows.scores.columns import settle_columns, to_table
+from workflows.scores.parts import Scorer, ScoresError, read_scores, write_scores
 from workflows.storage.store import Storage
 
 
@@ -65,7 +66,7 @@ def test_every_part_has_the_types_of_the_first(
     ("first", "second", "message"),
     [
         ({"a": [1]}, {"a": ["x"]}, "in the first part it is double, got 'string'"),
-        ({"a": [None]}, {"a": ["x"]}, "in the first part it is double, got 'string'"),
+        ({"a": ["x"]}, {"a": [True]}, "in the first part it is string, got 'bool'"),
         ({"a": [1]}, {"a": [1], "b": [1]}, "gave the columns a for other images, and a, b for these"),
     ],
 )
@@ -76,6 +77,32 @@ def test_other_columns_than_in_the_first_part_are_refused(
 
     with pytest.raises(ScoresError, match=message):
         to_table(storage, "mine", second)
+
+
+@pytest.mark.parametrize("values", [["x"], [True], [0.5], [[1.0, 2.0]], np.array([1], np.float32)], ids=repr)
+def test_the_first_value_decides_the_type_of_a_column(storage: Storage, values: list[object]) -> None:
+    """Parts that were written before have its type afterwards, and the bytes that they would have had."""
+    scorer, keys = Scorer(name="mine", version="1"), pa.table({"image_id": ["a"], "image_sha256": ["1" * 64]})
+
+    def write(part: str, found: object) -> None:
+        column = to_table(storage, "mine", {"found": found})["found"]
+        write_scores(storage, scorer, part, keys.append_column("found", column))
+
+    for part, found in (("p1", [None]), ("p2", values), ("p3", [None])):
+        write(part, found)
+    settle_columns(storage, "mine")
+    early = storage.read("scores/mine/p1.parquet")
+    storage.remove("scores/mine/p1.parquet")
+    write("p1", [None])
+    settle_columns(storage, "mine")
+
+    tables = [read_scores(storage, "mine", part) for part in ("p1", "p2", "p3")]
+    assert early == storage.read("scores/mine/p1.parquet")
+    assert [table["found"].to_pylist() for table in tables] == [[None], list(values), [None]]
+    assert len({table.schema for table in tables}) == 1
+    assert pyarrow.dataset.dataset(storage.path("scores/mine")).to_table().num_rows == 3
+    with pytest.raises(ScoresError, match=r"column `found` must hold .* the same in all parts"):
+        to_table(storage, "mine", {"found": [[1.0]] if values == ["x"] else ["x"]})
 
 
 def test_numbers_that_float64_lacks_become_the_nearest_one(storage: Storage) -> None:

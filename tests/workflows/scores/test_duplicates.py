@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,12 @@ import pyarrow as pa
 import pyarrow.dataset
 import pytest
 
-from tests.support.toy_job import make_job, manifest_of, recipe, render, write_prompts
+from tests.support.toy_job import make_job, manifest_of, plan_job, recipe, render, render_shard, write_prompts
+from workflows.output.claim import claim_output
 from workflows.output.manifest import committed_parts
 from workflows.output.parts import read_part
 from workflows.scores.duplicates import Groups, Likeness, score_duplicates
-from workflows.scores.parts import Scorer, ScoresError, claim_scores, write_scores
+from workflows.scores.parts import Scorer, ScoresError, claim_scores, read_scorer, write_scores
 from workflows.storage.store import Storage
 
 
@@ -89,8 +91,22 @@ def test_the_duplicates_of_an_output_are_scores(tmp_path: Path) -> None:
     assert found == again
     assert table["image_id"].to_pylist() == [row["image_id"] for row in manifest_of(job)]
     assert found.num_duplicates == table.num_rows - table["duplicate_of"].null_count
-    with pytest.raises(ScoresError, match=r"holds scores with settings = .* give the scorer another name"):
+    with pytest.raises(ScoresError, match="with the setting max_distance = 16, these have 3; give the scores another"):
         score_duplicates(storage, "duplicates", Likeness(max_distance=3))
+
+
+def test_an_output_that_gained_images_needs_new_groups(tmp_path: Path) -> None:
+    prompts = write_prompts(tmp_path / "prompts.parquet", {"prompt": [f"prompt {index}" for index in range(10)]})
+    job = make_job(prompts, tmp_path / "out")
+    claim_output(job, {})
+    for shard in list(plan_job(job).remaining_shards())[1:]:
+        render_shard(job, shard)
+    storage = Storage(job.output)
+    score_duplicates(storage, "duplicates", Likeness())
+    render(job)
+
+    with pytest.raises(ScoresError, match=r"has gained 4 images since its duplicates .* remove that folder and run"):
+        score_duplicates(storage, "duplicates", Likeness())
 
 
 def test_embeddings_that_are_missing_are_named(tmp_path: Path) -> None:
@@ -116,3 +132,5 @@ def test_embeddings_that_are_missing_are_named(tmp_path: Path) -> None:
         write_scores(storage, clip, part, rows.append_column("embedding", vectors))
 
     assert score_duplicates(storage, "duplicates", likeness).num_duplicates == 1
+    part = committed_parts(storage)[0]
+    assert read_scorer(storage, "duplicates", part).settings["embeddings_of"] == dataclasses.asdict(clip)

@@ -1,13 +1,15 @@
-"""An open scorer is used by one thread at a time."""
+"""An open scorer is used by one thread at a time, and says when memory runs out."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import NoReturn
 
 import numpy as np
+import pytest
 
-from actors.understanding.scorers.source import ScorerSource
-from workflows.scores.open import open_scorer
+from actors.understanding.scorers.source import ScorerError, ScorerSource
+from workflows.scores.open import OneAtATime, open_scorer
 
 CODE = """
 import threading, time
@@ -30,3 +32,13 @@ def test_threads_take_turns() -> None:
         found = list(threads.map(lambda _: scorer.score([image], [row]), range(8)))
 
     assert found == [{"score": [True]}] * 8
+
+
+def test_memory_that_runs_out_is_an_error_with_advice() -> None:
+    class Large:
+        def score(self, images: object, rows: object) -> NoReturn:
+            np.empty(2**60, np.uint8)
+            raise AssertionError("this machine has an exabyte")
+
+    with pytest.raises(ScorerError, match=r"ran out of memory over 0 images: Unable to allocate .*workers\.max=1"):
+        OneAtATime(Large()).score([], [])

@@ -100,19 +100,24 @@ def test_scores_are_committed_once_on_s3(s3_server: S3Server, s3_folder: str) ->
     [
         (
             {"version": "2"},
-            r"scores/clip holds scores with version = '1', these have '2'; give the scorer another name",
+            r"scores/clip holds scores with version = '1', these have '2'; give the scores another name with --name",
         ),
         ({"weights_sha256": "b" * 64}, r"with weights_sha256 = 'aaa.*, these have 'bbb"),
-        ({"settings": {"embeddings": False}}, r"with settings = .*'embeddings': True.*, these have .*False"),
+        ({"settings": {"dtype": "float32"}}, r"with the setting embeddings = True, these have None"),
     ],
 )
 def test_a_folder_holds_the_scores_of_one_scorer(storage: Storage, change: dict[str, Any], message: str) -> None:
+    """Also if its claim was deleted."""
     claim_scores(storage, CLIP)
+    claim = storage.read("scores/clip/_scorer.json")
     write_scores(storage, CLIP, "p-1", scores_of(similarity=[0.25, 0.5]))
-    claim_scores(storage, CLIP)
+    storage.remove("scores/clip/_scorer.json")
 
     with pytest.raises(ScoresError, match=message):
         claim_scores(storage, dataclasses.replace(CLIP, **change))
+
+    claim_scores(storage, CLIP)
+    assert storage.read("scores/clip/_scorer.json") == claim
 
 
 def test_a_claim_without_scores_is_replaced(storage: Storage) -> None:

@@ -34,6 +34,8 @@ from workflows.storage.damage import DamagedFileError
 if TYPE_CHECKING:
     from workflows.storage.store import Storage
 
+TRIAL = "memory://trial"  # Lance takes what is not a URL, such as a name with a space after `memory://`, for a folder
+
 
 def _write(place: Place, images: Iterator[ExportImage], recipe: Recipe) -> Written:
     return _write_fragments(place, images, _image_table)
@@ -124,7 +126,7 @@ def _check_types(schema: pa.Schema) -> None:
     for field in schema:
         reason = _reason_against(field.type)
         try:
-            lance.write_dataset(pa.table({field.name: pa.array([], field.type)}), f"memory://{id(field)}")
+            lance.write_dataset(pa.table({field.name: pa.array([], field.type)}), TRIAL, mode="overwrite")
         except (OSError, ValueError, pa.ArrowNotImplementedError) as error:
             reason = reason_line(error)
         if reason:

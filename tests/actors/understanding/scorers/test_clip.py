@@ -13,7 +13,7 @@ from actors.checkpoint.open import weights_digest
 from actors.errors import CheckpointError, OtherWeightsError
 from actors.understanding.scorers.clip import ClipScorer
 from actors.understanding.scorers.clip_checkpoint import open_clip_checkpoint
-from actors.understanding.scorers.source import ScorerError, ScorerSource
+from actors.understanding.scorers.source import ScorerSource
 from tests.support.clip import DIMENSIONS, NUM_TOKENS, write_clip
 
 PROMPTS = ("a red square", "a blue circle", "a " * 50)
@@ -85,25 +85,6 @@ def test_a_head_is_a_linear_layer_over_the_embedding(folder: Path, images: list[
 
     embeddings = np.stack(ClipScorer(source_of(folder, with_embeddings=True)).score(images, rows)["embedding"])
     assert scores == pytest.approx(embeddings @ weight[0].numpy() + 5, abs=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("head", "message"),
-    [
-        (b"not tensors", "the head is no safetensors file: "),
-        (save({"weight": torch.ones(1, 3)}), r"must hold a weight \[1, D\] and a bias \[1\], got weight \[1, 3\]"),
-        (save({"weight": torch.ones(2, 3), "bias": torch.ones(2)}), r"must hold a weight \[1, D\]"),
-        (
-            save({"weight": torch.ones(1, 3), "bias": torch.ones(1)}),
-            "the head takes embeddings of 3 dimensions",
-        ),
-    ],
-)
-def test_a_head_that_does_not_fit_is_refused(folder: Path, head: bytes, message: str) -> None:
-    with pytest.raises(ScorerError, match=message):
-        ClipScorer(source_of(folder, kind="aesthetic", head=head)).score(
-            [np.zeros((8, 8, 3), np.uint8)], [{"prompt": "a"}]
-        )
 
 
 def test_other_weights_are_refused(folder: Path) -> None:

@@ -136,6 +136,15 @@ def test_a_type_that_lance_does_not_hold_is_refused_by_name(kind: pa.DataType) -
         _check_types(pa.schema([("x", kind)]))
 
 
+def test_the_check_of_types_writes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _check_types.cache_clear()
+
+    _check_types(pa.schema([("a name with spaces", pa.int64()), ("other", pa.string())]))
+
+    assert list(tmp_path.iterdir()) == []
+
+
 VALUES = {
     "uint64": pa.array([2**64 - 1], pa.uint64()),
     "null": pa.nulls(1),
