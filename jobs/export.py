@@ -44,7 +44,9 @@ def export(
         source, _ = open_output(output, endpoint_url)
         is_same_store = dest.partition("://")[0] == source.url.partition("://")[0]
         destination = Storage(
-            absolute_location(dest, "DEST"), source.options if is_same_store else {}, is_first_contact=True
+            absolute_location(dest, "DEST", is_written=True),
+            source.options if is_same_store else {},
+            is_first_contact=True,
         )
         with printer.step("exporting shards") as update:
             done = export_output(

@@ -15,6 +15,7 @@ from jobs.terminal.exit_codes import INCOMPLETE, WRONG
 from jobs.terminal.first_process import outlive_in_a_container
 from jobs.terminal.last_word import all_is_said
 from jobs.terminal.text import failure_text
+from workflows.storage.errors import does_not_answer
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -59,4 +60,4 @@ def main() -> None:
     except (InputError, JobFailure) as error:
         click.echo(failure_text(error), err=True, nl=False)
         all_is_said()
-        sys.exit(WRONG if isinstance(error, InputError) else INCOMPLETE)
+        sys.exit(WRONG if isinstance(error, InputError) and not does_not_answer(error) else INCOMPLETE)

@@ -19,7 +19,7 @@ from jobs.job_file.cron import check_cron
 from jobs.job_file.date_fields import check_date_fields, has_dates
 from workflows.prompt_files.columns import column_types
 from workflows.storage.credentials import secret_in, secret_in_address
-from workflows.storage.path import check_location
+from workflows.storage.path import check_location, check_writable
 
 # Own types of pydantic errors: the rule already names the keys and values, or the value must not be shown.
 BETWEEN_FAULT, SECRET_FAULT = "between", "secret"
@@ -514,6 +514,12 @@ class JobSpec(_Section):
     @classmethod
     def _check_location(cls, value: str) -> str:
         return _checked_location(value)
+
+    @field_validator("output")
+    @classmethod
+    def _check_output(cls, value: str) -> str:
+        check_writable(value)
+        return value
 
     @pydantic.model_validator(mode="before")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,25 @@ def test_an_unknown_key_is_refused_with_the_nearest(command: Command) -> None:
     command.write(shard_row=4)
 
     assert refused(command) == "janus-batch: shard_row: unknown key; did you mean `shard_rows`?\n"
+
+
+@pytest.mark.parametrize("output", ["https://host/out", "memory://out"])
+def test_an_output_that_cannot_be_written_is_refused(command: Command, output: str) -> None:
+    command.write(output=output)
+
+    assert refused(command).startswith("janus-batch: output: ")
+
+
+@pytest.mark.parametrize("key", ["prompts", "model.checkpoint"])
+def test_a_web_server_that_does_not_answer_may_answer_later(command: Command, key: str) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and does not listen
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/folder"
+
+        code, _, err = command("plan", str(command.job_file), "--set", f"{key}={url}")
+
+    assert code == 1
+    assert f"janus-batch: {url} cannot be re" in err
 
 
 def test_a_weight_out_of_range_is_refused(command: Command) -> None:

@@ -14,6 +14,7 @@ from actors.errors import one_line
 from workflows.prompt_files.file import PromptsError
 from workflows.prompt_files.formats import ALLOWED, ENDINGS, format_of, prompts_among, without_ending
 from workflows.prompt_files.hub import hub_files, is_hub
+from workflows.storage.errors import error_of_web_server
 
 # What a table format keeps in its folder, next to data files of which some are removed rows.
 TABLE_FORMATS = (
@@ -132,7 +133,9 @@ def _info(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, Any] | None:
     try:
         info: dict[str, Any] = fs.info(path)
         return info
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if error_of_web_server(error) is not None:
+            raise
         return None
 
 

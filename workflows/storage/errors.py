@@ -14,6 +14,7 @@ LASTING_ERRORS = (FileNotFoundError, PermissionError, FileExistsError, IsADirect
 _S3_CLIENTS = ("botocore", "aiobotocore", "aiohttp")
 _OTHER_CLIENTS = ("gcsfs", "adlfs")
 
+MAX_DETAIL = 400  # characters of a library's message
 # A store that does not answer: the clients' classes for a lost connection, HTTP statuses, and error numbers.
 _LOST_CONNECTIONS = {
     "HTTPClientError",
@@ -23,6 +24,7 @@ _LOST_CONNECTIONS = {
     "TransportError",
 }
 _BUSY_STATUSES = {408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529}
+_NO_FILE = {404, 410}
 _BUSY_ERRNOS = {errno.EBUSY, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN, errno.ETIMEDOUT}
 # Lost connections by their class that a setting is to blame for: TLS, and a hub that HF_HUB_OFFLINE forbids to ask.
 _SETTINGS_AT_FAULT = {"SSLError", "ClientSSLError", "OfflineModeIsEnabled"}
@@ -80,6 +82,8 @@ def does_not_answer(error: BaseException) -> bool:
     """
     if isinstance(error, CheckpointUnreachable) and error.__cause__ is not None:
         return does_not_answer(error.__cause__)
+    if (real := error_of_web_server(error)) is not None:
+        return does_not_answer(real)
     if isinstance(error, StorageUnreachable | CheckpointUnreachable):
         return True
     names = {kind.__name__ for kind in type(error).__mro__}
@@ -98,13 +102,22 @@ def is_transient(error: BaseException) -> bool:
     """
     if isinstance(error, StorageError) and error.__cause__ is not None:
         return is_transient(error.__cause__)
-    if isinstance(error, StorageUnreachable):
+    if isinstance(error, StorageUnreachable) or does_not_answer(error):
         return True
     if isinstance(error, LASTING_ERRORS):
         return False
     if isinstance(error, OSError | TimeoutError):
         return True
     return type(error).__module__.startswith(_S3_CLIENTS)
+
+
+def error_of_web_server(error: BaseException) -> Exception | None:
+    """What went wrong with a web server, of which fsspec always says that the file does not exist; None for others, and
+    if the file does not exist.
+    """
+    cause = error.__cause__ if isinstance(error, FileNotFoundError) else None
+    is_real = isinstance(cause, TimeoutError) or type(cause).__module__.startswith("aiohttp")
+    return cause if isinstance(cause, Exception) and is_real and _http_status(cause) not in _NO_FILE else None
 
 
 def s3_code(error: BaseException) -> str:
@@ -115,7 +128,9 @@ def s3_code(error: BaseException) -> str:
 def _explain(url: str, error: Exception) -> StorageError | StorageUnreachable | None:
     """One sentence for an error of a storage library; None for a bug."""
     if does_not_answer(error):
-        return StorageUnreachable(f"{url} cannot be reached{_detail(error)}")
+        return StorageUnreachable(f"{url} cannot be reached{_detail(error_of_web_server(error) or error)}")
+    if (real := error_of_web_server(error)) is not None:
+        return StorageError(f"{url} cannot be reached{_detail(real)}")
     if isinstance(error, FileNotFoundError):
         return StorageError(f"{url} is not there{_detail(error)}")
     if isinstance(error, PermissionError):
@@ -144,6 +159,9 @@ def _http_status(error: BaseException) -> int | None:
 
 
 def _detail(error: BaseException) -> str:
-    """The first line of the library's message, to follow our own sentence; some stores give none ("None")."""
-    line = (str(error).splitlines() or [""])[0]
-    return "" if line in ("", "None") else f": {line}"
+    """The first line of the library's message, to follow our own sentence; some stores give none ("None"). A line that
+    ends with a colon has its point in the next one.
+    """
+    first, *others = str(error).splitlines() or [""]
+    line = f"{first} {others[0]}" if first.endswith(":") and others else first
+    return "" if line in ("", "None") else f": {line[:MAX_DETAIL]}"

@@ -19,7 +19,8 @@ from workflows.storage.credentials import secret_in_address
 
 MAX_PATH_BYTES, MAX_NAME_BYTES = 4096, 255  # of the file systems of Linux and macOS
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/*)(.*)", re.DOTALL)
-_VARIABLE = re.compile(r"\$\{\w+\}|\$[A-Z_][A-Z0-9_]*\b|(?:^|/)\$\w+")
+_VARIABLE = re.compile(r"\$\{\w+\}|\$[A-Z_][A-Z0-9_]*\b|(?:^|/)\$\w+|\$\(|`|%[A-Z_]{3,}%")
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _MAGIC = re.compile(r"[*?[]")
 # Where Ray unpacks an uploaded working directory: the name has a hash of all its files.
 _UPLOADED = re.compile(r"^(?:file://)?/.*/working_dir_files/_ray_pkg_[0-9a-f]+(?=/|$)")
@@ -28,6 +29,7 @@ _UPLOADED = re.compile(r"^(?:file://)?/.*/working_dir_files/_ray_pkg_[0-9a-f]+(?
 _BUCKETS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "cos", "r2"}
 _ALIASES = {"s3a": "s3", "gcs": "gs", "abfss": "abfs"}
 _LOCAL, _WEB = {"file", "local"}, {"http", "https"}
+_KNOWN = _BUCKETS | _WEB | {"file", "hf"}
 
 # Files of an output that prompts might select, relative to it.
 _OUTPUT_FILES = (
@@ -40,13 +42,16 @@ class LocationError(InputError):
     """A path or URL that most likely does not mean what it says. The message has the rule and the value."""
 
 
-def absolute_location(location: str, name: str = "location") -> str:
+def absolute_location(location: str, name: str = "location", *, is_written: bool = False) -> str:
     """A path or URL that means the same from every folder and on every node. Raises LocationError, naming `name`.
 
-    Expands `~`, turns `file://` and `local://` into paths, lowers the scheme and cuts trailing slashes.
+    Expands `~`, turns `file://` and `local://` into paths, lowers the scheme and cuts trailing slashes. `is_written`:
+    files are to be written there.
     """
     try:
         check_location(location)
+        if is_written:
+            check_writable(location)
     except ValueError as error:
         raise LocationError(f"{name}: {error}{shown_location(location)}") from error
     path = _local_path(location)
@@ -77,6 +82,15 @@ def check_location(location: str) -> None:
         raise ValueError("a file:// URL needs an absolute path: file:///folder")
     else:
         _check_path(path)
+
+
+def check_writable(location: str) -> None:
+    """Raise ValueError with the rule for a URL to which no files can be written for others to read."""
+    scheme = location.partition("://")[0].lower() if "://" in location else ""
+    if scheme in _WEB:
+        raise ValueError(f"a web server takes no files, so {scheme}:// can only be read")
+    if scheme == "memory":
+        raise ValueError("memory:// is lost with its process, and no other process can read it")
 
 
 def shown_location(location: str) -> str:
@@ -125,8 +139,15 @@ def _check_path(path: str) -> None:
         raise ValueError("no such user")
     if _VARIABLE.search(path):
         raise ValueError("variables such as $HOME and ${NAME} are not expanded; write the path itself, or ~/")
-    if (found := _SCHEME.match(path)) and found[1].lower() in (fsspec.available_protocols() if found[2] else _BUCKETS):
+    if (found := _SCHEME.match(path)) and found[1].lower() in (fsspec.available_protocols() if found[2] else _KNOWN):
         raise ValueError(f"a URL has two slashes after its scheme: {found[1].lower()}://")
+    if "://" in path:
+        raise ValueError("a URL begins with its scheme; nothing can be in front of it, as in s3://bucket/folder")
+    scheme, slashes, _ = path.partition("//")
+    if slashes and scheme.lower() in _KNOWN:
+        raise ValueError(f"a URL has a colon after its scheme: {scheme.lower()}://")
+    if os.name == "posix" and _WINDOWS.match(path):
+        raise ValueError("a path of Windows is no path on this system")
 
 
 def _check_url(url: str) -> None:
@@ -136,7 +157,11 @@ def _check_url(url: str) -> None:
     if _VARIABLE.search(rest):
         raise ValueError("variables such as $HOME and ${NAME} are not expanded; write the URL itself")
     if scheme.lower() in _WEB:
+        if not rest.partition("/")[0]:
+            raise ValueError("the URL names no host")
         return
+    if "?versionId=" in rest:
+        raise ValueError("a URL cannot name the version of an object")
     parts = rest.rstrip("/").split("/")
     if scheme.lower() in _BUCKETS and not parts[0]:
         raise ValueError("the URL names no bucket")

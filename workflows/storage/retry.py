@@ -31,6 +31,8 @@ def retry_storage(url: str, seconds: float, work: Callable[P, T], *args: P.args,
         try:
             return work(*args, **kwargs)
         except LASTING_ERRORS as error:
+            if is_transient(error):
+                raise
             raise StorageFailure(f"storage refused for good: {type(error).__name__}: {error}") from error
 
     return _retry(url, seconds, step, is_transient, lambda line: None)

@@ -63,6 +63,13 @@ def s3_answer(status: int, code: str) -> OSError:
     return translate_boto_error(botocore.exceptions.ClientError(response, "GetObject"))
 
 
+def web_answer(cause: Exception) -> FileNotFoundError:
+    """The error that fsspec makes of whatever goes wrong with a web server."""
+    error = FileNotFoundError("http://host/file")
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -84,6 +91,9 @@ def s3_answer(status: int, code: str) -> OSError:
         s3_answer(429, "TooManyRequests"),
         s3_answer(400, "RequestTimeout"),
         CheckpointUnreachable("model.safetensors arrived with 3 bytes instead of 9"),
+        web_answer(aiohttp.ClientResponseError(REQUEST, (), status=503)),
+        web_answer(aiohttp.ClientConnectionError()),
+        web_answer(TimeoutError()),
     ],
 )
 def test_a_store_that_does_not_answer_now_may_answer_later(error: Exception) -> None:
@@ -101,6 +111,7 @@ def test_a_store_that_does_not_answer_now_may_answer_later(error: Exception) -> 
         botocore.exceptions.NoCredentialsError(),
         botocore.exceptions.SSLError(endpoint_url="x", error="certificate verify failed"),
         aiohttp.ClientResponseError(REQUEST, (), status=401),
+        web_answer(aiohttp.ClientResponseError(REQUEST, (), status=404)),
         s3_answer(404, "NoSuchBucket"),
         s3_answer(403, "AccessDenied"),
         s3_answer(403, "SignatureDoesNotMatch"),

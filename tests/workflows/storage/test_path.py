@@ -9,6 +9,8 @@ import pytest
 
 from workflows.storage.path import LocationError, absolute_location, lies_among, stable_location
 
+ON_POSIX = pytest.mark.skipif(os.name != "posix", reason="these are paths on Windows")
+
 
 @pytest.mark.parametrize(
     ("written", "expected"),
@@ -68,6 +70,17 @@ def test_a_location_means_the_same_from_every_folder(
         ("s3://", "the URL names no bucket"),
         ("zip://x::/etc/passwd", "`::` .chained URLs. is not supported"),
         ("s3://bucket/exp::v1", "`::` .chained URLs. is not supported"),
+        ("simplecache::s3://bucket/x", "a URL begins with its scheme"),
+        ("<s3://bucket/x>", "a URL begins with its scheme"),
+        ("s3//bucket/x", "a URL has a colon after its scheme: s3://"),
+        ("hf:datasets/a/b", "a URL has two slashes after its scheme: hf://"),
+        ("http:///x", "the URL names no host"),
+        ("s3://bucket/x?versionId=3", "cannot name the version of an object"),
+        ("$(pwd)/x", "variables such as"),
+        ("`pwd`/x", "variables such as"),
+        ("%USERPROFILE%/x", "variables such as"),
+        pytest.param(r"C:\data\x", "a path of Windows", marks=ON_POSIX),
+        pytest.param(r"\\server\share", "a path of Windows", marks=ON_POSIX),
         ("/" + "a" * 256, "a path has at most 4,096 bytes, and a name in it 255"),
         ("/a" * 3000, "a path has at most 4,096 bytes"),
     ],
@@ -78,7 +91,7 @@ def test_what_means_something_else_is_refused(written: str, rule: str) -> None:
     assert len(str(refused.value)) < 300
 
 
-@pytest.mark.parametrize("name", ["$HOME", "s3:", "${X}", "[a] *?", "~user"])
+@pytest.mark.parametrize("name", ["$HOME", "s3:", "%DATA%", "C:\\x", "${X}", "[a] *?", "~user"])
 def test_a_path_that_exists_is_taken_literally(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / name / "x").mkdir(parents=True)
