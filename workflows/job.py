@@ -57,6 +57,11 @@ class PromptReading:
         return self.where is not None or self.depends_on_all_files
 
     @property
+    def takes_first_rows(self) -> bool:
+        """Whether the first rows are rendered, whatever the rows after them hold."""
+        return self.limit is not None and self.where is None and not self.deduplicate and self.sample is None
+
+    @property
     def depends_on_all_files(self) -> bool:
         """Whether the rows selected in one prompt file depend on the other files."""
         return self.deduplicate or self.sample is not None or self.limit is not None

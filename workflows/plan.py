@@ -77,8 +77,10 @@ class Plan:
         return sum(file.num_rows for file in self.files)
 
     @property
-    def num_rows_in_files(self) -> int:
-        """All rows of the prompt files, selected or not."""
+    def num_rows_in_files(self) -> int | None:
+        """All rows of the prompt files, selected or not; None if not all of them were read."""
+        if any(file.is_cut for file in self.files):
+            return None
         return sum(file.num_rows if file.num_file_rows is None else file.num_file_rows for file in self.files)
 
     @property

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import PurePosixPath
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 
 from workflows.job import PromptReading
-from workflows.prompt_files.columns import COLUMN_TYPES, LOOK_TEXT_COLUMNS, TEXT_COLUMNS, carried_columns
-from workflows.prompt_files.conversion.convert import NUM_SKIPPED, convert
+from workflows.prompt_files.columns import COLUMN_TYPES, carried_columns
+from workflows.prompt_files.conversion.convert import NUM_SKIPPED
+from workflows.prompt_files.conversion.find import converted_files
 from workflows.prompt_files.file import PromptFile, PromptsError, prompt_errors
 from workflows.prompt_files.formats import PARQUET, format_of
 from workflows.prompt_files.found import (
     Found,
-    check_is_file,
     checked_columns,
     describe,
-    describe_converted,
     hive_columns,
-    name_of,
     read_columns,
 )
 from workflows.prompt_files.kept import KeptFiles
@@ -37,7 +31,6 @@ from workflows.prompt_files.selection.duplicates import count_duplicates
 from workflows.prompt_files.selection.matching import CHUNK_ROWS
 from workflows.prompt_files.selection.select_rows import select_rows
 from workflows.prompt_files.selection.stream import Rows
-from workflows.prompt_files.version import version_of
 from workflows.prompt_files.view import job_view
 from workflows.storage.errors import storage_errors
 from workflows.storage.store import open_url
@@ -53,7 +46,6 @@ __all__ = [
     "row_numbers",
 ]
 
-LARGE_BYTES = 8 * 2**20  # of a file whose conversion takes seconds
 MAX_ROWS_TO_COMPARE = 2_000_000  # for `num_duplicates`: a few seconds
 NUM_FOOTER_READERS = 16  # threads: on object storage each footer takes one or two round trips
 
@@ -84,7 +76,7 @@ def find_prompt_files(
         with ThreadPoolExecutor(NUM_FOOTER_READERS) as readers:
             found = list(readers.map(lambda info: describe(fs, folder, info, reading), infos))
     else:
-        found = [_converted(fs, folder, info, reading, kept, storage) for info in infos]
+        found = converted_files(fs, folder, infos, reading, kept, storage, ignored_columns=ignored_columns)
     hive = hive_columns(found)
     carried = carried_columns([checked_columns(file, hive, set(ignored_columns)) for file in found])
     files = [_prompt_file(file, carried, read_columns(file, hive)) for file in found]
@@ -161,42 +153,6 @@ def _prompt_file(file: Found, carried: pa.Schema, read: pa.Schema) -> PromptFile
         renamed=file.renamed,
         reads_images=file.reads_images,
         converted=file.converted,
+        is_cut=file.is_cut,
         num_skipped=int(file.footer.metadata.get(NUM_SKIPPED, 0)) if file.converted else 0,
     )
-
-
-def _converted(
-    fs: fsspec.AbstractFileSystem,
-    folder: str,
-    info: dict[str, Any],
-    reading: PromptReading,
-    kept: KeptFiles,
-    storage: dict[str, Any],
-) -> Found:
-    """A file of another format, converted to Parquet."""
-    url, name = fs.unstrip_protocol(info["name"]), name_of(info, folder)
-    check_is_file(url, info)
-    with storage_errors(url):
-        version = version_of(fs, info, is_text=True)
-    read_as_text = LOOK_TEXT_COLUMNS if reading.reads_images else TEXT_COLUMNS
-    text_columns = [reading.columns.get(column, column) for column in read_as_text]
-    settings = json.dumps([reading.csv_delimiter, reading.csv_header, text_columns])
-
-    def make(target: str) -> None:
-        convert(fs, info["name"], url, target, reading, text_columns)
-        with storage_errors(url):
-            fs.invalidate_cache()
-            if version_of(fs, fs.info(info["name"]), is_text=True) != version:
-                raise PromptsError(f"prompts: {url} was changed while it was read; run the command again")
-
-    step = f"converting {name} to Parquet" if info["size"] >= LARGE_BYTES else ""
-    converted = kept.find_or_make(f"{_stem(name)}-{_digest(name)}-{version}-{_digest(settings)}.parquet", make, step)
-    return describe_converted(fs, folder, info, reading, version=version, converted=converted, options=storage)
-
-
-def _stem(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.]", "_", PurePosixPath(name).stem)[:40].lstrip("._") or "prompts"
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -102,6 +102,8 @@ def _parse(text: str, name: str) -> dict[str, Any]:
     import duckdb
 
     rule = f'{name}: must be one SQL condition over the columns, such as "length(prompt) < 200"'
+    if not text.strip():
+        raise RowFilterError(f"{rule}, got an empty one")
     try:
         with _database().cursor() as session:
             row = session.execute("SELECT json_serialize_sql(?)", [f"SELECT {text}"]).fetchone()
@@ -170,7 +172,7 @@ def _column(written: str, names: list[str], name: str) -> str:
     if not alike and written.lower() in _UNSTABLE:
         _check_function(written.lower(), name)
     shown = ", ".join(alike or names)
-    rule = "matches several columns" if alike else "is no column"
+    rule = "matches several columns" if alike else "is no column (text is in 'single quotes')"
     raise RowFilterError(f"{name}: {one_line(written)} {rule}; the columns are {one_line(shown)}")
 
 

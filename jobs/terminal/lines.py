@@ -41,9 +41,12 @@ def plan_lines(job: RenderJob, plan: Plan, *, is_resumed: bool) -> list[str]:
 def rows_in_files(job: RenderJob, plan: Plan) -> str:
     """Where the prompts come from."""
     skipped = sum(file.num_skipped for file in plan.files)
-    selected = f"selected from {counted(plan.num_rows_in_files, 'row')} " if job.reading.selects_rows else ""
-    empty = f" without {counted(skipped, 'empty line')}" if skipped else ""
-    return f"{selected}in {counted(len(plan.files), 'file')}{empty}"
+    place, num_rows = f"in {counted(len(plan.files), 'file')}", plan.num_rows_in_files
+    if num_rows is None:
+        place = f"from the beginning of {counted(len(plan.files), 'file')}"
+    elif job.reading.selects_rows:
+        place = f"selected from {counted(num_rows, 'row')} {place}"
+    return place + (f" without {counted(skipped, 'empty line')}" if skipped else "")
 
 
 def _settings_text(recipe: Recipe) -> str:

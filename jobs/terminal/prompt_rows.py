@@ -10,7 +10,9 @@ from workflows.prompts import MAX_ROWS_TO_COMPARE
 
 
 def prompt_facts(plan: Plan, num_duplicates: int | None) -> dict[str, Any]:
-    """For programs. `num_duplicates` is None if the prompts are too many to compare."""
+    """For programs. `num_duplicates` is None if the prompts are too many to compare, and `num_rows_in_files` if the
+    files were read up to the last row that a limit asks for.
+    """
     return {
         "num_files": len(plan.files),
         "num_bytes_of_prompts": sum(file.num_bytes for file in plan.files),
@@ -27,7 +29,9 @@ def prompt_rows(facts: dict[str, Any], reading: PromptReading) -> dict[str, str]
     rows = {"prompt files": f"{facts['num_files']:,} ({facts['num_bytes_of_prompts']:,} bytes)"}
     if facts["num_empty_lines"]:
         rows["empty lines"] = f"{facts['num_empty_lines']:,}, which are skipped"
-    if reading.selects_rows:
+    if facts["num_rows_in_files"] is None:
+        rows["rows"] = f"the first {facts['num_rows']:,} are selected, and no others are read"
+    elif reading.selects_rows:
         rows["rows"] = f"{facts['num_rows_in_files']:,}, of which {facts['num_rows']:,} are selected"
     rows["prompts"] = f"{facts['num_rows']:,}, of which {facts['num_rows_committed']:,} are done"
     if facts["num_duplicates"] is None:

@@ -98,7 +98,7 @@ def test_the_plan_shows_which_rows_of_the_files_are_selected(command: Command) -
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("where=kind", "where: kind is no column; the columns are prompt"),
+        ("where=kind", "where: kind is no column (text is in 'single quotes'); the columns are prompt"),
         ("where=prompt", "where: must be a condition"),
         ("prompt_column=Caption", "has no column `Caption`, which prompt_column names; its columns are prompt"),
         ("columns={seed: nr}", "has no column `nr`, which columns.seed names; its columns are prompt"),

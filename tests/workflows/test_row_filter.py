@@ -69,7 +69,7 @@ def test_text_that_is_not_utf8_counts_as_some_text() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("categry = 'x'", r"where: categry is no column; the columns are prompt, category, score"),
+        ("categry = 'x'", r"where: categry is no column .*; the columns are prompt, category, score"),
         ("score", r"where: must be a condition, which is true or false for a row; score has the type FLOAT"),
         ("null", r"has the type .*NULL"),
         ("score >", r"where: must be one SQL condition.*; syntax error at or near.*got score >"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from workflows.prompt_files.column_types import (
     plain_type,
 )
 from workflows.prompt_files.file import PromptsError
+from workflows.prompt_files.formats import CSV, format_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,16 +43,18 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
+NUMBERS = (ANY_NUMBERS, WHOLE_NUMBERS) = ("numbers", "whole numbers")
+
 # The columns that a job reads: a check of the Arrow type, and the allowed types in words.
 COLUMN_TYPES = {
     "prompt": (_is_text, "text"),
     "id": (lambda kind: _is_text(kind) or pa.types.is_integer(kind), "text or whole numbers"),
     "negative_prompt": (_is_text, "text"),
-    "seed": (_is_number, "whole numbers"),
-    "image_seed": (_is_number, "whole numbers"),
-    "cfg_weight": (_is_number, "numbers"),
-    "temperature": (_is_number, "numbers"),
-    "num_inference_steps": (_is_number, "whole numbers"),
+    "seed": (_is_number, WHOLE_NUMBERS),
+    "image_seed": (_is_number, WHOLE_NUMBERS),
+    "cfg_weight": (_is_number, ANY_NUMBERS),
+    "temperature": (_is_number, ANY_NUMBERS),
+    "num_inference_steps": (_is_number, WHOLE_NUMBERS),
 }
 TEXT_COLUMNS = ("prompt", "negative_prompt", "id")
 
@@ -96,9 +100,7 @@ def check_columns(url: str, schema: pa.Schema, ignored_columns: Iterable[str], *
             f"prompts: {url} has no column `image`; its columns are {names}. `columns.image` names the one to look at"
         )
     if not reads_images and "prompt" not in schema.names:
-        likely = likely_prompts(schema)
-        advice = f"; did you mean `--set prompt_column={one_line(likely)}`?" if likely else ""
-        raise PromptsError(f"prompts: {url} has no column `prompt`; its columns are {names}{advice}")
+        raise PromptsError(f"prompts: {url} has no column `prompt`; its columns are {names}{_advice(url, schema)}")
     for name, (is_allowed, allowed) in column_types(reads_images=reads_images).items():
         if name not in schema.names or name in ignored_columns:
             continue
@@ -108,12 +110,30 @@ def check_columns(url: str, schema: pa.Schema, ignored_columns: Iterable[str], *
             raise PromptsError(f"prompts: column `{name}` of {url} must hold {allowed}, it holds {one_line(str(kind))}")
 
 
+def _advice(url: str, schema: pa.Schema) -> str:
+    likely = likely_prompts(schema)
+    if likely is None:
+        return ""
+    if format_of(url).name == CSV and len(schema) == 1 and not _sounds_like_prompts(likely):
+        return "; if that is the first prompt, set csv.header=false"
+    return f"; did you mean `--set {setting('prompt_column', likely)}`?"
+
+
+def setting(key: str, value: str) -> str:
+    """KEY=VALUE as a shell takes it."""
+    return shlex.quote(f"{key}={one_line(value)}")
+
+
+def _sounds_like_prompts(name: str) -> bool:
+    return name.lower() in ("prompt", *LIKELY_NAMES) or any(part in name.lower() for part in LIKELY_PARTS)
+
+
 def likely_prompts(schema: pa.Schema) -> str | None:
     """The column of text that most likely holds prompts, by its name or because it is the only one."""
-    texts = [field.name for field in schema if _is_text(field.type)]
+    texts = [field.name for field in schema if _is_text(field.type) and field.name not in ("id", "negative_prompt")]
     by_name = {name.lower(): name for name in reversed(texts)}
     exact = [by_name[name] for name in ("prompt", *LIKELY_NAMES) if name in by_name]
-    alike = [name for name in texts if any(part in name.lower() for part in LIKELY_PARTS)]
+    alike = [name for name in texts if _sounds_like_prompts(name)]
     return next(iter([*exact, *alike]), texts[0] if len(texts) == 1 else None)
 
 

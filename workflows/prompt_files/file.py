@@ -54,6 +54,7 @@ class PromptFile:
     * `row_bytes`: the size of the carried columns of a row, on average in the row group with the largest rows.
     * `reads_images`: whether the job that reads it looks at images, and so reads other columns.
     * `num_skipped`: empty lines of a text format, which are no rows.
+    * `is_cut`: whether it was read up to the last row that a `limit` asks for, so that it may have more rows.
     """
 
     url: str
@@ -69,6 +70,7 @@ class PromptFile:
     converted: str = ""
     reads_images: bool = False
     num_skipped: int = 0
+    is_cut: bool = False
     num_file_rows: int | None = None
     selection: RowNumbers | None = None
 

@@ -17,7 +17,7 @@ ENDINGS = {
     ".arrow": ARROW,
     ".feather": ARROW,
 }
-COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz"}  # by fsspec's names
+COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}  # by fsspec's names
 COMPANION_ENDINGS = (".txt", ".json")  # readmes and metadata, if a folder has prompt files with another ending
 ALLOWED = "Parquet, CSV, TSV, JSON lines, text or Arrow"
 

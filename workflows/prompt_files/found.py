@@ -24,6 +24,7 @@ from workflows.prompt_files.columns import (
     job_names,
     likely_prompts,
     plain_columns,
+    setting,
 )
 from workflows.prompt_files.file import PromptsError
 from workflows.prompt_files.footer import TAIL_BYTES, Footer, read_footer
@@ -38,8 +39,8 @@ NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"  # how Hive, Spark and Arrow write
 class Found:
     """A file of a listing: its URL, its name below the prompt folder, its version and the footer of its rows.
 
-    `converted`: the Parquet file that has the rows, if the file itself is none. `renamed` and
-    `reads_images`: as in a `PromptFile`.
+    `converted`: the Parquet file that has the rows, if the file itself is none. `renamed`, `reads_images` and `is_cut`:
+    as in a `PromptFile`.
     """
 
     url: str
@@ -50,6 +51,7 @@ class Found:
     converted: str = ""
     renamed: tuple[tuple[str, str], ...] = ()
     reads_images: bool = False
+    is_cut: bool = False
 
     @property
     def hive_values(self) -> tuple[tuple[str, str | None], ...]:
@@ -163,7 +165,7 @@ def _renamed(
             key = "prompt_column" if name == "prompt" else f"columns.{name}"
             alike = [column for column in schema.names if column.lower() == written.lower()]
             likely = alike or ([likely_prompts(schema)] if name == "prompt" and likely_prompts(schema) else [])
-            advice = f"; did you mean `--set {key}={one_line(str(likely[0]))}`?" if likely else ""
+            advice = f"; did you mean `--set {setting(key, str(likely[0]))}`?" if likely else ""
             raise PromptsError(
                 f"prompts: {url} has no column `{one_line(written)}`, which {key} names; its columns are "
                 f"{one_line(', '.join(schema.names))}{advice}"

@@ -8,11 +8,12 @@ output, and in commands that write nothing, the files are drafts on the disk of 
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import functools
 import os
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from workflows.storage.errors import storage_errors
@@ -37,19 +38,31 @@ class KeptFiles:
 
         `step` tells in words what it does; empty if that takes no time.
         """
-        if name in self.names:
-            return f"{self._storage.url}/{FOLDER}/{name}"
-        draft = f"{_drafts()}/{name}"
-        if not os.path.exists(draft):
-            if step:
-                self._say(f"{step} ...")
-            partial = f"{draft}.{uuid.uuid4().hex[:8]}"
-            try:
-                make(partial)
-                os.replace(partial, draft)
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(partial)
+
+        def make_named(target: str) -> str:
+            make(target)
+            return name
+
+        return next(self.find(name), "") or self.make(make_named, step)
+
+    def find(self, pattern: str) -> Iterator[str]:
+        """The URLs of derived files whose names match a pattern of a shell: those in the output, then the drafts."""
+        for name in fnmatch.filter(sorted(self.names), pattern):
+            yield f"{self._storage.url}/{FOLDER}/{name}"
+        for name in fnmatch.filter(sorted(os.listdir(_drafts())), pattern):
+            yield f"{_drafts()}/{name}"
+
+    def make(self, make: Callable[[str], str], step: str) -> str:
+        """The URL of a new draft: `make` writes a local file and returns the name that it gets."""
+        if step:
+            self._say(f"{step} ...")
+        partial = f"{_drafts()}/{uuid.uuid4().hex}"
+        try:
+            draft = f"{_drafts()}/{make(partial)}"
+            os.replace(partial, draft)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(partial)
         return draft
 
     def keep(self, url: str) -> str:

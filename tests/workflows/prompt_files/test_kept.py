@@ -32,7 +32,9 @@ def kept(job: RenderJob) -> list[str]:
 
 
 def no_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workflows.prompts.convert", lambda *_, **__: pytest.fail("converted again"))
+    monkeypatch.setattr(
+        "workflows.prompt_files.conversion.find.convert", lambda *_, **__: pytest.fail("converted again")
+    )
 
 
 def test_a_csv_file_is_rendered_with_ids_rejected_rows_and_carried_columns(job: RenderJob) -> None:
@@ -105,15 +107,15 @@ def test_a_file_that_changes_while_it_is_converted_is_refused(job: RenderJob, mo
         Path(job.prompts).write_text(TEXT + "a hen,x\n")
 
     with monkeypatch.context() as patch:
-        patch.setattr("workflows.prompts.convert", convert_and_change)
+        patch.setattr("workflows.prompt_files.conversion.find.convert", convert_and_change)
         with pytest.raises(PromptsError, match=r"prompts.csv was changed while it was read; run the command again"):
             find_job_prompts(job)
     assert find_job_prompts(job)[0].num_rows == 6
 
 
 def test_what_takes_time_is_said_once(job: RenderJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workflows.prompts.LARGE_BYTES", 1)
-    some, lines = replace(job, reading=replace(job.reading, limit=2)), []
+    monkeypatch.setattr("workflows.prompt_files.conversion.find.LARGE_BYTES", 1)
+    some, lines = replace(job, reading=replace(job.reading, sample=2)), []
     for _ in range(2):
         find_job_prompts(some, lines.append)
     assert lines == ["converting prompts.csv to Parquet ...", "selecting rows of the prompts ..."]

@@ -14,18 +14,22 @@ from actors.errors import one_line
 from workflows.prompt_files.column_types import TypeConflictError, plain_type
 from workflows.prompt_files.conform import conform
 from workflows.prompt_files.file import PromptsError, prompt_errors
+from workflows.storage.damage import DamagedFileError
+from workflows.storage.foreign import ARROW_KIND, HEAD_BYTES, foreign_kind
 
 _FILE_MAGIC = b"ARROW1"
 BATCH_BYTES = 8 * 2**20
 
 
 class ArrowRows:
-    """The rows of an Arrow file."""
+    """The rows of an Arrow file, or the first `num_rows`."""
 
     num_skipped = 0
 
-    def __init__(self, url: str, opened: Callable[[], AbstractContextManager[IO[bytes]]]) -> None:
-        self._url, self._opened = url, opened
+    def __init__(
+        self, url: str, opened: Callable[[], AbstractContextManager[IO[bytes]]], *, num_rows: int | None
+    ) -> None:
+        self._url, self._opened, self._num_rows = url, opened, num_rows
 
     @functools.cached_property
     def schema(self) -> pa.Schema:
@@ -39,21 +43,39 @@ class ArrowRows:
     def batches(self) -> Iterator[pa.RecordBatch]:
         schema = self.schema
         with self._read() as (_, batches):
-            for batch in batches:
-                rows = max(1, int(len(batch) * BATCH_BYTES / max(batch.nbytes, 1)))
-                for start in range(0, len(batch), rows):
-                    part = batch.slice(start, rows)
-                    columns = [conform(column, field.type) for column, field in zip(part.columns, schema, strict=True)]
-                    yield pa.record_batch(columns, schema=schema)
+            for part in self._parts(batches):
+                columns = [conform(column, field.type) for column, field in zip(part.columns, schema, strict=True)]
+                yield pa.record_batch(columns, schema=schema)
+
+    def _parts(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Parts of the batches that are small enough for memory, up to the last row to read."""
+        left = self._num_rows
+        while left != 0 and (batch := next(batches, None)) is not None:
+            batch = batch.slice(0, left)
+            left = None if left is None else left - len(batch)
+            rows = max(1, int(len(batch) * BATCH_BYTES / max(batch.nbytes, 1)))
+            for start in range(0, len(batch), rows):
+                yield batch.slice(start, rows)
 
     @contextmanager
     def _read(self) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
-        with self._opened() as file, prompt_errors(self._url):
-            is_file = file.read(len(_FILE_MAGIC)) == _FILE_MAGIC
+        with self._opened() as file, self._errors(head := file.read(HEAD_BYTES)):
             file.seek(0)
-            if is_file:
+            if head.startswith(_FILE_MAGIC):
                 reader = ipc.open_file(file)
                 yield reader.schema, (reader.get_batch(number) for number in range(reader.num_record_batches))
             else:
                 stream = ipc.open_stream(file)
                 yield stream.schema, iter(stream)
+
+    @contextmanager
+    def _errors(self, head: bytes) -> Iterator[None]:
+        """Turn pyarrow's errors into PromptsError or DamagedFileError; `head` is the beginning of the file."""
+        try:
+            with prompt_errors(self._url):
+                yield
+        except DamagedFileError as error:
+            kind = foreign_kind(head)
+            if kind is None or kind == ARROW_KIND:
+                raise
+            raise PromptsError(f"prompts: {self._url} is no Arrow file, it is {kind}") from error

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
 from typing import IO, Protocol
 
 import fsspec
@@ -16,13 +16,31 @@ from workflows.job import PromptReading
 from workflows.prompt_files.conversion.arrow_rows import ArrowRows
 from workflows.prompt_files.conversion.csv_rows import CsvRows
 from workflows.prompt_files.conversion.json_rows import JsonRows
-from workflows.prompt_files.conversion.lines import numbered_lines
+from workflows.prompt_files.conversion.lines import TextFile
 from workflows.prompt_files.conversion.text_rows import TextRows
 from workflows.prompt_files.file import PromptsError
 from workflows.prompt_files.formats import ARROW, CSV, JSONL, format_of
 from workflows.storage.errors import storage_errors
 
 NUM_SKIPPED = b"janus-batch.num_skipped"  # key in the metadata of a converted file: how many empty lines are left out
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A prompt file to convert, and how it is read.
+
+    `num_rows`: the first rows only; None for all. `text_columns`: columns that are text whatever they hold, by their
+    names in the file; the first one is the column that every row must have. `number_columns`: columns that must hold
+    numbers, by their names in the file, with the rule in words.
+    """
+
+    fs: fsspec.AbstractFileSystem
+    path: str
+    url: str
+    reading: PromptReading
+    num_rows: int | None
+    text_columns: list[str]
+    number_columns: dict[str, str]
 
 
 class Rows(Protocol):
@@ -36,45 +54,50 @@ class Rows(Protocol):
     def batches(self) -> Iterator[pa.RecordBatch]: ...
 
 
-def convert(
-    fs: fsspec.AbstractFileSystem,
-    path: str,
-    url: str,
-    target: str,
-    reading: PromptReading,
-    text_columns: Sequence[str],
-) -> None:
-    """Write the rows of a file, in their order, to the local Parquet file `target`.
+def convert(source: Source, target: str) -> int:
+    """Write the rows of a file, in their order, to the local Parquet file `target`. Returns how many bytes of the file
+    decided which rows these are.
 
     Reads CSV and JSON lines twice: once for the types of the columns, and once for the rows. Raises PromptsError with
     the line at fault, DamagedFileError, and StorageError.
     """
-    rows = _rows_of(fs, path, url, reading, text_columns)
+    form = format_of(source.path)
+    text = TextFile(source.fs, source.path, source.url, form.compression)
+    rows = _arrow_rows(source) if form.name == ARROW else _text_rows(source, text)
     try:
         with pq.ParquetWriter(target, rows.schema, compression="zstd") as writer:
             for batch in rows.batches():
                 writer.write_batch(batch)
             writer.add_key_value_metadata({NUM_SKIPPED: str(rows.num_skipped)})
     except pa.ArrowNotImplementedError as error:
-        raise PromptsError(f"prompts: {url} cannot be converted to Parquet: {one_line(str(error))}") from error
+        raise PromptsError(f"prompts: {source.url} cannot be converted to Parquet: {one_line(str(error))}") from error
+    if form.name == ARROW:  # may have a table of contents at its end
+        return int(source.fs.size(source.path))
+    return text.num_bytes_read
 
 
-def _rows_of(
-    fs: fsspec.AbstractFileSystem, path: str, url: str, reading: PromptReading, text_columns: Sequence[str]
-) -> Rows:
-    found = format_of(path)
-    lines = partial(numbered_lines, fs, path, url, found.compression)
-    if found.name == CSV:
-        delimiter = reading.csv_delimiter or ("\t" if found.ending == ".tsv" else None)
-        return CsvRows(url, lines, delimiter=delimiter, has_header=reading.csv_header, text_columns=text_columns)
-    if found.name == JSONL:
-        return JsonRows(url, lines)
-    if found.name == ARROW:
-        return ArrowRows(url, partial(_opened, fs, path, url))
-    return TextRows(lines)
+def _text_rows(source: Source, text: TextFile) -> Rows:
+    form, reading = format_of(source.path), source.reading
+    if form.name == CSV:
+        delimiter = reading.csv_delimiter or ("\t" if form.ending == ".tsv" else None)
+        return CsvRows(
+            source.url,
+            text,
+            num_rows=source.num_rows,
+            delimiter=delimiter,
+            has_header=reading.csv_header,
+            text_columns=source.text_columns,
+            number_columns=source.number_columns,
+        )
+    if form.name == JSONL:
+        return JsonRows(source.url, text, num_rows=source.num_rows, only_column=source.text_columns[0])
+    return TextRows(text, num_rows=source.num_rows)
 
 
-@contextmanager
-def _opened(fs: fsspec.AbstractFileSystem, path: str, url: str) -> Iterator[IO[bytes]]:
-    with storage_errors(url), fs.open(path, "rb") as file:
-        yield file
+def _arrow_rows(source: Source) -> Rows:
+    @contextmanager
+    def opened() -> Iterator[IO[bytes]]:
+        with storage_errors(source.url), source.fs.open(source.path, "rb") as file:
+            yield file
+
+    return ArrowRows(source.url, opened, num_rows=source.num_rows)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
+import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,59 +14,83 @@ import pyarrow as pa
 
 from actors.errors import one_line
 from workflows.prompt_files.conversion.json_types import EMPTY, Kind, MixedTypesError, kind_of, merge, typed
-from workflows.prompt_files.conversion.lines import Lines, chunked
+from workflows.prompt_files.conversion.lines import TextFile, chunked
 from workflows.prompt_files.file import PromptsError
 
 Line = tuple[int, int, dict[str, Any]]  # its number, its length in characters, and the object
+ADVICE = "write each object on a line of its own (jq -c '.[]', or lines=True in pandas)"
+
+
+class _NumberError(ValueError):
+    pass
+
+
+def _number(text: str) -> float:
+    """A number with a fraction or an exponent. Raises _NumberError where 1e999 would become infinite or 1e-999 zero."""
+    value = float(text)
+    if math.isinf(value) or (value == 0 and re.match(r"-?[0.]*[1-9]", text)):
+        raise _NumberError(one_line(text))
+    return value
+
+
+_DECODER = json.JSONDecoder(parse_float=_number)
 
 
 class JsonRows:
-    """The rows of a file of JSON lines. `num_skipped` counts the empty lines once all batches are read."""
+    """The rows of a file of JSON lines, or the first `num_rows`. `num_skipped` counts the empty lines once all batches
+    are read.
 
-    def __init__(self, url: str, lines: Lines) -> None:
-        self._url, self._lines = url, lines
+    A file without rows has the column `only_column`.
+    """
+
+    def __init__(self, url: str, text: TextFile, *, num_rows: int | None, only_column: str) -> None:
+        self._url, self._text, self._num_rows, self._only_column = url, text, num_rows, only_column
         self.num_skipped = 0
 
     @functools.cached_property
     def schema(self) -> pa.Schema:
-        """The columns with their types, which takes a pass over the whole file. Raises PromptsError."""
+        """The columns with their types, which takes a pass over the rows. Raises PromptsError."""
         kinds: dict[str, Kind] = {}
-        with self._lines() as lines:
+        with self._text.lines() as lines:
             for chunk in chunked(self._objects(lines), lambda line: line[1]):
                 for name in dict.fromkeys(key for _, _, row in chunk for key in row):
                     kinds[name] = self._narrowed(kinds.get(name, EMPTY), name, chunk)
-        return pa.schema([(name, kind.arrow()) for name, kind in kinds.items()])
+        return pa.schema([(name, kind.arrow()) for name, kind in kinds.items()] or [(self._only_column, pa.string())])
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         schema, self.num_skipped = self.schema, 0
-        with self._lines() as lines:
+        with self._text.lines() as lines:
             for chunk in chunked(self._objects(lines), lambda line: line[1]):
                 arrays = [typed([row.get(field.name) for _, _, row in chunk], field.type) for field in schema]
                 yield pa.record_batch(arrays, schema=schema)
 
     def _objects(self, lines: Iterator[tuple[int, str]]) -> Iterator[Line]:
+        return itertools.islice(self._all_objects(lines), self._num_rows)
+
+    def _all_objects(self, lines: Iterator[tuple[int, str]]) -> Iterator[Line]:
         for number, line in lines:
             if not line.strip():
                 self.num_skipped += 1
                 continue
             try:
-                row = json.loads(line)
+                row = _DECODER.decode(line)
                 if "\\ud" in line.lower():  # half of a pair of surrogates is no character
                     json.dumps(row, ensure_ascii=False).encode()
             except (ValueError, RecursionError) as error:
                 raise PromptsError(f"prompts: {self._fault(number, line, error)}") from error
             if not isinstance(row, dict):
+                advice = f"; {ADVICE}" if isinstance(row, list) else ""
                 raise PromptsError(
-                    f"prompts: line {number:,} of {self._url} must be a JSON object, got {one_line(line.strip())}"
+                    f"prompts: line {number:,} of {self._url} must be a JSON object, got "
+                    f"{one_line(line.strip())}{advice}"
                 )
             yield number, len(line), row
 
     def _fault(self, number: int, line: str, error: Exception) -> str:
         if isinstance(error, json.JSONDecodeError) and number == 1 and error.pos >= len(line.rstrip()):
-            return (  # the value continues on the next line
-                f"{self._url} is one JSON value over several lines; write each object on a line of its own (jq -c "
-                "'.[]', or lines=True in pandas)"
-            )
+            return f"{self._url} is one JSON value over several lines; {ADVICE}"  # which continues on the next line
+        if isinstance(error, _NumberError):
+            return f"line {number:,} of {self._url} has a number that 64 bits do not hold, {error}"
         if isinstance(error, UnicodeEncodeError):
             return f"line {number:,} of {self._url} has text that is not valid Unicode ({error.object[error.start]!r})"
         return f"line {number:,} of {self._url} is no JSON: {one_line(str(error))}"

@@ -2,54 +2,57 @@
 
 from __future__ import annotations
 
-import bz2
 import codecs
-import gzip
 import io
-import lzma
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import IO, TypeVar
 
 import fsspec
 
+from workflows.prompt_files.conversion.compressed import damage_of, opened
 from workflows.prompt_files.file import PromptsError
-from workflows.storage.damage import DamagedFileError
 from workflows.storage.errors import storage_errors
 from workflows.storage.foreign import foreign_kind
 
 MAX_LINE_BYTES = 16 * 2**20  # no prompt is as long; a file may still consist of one line of many gigabytes
 CHUNK_ROWS, CHUNK_CHARACTERS = 20_000, 4 * 2**20  # rows that are in memory together
 _OTHER_KINDS = re.compile(rb"\x1f\x8b|PK\x03\x04|PAR1|BZh|\x28\xb5\x2f\xfd|\xfd7zXZ|ARROW1|\xff\xff\xff\xff")
-_OPENERS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}  # type: ignore[dict-item]
+_RETURN_ALONE = re.compile(rb"\r(?![\r\n])")  # between other characters
 
-Lines = Callable[[], AbstractContextManager[Iterator[tuple[int, str]]]]  # opens the file and numbers its lines from 1
 T = TypeVar("T")
 
 
-@contextmanager
-def numbered_lines(
-    fs: fsspec.AbstractFileSystem, path: str, url: str, compression: str | None
-) -> Iterator[Iterator[tuple[int, str]]]:
-    """The lines with their ends and numbers. Raises PromptsError for text that is not UTF-8 or a line that is too long,
-    DamagedFileError for a compressed file that is damaged, and StorageError.
+class TextFile:
+    """A text file that is read from its beginning, once or more often.
+
+    `num_bytes_read`: how far into the file, as it is stored, the last reading came. That is a little more than its
+    lines need.
     """
-    with storage_errors(url):
-        file = fs.open(path, "rb")
-    with file, io.BufferedReader(file) as buffered:  # readline of remote files has no limit
-        yield _decoded(buffered if compression is None else _OPENERS[compression](buffered), url)
+
+    def __init__(self, fs: fsspec.AbstractFileSystem, path: str, url: str, compression: str | None) -> None:
+        self._fs, self._path, self._url, self._compression = fs, path, url, compression
+        self.num_bytes_read = 0
+
+    @contextmanager
+    def lines(self) -> Iterator[Iterator[tuple[int, str]]]:
+        """The lines with their numbers from 1 and with their ends. Raises PromptsError for text that is not UTF-8 or a
+        line that is too long, DamagedFileError for a compressed file that is damaged, and StorageError.
+        """
+        with storage_errors(self._url):
+            file = self._fs.open(self._path, "rb")
+        with file, io.BufferedReader(file) as buffered:  # readline of remote files has no limit
+            with storage_errors(self._url):
+                stream = opened(buffered, self._compression, self._url)
+            yield _decoded(stream, self._url)
+            self.num_bytes_read = file.tell()
 
 
 def _decoded(stream: IO[bytes], url: str) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(_raw_lines(stream, url), 1):
         if number == 1:
-            if _OTHER_KINDS.match(line):
-                kind = foreign_kind(line) or "a Parquet file"
-                raise PromptsError(f"prompts: {url} is {kind}, and its name says text; name it after its format")
-            if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                raise PromptsError(f"prompts: {url} is UTF-16 text; save it as UTF-8")
+            _check_first(line, url)
             line = line.removeprefix(codecs.BOM_UTF8)
         if len(line) > MAX_LINE_BYTES:
             raise PromptsError(
@@ -64,15 +67,24 @@ def _decoded(stream: IO[bytes], url: str) -> Iterator[tuple[int, str]]:
             ) from error
 
 
+def _check_first(line: bytes, url: str) -> None:
+    """Raise PromptsError if the first line shows that the file is something else than lines of UTF-8."""
+    if _OTHER_KINDS.match(line):
+        kind = foreign_kind(line) or "a Parquet file"
+        raise PromptsError(f"prompts: {url} is {kind}, and its name says text; name it after its format")
+    is_wide = b"\0\0" in (line[0:4:2], line[1:4:2])  # every other byte of ASCII
+    if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or is_wide:
+        raise PromptsError(f"prompts: {url} is UTF-16 text; save it as UTF-8")
+    if _RETURN_ALONE.search(line):
+        raise PromptsError(
+            f"prompts: the lines of {url} end with carriage returns (\\r) alone; save it with line feeds (\\n)"
+        )
+
+
 def _raw_lines(stream: IO[bytes], url: str) -> Iterator[bytes]:
-    with storage_errors(url):
-        try:
-            while line := stream.readline(MAX_LINE_BYTES + 1):
-                yield line
-        except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-            raise DamagedFileError(
-                f"prompts: {url} cannot be read: the compressed file is damaged ({error})"
-            ) from error
+    with storage_errors(url), damage_of(url):
+        while line := stream.readline(MAX_LINE_BYTES + 1):
+            yield line
 
 
 def chunked(rows: Iterable[T], num_characters: Callable[[T], int]) -> Iterator[list[T]]:

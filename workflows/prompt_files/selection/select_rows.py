@@ -51,9 +51,8 @@ def select_rows(
     selected = []
     for number, (name, group) in enumerate(zip(names, groups, strict=True)):
         make = partial(_write, group, reading, condition, storage)
-        selected += _with_selection(
-            group, kept.find_or_make(name, make, "" if number else "selecting rows of the prompts"), storage
-        )
+        step = "" if number or reading.takes_first_rows else "selecting rows of the prompts"
+        selected += _with_selection(group, kept.find_or_make(name, make, step), storage)
     return selected
 
 

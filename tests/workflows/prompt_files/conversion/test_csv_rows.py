@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,13 @@ from workflows.job import PromptReading
 from workflows.prompt_files.conversion.lines import MAX_LINE_BYTES
 from workflows.prompts import PromptFile, PromptsError, find_prompt_files, read_rows
 from workflows.storage.damage import DamagedFileError
+
+COMPRESS = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": lambda data: pa.Codec("zstd").compress(data, asbytes=True),
+}
 
 
 def found(path: Path, data: bytes, **reading: Any) -> PromptFile:
@@ -48,10 +57,21 @@ def test_quotes_line_breaks_byte_order_marks_and_empty_lines(tmp_path: Path) -> 
 
 
 def test_a_compressed_file_has_the_rows_of_the_plain_one_and_the_same_ids(tmp_path: Path) -> None:
-    file = found(tmp_path / "a.csv.gz", gzip.compress(b"prompt\na cat\n") + gzip.compress(b"a dog\n"))
-    assert read_rows(file, 0, 2, {})["prompt"].to_pylist() == ["a cat", "a dog"]
-    with pytest.raises(DamagedFileError, match=r"b.csv.gz cannot be read: the compressed file is damaged"):
-        found(tmp_path / "b.csv.gz", gzip.compress(b"prompt\na cat\n" * 1000)[:-9])
+    for ending, compress in COMPRESS.items():
+        file = found(tmp_path / f"a.csv.{ending}", compress(b"prompt\na cat\n") + compress(b"a dog\n"))
+        assert read_rows(file, 0, 2, {})["prompt"].to_pylist() == ["a cat", "a dog"]
+
+
+@pytest.mark.parametrize("ending", COMPRESS)
+def test_a_compressed_file_that_is_damaged_or_not_compressed_is_refused(tmp_path: Path, ending: str) -> None:
+    data, path = COMPRESS[ending](b"prompt\na cat\n" * 1000), tmp_path / f"b.csv.{ending}"
+    for damaged in (data[:-9], data[:6] + b"\xff" * 12 + data[18:]):
+        with pytest.raises(DamagedFileError, match=rf"b.csv.{ending} cannot be read: the compressed file is damaged"):
+            found(path, damaged)
+    with pytest.raises(PromptsError, match=rf"the name of .*b.csv.{ending} says \w+, and the file is not compressed"):
+        found(path, b"prompt\na cat\n")
+    with pytest.raises(PromptsError, match=rf"b.csv.{ending} is empty"):
+        found(path, b"")
 
 
 def test_a_file_without_a_header_has_numbered_columns_or_prompts_alone(tmp_path: Path) -> None:
@@ -74,6 +94,9 @@ def test_a_file_without_a_header_has_numbered_columns_or_prompts_alone(tmp_path:
         (["1", "x"], pa.string()),
         (["-1", "18446744073709551615"], pa.string()),
         (["nan", "1"], pa.string()),
+        (["1e999"], pa.string()),
+        (["1.5", "-1e-999"], pa.string()),
+        (["0e5", "-0.00"], pa.float64()),
         (["+1", "1_0", " 1"], pa.string()),
         (["", ""], pa.string()),
         (["2026-01-01", "2026-01-02"], pa.string()),
@@ -105,9 +128,12 @@ def test_prompts_and_ids_are_text_whatever_they_hold(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"prompt,x\na,1\na, b,2\n", r"line 3 of .*a.csv has 3 fields and the first line 2; .*must be in \"quotes\""),
-        (b"prompt,x\n\na\n", r"line 3 of .*a.csv has 1 fields and the first line 2"),
-        (b'prompt,x\n"a\nb",1\nc\n', r"line 4 of .*a.csv has 1 fields"),
+        (
+            b"prompt,x\na,1\na, b,2\n",
+            r"line 3 of .*a.csv must have 2 fields, as the first line, and has 3; .*must be in \"quotes\"",
+        ),
+        (b"prompt,x\n\na\n", r"line 3 of .*a.csv must have 2 fields, as the first line, and has 1;"),
+        (b'prompt,x\n"a\nb",1\nc\n', r"line 4 of .*a.csv must have 2 fields"),
         (b'prompt,x\na,1\n"b,2\nc,3\n', r"a quote in the record on line 3 of .*a.csv is not closed"),
         (b'prompt,x\n"a"b,1\n', r"line 2 of .*a.csv is no CSV: ',' expected after '\"'"),
         (b"prompt,x\na,1\nb\xe9,2\n", r"line 3 of .*a.csv is not UTF-8 text \(byte 0xE9\); save the file as UTF-8"),
@@ -124,6 +150,14 @@ def test_prompts_and_ids_are_text_whatever_they_hold(tmp_path: Path) -> None:
             b"id,Caption\n1,a\n",
             r"no column `prompt`; its columns are id, Caption; did you mean `--set prompt_column=Caption`",
         ),
+        (b"id\tseed\n1\t7\n", r"its columns are id, seed$"),
+        (b"a cat\na dog\n", r"its columns are a cat; if that is the first prompt, set csv.header=false"),
+        (b"My prompt,x\na,b\n", r"did you mean `--set 'prompt_column=My prompt'`"),
+        (b"prompt,seed\na,7\n\nb,n/a\n", r"line 4 of .*a.csv: column `seed` must hold whole numbers, got n/a"),
+        (b"prompt,cfg_weight\na,1e999\n", r"line 2 of .*a.csv: column `cfg_weight` must hold numbers, got 1e999"),
+        (b"prompt\ra cat\ra dog\r", r"the lines of .*a.csv end with carriage returns"),
+        (b"prompt\na\rb\n", r"line 2 of .*a.csv is no CSV: a carriage return \(\\r\) in a field must be in quotes"),
+        ("prompt\na\n".encode("utf-16-be"), r"a.csv is UTF-16 text"),
         (b"prompt\n" + b"a" * (MAX_LINE_BYTES + 1), r"line 2 of .*a.csv is too long; a line may have 16,777,216 bytes"),
     ],
 )

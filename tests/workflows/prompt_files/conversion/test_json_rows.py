@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from workflows.job import PromptReading
 from workflows.prompts import PromptFile, PromptsError, find_prompt_files, read_rows
 
 
@@ -81,6 +82,13 @@ def test_empty_lines_are_skipped_and_counted_and_a_byte_order_mark_is_no_text(tm
     assert (file.num_rows, file.num_skipped) == (2, 1)
 
 
+def test_a_file_without_lines_has_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("\n")
+    for columns in ({}, {"prompt": "Caption"}):
+        (file,) = find_prompt_files(str(tmp_path), {}, reading=PromptReading(columns=columns))
+        assert (file.num_rows, file.num_skipped, file.read.names) == (0, 1, ["prompt"])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -88,7 +96,9 @@ def test_empty_lines_are_skipped_and_counted_and_a_byte_order_mark_is_no_text(tm
         ('{"prompt": "a"}\n\n[1]\n', r"line 3 of .*a.jsonl must be a JSON object, got \[1\]"),
         ('[\n{"prompt": "a"}\n]\n', r"a.jsonl is one JSON value over several lines; write each object on a line"),
         ('{\n"prompt": "a"\n}\n', r"is one JSON value over several lines"),
-        ('[{"prompt": "a"}]', r"line 1 of .*a.jsonl must be a JSON object, got \[\{"),
+        ('[{"prompt": "a"}]', r"line 1 of .*a.jsonl must be a JSON object, got \[\{.*; write each object on a line"),
+        ('{"prompt": "a"}\n{"prompt": "b", "x": 1e999}', r"line 2 of .* has a number that 64 bits do not hold, 1e999"),
+        ('{"prompt": "a", "x": -0.01e-999}', r"line 1 of .* has a number that 64 bits do not hold, -0.01e-999"),
         (
             '{"prompt": "a", "x": 1}\n{"prompt": "b", "x": "1"}\n',
             r"line 2 of .*: column `x` has numbers and text; a col",
