@@ -32,6 +32,13 @@ def find_device() -> tuple[torch.device, str]:
     return torch.device("cpu"), f"cpu {torch.backends.cpu.get_cpu_capability()}"
 
 
+def send(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor on `device`. On a GPU a copy from the CPU is only enqueued: Python does not wait for the work ahead."""
+    if device.type == "cuda" and x.device.type == "cpu":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
+
+
 def timed(device: torch.device, work: Callable[[], T]) -> tuple[T, float]:
     """What the work returns, and the seconds that it took on the device."""
     start = time.monotonic()

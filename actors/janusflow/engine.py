@@ -13,15 +13,16 @@ network has ROWS_PER_CALL of them.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from actors.checkpoint.open import Checkpoint
-from actors.device import find_device, timed, to_compute_dtype
+from actors.device import find_device, send, timed, to_compute_dtype
 from actors.guidance import guide, is_guided, is_inside
 from actors.janusflow.batching import IMAGES_PER_BATCH, call_in_parts
 from actors.janusflow.decoder import VAE, check_vae_dtype, gpu_decoder
@@ -46,6 +47,16 @@ class ImagePrompts:
 
     cond: PromptState | PackedPrompt
     uncond: PromptState | PackedPrompt | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Batch:
+    """A batch that is rendered; on a GPU all its work is enqueued and may not have begun."""
+
+    requests: Sequence[ImageRequest]
+    z_BCHW: torch.Tensor
+    is_finite_B: torch.Tensor
+    decoded: Pixels
 
 
 class JanusFlowEngine:
@@ -75,9 +86,17 @@ class JanusFlowEngine:
         if weights is None:
             weights = read_weights(checkpoint, dtype=dtype, device=self.torch_device)
         is_gpu = self.torch_device.type == "cuda"
-        self.network = build_network(to_compute_dtype(weights), self.shape, self.latent_size, is_packed=is_gpu)
+        # Attention in float32 runs row by row, in shapes that a graph would fix.
+        graphs = GraphPool() if is_gpu and dtype != torch.float32 else None
+        self.network = build_network(
+            to_compute_dtype(weights), self.shape, self.latent_size, is_packed=is_gpu, graphs=graphs
+        )
         self.vae = VAE(vae, dtype=dtype, device=self.torch_device)
         self.image_decoder = gpu_decoder(self.vae, self._latent_shape, GraphPool()) if is_gpu else None
+        self._decode_stream = torch.cuda.Stream() if is_gpu else None
+        if is_gpu:
+            # Captured now: a capture waits for the device, which later has a batch ahead of it.
+            self.decode_latents(torch.zeros(1, *self._latent_shape, device=self.torch_device))
         (self.bos_state,) = self.network.read_prompts([[self.tokenizer.bos_id]])
 
     def refusal(self, request: ImageRequest) -> str | None:
@@ -93,27 +112,27 @@ class JanusFlowEngine:
             num_image_tokens=self.network.num_tokens,
         )
 
-    @torch.inference_mode()
     def render(self, requests: Sequence[ImageRequest]) -> list[RenderedImage | Rejection]:
         """One answer per request, in order."""
-        if not requests:
-            return []
-        prompts = self.embed_prompts(requests)
-        z_BCHW = self.latent_noise(requests)
-        z_BCHW = self.integrate(z_BCHW, requests, prompts)
-        is_finite_B = z_BCHW.isfinite().flatten(1).all(1).cpu()
-        decoded = self.decode_latents(z_BCHW[is_finite_B])
-        pixels, are_pixels_finite = iter(decoded.pixels.cpu().numpy()), iter(decoded.is_finite_B.tolist())
-        answers: list[RenderedImage | Rejection] = []
-        for request, latents, is_finite in zip(requests, z_BCHW.cpu().numpy(), is_finite_B, strict=True):
-            if not is_finite:
-                reason = "the latents became NaN or infinite while integrating"
-                answers.append(Rejection(image_id=request.image_id, reason=reason))
-                continue
-            image = RenderedImage(image_id=request.image_id, pixels=next(pixels), latents=latents)
-            reason = "the image decoder's numbers became NaN or infinite"
-            answers.append(image if next(are_pixels_finite) else Rejection(image_id=request.image_id, reason=reason))
-        return answers
+        return next(self.stream([requests])) if requests else []
+
+    @torch.inference_mode()
+    def stream(self, batches: Iterable[Sequence[ImageRequest]]) -> Iterator[list[RenderedImage | Rejection]]:
+        """One list of answers per batch of requests, in order.
+
+        On a GPU the images of a batch are decoded while the latents of the next one are integrated.
+        """
+        last: _Batch | None = None
+        for requests in batches:
+            batch = self._render(requests)
+            if last is not None:
+                yield self._answers(last)
+            last = batch
+            if not self._decode_stream:
+                last = None
+                yield self._answers(batch)
+        if last is not None:
+            yield self._answers(last)
 
     @torch.inference_mode()
     def predict(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -153,6 +172,36 @@ class JanusFlowEngine:
         assert request.num_inference_steps is not None
         return step * request.num_inference_steps + decode * len(requests)
 
+    def _render(self, requests: Sequence[ImageRequest]) -> _Batch:
+        """One batch, from its prompts to its images; a GPU decodes those on a stream of its own."""
+        z_BCHW = self.integrate(self.latent_noise(requests), requests, self.embed_prompts(requests))
+        if self._decode_stream:
+            self._decode_stream.wait_stream(torch.cuda.current_stream())
+            z_BCHW.record_stream(self._decode_stream)
+        with self._decoding():
+            is_finite_B, decoded = z_BCHW.isfinite().flatten(1).all(1), self.decode_latents(z_BCHW)
+        return _Batch(requests=requests, z_BCHW=z_BCHW, is_finite_B=is_finite_B, decoded=decoded)
+
+    def _answers(self, batch: _Batch) -> list[RenderedImage | Rejection]:
+        """Wait for the images of a batch."""
+        with self._decoding():  # copies too: the other stream has the next batch ahead
+            z_BCHW, pixels = batch.z_BCHW.cpu().numpy(), batch.decoded.pixels.cpu().numpy()
+            are_latents_finite, are_pixels_finite = batch.is_finite_B.tolist(), batch.decoded.is_finite_B.tolist()
+        answers: list[RenderedImage | Rejection] = []
+        for b, request in enumerate(batch.requests):
+            if are_latents_finite[b] and are_pixels_finite[b]:
+                answers.append(RenderedImage(image_id=request.image_id, pixels=pixels[b], latents=z_BCHW[b]))
+                continue
+            reason = "the image decoder's numbers became NaN or infinite"
+            if not are_latents_finite[b]:
+                reason = "the latents became NaN or infinite while integrating"
+            answers.append(Rejection(image_id=request.image_id, reason=reason))
+        return answers
+
+    def _decoding(self) -> contextlib.AbstractContextManager:
+        """Work in it runs on the stream of the image decoder."""
+        return torch.cuda.stream(self._decode_stream) if self._decode_stream else contextlib.nullcontext()
+
     def embed_prompts(self, requests: Sequence[ImageRequest]) -> list[ImagePrompts]:
         """Keys and values of every distinct prompt, computed once.
 
@@ -179,13 +228,13 @@ class JanusFlowEngine:
     def latent_noise(self, requests: Sequence[ImageRequest]) -> torch.Tensor:
         """The latents that the images start from, float32 [B, C, H, W], each from its own seed."""
         noise = np.stack([normal_noise(request.seed, self._latent_shape) for request in requests])
-        return torch.from_numpy(noise).to(self.torch_device)
+        return send(torch.from_numpy(noise), self.torch_device)
 
     def integrate(
         self, z_BCHW: torch.Tensor, requests: Sequence[ImageRequest], prompts: Sequence[ImagePrompts]
     ) -> torch.Tensor:
         """Integrate each latent from t = 0 to t = 1 with its image's solver and number of steps, in float32."""
-        z_BCHW = z_BCHW.to(self.torch_device)
+        z_BCHW = send(z_BCHW, self.torch_device)
         end_BCHW = torch.empty_like(z_BCHW)
         for solver in dict.fromkeys(request.solver for request in requests):
             images = [image for image, request in enumerate(requests) if request.solver == solver]
@@ -194,8 +243,8 @@ class JanusFlowEngine:
                 chosen = [images[row] for row in rows]
                 return self.guided_velocity([requests[i] for i in chosen], [prompts[i] for i in chosen])
 
-            grids = [_time_grid(requests[image]) for image in images]
-            end_BCHW[images] = solve(velocity_of, z_BCHW[images], grids, SOLVERS[solver or DEFAULT_SOLVER])
+            grids, index = [_time_grid(requests[image]) for image in images], _index(images, z_BCHW.device)
+            end_BCHW[index] = solve(velocity_of, z_BCHW[index], grids, SOLVERS[solver or DEFAULT_SOLVER])
         return end_BCHW
 
     def decode_latents(self, z_BCHW: torch.Tensor) -> Pixels:
@@ -213,10 +262,11 @@ class JanusFlowEngine:
             ]
             rows = [*range(len(requests)), *guided]
             states = [image.cond for image in prompts] + [prompts[b].uncond for b in guided]
-            v_RCHW = self.network_velocity(z_BCHW[rows], t_B[rows], states)
+            v_RCHW = self.network_velocity(z_BCHW[_index(rows, z_BCHW.device)], t_B[rows], states)
             v_BCHW, v_uncond = v_RCHW[: len(requests)], v_RCHW[len(requests) :]
-            cfg_weight = torch.tensor([requests[b].cfg_weight for b in guided], device=v_BCHW.device)
-            v_BCHW[guided] = guide(v_BCHW[guided], v_uncond, cfg_weight)
+            cfg_weight = torch.tensor([requests[b].cfg_weight for b in guided], dtype=torch.float32)
+            index = _index(guided, v_BCHW.device)
+            v_BCHW[index] = guide(v_BCHW[index], v_uncond, send(cfg_weight, v_BCHW.device))
             return v_BCHW
 
         return velocity
@@ -227,7 +277,8 @@ class JanusFlowEngine:
         """The network's velocity of any number of rows."""
 
         def velocity(rows: list[int]) -> torch.Tensor:
-            return self.network(z_RCHW[rows], t_R[rows], [states[row] for row in rows])
+            z_BCHW = z_RCHW[_index(rows, z_RCHW.device)]
+            return self.network(z_BCHW, t_R[rows], [states[row] for row in rows])
 
         return call_in_parts(velocity, len(states), is_filled_up=self.fills_up_calls)
 
@@ -238,6 +289,10 @@ class JanusFlowEngine:
     def _uncond_state(self, cond: PromptState | PackedPrompt) -> PromptState | PackedPrompt:
         """The reference's unconditional row for the prompt `cond`, see `embed_prompts`."""
         return dataclasses.replace(self.bos_state, next_position=cond.next_position)
+
+
+def _index(rows: Sequence[int], device: torch.device) -> torch.Tensor:
+    return send(torch.tensor(rows, dtype=torch.long), device)
 
 
 def _time_grid(request: ImageRequest) -> TimeGrid:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -18,9 +19,11 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEm
 
 from actors.checkpoint.open import Checkpoint
 from actors.checkpoint.weights import Shapes, load_weights, shapes_of
+from actors.device import send
 from actors.janusflow.config import TIME_SCALE, FlowShape
-from actors.janusflow.packed import PackedPrompt, PackedRows
+from actors.janusflow.packed import LanguageModel, PackedPrompt, PackedRows
 from actors.janusflow.uvit import PATCH_SIZE, UViTDecoder, UViTEncoder
+from actors.kernels.cuda_graph import GraphPool
 from actors.layers import SiLU
 from actors.llama.config import LlamaShape
 from actors.llama.packed import PackedLlama
@@ -55,16 +58,22 @@ class PromptState:
 
 
 def build_network(
-    weights: Mapping[str, torch.Tensor], shape: FlowShape, latent_size: int, *, is_packed: bool = False
+    weights: Mapping[str, torch.Tensor],
+    shape: FlowShape,
+    latent_size: int,
+    *,
+    is_packed: bool = False,
+    graphs: GraphPool | None = None,
 ) -> FlowNetwork:
     """The network with the tensors that `read_weights` returns, without copying them.
 
-    With `is_packed`, for a GPU, the project's own Llama replaces that of transformers, whose bytes a CPU keeps.
+    With `is_packed`, for a GPU, the project's own Llama replaces that of transformers, whose bytes a CPU keeps, and
+    `graphs` captures the calls of the network.
     """
     network, weights = _on_meta_device(shape, latent_size), dict(weights)
     if is_packed:
         del network.language_model
-        network.packed = PackedRows(PackedLlama(weights, shape.llama), network.num_tokens)
+        network.packed = PackedRows(PackedLlama(weights, shape.llama), network.num_tokens, graphs)
     network.load_state_dict(weights, strict=True, assign=True)
     if not is_packed:
         llama, device = network.language_model.model, network.vision_gen_enc_aligner.weight.device
@@ -143,20 +152,21 @@ class FlowNetwork(nn.Module):
         self, z_BCHW: torch.Tensor, t_B: torch.Tensor, prompts: Sequence[PromptState] | Sequence[PackedPrompt]
     ) -> torch.Tensor:
         """The velocity [B, C, H, W], float32, at the times `t_B` in [0, 1] (float64); row b follows `prompts[b]`."""
-        device, dtype = self.vision_gen_dec_aligner_norm.weight.device, self.vision_gen_dec_aligner_norm.weight.dtype
-        t_B = (t_B * TIME_SCALE).to(device, torch.float32)
-        map_BCHW, t_emb_BD = self.vision_gen_enc_model(z_BCHW.to(device, dtype), t_B)
+        t_B = send((t_B * TIME_SCALE).float(), self.vision_gen_dec_aligner_norm.weight.device)
+        if self.packed:
+            return self.packed.run(self._velocity, z_BCHW, t_B, prompts)
+        return self._velocity(z_BCHW, t_B, partial(self._run_language_model, prompts))
+
+    def _velocity(self, z_BCHW: torch.Tensor, t_B: torch.Tensor, language_model: LanguageModel) -> torch.Tensor:
+        weight = self.vision_gen_dec_aligner_norm.weight
+        map_BCHW, t_emb_BD = self.vision_gen_enc_model(z_BCHW.to(weight.device, weight.dtype), t_B)
         image_BQD = self.vision_gen_enc_aligner(map_BCHW.flatten(2).transpose(1, 2))
-        hidden_BQD = self._run_language_model(torch.cat([t_emb_BD[:, None], image_BQD], dim=1), prompts)
+        hidden_BQD = language_model(torch.cat([t_emb_BD[:, None], image_BQD], dim=1))
         hidden_BQD = self.vision_gen_dec_aligner(self.vision_gen_dec_aligner_norm(hidden_BQD[:, 1:]))
         hidden_BDHW = hidden_BQD.unflatten(1, (self.grid_size, self.grid_size)).permute(0, 3, 1, 2)
         return self.vision_gen_dec_model(hidden_BDHW, map_BCHW, t_emb_BD).float()
 
-    def _run_language_model(
-        self, embeds_BQD: torch.Tensor, prompts: Sequence[PromptState] | Sequence[PackedPrompt]
-    ) -> torch.Tensor:
-        if self.packed:
-            return self.packed.run(embeds_BQD, prompts)
+    def _run_language_model(self, prompts: Sequence[PromptState], embeds_BQD: torch.Tensor) -> torch.Tensor:
         first_B = torch.tensor([prompt.next_position for prompt in prompts])
         positions_BQ = (first_B[:, None] + torch.arange(self.num_tokens)).to(embeds_BQD.device)
         return self.language_model.model(

@@ -1,23 +1,33 @@
-"""The language model's part of a step on a GPU: the tokens of all rows as one matrix, attention in one call per layer.
+"""The network's calls on a GPU: the tokens of all rows as one matrix, attention in one call per layer, a CUDA graph.
 
-A row's prompt is computed once; a call of the network has the prompts' keys and values in one buffer, each row's own
-after its prompt, and writes only the latter at every step.
+A row's prompt is computed once. The keys and values of a call's prompts are in one buffer, each row's own after its
+prompt, and a step writes only the latter. Buffers keep their addresses from batch to batch, and so do the inputs and
+the velocity: the whole call is captured once for each buffer and replayed at every step.
 
-Shapes: B rows, Q tokens of a row in one step, D hidden channels, L layers, K key/value heads, P tokens of a prompt,
-E channels of a head.
+Shapes: B rows, Q tokens of a row in one step, D hidden channels, L layers, K key/value heads, P tokens of a prompt, S
+slots, E channels of a head, C x H x W latents.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
+from actors.kernels.cuda_graph import GraphPool
+from actors.kernels.jit import ceil_div
 from actors.llama.packed import PackedLlama
 from actors.llama.packing import Packing, pack
 
 KEPT_CALLS = 2  # buffers: 16 guided images make two calls per step
+PROMPT_SLOTS = 1024  # a buffer has room for a multiple of this many prompt tokens, so that most batches need one size
+
+# embeddings [B, Q, D] -> hidden states [B, Q, D] after the last norm
+LanguageModel = Callable[[torch.Tensor], torch.Tensor]
+# (latents [B, C, H, W], times [B], language model) -> velocity [B, C, H, W]
+Velocity = Callable[[torch.Tensor, torch.Tensor, LanguageModel], torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -28,47 +38,85 @@ class PackedPrompt:
     next_position: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Call:
-    """The rows of one call of the network, and the buffer of their keys and values."""
-
-    prompts: tuple[PackedPrompt, ...]
-    packing: Packing
-    kv: torch.Tensor
-
-
 class PackedRows:
-    """Reads prompts and runs steps of rows that follow them, `num_tokens` tokens per row."""
+    """Reads prompts and runs steps of rows that follow them, `num_tokens` tokens per row.
 
-    def __init__(self, llama: PackedLlama, num_tokens: int) -> None:
-        self.llama, self.num_tokens = llama, num_tokens
-        self._calls: list[_Call] = []  # the oldest first
+    `graphs` captures the calls on a GPU; None: plain calls.
+    """
+
+    def __init__(self, llama: PackedLlama, num_tokens: int, graphs: GraphPool | None = None) -> None:
+        self.llama, self.num_tokens, self.graphs = llama, num_tokens, graphs
+        self._buffers: list[_Buffer] = []  # the oldest first
 
     def read_prompts(self, prompts: Sequence[Sequence[int]]) -> list[PackedPrompt]:
         """Token ids of each prompt to its keys and values; a prompt's bits do not depend on the others."""
         states = self.llama.prefill(prompts)
         return [PackedPrompt(kv=state.kv, next_position=state.num_tokens) for state in states]
 
-    def run(self, embeds_BQD: torch.Tensor, prompts: Sequence[PackedPrompt]) -> torch.Tensor:
-        """Hidden states [B, Q, D] after the last norm; row b follows `prompts[b]`."""
-        call = self._call_of(tuple(prompts))
-        hidden_TD = self.llama.run(embeds_BQD.flatten(0, 1).contiguous(), call.packing, call.kv)
+    def run(
+        self, velocity: Velocity, z_BCHW: torch.Tensor, t_B: torch.Tensor, prompts: Sequence[PackedPrompt]
+    ) -> torch.Tensor:
+        """What `velocity` returns for these latents and times; row b of its language model follows `prompts[b]`."""
+        buffer = self._buffer_of(tuple(prompts), z_BCHW)
+        buffer.z_BCHW.copy_(z_BCHW)
+        buffer.t_B.copy_(t_B)
+        step = partial(self._step, velocity, buffer)
+        if self.graphs:
+            self.graphs.run(buffer, step)
+        else:
+            step()
+        return buffer.v_BCHW.clone()
+
+    def _step(self, velocity: Velocity, buffer: _Buffer) -> None:
+        buffer.v_BCHW.copy_(velocity(buffer.z_BCHW, buffer.t_B, partial(self._run_language_model, buffer)))
+
+    def _run_language_model(self, buffer: _Buffer, embeds_BQD: torch.Tensor) -> torch.Tensor:
+        hidden_TD = self.llama.run(embeds_BQD.flatten(0, 1).contiguous(), buffer.packing, buffer.kv)
         return hidden_TD.view(embeds_BQD.shape)
 
-    def _call_of(self, prompts: tuple[PackedPrompt, ...]) -> _Call:
-        for call in self._calls:
-            if call.prompts == prompts:  # the same objects: a prompt is equal to itself alone
-                return call
-        if len(self._calls) == KEPT_CALLS:
-            del self._calls[0]  # freed before the next is allocated
-        self._calls.append(self._new_call(prompts))
-        return self._calls[-1]
+    def _buffer_of(self, prompts: tuple[PackedPrompt, ...], z_BCHW: torch.Tensor) -> _Buffer:
+        """The buffer that holds these prompts; they replace those of the oldest one where none does."""
+        for buffer in self._buffers:
+            if buffer.prompts == prompts:  # the same objects: a prompt is equal to itself alone
+                return buffer
+        num_prompt_slots = sum(prompt.kv.shape[3] for prompt in prompts)
+        oldest = self._buffers.pop(0) if len(self._buffers) == KEPT_CALLS else None
+        if oldest is None or not oldest.has_room(len(prompts), num_prompt_slots):
+            if oldest is not None and self.graphs:
+                self.graphs.clear()
+            del oldest  # freed before the next is allocated
+            oldest = _Buffer(self.llama, self.num_tokens, z_BCHW, num_prompt_slots)
+        oldest.load(prompts)
+        self._buffers.append(oldest)
+        return oldest
 
-    def _new_call(self, prompts: tuple[PackedPrompt, ...]) -> _Call:
+
+class _Buffer:
+    """The inputs, the prompts, the keys and values and the result of one call of the network."""
+
+    def __init__(self, llama: PackedLlama, num_tokens: int, z_BCHW: torch.Tensor, num_prompt_slots: int) -> None:
+        """For as many rows as `z_BCHW` has, with room for the prompts' slots."""
+        self.prompts: tuple[PackedPrompt, ...] = ()
+        self.num_tokens = num_tokens
+        self.z_BCHW = torch.zeros(z_BCHW.shape, device=llama.device)
+        self.v_BCHW = torch.zeros_like(self.z_BCHW)
+        self.t_B = torch.zeros(len(z_BCHW), device=llama.device)
+        self.room = ceil_div(num_prompt_slots, PROMPT_SLOTS) * PROMPT_SLOTS
+        self.kv = llama.new_slots(len(z_BCHW) * num_tokens + self.room)
+        self.packing = self._pack([0] * len(z_BCHW), [0] * len(z_BCHW))
+
+    def has_room(self, num_rows: int, num_prompt_slots: int) -> bool:
+        return num_rows == len(self.z_BCHW) and num_prompt_slots <= self.room
+
+    def load(self, prompts: tuple[PackedPrompt, ...]) -> None:
+        """Put a prompt into each row."""
         lengths = [prompt.kv.shape[3] for prompt in prompts]
-        first_positions = [prompt.next_position for prompt in prompts]
-        packing = pack(lengths, [self.num_tokens] * len(prompts), first_positions, self.llama.device)
-        kv = self.llama.new_slots(sum(packing.num_slots))
-        for slots, prompt, length in zip(kv.split(packing.num_slots, dim=2), prompts, lengths, strict=True):
+        self.prompts = prompts
+        self.packing = self._pack(lengths, [prompt.next_position for prompt in prompts]).written_to(self.packing)
+        rows = self.kv[:, :, : sum(self.packing.num_slots)].split(self.packing.num_slots, dim=2)
+        for slots, prompt, length in zip(rows, prompts, lengths, strict=True):
             slots[:, :, :length] = prompt.kv.transpose(2, 3)
-        return _Call(prompts=prompts, packing=packing, kv=kv)
+
+    def _pack(self, lengths: Sequence[int], first_positions: Sequence[int]) -> Packing:
+        num_new, most_slots = [self.num_tokens] * len(lengths), self.kv.shape[2]
+        return pack(lengths, num_new, first_positions, self.kv.device, most_slots=most_slots)

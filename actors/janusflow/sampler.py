@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from actors.device import send
 from actors.janusflow.config import TIME_SCALE
 
 # z_B has one row per batch entry and any further dimensions; t_B and dt_B are float64, on the CPU.
@@ -54,9 +55,10 @@ def solve(
         active = [row for row, grid in enumerate(grids) if i < len(grid.times)]
         if active != rows:
             rows, velocity = active, velocity_of(active)
+            index = send(torch.tensor(rows), z_B.device)
         t_B = torch.tensor([grids[row].times[i] for row in rows], dtype=torch.float64)
         dt_B = torch.tensor([grids[row].dt for row in rows], dtype=torch.float64)
-        z_B[rows] = step(velocity, z_B[rows], t_B, dt_B)
+        z_B[index] = step(velocity, z_B[index], t_B, dt_B)
     return z_B
 
 
@@ -83,4 +85,4 @@ DEFAULT_SOLVER = "euler"
 
 
 def _move(z_B: torch.Tensor, dt_B: torch.Tensor, v_B: torch.Tensor) -> torch.Tensor:
-    return z_B + dt_B.to(z_B).view(-1, *[1] * (z_B.ndim - 1)) * v_B
+    return z_B + send(dt_B.to(z_B.dtype), z_B.device).view(-1, *[1] * (z_B.ndim - 1)) * v_B

@@ -54,14 +54,18 @@ def test_images_are_those_of_the_cpu_and_do_not_depend_on_their_batch() -> None:
     for image, expected in zip(together, engine(latent_size=LATENT_SIZE).render(requests()), strict=True):
         np.testing.assert_allclose(image.latents, expected.latents, atol=1e-4)
         assert abs(image.pixels.astype(int) - expected.pixels.astype(int)).max() <= 1
-    for image in (flow.render(requests()[2:])[0], *flow.render(requests()[1::-1])):
+    parts = [requests()[2:], requests()[1::-1]]
+    for image in [image for answers in flow.stream(parts) for image in answers]:
         assert_same_bytes(image, together["abc".index(image.image_id)])
 
 
-@needs_triton
-def test_a_prompts_keys_and_values_are_written_once_for_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    flow, num_written = gpu_engine(), []
-    new_call = flow.network.packed._new_call
-    monkeypatch.setattr(flow.network.packed, "_new_call", lambda rows: num_written.append(len(rows)) or new_call(rows))
-    flow.render(requests()[:1])
-    assert num_written == [2]
+def test_on_a_gpu_the_images_of_a_batch_are_decoded_while_the_next_one_is_integrated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flow, steps = engine(latent_size=LATENT_SIZE), []
+    monkeypatch.setattr(flow, "_render", lambda batch: steps.append(("render", batch)) or batch)
+    monkeypatch.setattr(flow, "_answers", lambda batch: steps.append(("answers", batch)) or batch)
+    flow._decode_stream = "a stream"
+
+    assert list(flow.stream("ab")) == ["a", "b"]
+    assert steps == [("render", "a"), ("render", "b"), ("answers", "a"), ("answers", "b")]
