@@ -81,16 +81,10 @@ def check_weights(checkpoint: Checkpoint) -> Iterator[Finding]:
     for part, names, use in OPTIONAL_PARTS:
         is_there = bool(names & modules)
         detail = f"there, for {use}" if is_there else f"missing: no {use}"
-        if part == "text head" and not is_there and _is_head_tied(checkpoint):
+        if part == "text head" and not is_there and is_head_tied(checkpoint.config, checkpoint.layout):
             is_there, detail = True, f"the table of input embeddings, for {use}"
         facts = {f"has_{part.replace(' ', '_')}": is_there}
         yield Finding(check=part, detail=detail, is_note=not is_there, facts=facts)
-
-
-def _is_head_tied(checkpoint: Checkpoint) -> bool:
-    is_transformers = checkpoint.layout == "transformers"
-    section = "text_config" if is_transformers else "language_config"
-    return is_head_tied(checkpoint.config, section, default=is_transformers)
 
 
 def check_tags(engine: Any, checkpoint: Checkpoint) -> Iterator[Finding]:

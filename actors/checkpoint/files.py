@@ -12,7 +12,11 @@ from actors.errors import CheckpointError, one_line, shown
 
 TEXT_MODEL_STEMS = ("model", "pytorch_model")
 VAE_STEMS = ("diffusion_pytorch_model", "diffusion_pytorch_model")
-_LFS_POINTER_MAX_BYTES = 1024
+_ENDINGS = (".safetensors", ".bin")
+_OTHER_ENDINGS = (".pt", ".pth", ".ckpt")  # files of `torch.save`, like .bin
+_BESIDE = re.compile(r"adapter_model|training_args|optimizer|scheduler|rng_state|scaler")  # what training saves as well
+_SHARD = re.compile(r"-\d+-of-(\d+)\.")
+_HEADER_MAX_BYTES = 2**18  # the header of a 7B model's safetensors file has half as many
 _MAX_NAMES_SHOWN = 8
 
 
@@ -91,11 +95,22 @@ def find_weight_files(folder: SmallFiles, stems: tuple[str, str]) -> WeightFiles
             return WeightFiles(index=index, names=found, note=note)
     if fault:
         raise fault
-    expected = ", ".join(f"{stem}{ending}" for stem, ending in zip(stems, (".safetensors", ".bin"), strict=True))
+    expected = ", ".join(f"{stem}{ending}" for stem, ending in zip(stems, _ENDINGS, strict=True))
     raise CheckpointError(
         f"{folder.name} holds no weights: expected {expected} or either with .index.json and its shards; "
-        f"it holds {_some(folder.files())}"
+        f"{_what_is_there(folder.files(), stems)}"
     )
+
+
+def _what_is_there(files: Collection[str], stems: tuple[str, str]) -> str:
+    """What a folder without weights holds: a part of the shards, one file that may be the weights, or other files."""
+    found = sorted(name for name in files if name.endswith((*_ENDINGS, *_OTHER_ENDINGS)) and not _BESIDE.match(name))
+    if shards := [shard[1] for shard in map(_SHARD.search, found) if shard]:
+        return f"it holds {len(shards)} of {int(shards[0])} shards"
+    if len(found) != 1:
+        return f"it holds {_some(files)}"
+    stem, ending = (stems[0], ".safetensors") if found[0].endswith(".safetensors") else (stems[1], ".bin")
+    return f"if {one_line(found[0])} holds them, name it {stem}{ending}"
 
 
 def _candidates(files: Collection[str], stems: tuple[str, str]) -> Iterator[tuple[str | None, tuple[str, ...]]]:
@@ -104,12 +119,12 @@ def _candidates(files: Collection[str], stems: tuple[str, str]) -> Iterator[tupl
     transformers writes a variant, such as `fp16`, into the names: model.fp16.safetensors, or
     model.safetensors.index.fp16.json with its shards model.fp16-00001-of-00002.safetensors.
     """
-    for stem, ending in zip(stems, (".safetensors", ".bin"), strict=True):
+    for stem, ending in zip(stems, _ENDINGS, strict=True):
         stem, ending = re.escape(stem), re.escape(ending)
         yield from ((None, (name,)) for name in _matching(rf"{stem}{ending}", files))
         yield from ((name, ()) for name in _matching(rf"{stem}{ending}\.index\.json", files))
         yield from _without_index(_matching(rf"{stem}-\d+-of-\d+{ending}", files))
-    for stem, ending in zip(stems, (".safetensors", ".bin"), strict=True):
+    for stem, ending in zip(stems, _ENDINGS, strict=True):
         stem, ending = re.escape(stem), re.escape(ending)
         yield from ((None, (name,)) for name in _matching(rf"{stem}\.\w+{ending}", files))
         yield from ((name, ()) for name in _matching(rf"{stem}{ending}\.index\.\w+\.json", files))
@@ -131,7 +146,7 @@ def _shards(folder: SmallFiles, index: str) -> tuple[str, ...]:
         raise CheckpointError(f"{index} of {folder.name} must hold a weight_map: an object of tensor and file names")
     names = sorted({name if isinstance(name, str) else shown(name) for name in weight_map.values()})
     for name in names:
-        if "/" in name or "\\" in name or not name.endswith((".safetensors", ".bin")):
+        if "/" in name or "\\" in name or not name.endswith(_ENDINGS):
             raise CheckpointError(
                 f"{index} of {folder.name} names {shown(name)}, which is not a weight file of that folder"
             )
@@ -148,11 +163,20 @@ def _checked(folder: SmallFiles, index: str | None, names: tuple[str, ...]) -> t
         )
     for name in names:
         check_readable(folder, name)
-        if files[name].size == 0:
-            raise CheckpointError(f"{name} of {folder.name} is empty")
-        if files[name].size < _LFS_POINTER_MAX_BYTES and is_lfs_pointer(folder.read(name)):
-            raise CheckpointError(f"{name} of {folder.name} is a Git LFS pointer, not the weights: run `git lfs pull`")
+        if files[name].size < _HEADER_MAX_BYTES:
+            _check_is_not_empty(folder, name)
     return names
+
+
+def _check_is_not_empty(folder: SmallFiles, name: str) -> None:
+    """Raise CheckpointError for a small file without values: an empty one, a pointer, or a header alone."""
+    data = folder.read(name) if folder.files()[name].size else b""
+    if is_lfs_pointer(data):
+        raise CheckpointError(f"{name} of {folder.name} is a Git LFS pointer, not the weights: run `git lfs pull`")
+    # A safetensors file begins with the length of its header. DeepSpeed (ZeRO 3) leaves one with tensors of no values.
+    is_header = name.endswith(".safetensors") and 8 + int.from_bytes(data[:8], "little") == len(data)
+    if not data or is_header:
+        raise CheckpointError(f"{name} of {folder.name} is empty")
 
 
 def _some(names: Collection[str]) -> str:

@@ -20,8 +20,16 @@ _OTHER_FORMATS = {
     ".onnx": "a model exported to ONNX",
     ".onnx_data": "a model exported to ONNX",
     ".mlpackage": "a model for Core ML",
+    ".npz": "weights for MLX",
 }
-_TRAINING_STATE = re.compile(r"global_step\d+|checkpoint-\d+|zero_to_fp32\.py|.*\.distcp")
+_TRAINING_STATE = re.compile(r"global_step\d+|zero_to_fp32\.py|.*\.distcp")
+_SAVED_IN_TRAINING = re.compile(r"checkpoint-(\d+)")
+# Endings of the names that bitsandbytes, GPTQ, AWQ, MLX and compressed-tensors give to the parts of a matrix.
+_PARTS_OF_QUANTIZED = (
+    *(".absmax", ".quant_map", ".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4", ".SCB"),
+    *(".qweight", ".qzeros", ".g_idx", ".scales", ".biases", ".weight_packed", ".weight_scale", ".weight_scale_inv"),
+)
+_LANGUAGE_MODEL = "language_model."
 
 
 def refuse_other_kinds(folder: SmallFiles) -> None:
@@ -36,6 +44,11 @@ def refuse_other_kinds(folder: SmallFiles) -> None:
         kind = _OTHER_FORMATS[ending] if ending else ("a model exported to ONNX" if name == "onnx" else None)
         if kind:
             raise CheckpointError(f"{folder.name} holds {kind}, such as {one_line(name)}; {_original(folder)}")
+    if saved := [int(found[1]) for found in map(_SAVED_IN_TRAINING.fullmatch, files) if found]:
+        raise CheckpointError(
+            f"{folder.name} is the folder of a training run; name one of the checkpoints in it, such as "
+            f"{folder.name.rstrip('/')}/checkpoint-{max(saved)}"
+        )
     if any(map(_TRAINING_STATE.fullmatch, files)):
         raise CheckpointError(
             f"{folder.name} is the state of a training run, whose weights are in parts: gather them into a "
@@ -63,8 +76,33 @@ def refuse_language_model(folder: SmallFiles, config: Mapping[str, Any]) -> None
     """Raise CheckpointError for a language model without the parts that generate images."""
     if config.get("model_type") == "llama":
         raise CheckpointError(
-            f"{folder.name} is a language model alone (model_type 'llama'), without the parts that generate images; "
+            f"{folder.name} is a language model alone (model_type 'llama'), without the parts for images; "
             f"{_original(folder)}"
+        )
+
+
+def refuse_parts_of_tensors(folder: SmallFiles, names: Collection[str]) -> None:
+    """Raise CheckpointError if a tensor has the name of a part of a quantized matrix, or of an adapter."""
+    if factor := next((name for name in names if ".lora_A." in name), None):
+        raise CheckpointError(
+            f"{folder.name} holds an adapter that is not merged into it, such as {one_line(factor)}; merge it with "
+            "PEFT's merge_and_unload, or save it alone and name it as model.adapter"
+        )
+    if part := next((name for name in names if name.endswith(_PARTS_OF_QUANTIZED)), None):
+        raise CheckpointError(
+            f"the weights of {folder.name} are quantized, as {one_line(part)} shows; {_original(folder)}"
+        )
+
+
+def refuse_a_language_model_alone(folder: SmallFiles, expected: Collection[str], found: Collection[str]) -> None:
+    """Raise CheckpointError if every expected tensor outside the language model is missing, but not those inside."""
+    inside = {name for name in expected if name.startswith(_LANGUAGE_MODEL)}
+    names = {name if name.startswith(_LANGUAGE_MODEL) else f"{_LANGUAGE_MODEL}{name}" for name in found}
+    outside = set(expected) - inside
+    if inside & names and outside.isdisjoint(found):
+        parts = ", ".join(sorted({name.partition(".")[0] for name in outside}))
+        raise CheckpointError(
+            f"{folder.name} holds a language model alone, without its parts for images ({parts}); {_original(folder)}"
         )
 
 
@@ -74,15 +112,16 @@ def _weights_of_a_model(files: Collection[str]) -> bool:
 
 
 def _adapter_advice(folder: SmallFiles) -> str:
+    """That a folder is an adapter, and the lines to write."""
     try:
         base = read_json(folder, ADAPTER_CONFIG).get("base_model_name_or_path")
     except CheckpointError:
         base = None
-    base = one_line(base) if isinstance(base, str) and base else "its base model"
-    return (
-        f"{folder.name} is an adapter (LoRA) for {base}, not a model; write `checkpoint: {base}` and "
-        f"`adapter: {folder.name}` in the section model"
-    )
+    use = f"`adapter: {folder.name}` in the section model"
+    if not isinstance(base, str) or not base:
+        return f"{folder.name} is an adapter (LoRA), not a model; give the model it was trained on, and {use}"
+    base = one_line(base)
+    return f"{folder.name} is an adapter (LoRA) for {base}, not a model; write `checkpoint: {base}` and {use}"
 
 
 def _original(folder: SmallFiles) -> str:

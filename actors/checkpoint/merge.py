@@ -72,6 +72,10 @@ class Merger:
                     _check_shape(adapter, change, module, shapes[target])
                     self._changes.setdefault(target, []).append(change)
 
+    def changes(self, name: str) -> bool:
+        """Whether an adapter changes this tensor."""
+        return name in self._changes
+
     def merged(self, name: str, weight: torch.Tensor) -> torch.Tensor:
         """A tensor of the checkpoint with the changes of all adapters, in their order; itself if there are none."""
         for change in self._changes.get(name, ()):

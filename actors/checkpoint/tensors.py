@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import errno
+import re
 import zipfile
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 
 from actors.errors import CheckpointError, one_line
 
-_DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
-_SAFETENSORS_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
+# What `weights_only` says of a Python object, with advice to trust it.
+_OBJECT = re.compile(r"Unsupported global: GLOBAL ([\w.]+)")
+
+_READ = ("bfloat16", "float16", "float32", "float64")
+_SAFETENSORS_DTYPES = {
+    **{"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"},
+    **{"I8": "int8", "U8": "uint8", "I32": "int32", "I64": "int64", "BOOL": "bool"},
+    **{"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"},
+}
 
 
-class TensorFile(Protocol):
+class TensorFile(ABC):
     """`shapes` maps the name of every tensor to its shape, `dtypes` to the name of its dtype (bfloat16)."""
 
     path: Path
@@ -23,7 +32,20 @@ class TensorFile(Protocol):
     dtypes: dict[str, str]
 
     def read(self, name: str) -> torch.Tensor:
-        """A tensor on the CPU, in its stored dtype."""
+        """A tensor on the CPU, in its stored dtype. Raises CheckpointError for whole numbers and 8-bit floats."""
+        self.check_dtype(name)
+        return self._read(name)
+
+    def check_dtype(self, name: str) -> None:
+        """Raise CheckpointError for a tensor whose dtype is not read."""
+        if self.dtypes[name] not in _READ:
+            raise CheckpointError(
+                f"{one_line(name)} in {self.path} is stored as {self.dtypes[name]}, and quantized weights cannot be "
+                f"read; a tensor must be {', '.join(_READ[:-1])} or {_READ[-1]}"
+            )
+
+    @abstractmethod
+    def _read(self, name: str) -> torch.Tensor: ...
 
 
 def open_tensor_file(path: Path) -> TensorFile:
@@ -31,7 +53,7 @@ def open_tensor_file(path: Path) -> TensorFile:
     return _SafetensorsFile(path) if path.suffix == ".safetensors" else _BinFile(path)
 
 
-class _SafetensorsFile:
+class _SafetensorsFile(TensorFile):
     def __init__(self, path: Path) -> None:
         from safetensors import SafetensorError, safe_open
 
@@ -45,11 +67,11 @@ class _SafetensorsFile:
         kinds = {name: part.get_dtype() for name, part in slices.items()}
         self.dtypes = {name: _SAFETENSORS_DTYPES.get(kind, kind) for name, kind in kinds.items()}
 
-    def read(self, name: str) -> torch.Tensor:
-        return _checked(self.path, name, self._file.get_tensor(name))
+    def _read(self, name: str) -> torch.Tensor:
+        return cast("torch.Tensor", self._file.get_tensor(name))
 
 
-class _BinFile:
+class _BinFile(TensorFile):
     """A file of `torch.save`, mapped into memory so that only what is read costs anything. No code in it is run."""
 
     def __init__(self, path: Path) -> None:
@@ -75,8 +97,8 @@ class _BinFile:
         self.shapes = {name: tuple(tensor.shape) for name, tensor in content.items()}
         self.dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in content.items()}
 
-    def read(self, name: str) -> torch.Tensor:
-        return _checked(self.path, name, self._tensors[name])
+    def _read(self, name: str) -> torch.Tensor:
+        return cast("torch.Tensor", self._tensors[name])
 
 
 def _state_dict_of(content: object) -> object:
@@ -89,13 +111,11 @@ def _state_dict_of(content: object) -> object:
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
+    if found := _OBJECT.search(str(error)):
+        return CheckpointError(
+            f"{path} holds Python objects, such as {one_line(found[1])}, and no code in a file is run; save the "
+            "model's state_dict alone"
+        )
     reason = one_line(f"{type(error).__name__} {next(iter(str(error).splitlines()), '')}".rstrip())
     size = path.stat().st_size
     return CheckpointError(f"{path} is damaged, cut short ({size} bytes) or contains more than tensors: {reason}")
-
-
-def _checked(path: Path, name: str, tensor: torch.Tensor) -> torch.Tensor:
-    if tensor.dtype not in _DTYPES:
-        allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
-        raise CheckpointError(f"{name} in {path} is stored as {tensor.dtype}; only {allowed} can be read")
-    return tensor

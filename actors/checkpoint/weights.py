@@ -4,25 +4,40 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from actors.checkpoint.kinds import refuse_a_language_model_alone, refuse_parts_of_tensors
 from actors.checkpoint.merge import Merger
 from actors.checkpoint.open import Checkpoint
 from actors.checkpoint.tensors import TensorFile, open_tensor_file
 from actors.errors import CheckpointError, one_line
 
-_MAX_NAMES_SHOWN = 8
+_MAX_NAMES_SHOWN = 3
 
 # Tables that older versions of transformers stored with the weights. They follow from config.json.
-_BUFFERS = (".inv_freq", ".cos_cached", ".sin_cached", ".position_ids")
+_BUFFERS = {"inv_freq", "cos_cached", "sin_cached", "position_ids"}
 
 # What training wraps around a model puts its own name into those of the tensors: DeepSpeed and DistributedDataParallel
 # (module), torch.compile (_orig_mod), FSDP and activation checkpointing.
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
+_TEXT_LAYER = re.compile(r"language_model\.model\.layers\.(\d+)\.")
+
 Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Stored:
+    """A tensor in a weight file, by its name there."""
+
+    file: TensorFile
+    name: str
+
+    def __str__(self) -> str:
+        return f"{one_line(self.name)} in {self.file.path.name}"
 
 
 def load_weights(
@@ -30,6 +45,7 @@ def load_weights(
     expected: Shapes,
     *,
     not_needed: Mapping[str, str],
+    tied: Mapping[str, str] | None = None,
     rename: Callable[[str], str] = str,
     rename_in_adapters: Callable[[str], str] = str,
     dtype: torch.dtype,
@@ -39,44 +55,32 @@ def load_weights(
 
     Reads both formats (.safetensors, .bin), whole or in shards, and only these tensors. `rename` turns the name of a
     stored tensor into its name in `expected`, `rename_in_adapters` does so for an adapter's, whose layout may be
-    another one. `not_needed` has the prefixes of the tensors that stay on disk (and what each is, for readers). Every
-    tensor is a copy in memory of its own: its alignment, which may decide a library's choice of kernel, does not depend
-    on its position in the file.
+    another one. `not_needed` has the prefixes of the tensors that stay on disk (and what each is, for readers). `tied`
+    has the tensors that may be missing, each with the one that it equals then. Every tensor is a copy in memory of its
+    own: its alignment, which may decide a library's choice of kernel, does not depend on its position in the file.
 
     Raises CheckpointError where a file is damaged, an expected tensor is missing or has another shape, or a tensor is
     neither expected, nor in `not_needed`, nor a table that follows from config.json.
     """
-    found: dict[str, tuple[TensorFile, str]] = {}  # expected name -> (file, name in that file)
-    for file in (open_tensor_file(checkpoint.path / name) for name in checkpoint.weight_files):
-        for stored_name in file.shapes:
-            if stored_name.endswith(_BUFFERS):
-                continue
-            name = rename(_WRAPPERS.sub("", stored_name))
-            if name in found:
-                raise CheckpointError(
-                    f"{stored_name} is twice in {checkpoint.path}: in {found[name][0].path} and {file.path}"
-                )
-            found[name] = file, stored_name
-    shapes = {name: file.shapes[stored_name] for name, (file, stored_name) in found.items()}
-    _check_all_is_accounted_for(checkpoint, expected, shapes, not_needed)
+    found = _find(checkpoint, expected, rename)
+    source_of = {name: name if name in found else (tied or {}).get(name, name) for name in expected}
+    found |= {name: found[source] for name, source in source_of.items() if source in found}
+    _check_all_is_accounted_for(checkpoint, expected, found, not_needed)
     merger = Merger(checkpoint, expected, not_needed=not_needed, rename=rename_in_adapters)
-    tensors = ((name, *found[name]) for name in expected)
+    for name, source in source_of.items():
+        if name != source and merger.changes(name):
+            raise CheckpointError(
+                f"an adapter changes {name}, which {checkpoint.path} ties to {source}; store it as a tensor of its own"
+            )
     return {
-        name: merger.merged(name, file.read(stored_name)).to(device, dtype, copy=True)
-        for name, file, stored_name in tensors
+        name: merger.merged(source, found[source].file.read(found[source].name)).to(device, dtype, copy=True)
+        for name, source in source_of.items()
     }
 
 
 def stored_dtypes(checkpoint: Checkpoint) -> dict[str, str]:
     """The dtype of every tensor in the weight files of a fetched checkpoint, by its stored name. Reads no values."""
-    files = (open_tensor_file(checkpoint.path / name) for name in checkpoint.weight_files)
-    return {name: dtype for file in files for name, dtype in file.dtypes.items()}
-
-
-def tensor_names(checkpoint: Checkpoint, rename: Callable[[str], str] = str) -> set[str]:
-    """The names of all tensors in a fetched checkpoint's files. Raises CheckpointError for a damaged file."""
-    files = (open_tensor_file(checkpoint.path / name) for name in checkpoint.weight_files)
-    return {rename(stored_name) for file in files for stored_name in file.shapes}
+    return {name: dtype for file in _open_files(checkpoint) for name, dtype in file.dtypes.items()}
 
 
 def shapes_of(module: nn.Module) -> Shapes:
@@ -84,24 +88,77 @@ def shapes_of(module: nn.Module) -> Shapes:
     return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
+def _open_files(checkpoint: Checkpoint) -> list[TensorFile]:
+    return [open_tensor_file(checkpoint.path / name) for name in checkpoint.weight_files]
+
+
+def _find(checkpoint: Checkpoint, expected: Shapes, rename: Callable[[str], str]) -> dict[str, _Stored]:
+    """All tensors of the weight files by their names in `expected`, without the names of what is around the model."""
+    stored = [_Stored(file=file, name=name) for file in _open_files(checkpoint) for name in file.shapes]
+    stored = [one for one in stored if one.name.rpartition(".")[2] not in _BUFFERS]
+    names = [_WRAPPERS.sub("", one.name) for one in stored]
+    outer = _outer_name(names, expected, rename)
+    names = [rename(name.removeprefix(outer)) for name in names]
+    found: dict[str, _Stored] = {}
+    for name, one in zip(names, stored, strict=True):
+        if name in found:
+            raise CheckpointError(f"{one_line(name)} is twice in {checkpoint.path}: {found[name]} and {one}")
+        found[name] = one
+    return found
+
+
+def _outer_name(names: Iterable[str], expected: Shapes, rename: Callable[[str], str]) -> str:
+    """The name that a training program gave the whole model, such as Lightning's `model.`; empty without one."""
+    for name in names:
+        parts = name.split(".")
+        for start in range(len(parts)):
+            if rename(".".join(parts[start:])) in expected:
+                return "".join(f"{part}." for part in parts[:start])
+    return ""
+
+
 def _check_all_is_accounted_for(
-    checkpoint: Checkpoint, expected: Shapes, found: Shapes, not_needed: Mapping[str, str]
+    checkpoint: Checkpoint, expected: Shapes, found: Mapping[str, _Stored], not_needed: Mapping[str, str]
 ) -> None:
+    """Raise CheckpointError, with what the files hold in place of the expected tensors."""
+    assert checkpoint.folder is not None
     folder = checkpoint.path
-    missing = expected.keys() - found.keys()
-    if missing:
+    refuse_parts_of_tensors(checkpoint.folder, found)
+    if missing := expected.keys() - found.keys():
+        refuse_a_language_model_alone(checkpoint.folder, expected, found)
+        _check_number_of_layers(checkpoint, expected, found)
+        if missing == expected.keys():
+            raise CheckpointError(
+                f"{folder} holds none of the {_count(missing)} that its config.json asks for, such as "
+                f"{_some(missing, 1)}; it holds {_some(found)}"
+            )
         raise CheckpointError(f"{folder} lacks {_count(missing)} that its config.json asks for: {_some(missing)}")
+    _check_number_of_layers(checkpoint, expected, found)
     unexpected = [name for name in found if name not in expected and not name.startswith(tuple(not_needed))]
     if unexpected:
         raise CheckpointError(
-            f"{folder} holds {_count(unexpected)} that no {checkpoint.family} model has: {_some(unexpected)}; "
-            "quantized weights cannot be read, and an adapter belongs into model.adapter"
+            f"{folder} holds {_count(unexpected)} that no {checkpoint.family} model has: {_some(unexpected)}"
         )
     for name, shape in expected.items():
-        if found[name] != shape:
+        stored = found[name]
+        if stored.file.shapes[stored.name] != shape:
             raise CheckpointError(
-                f"{name} of {folder} has shape {list(found[name])}, its config.json means {list(shape)}"
+                f"{name} of {folder} has shape {list(stored.file.shapes[stored.name])}, its config.json means "
+                f"{list(shape)}"
             )
+        stored.file.check_dtype(stored.name)
+
+
+def _check_number_of_layers(checkpoint: Checkpoint, expected: Iterable[str], found: Iterable[str]) -> None:
+    asked, stored = (
+        1 + max((int(layer[1]) for layer in map(_TEXT_LAYER.match, names) if layer), default=-1)
+        for names in (expected, found)
+    )
+    if asked and stored not in (0, asked):
+        raise CheckpointError(
+            f"num_hidden_layers in config.json of {checkpoint.path} is {asked}, but the language model in its weights "
+            f"has {stored} layers"
+        )
 
 
 def _count(names: Iterable[str]) -> str:
@@ -109,7 +166,7 @@ def _count(names: Iterable[str]) -> str:
     return "1 tensor" if num_names == 1 else f"{num_names} tensors"
 
 
-def _some(names: Iterable[str]) -> str:
+def _some(names: Iterable[str], most: int = _MAX_NAMES_SHOWN) -> str:
     ordered = sorted(map(one_line, names))
-    more = f" and {len(ordered) - _MAX_NAMES_SHOWN} more" if len(ordered) > _MAX_NAMES_SHOWN else ""
-    return ", ".join(ordered[:_MAX_NAMES_SHOWN]) + more
+    more = f" and {len(ordered) - most} more" if len(ordered) > most > 1 else ""
+    return ", ".join(ordered[:most]) + more

@@ -9,7 +9,7 @@ Shapes: R rows, L layers, K key/value heads, T tokens, D channels of a head, C h
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from actors.checkpoint.open import Checkpoint
-from actors.checkpoint.weights import Shapes, load_weights, shapes_of, tensor_names
+from actors.checkpoint.weights import Shapes, load_weights, shapes_of
 from actors.janus.config import JanusShape
 from actors.janus.decoder import VQDecoder
 from actors.llama.config import is_head_tied
@@ -37,7 +37,7 @@ NOT_NEEDED = {
 }
 
 TEXT_HEAD = "language_model.lm_head.weight"
-_EMBEDDING = "language_model.model.embed_tokens.weight"
+EMBEDDING = "language_model.model.embed_tokens.weight"
 
 # transformers layout -> original layout; the first match wins. Both layouts number the decoder's levels from the
 # lowest resolution up.
@@ -109,29 +109,19 @@ def read_weights(
 
     `with_text_head` also reads the matrix that predicts text, TEXT_HEAD; it may be tied to the input embeddings.
     """
-    rename = original_name if checkpoint.layout == "transformers" else str
     expected, llama = tensor_shapes(checkpoint.shape), checkpoint.shape.llama
-    if with_text_head and not _has_tied_head(checkpoint, rename):
+    if with_text_head:
         expected[TEXT_HEAD] = (llama.vocab_size, llama.hidden_size)
-    weights = load_weights(
+    return load_weights(
         checkpoint,
         expected,
         not_needed=NOT_NEEDED,
-        rename=rename,
+        tied={TEXT_HEAD: EMBEDDING} if is_head_tied(checkpoint.config, checkpoint.layout) else {},
+        rename=original_name if checkpoint.layout == "transformers" else str,
         rename_in_adapters=original_name,
         dtype=dtype,
         device=device,
     )
-    if with_text_head and TEXT_HEAD not in weights:
-        weights[TEXT_HEAD] = weights[_EMBEDDING].clone()
-    return weights
-
-
-def _has_tied_head(checkpoint: Checkpoint, rename: Callable[[str], str]) -> bool:
-    """Whether a checkpoint stores no text head because it is the table of input embeddings."""
-    section = "text_config" if checkpoint.layout == "transformers" else "language_config"
-    is_tied = is_head_tied(checkpoint.config, section, default=checkpoint.layout == "transformers")
-    return is_tied and TEXT_HEAD not in tensor_names(checkpoint, rename)
 
 
 def original_name(name: str) -> str:

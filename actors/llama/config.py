@@ -77,13 +77,14 @@ def read_llama_shape(config: Mapping[str, Any], name: str) -> LlamaShape:
     )
 
 
-def is_head_tied(config: Mapping[str, Any], name: str, *, default: bool) -> bool:
-    """Whether a missing text head is the table of input embeddings; `name` is the section of the text model.
+def is_head_tied(config: Mapping[str, Any], layout: str | None) -> bool:
+    """Whether a missing text head is the table of input embeddings, by the config.json of a checkpoint of this layout.
 
-    transformers ties them by default (`default`), DeepSeek's code does not.
+    transformers ties them by default, DeepSeek's code does not.
     """
-    text = section(config, name, default={})
-    return text.get("tie_word_embeddings", config.get("tie_word_embeddings", default)) is True
+    is_transformers = layout == "transformers"
+    text = section(config, "text_config" if is_transformers else "language_config", default={})
+    return text.get("tie_word_embeddings", config.get("tie_word_embeddings", is_transformers)) is True
 
 
 def check_image_fits(num_tokens: int, image_size: int, llama: LlamaShape) -> None:

@@ -80,7 +80,7 @@ class Reader:
         if llama is None:
             llama = PackedLlama(weights, shape) if device.type == "cuda" else Llama(weights, shape)
         self.llama, self.context_length = llama, shape.context_length
-        self.head = Linear(weights.pop(LM_HEAD, llama.embedding_VC))
+        self.head = Linear(weights.pop(LM_HEAD))
         own_begin_C = weights.pop(BEGIN_OF_IMAGE, llama.embedding_VC[self.tokenizer.begin_of_image_id][None])[0]
         self._begin_C, self._end_C = own_begin_C, llama.embedding_VC[self.tokenizer.end_of_image_id]
         with torch.device("meta"):

@@ -12,8 +12,8 @@ import re
 import torch
 
 from actors.checkpoint.open import Checkpoint
-from actors.checkpoint.weights import Shapes, load_weights, shapes_of, tensor_names
-from actors.janus.network import original_name
+from actors.checkpoint.weights import Shapes, load_weights, shapes_of
+from actors.janus.network import EMBEDDING, TEXT_HEAD, original_name
 from actors.llama.config import LlamaShape, is_head_tied
 from actors.llama.weights import text_model_tensors
 from actors.understanding.config import VisionShape
@@ -70,14 +70,9 @@ def read_vision_weights(
     """The tensors of a fetched checkpoint that looking needs, in `dtype` on `device`. Raises CheckpointError.
 
     `with_text_model` also reads the text model, under its original-layout names; it is left on disk where an engine
-    already has it. A text head that is tied to the input embeddings is not among them.
+    already has it.
     """
-    rename = original_name if shape.layout == "transformers" else str
     ours = tensor_shapes(shape, checkpoint.shape.llama.vocab_size)
-    text_section = "text_config" if shape.layout == "transformers" else "language_config"
-    is_tied = is_head_tied(checkpoint.config, text_section, default=shape.layout == "transformers")
-    if is_tied and _stored_name(LM_HEAD, shape) not in tensor_names(checkpoint, rename):
-        del ours[LM_HEAD]
     stored = {name: _stored_shapes(name, size, shape) for name, size in ours.items()}
     expected = {part: size for parts in stored.values() for part, size in parts.items()}
     not_needed = NOT_NEEDED if with_text_model else NOT_NEEDED | {TEXT_MODEL: "the text model, which is there already"}
@@ -87,7 +82,8 @@ def read_vision_weights(
         checkpoint,
         expected,
         not_needed=not_needed,
-        rename=rename,
+        tied={TEXT_HEAD: EMBEDDING} if is_head_tied(checkpoint.config, checkpoint.layout) else {},
+        rename=original_name if shape.layout == "transformers" else str,
         rename_in_adapters=original_name,
         dtype=dtype,
         device=device,

@@ -35,6 +35,7 @@ def folder_of(path: Path, *names: str) -> Path:
         ("Janus-Pro-7B-GGUF", ["Janus-Pro-7B-Q4_K_M.gguf"], "llama.cpp (GGUF)", "deepseek-ai/Janus-Pro-7B"),
         ("mine", ["janus_pro_1b.q8.gguf", "config.json"], "llama.cpp (GGUF)", "deepseek-ai/Janus-Pro-1B"),
         ("got-r1-1b-onnx", ["config.json", "model.onnx"], "exported to ONNX", "gogoduan/GoT-R1-1B"),
+        ("x", ["config.json", "weights.npz"], "weights for MLX", "such as deepseek-ai/Janus-Pro-7B"),
         ("x", ["a.gguf", "training_args.bin"], "llama.cpp (GGUF)", "such as deepseek-ai/Janus-Pro-7B"),
     ],
 )
@@ -46,10 +47,15 @@ def test_weights_of_another_form_are_named(
     assert message.endswith(f"use the original, {original}")
 
 
-@pytest.mark.parametrize("name", ["zero_to_fp32.py", "__0_0.distcp", "global_step100", "checkpoint-500"])
+@pytest.mark.parametrize("name", ["zero_to_fp32.py", "__0_0.distcp", "global_step100"])
 def test_the_parts_of_a_training_run_are_named(name: str, tmp_path: Path) -> None:
     message = refusal(folder_of(tmp_path / "run", "config.json", "latest", "optimizer.bin", name))
     assert "is the state of a training run, whose weights are in parts: gather them" in message
+
+
+def test_the_last_checkpoint_of_a_training_run_is_named(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "run", "trainer_state.json", "checkpoint-500", "checkpoint-1000")
+    assert refusal(folder).endswith(f"name one of the checkpoints in it, such as {folder}/checkpoint-1000")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +84,6 @@ def test_quantized_weights_and_language_models_are_named(changes: dict[str, Any]
     ("config", "base"),
     [
         ({"base_model_name_or_path": "deepseek-ai/Janus-Pro-1B"}, "deepseek-ai/Janus-Pro-1B"),
-        ({"base_model_name_or_path": None}, "its base model"),
         ({"base_model_name_or_path": "x" * 5000}, "xxx"),
     ],
 )
@@ -90,6 +95,11 @@ def test_an_adapter_is_refused_with_its_base_and_the_lines_to_write(
     message = refusal(folder)
     assert message.startswith(f"{folder} is an adapter (LoRA) for {base}")
     assert re.search(rf"write `checkpoint: {base}.*` and `adapter: {folder}` in the section model$", message)
+
+
+def test_an_adapter_without_a_base_model_is_refused_too(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "lora", "adapter_config.json")
+    assert f"not a model; give the model it was trained on, and `adapter: {folder}`" in refusal(folder)
 
 
 def test_what_training_leaves_next_to_whole_weights_does_no_harm(tmp_path: Path) -> None:

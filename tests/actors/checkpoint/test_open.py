@@ -190,10 +190,13 @@ def test_weights_that_cannot_be_read_are_passed_over_with_a_note(tiny: Path) -> 
     (tiny / "model.safetensors").unlink()
     write_shards(tiny, "pytorch_model.bin.index.json", *shards)
     assert open_checkpoint(str(tiny)).note is None
-    (tiny / "model.safetensors").touch()
-    checkpoint = open_checkpoint(str(tiny))
-    assert checkpoint.weight_files == tuple(shards)
-    assert checkpoint.note == f"model.safetensors of {tiny} is empty; pytorch_model.bin.index.json is used in its place"
+    header = b'{"a":{"dtype":"BF16","shape":[0],"data_offsets":[0,0]}}'  # as DeepSpeed leaves it
+    for content in (b"", len(header).to_bytes(8, "little") + header):
+        (tiny / "model.safetensors").write_bytes(content)
+        checkpoint = open_checkpoint(str(tiny))
+        assert checkpoint.weight_files == tuple(shards)
+        note = f"model.safetensors of {tiny} is empty; pytorch_model.bin.index.json is used in its place"
+        assert checkpoint.note == note
 
 
 @pytest.mark.parametrize(
@@ -217,7 +220,15 @@ def test_shards_without_an_index_and_variants_are_found(names: tuple[str, ...], 
 
 def test_shards_without_an_index_must_all_be_there(tiny: Path) -> None:
     (tiny / "model.safetensors").rename(tiny / "model-00001-of-00002.safetensors")
-    with pytest.raises(CheckpointError, match="holds no weights"):
+    with pytest.raises(CheckpointError, match=r"holds no weights: .*; it holds 1 of 2 shards"):
+        open_checkpoint(str(tiny))
+
+
+def test_weights_of_another_name_are_no_weights(tiny: Path) -> None:
+    (tiny / "training_args.bin").touch()
+    (tiny / "model.safetensors").rename(tiny / "consolidated.00.pth")
+    message = r"holds no weights: .*; if consolidated.00.pth holds them, name it pytorch_model.bin"
+    with pytest.raises(CheckpointError, match=message):
         open_checkpoint(str(tiny))
 
 
@@ -243,7 +254,7 @@ def test_an_incomplete_folder_names_what_is_missing(missing: str, tiny: Path) ->
     [
         (
             '{"model_type": "llama"}',
-            "is a language model alone .*, without the parts that generate images; use the original, such as deepseek",
+            "is a language model alone .*, without the parts for images; use the original, such as deepseek",
         ),
         ('{"model_type": "multi_modality"}', "of type 'multi_modality', not one of .* with a gen_vision_config"),
         ('{"_class_name": "AutoencoderKL"}', "is a model of type 'AutoencoderKL'"),

@@ -183,10 +183,12 @@ def test_logits_that_are_not_finite_reject_the_image(short: None) -> None:
 # ---- the head that predicts text -------------------------------------------------------------------------------------
 
 
-def with_weights(folder: Path, *, without_head: bool, tie_word_embeddings: bool) -> Checkpoint:
+def with_weights(folder: Path, *, without_head: bool, tie_word_embeddings: bool, prefix: str = "") -> Checkpoint:
     shutil.copytree(TINY, folder, dirs_exist_ok=True)
-    tensors = {name: tensor for name, tensor in load_file(TINY / "model.safetensors").items() if name != TEXT_HEAD}
-    save_file(tensors if without_head else load_file(TINY / "model.safetensors"), folder / "model.safetensors")
+    tensors = load_file(TINY / "model.safetensors")
+    if without_head:
+        del tensors[TEXT_HEAD]
+    save_file({prefix + name: tensor for name, tensor in tensors.items()}, folder / "model.safetensors")
     config = json.loads((folder / "config.json").read_text())
     config["language_config"]["tie_word_embeddings"] = tie_word_embeddings
     (folder / "config.json").write_text(json.dumps(config))
@@ -200,7 +202,7 @@ def test_a_tied_head_is_the_table_of_embeddings(tmp_path: Path) -> None:
 
 
 def test_a_stored_head_is_used_also_if_the_config_ties_it(tmp_path: Path) -> None:
-    stored = with_weights(tmp_path, without_head=False, tie_word_embeddings=True)
+    stored = with_weights(tmp_path, without_head=False, tie_word_embeddings=True, prefix="module.")
     weights = read_weights(stored, dtype=torch.float32, device="cpu", with_text_head=True)
     assert not torch.equal(weights[TEXT_HEAD], weights["language_model.model.embed_tokens.weight"])
 
