@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from jobs.terminal.printer import Printer, printing
+from workflows.export.limits import bytes_text
 from workflows.export.provenance import Unit, open_credentials
 from workflows.export.rules import Rules, read_splits
 from workflows.export.write import Export, export_output
@@ -25,7 +26,7 @@ def export(
     by: str | None,
     pairs: str | None,
     sample: int | None,
-    seed: int,
+    seed: int | None,
     split: str | None,
     licence: str | None,
     allow_incomplete: bool,
@@ -70,7 +71,7 @@ def _print_export(done: Export, dest: Storage, layout: str, printer: Printer) ->
     written = done.written
     printer.line(f"export     {dest.url} ({layout})")
     printer.line(
-        f"images     {written.num_images:,} of {written.num_prompts:,} prompts, {written.num_bytes / 1e6:,.1f} MB"
+        f"images     {written.num_images:,} of {written.num_prompts:,} prompts, {bytes_text(written.num_bytes)}"
     )
     if written.num_pairs:
         printer.line(f"pairs      {written.num_pairs:,}")

@@ -18,7 +18,7 @@ from jobs.terminal.printer import Printer, printing
 from jobs.terminal.prompt_rows import prompt_facts, prompt_rows
 from jobs.terminal.text import judge_line
 from workflows.cost.estimate import Estimate, Speed, estimate, known_speed
-from workflows.export.limits import columns_that_exports_refuse, limits_of_job
+from workflows.export.limits import bytes_text, columns_that_exports_refuse, limits_of_job
 from workflows.job import RenderJob
 from workflows.output.claim import check_claim
 from workflows.output.remaining import find_job_prompts, plan_job
@@ -184,7 +184,7 @@ def _cost_rows(job: RenderJob, speed: Speed | None, cost: Estimate) -> dict[str,
         rows["GPU-hours" if is_on_gpus or speed.is_limit else "CPU time"] = f"{at_least}{_hours(hours)}"
         if cost.price is not None:
             rows["price"] = f"{at_least}{cost.price:,.2f}"
-    rows["image bytes"] = f"{_bytes(cost.num_bytes)} ({cost.bytes_source})"
+    rows["image bytes"] = f"{bytes_text(cost.num_bytes)} ({cost.bytes_source})"
     rows["PUT requests"] = f"{cost.num_writes:,} (layout {job.images.layout}), if the output is an object store"
     return rows
 
@@ -193,11 +193,3 @@ def _hours(hours: float) -> str:
     if hours >= 1:
         return f"{hours:,.1f} h"
     return f"{60 * hours:,.1f} min" if 60 * hours >= 1 else f"{3600 * hours:.2g} s"
-
-
-def _bytes(number: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:,.3g} TB"

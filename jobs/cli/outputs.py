@@ -164,7 +164,7 @@ def score(output: str, endpoint_url: str | None, settings: tuple[str, ...], **ho
 @click.option("--by", metavar="COLUMN", help="... by this column or score, highest first.")
 @click.option("--pairs", metavar="COLUMN", help="Write the best and the worst image of each prompt as a pair.")
 @click.option("--sample", metavar="N", type=click.IntRange(min=1), help="Keep N random images or pairs.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of --sample.")
+@click.option("--seed", type=int, help="Seed of --sample. Default: 0.")
 @click.option("--split", metavar="NAME=SHARE,...", help="Split by prompt: train=0.98,test=0.02.")
 @click.option(
     "--license", "--licence", "licence", metavar="ID", help="License of the images, for the dataset card: cc0-1.0."

@@ -86,6 +86,7 @@ def render(
 @options.settings
 @options.ray_address
 @click.option("--json", "as_json", is_flag=True, help="Print progress as JSON, one object per line.")
+@options.quiet
 @options.acceptance
 @options.when_held
 def caption(
@@ -94,6 +95,7 @@ def caption(
     address: str | None,
     when_held: WhenHeld | None,
     as_json: bool,
+    is_quiet: bool,
     max_rejected: RejectionLimit | None,
     allow_empty: bool,
     **asked: Any,
@@ -111,6 +113,7 @@ def caption(
         address=address,
         when_held=when_held or "refuse",
         as_json=as_json,
+        is_quiet=is_quiet,
         max_rejected=max_rejected,
         allow_empty=allow_empty,
     )

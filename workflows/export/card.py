@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any, Literal
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
+from actors.errors import shown
 from actors.prompt.template import template_to_json
 from actors.recipe import Judge
 from workflows.export.inventory import LEFT_OUT, Inventory
-from workflows.export.layouts.layout import Written
+from workflows.export.layouts.layout import ExportError, Written
 from workflows.export.layouts.table import EXPORT_LAYOUTS
+from workflows.export.limits import bytes_text
 from workflows.output.claim import Claim
 from workflows.output.encode import DIGITAL_SOURCE_TYPE
 from workflows.output.manifest import kind_of_recipe, own_schema
@@ -25,11 +28,45 @@ TEMPLATE = Path(__file__).parent / "card.md"
 # https://huggingface.co/docs/hub/datasets-cards : the hub's names for sizes.
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 LARGEST_SIZE = "n>10M"
+LOADED_BY_NAME = 'load_dataset("DEST")'  # in the code of a layout that `datasets` loads by the name of its repository
+_LICENSE = re.compile(r"[a-z0-9]+([.+-]+[a-z0-9]+)*\+*")
+RULE_NOTES = {
+    "--where": "the images that meet this condition",
+    "--top": "of each prompt row, this many images with the highest values",
+    "--pairs": "of each prompt row, the images with the highest and the lowest value",
+    "--sample": "this many images or pairs, chosen at random",
+}
+# What the columns of an image hold, in the order of the manifest.
+COLUMN_NOTES = {
+    ("image",): "the image file",
+    ("codes",): "the codes of the image, which the decoder next to the data turns into pixels",
+    ("image_id", "prompt_id", "image_index"): "ids of image and prompt; the number of the image among its prompt's",
+    ("prompt", "negative_prompt"): "the text that the image was made from, and the text that it was kept away from",
+    ("seed", "row_seed"): "the image's own seed, and the seed that it follows from; text, because they have 64 bits",
+    ("cfg_weight", "cfg_interval"): "guidance weight, and the part of the sampling that was guided (null: all of it)",
+    ("temperature",): "sampling temperature of Janus",
+    ("num_inference_steps", "solver", "match_reference_demo"): "how JanusFlow's equation was solved",
+    ("model", "model_revision", "weights_sha256"): "the model, its commit, and the hash of its weights",
+    ("vae", "vae_revision", "vae_sha256"): "the same for the VAE of JanusFlow",
+    ("family", "prompt_format", "dtype", "kv_cache", "sampler"): "the code that ran the model, with its version",
+    ("prompt_template", "protocol", "adapters"): "the text around the prompt, how the model reasoned, merged adapters",
+    ("reasoning",): "the text that the model wrote before the image (null: none)",
+    ("width", "height", "image_sha256"): "size in pixels, and hash of the file",
+    ("mean_saturation", "contrast", "clipped_fraction", "entropy"): "statistics of the pixels",
+    ("perceptual_hash",): "64 bits that are similar for images that look alike",
+    ("device", "created_at"): "the device that rendered the image, and when",
+    ("judge_score", "judge_score_kind"): "the judge's score of the image from 0 to 1, and how it was computed",
+    ("judge_caption",): "what the judge saw in the image",
+    ("candidate", "candidate_seeds", "candidate_scores"): "which of several candidates was kept, and the others",
+    ("judge_question", "judge_model", "judge_model_revision", "judge_weights_sha256"): "the question, and who answered",
+    ("judge_prompt_format", "judge_family", "judge_is_own", "judge_looker"): "the code that asked the judge",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CardFacts:
-    """Everything that the card says. `splits` has the counts by split, "" for a dataset without splits."""
+    """Everything that the card says. `splits` has the counts by split, "" for a dataset without splits; `repository` is
+    the ORG/NAME on the hub that the export is uploaded to."""
 
     claim: Claim
     layout: str
@@ -38,19 +75,21 @@ class CardFacts:
     tally: Tally
     inventory: Inventory
     license_id: str | None
+    repository: str | None
     signed_unit: Literal["image", "shard"] | None
 
 
 def dataset_card(facts: CardFacts) -> str:
     """The whole file."""
     layout = EXPORT_LAYOUTS[facts.layout]
-    language, code = layout.how_to_read
+    language, code = _how_to_read(facts)
     card = DatasetCard.from_template(
         _card_data(facts),
         template_path=str(TEMPLATE),
         name=plain(facts.claim.name),
         checkpoint=plain(facts.claim.recipe.checkpoint),
         written=facts.written,
+        size=bytes_text(facts.written.num_bytes),
         num_rejected=facts.tally.num_rejected,
         model_rows=_model_rows(facts),
         sampling_rows=_sampling_rows(facts),
@@ -64,13 +103,23 @@ def dataset_card(facts: CardFacts) -> str:
         has_pixels=layout.has_pixels,
         signed_unit=facts.signed_unit,
         columns=_code(_columns(facts)),
+        column_rows=_column_rows(facts),
         pair_columns=_code(layout.pair_columns),
         has_columns=layout.has_columns,
         language=language,
         code=code,
+        is_loaded_by_name=LOADED_BY_NAME in layout.how_to_read[1],
+        repository=facts.repository,
         license_id=facts.license_id and plain(facts.license_id),
     )
-    return str(card)
+    return f"{card}\n"
+
+
+def read_license(text: str) -> str:
+    """A license as the hub writes it, in lower case: `CC-BY-4.0` is `cc-by-4.0`. Raises ExportError."""
+    if not _LICENSE.fullmatch(text.lower()):
+        raise ExportError(f"--license takes the identifier of a license, such as cc0-1.0, got {shown(text)}")
+    return text.lower()
 
 
 def _card_data(facts: CardFacts) -> DatasetCardData:
@@ -121,9 +170,28 @@ def _code(names: Sequence[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-def _rule_rows(facts: CardFacts) -> dict[str, str]:
-    """Each rule, and the images that it removed."""
-    return {plain(rule): f"{num:,}" for rule, num in facts.inventory.removed.items()}
+def _column_rows(facts: CardFacts) -> dict[str, str]:
+    """What the columns of an image hold, without those of the prompt files."""
+    names = _columns(facts)
+    notes = {_code([name for name in group if name in names]): note for group, note in COLUMN_NOTES.items()}
+    scores = {_code([one.name]): "what this scorer gave the image, see above" for one in facts.inventory.scores}
+    return {group: note for group, note in (notes | scores).items() if group}
+
+
+def _how_to_read(facts: CardFacts) -> tuple[str, str]:
+    """The language of the code and the code. It opens the first split that holds images."""
+    language, code = EXPORT_LAYOUTS[facts.layout].how_to_read
+    split = next((split for split, counts in facts.splits.items() if split and counts.num_images), "train")
+    if LOADED_BY_NAME in code and facts.repository is not None:
+        code = code.replace("DEST", facts.repository)
+    return language, code.replace("SPLIT", split)
+
+
+def _rule_rows(facts: CardFacts) -> dict[str, tuple[str, str]]:
+    """Each rule, what it keeps, and the number of images that it removed."""
+    return {
+        plain(rule): (RULE_NOTES[rule.partition(" ")[0]], f"{num:,}") for rule, num in facts.inventory.removed.items()
+    }
 
 
 def _split_rows(facts: CardFacts) -> dict[str, str]:
@@ -144,9 +212,16 @@ def _scorer_rows(scorer: Scorer) -> dict[str, str]:
             "model": scorer.checkpoint,
             "revision": scorer.revision,
             "SHA-256 of the weights": scorer.weights_sha256,
-            **{f"setting {name}": value for name, value in scorer.settings.items()},
+            **{f"setting {name}": _setting_text(value) for name, value in scorer.settings.items()},
         }
     )
+
+
+def _setting_text(value: Any) -> Any:
+    """A record, such as the scorer of embeddings, as its fields."""
+    if not isinstance(value, dict):
+        return value
+    return ", ".join(f"{name} {_setting_text(one)}" for name, one in value.items() if one not in (None, "", {}))
 
 
 def _model_rows(facts: CardFacts) -> dict[str, str]:

@@ -140,9 +140,12 @@ def _numbers_in(schema: pa.Schema) -> Sequence[str]:
     def is_number(kind: pa.DataType) -> bool:
         return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
-    names = [field.name for field in schema if is_number(field.type)]
-    structs = [field for field in schema if pa.types.is_struct(field.type)]
-    return names + [f"{one.name}.{inner.name}" for one in structs for inner in one.type if is_number(inner.type)]
+    names = []
+    for column in schema:
+        inner = list(column.type) if pa.types.is_struct(column.type) else []
+        names += [column.name] * is_number(column.type)
+        names += [f"{column.name}.{one.name}" for one in inner if is_number(one.type)]
+    return names
 
 
 def _best_of_prompts(kept: Positions, prompts: Positions, values: Numbers, top: int) -> Positions:

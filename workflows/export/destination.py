@@ -155,6 +155,8 @@ def _check_claim(dest: Storage, claim: dict[str, Any]) -> None:
 
 
 def _shown(value: object) -> str:
+    if value is None:
+        return "none"
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -17,7 +17,7 @@ from workflows.export.choice import Chooser, Chosen, choose, random_numbers, rea
 from workflows.export.columns import ColumnError, common_schema, convert, exported_schema, needs_text
 from workflows.export.layouts.layout import ExportError, ExportLayout
 from workflows.export.names import KEYS, Names
-from workflows.export.rows import Scores, column_of, find_scores, read_rows, rows_schema, with_judge
+from workflows.export.rows import JUDGE, Scores, column_of, find_scores, read_rows, rows_schema, with_judge
 from workflows.export.rules import NO_RULES, Rules
 from workflows.export.sample import Sampler
 from workflows.output.manifest import MANIFEST_SCHEMA
@@ -54,7 +54,7 @@ class Inventory:
         rules = self.chooser.rules
         if rules.sample is None:
             return chosen
-        return chosen.where(random_numbers(chosen, rows, shard_id, rules.seed) <= self.sample_limit)
+        return chosen.where(random_numbers(chosen, rows, shard_id, rules.sample_seed) <= self.sample_limit)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +76,7 @@ class _Counts:
     num_committed: int = 0
     num_chosen: int = 0
     num_prompts: int = 0
+    num_whole: int = 0  # prompts at a weight with all their images, before the sample
     most_in_shard: int = 0
     removed: Counter[str] = field(default_factory=Counter)
     num_unscored: Counter[str] = field(default_factory=Counter)
@@ -108,12 +109,13 @@ def take_inventory(
         chosen = choose(chooser, rows)
         names.add(rows, chosen, shard_id)
         if rules.sample is not None:
-            sampler.add(random_numbers(chosen, rows, shard_id, rules.seed))
-        _count(counts, found, rows, chosen)
+            sampler.add(random_numbers(chosen, rows, shard_id, rules.sample_seed))
+        _count(counts, found, rows, chosen, recipe)
     _check_scored(source, chooser, scores, counts, allow_incomplete=allow_incomplete)
     num_images, removed = _sampled(rules, counts)
-    if not num_images:
+    if not num_images or (layout.wants_whole_prompts and not counts.num_whole):
         reason = "every image is removed by the rules" if counts.num_committed else "every row is rejected"
+        reason = f"no prompt has all {recipe.images_per_prompt} of its images" if num_images else reason
         raise ExportError(f"{source.url} holds no images to export: {reason}")
     return Inventory(
         schema=_common_schema(source, schemas, text_columns, layout),
@@ -137,11 +139,13 @@ def rule_columns(rows: pa.Table, chooser: Chooser) -> pa.Table:
 
 
 def _columns_of_all(source: Storage, parts: Sequence[str], scores: Sequence[Scores], rules: Rules) -> pa.Schema:
-    """Every column that rules can name. Without rules that name one, no footer is read."""
+    """Every column that rules can name, with scores first: messages list the columns, and are cut. Without rules that
+    name one, no footer is read."""
     if not (rules.where or rules.by or rules.pairs):
         return pa.schema([])
     schemas = dict.fromkeys(read_ahead(parts, lambda part: rows_schema(source, part, scores)))
-    return with_judge(common_schema(schemas))
+    columns, names = with_judge(common_schema(schemas)), {JUDGE, *(one.name for one in scores)}
+    return pa.schema(sorted(columns, key=lambda field: field.name not in names))
 
 
 def _common_schema(
@@ -153,10 +157,13 @@ def _common_schema(
         raise ColumnError(f"{source.url}: {error}") from error
 
 
-def _count(counts: _Counts, parts: Sequence[_Part], rows: pa.Table, chosen: Chosen) -> None:
+def _count(counts: _Counts, parts: Sequence[_Part], rows: pa.Table, chosen: Chosen, recipe: Recipe) -> None:
+    keys = rows.select(["prompt_id", "cfg_weight"]).take(pa.array(chosen.rows, pa.int64()))
+    num_of = Counter(zip(*(column.to_pylist() for column in keys.columns), strict=True))
     counts.num_committed += rows.num_rows
     counts.num_chosen += chosen.num_images
-    counts.num_prompts += len(rows["prompt_id"].take(pa.array(chosen.rows, pa.int64())).unique())
+    counts.num_prompts += len({prompt_id for prompt_id, _ in num_of})
+    counts.num_whole += sum(number == recipe.images_per_prompt for number in num_of.values())
     counts.most_in_shard = max(counts.most_in_shard, chosen.num_images)
     counts.removed.update(chosen.removed)
     for part in parts:
@@ -168,7 +175,7 @@ def _sampled(rules: Rules, counts: _Counts) -> tuple[int, dict[str, int]]:
     removed, num_images = dict(counts.removed), counts.num_chosen
     if rules.sample is not None:
         num_images = min(num_images, rules.sample * (1 if rules.pairs is None else 2))
-        removed[f"--sample {rules.sample} --seed {rules.seed}"] = counts.num_chosen - num_images
+        removed[f"--sample {rules.sample} --seed {rules.sample_seed}"] = counts.num_chosen - num_images
     return num_images, removed
 
 

@@ -78,6 +78,15 @@ def check_limits(lines: list[str], target: str) -> None:
         raise ExportError(f"--push-to {target}: {'; '.join(lines)}")
 
 
+def bytes_text(number: float) -> str:
+    """A number of bytes for people: `35.5 kB`."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:,.3g} TB"
+
+
 def _excesses(folders: dict[str, int], num_files: int, advice: str) -> Iterator[str]:
     for folder, number in folders.items():
         if number > MAX_FILES_IN_FOLDER:

@@ -34,7 +34,7 @@ class Rules:
     * `where`: conditions that an image must meet, see `workflows.row_filter`.
     * `top`, `by`: of each prompt row, the `top` images with the highest values of the column `by`.
     * `pairs`: of each prompt row, the images with the highest and the lowest value of this column, as a pair.
-    * `sample`, `seed`: this many of the images or pairs that are left, chosen at random.
+    * `sample`, `seed`: this many of the images or pairs that are left, chosen at random; without a seed, it is 0.
     * `splits`: named parts that together hold every prompt; none for a dataset in one part.
     """
 
@@ -43,7 +43,7 @@ class Rules:
     by: str | None = None
     pairs: str | None = None
     sample: int | None = None
-    seed: int = 0
+    seed: int | None = None
     splits: tuple[Split, ...] = ()
 
     def __post_init__(self) -> None:
@@ -52,12 +52,19 @@ class Rules:
                 f"--top N and --by COLUMN belong together, got only {'--by' if self.top is None else '--top'}"
             )
 
+        if self.seed is not None and self.sample is None:
+            raise ExportError(f"--seed is the seed of --sample N, got only --seed {self.seed}")
+
+    @property
+    def sample_seed(self) -> int:
+        return self.seed or 0
+
     def to_dict(self) -> dict[str, Any] | None:
         """The rules that are set, as JSON has them; None without rules."""
         fields = dataclasses.asdict(self)
         fields["where"], fields["splits"] = list(self.where), {split.name: split.share for split in self.splits}
-        if self.sample is None:
-            del fields["seed"]
+        if self.sample is not None:
+            fields["seed"] = self.sample_seed
         return {name: value for name, value in fields.items() if value not in (None, [], {})} or None
 
 

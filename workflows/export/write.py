@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from workflows.export.card import CardFacts, dataset_card
+from workflows.export.card import CardFacts, dataset_card, read_license
 from workflows.export.destination import (
     CARD_FILE,
     ExpectedFiles,
@@ -76,7 +76,7 @@ def export_output(
     Raises ExportError, RowFilterError, ColumnError, StorageError or DamagedFileError, and FilesMissingError if files
     are missing from `dest` at the end.
     """
-    chosen_layout = EXPORT_LAYOUTS[layout]
+    chosen_layout, license_id = EXPORT_LAYOUTS[layout], None if license_id is None else read_license(license_id)
     _check_fit(layout, chosen_layout, rules, dest)
     if credentials is not None and not (chosen_layout.has_columns and chosen_layout.has_pixels):
         raise ExportError(f"--c2pa needs a layout that holds the images and their rows, got {layout}")
@@ -128,6 +128,7 @@ def export_output(
             tally=tally,
             inventory=inventory,
             license_id=license_id,
+            repository=push_to,
             signed_unit=None if credentials is None else credentials.unit,
         )
         dest.write(CARD_FILE, dataset_card(facts).encode())

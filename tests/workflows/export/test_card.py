@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,10 @@ from huggingface_hub import DatasetCard
 
 from tests.support.exports import export, finished, finished_with, prompts_of
 from tests.support.toy_job import make_job, recipe
-from workflows.output.manifest import MANIFEST_SCHEMA
+from workflows.export.card import COLUMN_NOTES
+from workflows.export.layouts.layout import ExportError
+from workflows.export.rules import Rules, read_splits
+from workflows.output.manifest import MANIFEST_SCHEMA, own_schema
 
 SWEEP = recipe(cfg_weights=(1.0, 7.5), images_per_prompt=2)
 
@@ -17,7 +21,7 @@ SWEEP = recipe(cfg_weights=(1.0, 7.5), images_per_prompt=2)
 def test_the_card_has_the_counts_the_model_and_the_settings(tmp_path: Path) -> None:
     job = finished(make_job(prompts_of(tmp_path), tmp_path / "out", name="a | <b>name</b>", recipe=SWEEP))
 
-    export(job, tmp_path / "ds", "imagefolder", license_id="cc0-1.0")
+    export(job, tmp_path / "ds", "imagefolder", license_id="CC0-1.0")
 
     card = DatasetCard.load(tmp_path / "ds/README.md")
     assert (card.data.pretty_name, card.data.license, card.data.size_categories) == (
@@ -34,6 +38,29 @@ def test_the_card_has_the_counts_the_model_and_the_settings(tmp_path: Path) -> N
     assert "| guidance weight | 1, 7.5 |" in card.text
     assert "| kind | string |" in card.text
     assert all(f"`{name}`" in card.text for name in MANIFEST_SCHEMA.names if name not in ("image", "codes", "latents"))
+
+
+def test_every_column_of_an_image_has_a_note() -> None:
+    noted = {name for group in COLUMN_NOTES for name in group}
+
+    assert set(own_schema("judged").names) - noted == {"latents"}
+
+
+def test_the_card_opens_a_split_that_is_there(tmp_path: Path) -> None:
+    job = finished(make_job(prompts_of(tmp_path), tmp_path / "out"))
+
+    export(job, tmp_path / "ds", "lance", rules=Rules(splits=read_splits("a=0.5,b=0.5")))
+
+    [opened] = re.findall(r'"DEST/(data/.*)"', DatasetCard.load(tmp_path / "ds/README.md").text)
+    assert (tmp_path / "ds" / opened).is_dir()
+
+
+@pytest.mark.parametrize("text", ["", "my own license", "cc0-1.0\n", "../x", "-"])
+def test_a_license_that_is_no_identifier_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ExportError, match="--license takes the identifier of a license, such as "):
+        export(finished_with(tmp_path, {"id": ["a"]}), tmp_path / "ds", "parquet", license_id=text)
+
+    assert not (tmp_path / "ds").exists()
 
 
 @pytest.mark.parametrize("layout", ["imagefolder", "webdataset"])

@@ -63,12 +63,12 @@ CODES = ExportLayout(
         """import sys, datasets, torch
 from PIL import Image
 
-folder = "DEST"  # on the hub: snapshot_download("ORG/NAME", repo_type="dataset")
+folder = "DEST"
 sys.path.append(folder)
 from decode import load_decoder
 
 decode = load_decoder(f"{folder}/decoder.safetensors")
-rows = datasets.load_dataset(folder, split="train")
+rows = datasets.load_dataset(folder, split="SPLIT")
 pixels = decode(torch.tensor(rows[:4]["codes"]))  # uint8 [4, height, width, 3]
 Image.fromarray(pixels[0].numpy()).save("first.png")""",
     ),

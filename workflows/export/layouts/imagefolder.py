@@ -97,6 +97,6 @@ IMAGEFOLDER = ExportLayout(
     own_columns=("image",),
     how_to_read=(
         "python",
-        'import datasets\ndatasets.load_dataset("imagefolder", data_dir="DEST", split="train")',
+        'import datasets\ndatasets.load_dataset("DEST")',
     ),
 )

@@ -174,7 +174,7 @@ LANCE = ExportLayout(
     pair_columns=PREFERENCE_COLUMNS,
     how_to_read=(
         "python",
-        'import io, lance\nfrom PIL import Image\n\nrows = lance.dataset("DEST/data/train.lance")\n'
+        'import io, lance\nfrom PIL import Image\n\nrows = lance.dataset("DEST/data/SPLIT.lance")\n'
         'Image.open(io.BytesIO(rows.take([0])["image"][0].as_py()))',
     ),
 )

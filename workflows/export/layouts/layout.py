@@ -92,7 +92,7 @@ class ExportLayout:
     * `pattern`: the data files of a split (None: of all) in a dataset card; None if Hugging Face does not read the
       layout. `has_columns`: whether it has the manifest's columns.
     * `own_columns` and `pair_columns`: what it has besides the manifest's columns; `x_*` is each column of an image.
-    * `how_to_read`: language and code for the card. It names the destination DEST.
+    * `how_to_read`: language and code for the card. It names the destination DEST and its first split SPLIT.
     * `wants_whole_prompts`: images of a prompt must arrive together, also if some came from a retry.
     * `has_pixels`: False for a layout that holds no image files, which are then not read.
     * `files_per`: what gets a file of its own.

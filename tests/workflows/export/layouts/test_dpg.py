@@ -11,6 +11,7 @@ from tests.support.exports import export, finished, finished_with, prompts_of, r
 from tests.support.toy_job import make_job, recipe, write_prompts
 from tests.workflows.test_retry_rejected import Fixed, HalfFixed, retry
 from workflows.export.layouts.layout import ExportError
+from workflows.export.rules import Rules
 
 FOUR = recipe(images_per_prompt=4)
 
@@ -34,6 +35,9 @@ def test_each_prompt_gets_a_grid_in_reading_order(tmp_path: Path) -> None:
         tile = grid.crop((*corner, corner[0] + 64, corner[1] + 64))
         assert tile.tobytes() == pixels[f"whoops_5_{index}"]
     assert (done.written.num_images, done.written.num_files, done.written.num_prompts) == (8, 2, 2)
+    with pytest.raises(ExportError, match="holds no images to export: no prompt has all 4 of its images"):
+        export(job, tmp_path / "none", "dpg", rules=Rules(where=("image_index > 0",)))
+    assert not (tmp_path / "none").exists()
 
 
 def test_each_weight_of_a_sweep_gets_its_own_folder(tmp_path: Path) -> None:
