@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from actors.kernels.requirements import check_toolchain, find_toolchain
+from actors.kernels.requirements import check_capability, check_toolchain, find_toolchain
 
 T = TypeVar("T")
 
@@ -23,9 +23,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # by their name
 def find_device() -> tuple[torch.device, str]:
     """The device and the name that the manifest gives it: the GPU's, or the CPU's instruction set (`cpu AVX2`).
 
-    Raises InputError for a GPU on a machine that cannot compile kernels.
+    Raises InputError for a GPU that is too old, or on a machine that cannot compile kernels.
     """
     if torch.cuda.is_available():
+        check_capability(torch.cuda.get_device_name(), torch.cuda.get_device_capability())
         check_toolchain(find_toolchain())
         torch.backends.cudnn.allow_tf32 = False  # the default for convolutions: float32 of 10 bits
         return torch.device("cuda"), torch.cuda.get_device_name()

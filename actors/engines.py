@@ -14,7 +14,7 @@ from actors.checkpoint.open import (
     is_family_without_checkpoint,
     open_checkpoint,
 )
-from actors.errors import CheckpointError, is_out_of_memory, reason_line
+from actors.errors import CheckpointError, DeviceFullError, is_out_of_memory, reason_line
 from actors.families import FAMILIES
 from actors.recipe import Look, Recipe
 from actors.request import ImageRequest, Rejection, RenderedImage
@@ -108,14 +108,21 @@ def load_engine(recipe: Recipe, *models: Checkpoint) -> Engine:
     """The recipe's engine on the first visible GPU, or on the CPU.
 
     `models` are the fetched checkpoint and, if the family decodes with one, the fetched VAE; none for a family without
-    checkpoints. Raises CheckpointError.
+    checkpoints. Raises CheckpointError, and DeviceFullError where other programs leave too little memory.
     """
     if models and models[0].family != recipe.family:
         raise CheckpointError(
             f"{models[0].name} holds a {models[0].family} model, the job was begun with one of {recipe.family}"
         )
     engine_class = FAMILIES[recipe.family].load_engine_class()
-    return cast("Engine", engine_class(recipe, *models))
+    try:
+        return cast("Engine", engine_class(recipe, *models))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DeviceFullError(
+            f"{recipe.checkpoint} does not fit into the memory that is free on this machine: {reason_line(error)}"
+        ) from error
 
 
 def _refuse_faults(recipe: Recipe, findings: Iterable[Finding]) -> None:
@@ -133,7 +140,7 @@ def open_engine_and_looker(
     """The recipe's engine, and the looker of its judge if it has one.
 
     Another checkpoint as the judge is loaded first, because an engine takes most of a GPU's free memory for its cache.
-    Raises CheckpointError also if there is not enough memory for both.
+    Raises DeviceFullError if there is not enough memory for both.
     """
     judge = recipe.judge
     if judge is None or judge.is_own:
@@ -143,9 +150,9 @@ def open_engine_and_looker(
         looker = open_looker(recipe, storage_options)
         return open_engine(recipe, storage_options, allow_faults=allow_faults), looker
     except Exception as error:
-        if not is_out_of_memory(error):
+        if not isinstance(error, DeviceFullError) and not is_out_of_memory(error):
             raise
-        raise CheckpointError(
+        raise DeviceFullError(
             f"{recipe.checkpoint} and its judge {judge.checkpoint} do not fit into this machine's memory together; use "
             f"a smaller judge or a larger machine, or leave out judge.checkpoint: {reason_line(error)}"
         ) from error

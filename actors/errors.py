@@ -40,6 +40,10 @@ class CheckpointUnreachable(CheckpointError):
     """The store or the hub did not answer, or sent part of a file. A retry may help."""
 
 
+class DeviceFullError(CheckpointError):
+    """A model does not fit into the memory that is free. A retry may help: an actor that has ended frees it late."""
+
+
 class OtherWeightsError(CheckpointError):
     """The checkpoint holds other weights than those the recipe was made with."""
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from actors.errors import CheckpointError
+from actors.errors import DeviceFullError
 from actors.janus.decode_loop import Choose, DecodeLoop
 from actors.janus.network import CodeModel
 from actors.janus.sampler import CodeSampler
@@ -73,7 +73,7 @@ class CpuLoops:
 
 
 class GpuLoops:
-    """Decode loops on a GPU with `memory` bytes for keys and values. Raises CheckpointError if one image needs more."""
+    """Decode loops on a GPU with `memory` bytes for keys and values. Raises DeviceFullError if one image needs more."""
 
     def __init__(self, model: CodeModel, num_codes: int, memory: int) -> None:
         llama, self._new_sampler = model.llama, CodeSampler
@@ -81,7 +81,7 @@ class GpuLoops:
         page_bytes = bytes_per_page(llama.shape, llama.cache_dtype)
         num_pages, typical = memory // page_bytes, pages_of(TYPICAL_PROMPT + num_codes)
         if num_pages < 2 * typical:
-            raise CheckpointError(
+            raise DeviceFullError(
                 f"The keys and values of one image need {2 * typical * page_bytes / 1e9:.1f} GB of GPU memory; "
                 f"{memory / 1e9:.1f} GB are free for them next to the weights. Free memory on it or use a larger GPU"
             )

@@ -86,8 +86,8 @@ class PackedRows:
                 self.graphs.clear()
             del oldest  # freed before the next is allocated
             oldest = _Buffer(self.llama, self.num_tokens, z_BCHW, num_prompt_slots)
-        oldest.load(prompts)
         self._buffers.append(oldest)
+        oldest.load(prompts)
         return oldest
 
 
@@ -111,11 +111,12 @@ class _Buffer:
     def load(self, prompts: tuple[PackedPrompt, ...]) -> None:
         """Put a prompt into each row."""
         lengths = [prompt.kv.shape[3] for prompt in prompts]
-        self.prompts = prompts
+        self.prompts = ()  # until all of them are there
         self.packing = self._pack(lengths, [prompt.next_position for prompt in prompts]).written_to(self.packing)
         rows = self.kv[:, :, : sum(self.packing.num_slots)].split(self.packing.num_slots, dim=2)
         for slots, prompt, length in zip(rows, prompts, lengths, strict=True):
             slots[:, :, :length] = prompt.kv.transpose(2, 3)
+        self.prompts = prompts
 
     def _pack(self, lengths: Sequence[int], first_positions: Sequence[int]) -> Packing:
         num_new, most_slots = [self.num_tokens] * len(lengths), self.kv.shape[2]

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from actors.errors import InputError
 
+LEAST_CAPABILITY = (8, 0)  # Ampere: older GPUs have too little shared memory for a tile, and no FlashAttention
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Toolchain:
@@ -28,6 +30,16 @@ def find_toolchain() -> Toolchain:
         has_compiler=any(os.environ.get("CC") or shutil.which(name) for name in ("gcc", "clang")),
         has_python_headers=Path(sysconfig.get_path("include"), "Python.h").is_file(),
     )
+
+
+def check_capability(name: str, capability: tuple[int, int]) -> None:
+    """Raise InputError for a GPU that is too old for the kernels."""
+    if capability < LEAST_CAPABILITY:
+        least, found = (".".join(map(str, version)) for version in (LEAST_CAPABILITY, capability))
+        raise InputError(
+            f"A GPU renders with kernels for compute capability {least} (Ampere) or newer, and {name} has {found}. Use "
+            "a newer GPU, or hide this one with CUDA_VISIBLE_DEVICES= to render on the CPU"
+        )
 
 
 def check_toolchain(found: Toolchain) -> None:

@@ -18,7 +18,7 @@ from benchmarks.gpu.engines import throughput_name
 from benchmarks.gpu.row import Row
 from benchmarks.gpu.stage import Stage, different_prompts
 
-NEEDED = ("ray", "click", "cronsim", "rich")  # beyond what the other contestants import
+NEEDED = ("ray", "click", "rich")  # beyond what the other contestants import
 NUM_BATCHES = 3  # the first is not counted: the model is loaded before it
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from cronsim import CronSim, CronSimError
+if TYPE_CHECKING:
+    from cronsim import CronSim
 
 ALLOWED = {
     "second": "0-59",
@@ -63,6 +65,8 @@ def zone_of(name: str) -> ZoneInfo:
 
 def _parse(cron: str, time_zone: str, start: datetime, *, reverse: bool = False) -> tuple[CronSim, list[int]]:
     """The matching minutes from `start` on, and the seconds in each. With six fields, cronsim ignores clock changes."""
+    from cronsim import CronSim, CronSimError  # late: a job without a schedule renders without it
+
     fields, zone = cron.split(), zone_of(time_zone)
     if len(fields) not in (5, 6):
         raise ValueError("must have five fields (minute hour day month weekday), or six with seconds in front")

@@ -12,12 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from actors.checkpoint.models import open_models
 from actors.checkpoint.open import weights_digest
 from actors.engines import load_engine, open_engine
-from actors.errors import CheckpointError, OtherWeightsError
+from actors.errors import CheckpointError, DeviceFullError, OtherWeightsError
 from actors.families import FAMILIES
+from actors.janus.engine import JanusEngine
 from actors.prompt.tokenizer import PromptTokenizer
 from actors.recipe import Recipe
 from actors.request import ImageRequest
@@ -165,3 +167,9 @@ def test_weights_other_than_the_recipes_are_refused(folder: Path, changed: str, 
 def test_a_checkpoint_of_another_family_is_refused() -> None:
     with pytest.raises(CheckpointError, match=r"janusflow-tiny holds a janusflow model, the job was begun with one of"):
         load_engine(recipe_of(str(TINY)), fetched(FLOW))
+
+
+def test_a_model_that_does_not_fit_into_memory_is_told_from_a_faulty_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(JanusEngine, "__init__", lambda *_: torch.empty(2**50, dtype=torch.uint8) and None)
+    with pytest.raises(DeviceFullError, match="janus-tiny does not fit into the memory that is free on this machine"):
+        load_engine(recipe_of(str(TINY)), fetched(TINY))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.errors import CheckpointUnreachable, JobFailure
+from actors.errors import CheckpointUnreachable, DeviceFullError, JobFailure
 from workflows.dispatch.actor import SHARDS_IN_FLIGHT, Actor
 from workflows.dispatch.bisection import BisectionLimits
 from workflows.dispatch.cluster import Cluster
@@ -19,7 +19,7 @@ from workflows.job import RenderJob
 
 
 class EngineNeverLoadedError(JobFailure):
-    """No actor lived until its engine was loaded, or none could fetch the checkpoint."""
+    """No actor lived until its engine was loaded, or none could fetch the checkpoint or had the memory for it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,7 +104,7 @@ class Pool:
             await self._cluster.wait_until_started(actor.handle)
             actor.slot.is_started()
             actor.loaded = await self._cluster.load(actor.handle)
-        except (*SYSTEM_FAILURES, CheckpointUnreachable) as error:
+        except (*SYSTEM_FAILURES, CheckpointUnreachable, DeviceFullError) as error:
             await self.retire(actor, reason_of(error))
             await asyncio.sleep(self._limits.backoff_seconds)
 

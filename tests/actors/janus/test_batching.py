@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from actors.errors import CheckpointError
+from actors.errors import DeviceFullError
 from actors.janus.batching import TYPICAL_PROMPT, CpuLoops, GpuLoops, bytes_per_page, bytes_per_row, images_on_cpu
 from actors.janus.network import CodeModel
 from actors.kernels.attention import FP8, PAGE
@@ -90,5 +90,5 @@ def test_the_longest_prompt_is_what_two_rows_have_pages_for() -> None:
 
 
 def test_a_gpu_without_memory_for_one_image_is_refused() -> None:
-    with pytest.raises(CheckpointError, match=r"one image need 0\.0 GB of GPU memory; 0\.0 GB are free"):
+    with pytest.raises(DeviceFullError, match=r"one image need 0\.0 GB of GPU memory; 0\.0 GB are free"):
         loops(2 * PAGES_OF_ROW - 1)

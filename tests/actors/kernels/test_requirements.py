@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from actors.errors import InputError
-from actors.kernels.requirements import Toolchain, check_toolchain, find_toolchain
+from actors.kernels.requirements import Toolchain, check_capability, check_toolchain, find_toolchain
 
 COMPLETE = {"has_triton": True, "has_compiler": True, "has_python_headers": True}
 
@@ -34,3 +34,9 @@ def test_the_compiler_is_looked_for_where_triton_looks(monkeypatch: pytest.Monke
     assert not find_toolchain().has_compiler
     monkeypatch.setenv("CC", "tcc")
     assert find_toolchain().has_compiler
+
+
+def test_a_gpu_older_than_ampere_is_refused() -> None:
+    check_capability("NVIDIA A100", (8, 0))
+    with pytest.raises(InputError, match=r"8\.0 \(Ampere\) or newer, and Tesla T4 has 7\.5\. Use a newer GPU"):
+        check_capability("Tesla T4", (7, 5))
