@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -95,6 +97,44 @@ def test_the_second_ctrl_c_cancels() -> None:
         finally:
             said.append("cancelled")
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="interrupted twice"):
         run_aside(main, press_ctrl_c)
     assert said == ["cancelled"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_ctrl_c_drains_inside_asyncio_run_whose_handler_would_only_cancel_the_caller() -> None:
+    drained = asyncio.Event()
+
+    async def main() -> None:
+        press_ctrl_c()
+        await drained.wait()
+        raise DrainedError("interrupted: this run committed 1 of 2 shards")
+
+    async def notebook() -> None:
+        run_aside(main, drained.set)
+
+    with pytest.raises(KeyboardInterrupt, match="committed 1 of 2 shards"):
+        asyncio.run(notebook())
+
+
+def test_a_ctrl_c_at_any_moment_leaves_no_coroutine_behind() -> None:
+    signal.signal(signal.SIGINT, lambda *_: None)  # one that comes before or after
+    for number in range(40):
+        drained, running = asyncio.Event(), threading.Event()
+
+        async def main(drained: asyncio.Event = drained, running: threading.Event = running) -> None:
+            running.set()
+            try:
+                await asyncio.wait_for(drained.wait(), 0.01)
+            except TimeoutError:
+                pass
+            finally:
+                running.clear()
+
+        timer = threading.Timer(number / 8_000, press_ctrl_c)
+        timer.start()
+        with suppress(KeyboardInterrupt):
+            run_aside(main, drained.set)
+        timer.join()
+        assert not running.is_set()
