@@ -94,7 +94,7 @@ def open(output: str | os.PathLike[str], *, endpoint_url: str | None = None) -> 
     own_packages_first()()
     from jobs.api.output import open_folder
 
-    return open_folder(output, {"endpoint_url": endpoint_url} if endpoint_url else {})
+    return open_folder(output, {} if endpoint_url is None else {"endpoint_url": endpoint_url})
 
 
 def __getattr__(name: str) -> Any:

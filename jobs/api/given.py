@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from actors.errors import InputError, one_line
+from actors.errors import InputError, one_line, shown
 from workflows.output.given_prompts import prompt_table
 from workflows.prompt_files.file import PromptsError
 from workflows.storage.path import absolute_location, is_local
@@ -29,7 +29,8 @@ def given_prompts(prompts: Any) -> str | pa.Table:
     except (pa.ArrowException, UnicodeError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise PromptsError(f"prompts: these are no rows ({one_line(str(error))}); {ALLOWED}") from error
+        reason = one_line(str(error) if isinstance(error, UnicodeError) else "; ".join(map(str, error.args)))
+        raise PromptsError(f"prompts: these are no rows ({reason}); {ALLOWED}") from error
     return table.replace_schema_metadata(None)
 
 
@@ -59,26 +60,38 @@ def _table(prompts: Any) -> pa.Table:
     is_series = hasattr(prompts, "name") and hasattr(prompts, "to_list")
     if (hasattr(prompts, "__arrow_c_stream__") and not is_series) or isinstance(prompts, pa.RecordBatch):
         return pa.table(prompts)
+    if isinstance(prompts, set | frozenset):
+        raise PromptsError(f"prompts: got a set, which has no order, and ids come from the order; {ALLOWED}")
     if isinstance(prompts, bytes) or not isinstance(prompts, Iterable):
         raise PromptsError(f"prompts: got {type(prompts).__name__}; {ALLOWED}")
     return _table_of_items(list(prompts))
 
 
-def _column(name: Any, values: Any) -> list[Any]:
-    if isinstance(values, str | bytes):  # whose items are characters
-        raise PromptsError(f"prompts: column {one_line(str(name))} must be a list, got {one_line(repr(values))}")
-    return list(values)
+def _column(name: Any, values: Any) -> pa.Array:
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):  # the items of a text are characters
+        raise PromptsError(f"prompts: column {one_line(str(name))} must be a list, got {shown(values)}")
+    return _array(name, list(values))
 
 
 def _table_of_items(items: list[Any]) -> pa.Table:
     """Texts, or rows as mappings; a row without one of the columns has null there."""
-    if all(item is None or isinstance(item, str) for item in items):
-        return prompt_table(items)
+    are_rows = any(isinstance(item, Mapping) for item in items[:1])
     for number, item in enumerate(items, 1):
-        if not isinstance(item, Mapping):
+        if not (isinstance(item, Mapping) if are_rows else item is None or isinstance(item, str)):
             raise PromptsError(
                 f"prompts: item {number} is {type(item).__name__}; a list holds texts only, or dicts only, with the "
                 "keys prompt, id, seed and so on"
             )
+    if not are_rows:
+        return prompt_table(items)
     names = dict.fromkeys(name for item in items for name in item)
-    return pa.table({str(name): [item.get(name) for item in items] for name in names})
+    return pa.table({str(name): _array(name, [item.get(name) for item in items]) for name in names})
+
+
+def _array(name: Any, values: list[Any]) -> pa.Array:
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, UnicodeError, TypeError, ValueError) as error:
+        raise PromptsError(
+            f"prompts: column {one_line(str(name))} has values of more than one type ({one_line(str(error))})"
+        ) from error

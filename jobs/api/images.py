@@ -8,6 +8,7 @@ from typing import overload
 
 from PIL import Image
 
+from jobs.api.arguments import position_of
 from workflows.output.layouts import read_pack
 from workflows.storage.damage import DamagedFileError
 from workflows.storage.errors import storage_errors
@@ -34,14 +35,14 @@ class Images(Sequence[Image.Image]):
     def __getitem__(self, index: int | slice) -> Image.Image | list[Image.Image]:
         if isinstance(index, slice):
             return [self._open(location) for location in self._locations[index]]
-        return self._open(self._locations[index])
+        return self._open(self._locations[position_of(index, len(self))])
 
     def __iter__(self) -> Iterator[Image.Image]:
         return map(self._open, self._locations)
 
     def file(self, index: int) -> bytes:
         """The bytes of an image file. Raises DamagedFileError if it is missing, and StorageError."""
-        return self._read(self._locations[index])
+        return self._read(self._locations[position_of(index, len(self))])
 
     def _open(self, location: str) -> Image.Image:
         data = self._read(location)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from actors.errors import one_line
+from actors.errors import one_line, shown
 from jobs.job_file.errors import JobFileError
 from jobs.job_file.read import check_fields
-from jobs.job_file.spec import MAX_NAME_LENGTH, JobSpec, SamplingSection
+from jobs.job_file.spec import MAX_NAME_LENGTH, JobSpec, SamplingSection, section_of
 from workflows.storage.path import absolute_location
 
 SAMPLING_KEYS = tuple(SamplingSection.model_fields)
@@ -36,19 +36,26 @@ def job_of(
         "model": _merged("model", rest.get("model"), {"checkpoint": checkpoint}),
         "sampling": _merged("sampling", rest.get("sampling"), sampling),
     }
-    return check_fields({key: plain(value) for key, value in fields.items()})
+    return check_fields({key: plain(value, key) for key, value in fields.items()})
 
 
-def plain(value: Any) -> Any:
-    """The value as YAML would give it: lists for tuples, text for paths, Python's numbers for numpy's."""
+def plain(value: Any, name: str) -> Any:
+    """The value as YAML would give it: lists for tuples, text for paths, Python's numbers for numpy's.
+
+    Raises JobFileError for a value that YAML does not have.
+    """
     if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
+        return {str(key): plain(inner, f"{name}.{key}") for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
+        return [plain(inner, name) for inner in value]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
         return value.tolist()
+    if isinstance(value, range) or (type(value).__module__.startswith("pandas.") and hasattr(value, "tolist")):
+        return list(value)
+    if value is not None and not isinstance(value, str | bytes | bool | int | float):
+        raise JobFileError(f"{name}: must be text, numbers, booleans, or lists and dicts of them, got {shown(value)}")
     return value
 
 
@@ -67,7 +74,18 @@ def _merged(section: str, given: Any, keys: dict[str, Any]) -> Any:
 def _unknown(key: str) -> str:
     if close := difflib.get_close_matches(key, (*SAMPLING_KEYS, *JOB_KEYS), n=1):
         return f"{one_line(key)}: unknown key; did you mean `{close[0]}`?"
+    if sections := [name for name in JOB_KEYS if key in _keys_of(name)]:
+        places = " or ".join(f"{name}={{{key!r}: ...}}" for name in sections)
+        return f"{one_line(key)}: unknown key; did you mean {places}?"
     return (
         f"{one_line(key)}: unknown key; allowed are the settings of sampling ({', '.join(SAMPLING_KEYS)}) and the keys "
         f"of a job file ({', '.join(JOB_KEYS)}), such as workers={{'max': 2}}"
     )
+
+
+def _keys_of(section: str) -> Iterable[str]:
+    """The keys of a section of the job file; none for a key that is no section."""
+    if section == "storage":  # whose keys are those of the store
+        return ("endpoint_url",)
+    model = section_of(JobSpec.model_fields[section].annotation)
+    return model.model_fields if model else ()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from actors.errors import InputError, one_line
+from jobs.api.arguments import path_of, text_of
 from jobs.api.grid import grid
 from jobs.api.images import Images
 from jobs.api.job import plain
@@ -31,12 +31,14 @@ from workflows.output.manifest import (
 from workflows.output.parts import read_part
 from workflows.storage.errors import storage_errors
 from workflows.storage.store import Storage
+from workflows.verify.replay import no_image
 
 if TYPE_CHECKING:
     import pandas
     from PIL.Image import Image
 
 LEFT_OUT = ["codes"]  # 576 numbers in each row
+IMAGE_ID = "the id of an image, as in output.rows['image_id']"
 
 
 class Output:
@@ -90,10 +92,11 @@ class Output:
         return Images(self._storage, self.rows["image"].to_pylist())
 
     def image(self, image_id: str) -> Image:
-        """One image by its id. Raises InputError if there is none."""
-        position: int = pc.index(self.rows["image_id"], image_id).as_py()
+        """One image by its id, the column `image_id` of `rows`. Raises InputError if there is none."""
+        ids = self.rows["image_id"]
+        position: int = pc.index(ids, text_of(image_id, "image_id", IMAGE_ID)).as_py()
         if position < 0:
-            raise InputError(f"{self.url} has no image {one_line(str(image_id))!r}; output.rows lists the images")
+            raise no_image(self.url, image_id, ids)
         return self.images[position]
 
     @cached_property
@@ -109,7 +112,8 @@ class Output:
 
         The settings are those of `render`, without images_per_prompt. Nothing is written. Raises InputError.
         """
-        return replay(self._storage, self._claim, image_id, {key: plain(value) for key, value in sampling.items()})
+        text_of(image_id, "image_id", IMAGE_ID)
+        return replay(self._storage, self._claim, image_id, {key: plain(value, key) for key, value in sampling.items()})
 
     def __len__(self) -> int:
         """The number of images."""
@@ -129,6 +133,9 @@ class Output:
 
 
 def open_folder(output: str | os.PathLike[str], options: Mapping[str, Any]) -> Output:
-    """The output in a folder. Raises StorageError if it is none."""
-    storage, claim = open_output(os.fspath(output), options.get("endpoint_url"))
+    """The output in a folder. Raises InputError if it is none."""
+    endpoint_url = options.get("endpoint_url")
+    if endpoint_url is not None:
+        text_of(endpoint_url, "endpoint_url", "the URL of an S3 store, such as http://127.0.0.1:9000")
+    storage, claim = open_output(path_of(output, "output"), endpoint_url)
     return Output(Storage(storage.url, {**storage.options, **options}), claim)

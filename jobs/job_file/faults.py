@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import typing
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel
@@ -14,8 +16,23 @@ from actors.errors import one_line
 from jobs.job_file.spec import BETWEEN_FAULT, SECRET_FAULT, JobSpec, section_of
 from workflows.storage.credentials import secret_in
 
+_SHOULD_BE = re.compile(r"(?P<key>[^:]+): Input should be (?P<kind>a valid [a-z ]+), got (?P<value>.*)", re.DOTALL)
+
 # Keys that users write to change the image size. The models are trained for one size only.
 SIZE_KEYS = frozenset({"width", "height", "size", "image_size", "img_size", "resolution"})
+
+
+def explain_all(faults: Iterable[ErrorDetails]) -> list[str]:
+    """A line for each error. What a value of several allowed types should be is one line."""
+    lines: list[str] = []
+    for line in map(explain, faults):
+        other = _SHOULD_BE.fullmatch(lines[-1]) if lines else None
+        found = _SHOULD_BE.fullmatch(line)
+        if other and found and (other["key"], other["value"]) == (found["key"], found["value"]):
+            lines[-1] = f"{found['key']}: Input should be {other['kind']} or {found['kind']}, got {found['value']}"
+        else:
+            lines.append(line)
+    return list(dict.fromkeys(lines))
 
 
 def explain(fault: ErrorDetails) -> str:

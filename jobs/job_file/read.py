@@ -13,7 +13,7 @@ import pydantic
 
 from actors.errors import one_line
 from jobs.job_file.errors import JobFileError
-from jobs.job_file.faults import explain
+from jobs.job_file.faults import explain_all
 from jobs.job_file.load_yaml import load_yaml
 from jobs.job_file.spec import JobSpec
 from workflows.storage.path import shown_location
@@ -43,7 +43,7 @@ def check_fields(fields: dict[str, Any], settings: Iterable[str] = ()) -> JobSpe
     try:
         return JobSpec.model_validate(fields)
     except pydantic.ValidationError as error:
-        raise JobFileError("\n".join(dict.fromkeys(explain(fault) for fault in error.errors()))) from error
+        raise JobFileError("\n".join(explain_all(error.errors()))) from error
 
 
 def _read(path: str) -> str:

@@ -112,7 +112,7 @@ def test_an_image_that_cannot_be_rendered_any_more_is_reported(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nix"], "has no image_id 'nix'; its column `image_id` lists the images"),
+        (["nix"], "has no image 'nix'; its ids look like "),
         (["fox_0", "--set", "workers.max=1"], "--set: replay varies one image by the keys of `sampling`, got workers"),
         (["fox_0", "--set", "sampling.images_per_prompt=2"], "varies one image by the keys of `sampling`"),
         (["fox_0", "--set", "sampling.cfg=2"], "sampling.cfg: unknown key"),

@@ -56,7 +56,7 @@ def store_prompts(job: RenderJob, prompts: pa.Table) -> None:
 def _difference(stored: pa.Table, given: pa.Table) -> str:
     """The first difference; empty if there is none."""
     if stored.num_rows != given.num_rows:
-        return f"it has {stored.num_rows:,}, this command has {given.num_rows:,}"
+        return f"it has {stored.num_rows:,}, yours are {given.num_rows:,}"
     if stored.schema.names != given.schema.names:
         return f"its columns are {_names(stored)}, yours are {_names(given)}"
     for name in stored.schema.names:

@@ -8,6 +8,7 @@ again, and its score must be the same.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import io
 import itertools
@@ -17,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
@@ -41,6 +43,7 @@ from workflows.output.manifest import (
 from workflows.output.parts import read_part
 from workflows.storage.store import Storage
 
+NUM_IDS = 10_000  # to look for one that is similar
 OTHER_TEXT = "the same pixels, and another text in the file"
 
 
@@ -103,9 +106,18 @@ def find_image(storage: Storage, image_id: str) -> dict[str, Any]:
         for part, position in zip(parts, readers.map(find, parts), strict=True):
             if position >= 0:
                 return _rows_at(storage, part, [position])[0]
-    raise InputError(
-        f"the manifest of {storage.url} has no image_id {one_line(image_id)!r}; its column `image_id` lists the images"
-    )
+    raise no_image(storage.url, image_id, read_part(storage, parts[0], ["image_id"])["image_id"] if parts else None)
+
+
+def no_image(url: str, image_id: str, ids: pa.ChunkedArray | None) -> InputError:
+    """The error for an id that an output does not have, with one of the ids that it has, the most similar one."""
+    known = [] if ids is None else ids.slice(0, NUM_IDS).to_pylist()
+    close = [one for one in known if one.startswith(f"{image_id}_")] or difflib.get_close_matches(image_id, known, n=1)
+    if close:
+        advice = f"did you mean {one_line(close[0])!r}?"
+    else:
+        advice = f"its ids look like {one_line(known[0])!r}" if known else "it has no images"
+    return InputError(f"{url} has no image {one_line(image_id)!r}; {advice}")
 
 
 def replay_image(storage: Storage, row: dict[str, Any], image_format: str, changes: dict[str, Any]) -> ImageReplay:

@@ -15,6 +15,7 @@ from jobs.job_file.read import check_fields
 def test_settings_have_their_own_names_and_sections_are_dicts(tmp_path: Path) -> None:
     keys = {
         "cfg_weight": (1, np.float32(5)),
+        "cfg_interval": range(2),
         "seed": np.int64(7),
         "images_per_prompt": 2,
         "workers": {"max": 2},
@@ -30,7 +31,7 @@ def test_settings_have_their_own_names_and_sections_are_dicts(tmp_path: Path) ->
             "prompts": "prompts",
             "output": str(tmp_path / "foxes"),
             "model": {"checkpoint": str(tmp_path / "model"), "dtype": "float32"},
-            "sampling": {"cfg_weight": [1, 5.0], "seed": 7, "images_per_prompt": 2},
+            "sampling": {"cfg_weight": [1, 5.0], "cfg_interval": [0, 1], "seed": 7, "images_per_prompt": 2},
             "workers": {"max": 2},
             "shard_rows": 64,
         }
@@ -49,6 +50,10 @@ def test_a_name_and_a_sampling_section_can_be_given() -> None:
         ({"cfg_weigth": 5}, "^cfg_weigth: unknown key; did you mean `cfg_weight`"),
         ({"worker": {"max": 2}}, "did you mean `workers`"),
         ({"zzz": 1}, r"allowed are the settings of sampling \(cfg_weight, .* keys of a job file \(name, "),
+        ({"revision": "main"}, r"^revision: unknown key; did you mean model=\{'revision': \.\.\.\} or judge="),
+        ({"endpoint_url": "http://x"}, r"did you mean storage=\{'endpoint_url': "),
+        ({"cfg_weight": "x"}, "^sampling.cfg_weight: Input should be a valid number or a valid list, got 'x'$"),
+        ({"cfg_weight": iter([1])}, "^sampling.cfg_weight: must be text, numbers, booleans, .* got <list_iterator"),
         ({"schedule": {"cron": "0 2 * * *"}}, "^schedule: unknown key"),
         ({"cfg_weight": 0.5, "seed": -1}, "sampling.seed: .* got -1"),
         ({"workers": {"maximum": 2}}, r"workers\.maximum: unknown key; did you mean `max`"),

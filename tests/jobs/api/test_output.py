@@ -76,10 +76,22 @@ def test_what_is_not_there_is_an_input_error(tmp_path: Path) -> None:
         janus_batch.open(tmp_path)
     job = rendered(tmp_path)
     output = janus_batch.open(job.output)
-    with pytest.raises(janus_batch.InputError, match=r"has no image 'wolf_0'; output\.rows lists the images"):
-        output.image("wolf_0")
-    with pytest.raises(IndexError):
+    for look in (output.image, output.replay):
+        with pytest.raises(janus_batch.InputError, match=r"out has no image 'wolf'; its ids look like 'fox_0_w1'"):
+            look("wolf")
+        with pytest.raises(janus_batch.InputError, match=r"has no image 'cat'; did you mean 'cat_0_w1'\?"):
+            look("cat")
+        for wrong in (7, None, b"fox_0_w1", ""):
+            with pytest.raises(janus_batch.InputError, match=r"image_id: must be the id of an image, .* got "):
+                look(wrong)
+    with pytest.raises(IndexError, match="the output has 10 images, got position 10"):
         output.images[10]
+    with pytest.raises(janus_batch.InputError, match=r"takes a position or a slice, got 'fox'; output.image\(ID\)"):
+        output.images["fox"]
+    with pytest.raises(janus_batch.InputError, match="output: must be a path or URL, got 7"):
+        janus_batch.open(7)
+    with pytest.raises(janus_batch.InputError, match=r"endpoint_url: must be the URL of an S3 store, .* got ''"):
+        janus_batch.open(job.output, endpoint_url="")
 
     (Path(job.output) / output.rows["image"][0].as_py()).unlink()
     with pytest.raises(janus_batch.InputError, match=r"fox_0_w1\.png is missing; `janus-batch verify .* --repair`"):

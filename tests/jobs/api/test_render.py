@@ -14,6 +14,8 @@ import pandas as pd
 import pytest
 
 import janus_batch
+from jobs.api.words import in_python
+from jobs.terminal import last_word
 from tests.support.command import ROOT, finish, wait_until
 from tests.support.servers.process import dies_with_parent
 from tests.support.toy_job import bytes_of, write_prompts
@@ -93,6 +95,11 @@ def test_in_another_thread_it_renders_prompt_files(ray_cluster: None, tmp_path: 
         ({"max_rejected": "much"}, "max_rejected: must be a number of images, .* got 'much'"),
         ({"when_held": "no"}, "when_held: must be refuse, wait or ignore, got 'no'"),
         ({"output": "ftp:/x"}, "output: "),
+        ({"output": 7}, "output: must be a path or URL, got 7"),
+        ({"address": 8265}, "address: must be HOST:PORT of a head node or auto, got 8265"),
+        ({"progress": "no"}, "progress: must be True or False, got 'no'"),
+        ({"allow_empty": 1}, "allow_empty: must be True or False, got 1"),
+        ({"prompts": [{"Caption": "a fox", "id": "x"}]}, "did you mean `prompt_column='Caption'`"),
     ],
 )
 def test_what_is_refused_writes_nothing(tmp_path: Path, changes: dict, message: str) -> None:
@@ -104,12 +111,27 @@ def test_what_is_refused_writes_nothing(tmp_path: Path, changes: dict, message: 
 
 
 def test_a_job_that_fails_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(janus_batch.JobFailure, match="the prompts have no rows") as failed:
-        janus_batch.render([], checkpoint="toy", output=tmp_path / "out", progress=False)
+    with pytest.raises(janus_batch.JobFailure, match=r"the prompts have no rows, .*; allow_empty=True acc") as failed:
+        janus_batch.render([], checkpoint="toy", output=tmp_path / "out")
+    assert last_word._unsaid == []  # nothing prints the error of a program that has caught it
 
     assert failed.value.__notes__ == ["committed images are kept"]
     output = janus_batch.render([], checkpoint="toy", output=tmp_path / "out", progress=False, allow_empty=True)
     assert len(output) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("did you mean `--set prompt_column=Caption`?", "did you mean `prompt_column='Caption'`?"),
+        ("`--set 'prompt_column=My prompt'`", "`prompt_column='My prompt'`"),
+        ("start fewer with --set workers.max=1", "start fewer with workers={'max': 1}"),
+        ("wait with --wait-for-output, or --ignore-lease", 'wait with when_held="wait", or when_held="ignore"'),
+        ("use `janus-batch submit --address URL`", "use `janus-batch submit --address URL`"),
+    ],
+)
+def test_messages_name_arguments_and_not_options(text: str, words: str) -> None:
+    assert in_python(text) == words
 
 
 SCRIPT = """

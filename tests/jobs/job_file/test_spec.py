@@ -70,7 +70,10 @@ def test_a_job_has_any_name_that_can_be_printed(name: str) -> None:
         ({"shard_rows": True}, "shard_rows: Input should be a valid integer, got True"),
         ({"sampling": {"seed": -1}}, "sampling.seed: Input should be greater than or equal to 0, got -1"),
         ({"sampling": {"seed": 2**64}}, "sampling.seed: Input should be less than 18446744073709551616, got 184467"),
-        ({"sampling": {"cfg_weight": "five"}}, "sampling.cfg_weight: Input should be a valid number, got 'five'"),
+        (
+            {"sampling": {"cfg_weight": "five"}},
+            "sampling.cfg_weight: Input should be a valid number or a valid list, got 'five'",
+        ),
         (
             {"sampling": {"cfg_weight": []}},
             "sampling.cfg_weight: a sweep needs at least one weight and none of them twice",

@@ -46,7 +46,7 @@ def test_the_same_prompts_leave_the_stored_file_as_it_is(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("others", "message"),
     [
-        (["a red fox"], "belongs to a job with other prompts: it has 3, this command has 1; give the same prompts"),
+        (["a red fox"], "belongs to a job with other prompts: it has 3, yours are 1; give the same prompts"),
         (["a red fox", "قطة", "a red fox"], "its prompt 2 is 'قطة 🦊', yours is 'قطة'; give the same prompts"),
         (["قطة 🦊", "a red fox", "a red fox"], "its prompt 1 is 'a red fox', yours is 'قطة 🦊'"),
         (["a red fox", "x\x1b[2J" * 100, "a red fox"], r"yours is 'x\?\[2Jx.*\.\.\.'; .*render into another output"),
