@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,6 +24,7 @@ CLAIM_FILE, CARD_FILE = f"{MARKS}/claim.json", "README.md"
 _OF_A_SHARD = re.compile(r"-[0-9a-f]{12}-[0-9a-f]{8}-\d{9}-\d{9}|^data/[^/]+\.lance/")
 _OF_A_PROMPT = re.compile(r"^(w[^/]+/)?(images/[^/]+\.png|\d{5,}/(metadata\.jsonl|samples/\d{4,}\.png))$")
 DRAFT = ".draft"  # the end of a file name that an interrupted write left
+_DRAFT = re.compile(r"(^|/)\.[^/]+\.[0-9a-f]{8}\.draft$")
 
 
 class FilesMissingError(JobFailure):
@@ -44,7 +47,7 @@ def claim_destination(dest: Storage, source: Storage, claim: dict[str, Any]) -> 
     check_apart(dest, source)
     text = json.dumps(claim, indent=2) + "\n"
     if not dest.exists(CLAIM_FILE):
-        if any(True for _ in dest.walk_names()):
+        if any(not _DRAFT.search(name) for name in dest.walk_names()):
             raise ExportError(
                 f"{dest.url} holds files and is not an export of janus-batch; export into an empty folder"
             )
@@ -79,7 +82,7 @@ class ExpectedFiles:
     """The files of all shards, held as 12 bytes each, to compare with what the destination holds."""
 
     def __init__(self, layout: ExportLayout) -> None:
-        self._layout = layout
+        self._layout, self._began = layout, time.monotonic()
         self._hashes: list[np.ndarray[Any, np.dtype[np.uint64]]] = []
         self._shard_ids: list[str] = []
 
@@ -90,14 +93,18 @@ class ExpectedFiles:
     def check(self, dest: Storage, others: Sequence[str]) -> int:
         """Remove files that an interrupted or earlier export wrote and no shard has now, and return their number.
 
-        `others` are the files of the dataset as a whole. Raises FilesMissingError if files are missing, and then
+        Drafts that are older than this export are removed, too, and not counted. `others` are the files of the dataset
+        as a whole. Raises FilesMissingError if files are missing, and then
         forgets the marks of their shards, so that the next export writes them again.
         """
         expected = np.concatenate([*self._hashes, np.array([_hash(name) for name in others], np.uint64)])
         order = np.argsort(expected)
         is_found, num_removed = np.zeros(len(expected), bool), 0
         for name in dest.walk_names():
-            if name == CARD_FILE or name.startswith(f"{MARKS}/") or name.endswith(DRAFT):
+            if _DRAFT.search(name):
+                self._remove_draft(dest, name)
+                continue
+            if name == CARD_FILE or name.startswith(f"{MARKS}/"):
                 continue
             position = int(np.searchsorted(expected, value := np.uint64(_hash(name)), sorter=order))
             if position < len(expected) and expected[order[position]] == value:
@@ -111,6 +118,11 @@ class ExpectedFiles:
                 f"{dest.url} holds {is_found.sum():,} data files, but {len(expected):,} were written to it"
             )
         return num_removed
+
+    def _remove_draft(self, dest: Storage, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):  # of a write that has just ended
+            if dest.age(name) > time.monotonic() - self._began:
+                dest.remove(name)
 
     def _forget(self, dest: Storage, is_found: np.ndarray[Any, np.dtype[np.bool_]]) -> None:
         start = 0

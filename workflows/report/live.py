@@ -47,7 +47,7 @@ MAX_IMAGES = 300  # the newest ones
 FIRST_SECONDS, SHORTEST_SECONDS, POLL_SECONDS = 5.0, 10.0, 0.5
 SHARE = 1 / 20  # of the time that one process spends on the page
 LONGEST_RELOAD_SECONDS = 60.0
-_DRAFT = re.compile(rf"{re.escape(REPORT_FILE)}\.[0-9a-f]{{8}}\.draft")
+_DRAFT = re.compile(rf"\.{re.escape(REPORT_FILE)}\.[0-9a-f]{{8}}\.draft")
 
 
 @contextmanager

@@ -245,10 +245,11 @@ class Storage:
 
     @contextlib.contextmanager
     def _local_draft(self, name: str, data: bytes) -> Iterator[str]:
-        """A complete, synced file next to the final one, removed afterwards."""
-        path = self.path(name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        draft = f"{path}.{uuid.uuid4().hex[:8]}.draft"
+        """A complete, synced file next to the final one, removed afterwards. If this process is killed it stays: its
+        name begins with a dot, and readers of data folders skip it."""
+        folder, file_name = os.path.split(self.path(name))
+        os.makedirs(folder, exist_ok=True)
+        draft = f"{folder}/.{file_name}.{uuid.uuid4().hex[:8]}.draft"
         try:
             with open(draft, "xb") as file:
                 file.write(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -298,3 +299,18 @@ def test_an_output_on_s3_is_exported_to_s3(tmp_path: Path, s3_server: S3Server, 
     names = Storage(f"{s3_folder}/ds", job.storage).walk("")
     assert {"README.md", ".export/claim.json"} <= set(names)
     assert len([name for name in names if name.endswith(".tar")]) == 2
+
+
+def test_what_a_killed_export_left_is_removed(tmp_path: Path) -> None:
+    """A process that is killed while it writes leaves a draft next to the file, also before the claim is there."""
+    job = finished_with(tmp_path, {"id": ["a"]})
+    for name in (".export/.claim.json.01234567.draft", "data/.x-000.parquet.89abcdef.draft"):
+        draft = tmp_path / "ds" / name
+        draft.parent.mkdir(parents=True)
+        draft.write_bytes(b"x")
+        os.utime(draft, (0, 0))
+
+    export(job, tmp_path / "ds", "parquet")
+    export(job, tmp_path / "undisturbed", "parquet")
+
+    assert bytes_of(tmp_path / "ds") == bytes_of(tmp_path / "undisturbed")

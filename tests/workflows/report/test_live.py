@@ -133,7 +133,7 @@ def fail(*arguments: object) -> float:
 
 
 def take_an_hour(url: str, *arguments: object) -> float:
-    (Path(url) / "report.html.00000000.draft").touch()
+    (Path(url) / ".report.html.00000000.draft").touch()
     time.sleep(3600)
     return 3600.0
 
