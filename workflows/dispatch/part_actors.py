@@ -17,6 +17,7 @@ from ray import exceptions as ray_errors
 from actors.errors import InputError, JobFailure
 from workflows.dispatch.cluster import Cluster
 from workflows.dispatch.failures import cause_of, reason_of
+from workflows.dispatch.metrics import reporting
 from workflows.dispatch.progress import Progress, Slot
 from workflows.job import RenderJob
 
@@ -80,21 +81,22 @@ def run_over_parts(
     opening = {actor.open_on.remote(): number for number, actor in enumerate(actors)}
     working: dict[Any, int] = {}  # the result of a part -> the number of its actor
     try:
-        while working or waiting:
-            found, _ = ray.wait([*working, *opening], timeout=ROOM_SECONDS)
-            if not found:
-                progress.room_is_lacking(cluster.num_lacking_room(job, num_cpus) if opening else 0)
-                continue
-            (reference,) = found
-            if (number := opening.pop(reference, None)) is not None:
-                progress.actor_is_ready(slots[number], "", ray.get(reference))
-                num_taken = PARTS_IN_FLIGHT
-            else:
-                number = working.pop(reference)
-                on_done(slots[number], ray.get(reference))
-                num_taken = 1
-            for _ in range(min(num_taken, len(waiting))):
-                working[actors[number].run.remote(waiting.pop())] = number
+        with reporting(progress):
+            while working or waiting:
+                found, _ = ray.wait([*working, *opening], timeout=ROOM_SECONDS)
+                if not found:
+                    progress.room_is_lacking(cluster.num_lacking_room(job, num_cpus) if opening else 0)
+                    continue
+                (reference,) = found
+                if (number := opening.pop(reference, None)) is not None:
+                    progress.actor_is_ready(slots[number], "", ray.get(reference))
+                    num_taken = PARTS_IN_FLIGHT
+                else:
+                    number = working.pop(reference)
+                    on_done(slots[number], ray.get(reference))
+                    num_taken = 1
+                for _ in range(min(num_taken, len(waiting))):
+                    working[actors[number].run.remote(waiting.pop())] = number
     except ray_errors.RayError as error:
         cause = cause_of(error)
         if isinstance(cause, InputError | JobFailure):
