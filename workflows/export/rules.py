@@ -16,6 +16,7 @@ from workflows.export.layouts.layout import ExportError
 from workflows.export.sample import uniform
 
 _SPLIT_NAME = re.compile(r"\w+(\.\w+)*")  # `datasets` has this rule
+RESERVED = "all"  # by `datasets`, for the union of all splits
 _IS_WHOLE = 1e-9  # how far the shares of all splits may be from 1
 
 
@@ -77,6 +78,8 @@ def read_splits(text: str) -> tuple[Split, ...]:
     names = [split.name.lower() for split in splits]  # they become folders
     if len(set(names)) != len(names):
         raise ExportError(f"--split names each split once, got {one_line(text)}")
+    if RESERVED in names:
+        raise ExportError(f"--split cannot name a split {RESERVED}, which means all splits to `datasets`")
     total = sum(split.share for split in splits)
     if abs(total - 1) > _IS_WHOLE:
         raise ExportError(f"the shares of --split must add up to 1, got {total:g} in {one_line(text)}")

@@ -256,6 +256,7 @@ def test_a_split_that_gets_no_prompt_is_not_in_the_card(tmp_path: Path) -> None:
     [
         ("train=0.9,test=0.2", r"must add up to 1, got 1.1"),
         ("train=0.5,Train=0.5", "names each split once"),
+        ("all=0.5,rest=0.5", "cannot name a split all"),
         ("train", "takes names of letters, digits and _ with shares above 0"),
         ("train=1,test=0", "with shares above 0"),
         ("../x=1", "takes names"),
