@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -38,6 +39,11 @@ def send(x: torch.Tensor, device: torch.device) -> torch.Tensor:
     if device.type == "cuda" and x.device.type == "cpu":
         return x.pin_memory().to(device, non_blocking=True)
     return x.to(device)
+
+
+def on_stream(stream: torch.cuda.Stream | None) -> contextlib.AbstractContextManager[object]:
+    """Work in it is enqueued on this stream of a GPU; None: where it would be anyway."""
+    return contextlib.nullcontext() if stream is None else torch.cuda.stream(stream)
 
 
 def timed(device: torch.device, work: Callable[[], T]) -> tuple[T, float]:

@@ -9,10 +9,11 @@ Shapes: B images, R rows of the model, N codes of an image, C hidden channels, V
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 import torch
 
+from actors.device import send
 from actors.guidance import guide
 from actors.janus.network import CodeModel
 from actors.kernels.cuda_graph import GraphPool
@@ -55,31 +56,40 @@ class DecodeLoop:
         """
         num_rows, num_images = len(self.length_R), len(self.code_B)
         uncond_of_image = {image: row for row, image in enumerate(image_of_rows) if row >= len(cfg_weights)}
-        self.image_R.copy_(torch.tensor([*image_of_rows, *[0] * (num_rows - len(states))]))
-        self.uncond_B.copy_(torch.tensor([uncond_of_image.get(image, image) for image in range(num_images)]))
-        self.weight_B.copy_(torch.tensor([*cfg_weights, *[1.0] * (num_images - len(cfg_weights))]))
-        self.length_R.copy_(self.cache.load(states))
+        uncond = [uncond_of_image.get(image, image) for image in range(num_images)]
+        self._put(self.image_R, torch.tensor([*image_of_rows, *[0] * (num_rows - len(states))]))
+        self._put(self.uncond_B, torch.tensor(uncond))
+        self._put(self.weight_B, torch.tensor([*cfg_weights, *[1.0] * (num_images - len(cfg_weights))]))
+        self._put(self.length_R, self.cache.load(states))
         hidden = [state.hidden_C for state in states]
         self.hidden_RC.copy_(torch.stack([*hidden, *hidden[:1] * (num_rows - len(states))]))
 
     def run(
         self, num_codes: int, is_guiding: Callable[[int], bool], is_over: Callable[[], bool] = lambda: False
     ) -> torch.Tensor:
-        """The codes of the loaded batch, [B, N]. `is_guiding(step)`: whether guidance acts at this step.
+        """The codes of the loaded batch, [B, N], see `steps`.
 
         `is_over` says whether to stop early. It may wait for the device, so it is asked every STEPS_PER_QUESTION steps.
         """
         codes = []
+        for code_B in self.steps(num_codes, is_guiding):
+            codes.append(code_B)
+            if len(codes) % STEPS_PER_QUESTION == 0 and is_over():
+                break
+        return torch.stack(codes, dim=1)
+
+    def steps(self, num_codes: int, is_guiding: Callable[[int], bool]) -> Iterator[torch.Tensor]:
+        """The next codes of the loaded batch [B], step by step; a GPU may not have computed them yet.
+
+        `is_guiding(step)`: whether guidance acts at this step.
+        """
         for step in range(num_codes):
             self.step.fill_(step)
             guiding = is_guiding(step)
             self._launch(("choose", guiding), lambda guiding=guiding: self.choose_codes(guiding))
-            codes.append(self.code_B.clone())
-            if step % STEPS_PER_QUESTION == STEPS_PER_QUESTION - 1 and is_over():
-                break
+            yield self.code_B.clone()
             if step + 1 < num_codes:
                 self._launch(("read",), self.read_codes)
-        return torch.stack(codes, dim=1)
 
     def choose_codes(self, guiding: bool) -> None:
         """From the rows' last hidden states to the images' next codes."""
@@ -93,6 +103,10 @@ class DecodeLoop:
         """From the images' codes to the rows' next hidden states."""
         x_RC = self.model.code_embedding_VC[self.code_B[self.image_R]]
         self.hidden_RC.copy_(self.model.llama.decode(x_RC, self.length_R + self.step, self.cache))
+
+    @staticmethod
+    def _put(place: torch.Tensor, values: torch.Tensor) -> None:
+        place.copy_(send(values, place.device))
 
     def _launch(self, key: Hashable, work: Callable[[], None]) -> None:
         if self.graphs:

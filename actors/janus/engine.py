@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import torch
 
 from actors.checkpoint.open import Checkpoint
-from actors.device import DTYPES, find_device, to_compute_dtype
+from actors.device import DTYPES, find_device, on_stream, to_compute_dtype
 from actors.guidance import is_guided, is_inside
 from actors.janus.batching import CpuLoops, GpuLoops, free_gpu_memory
 from actors.janus.decode_loop import DecodeLoop
@@ -62,14 +62,13 @@ class PromptIds:
 class Tokens:
     """A batch whose codes are chosen: the codes [B, N], and whether each image's logits were finite [B].
 
-    On a GPU they are only enqueued; the event `chosen` happens once they are computed.
+    On a GPU they are only enqueued.
     """
 
     requests: Sequence[ImageRequest]
     prompts: Sequence[PromptIds]
     codes_BN: torch.Tensor
     is_finite_B: torch.Tensor
-    chosen: torch.cuda.Event | None
 
 
 @dataclass(slots=True)
@@ -85,6 +84,21 @@ class _Batch:
 
     def in_order(self) -> list[RenderedImage | Rejection]:
         return [self.answers[index] for index in range(self.num_images)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Part:
+    """Images of a batch, by their indices in it, and their pixels. A GPU has computed those once `done` happens."""
+
+    batch: _Batch
+    images: Sequence[int]
+    tokens: Tokens
+    decoded: Pixels
+    done: torch.cuda.Event | None
+
+    @property
+    def is_done(self) -> bool:
+        return self.done is None or self.done.query()
 
 
 class JanusEngine:
@@ -154,30 +168,31 @@ class JanusEngine:
     def stream(self, batches: Iterable[Sequence[ImageRequest]]) -> Iterator[list[RenderedImage | Rejection]]:
         """One list of answers per batch of requests, in order.
 
-        On a GPU the images of a batch are decoded while the codes of the next one are chosen. A batch that needs more
-        rows than there are is rendered in parts.
+        On a GPU the images of a batch are decoded while the codes of the next one are chosen, and answered as soon as
+        they are there. A batch that needs more rows than there are is rendered in parts.
         """
         unfinished: deque[_Batch] = deque()
-        last: tuple[_Batch, list[int], Tokens] | None = None
+        last: _Part | None = None
         for requests in batches:
             unfinished.append(batch := _Batch(num_images=len(requests)))
             prompts = self._prompts_of(requests, batch)
             ready = list(prompts)
             for part in self.split([requests[i] for i in ready], [prompts[i] for i in ready]):
                 images = [ready[index] for index in part]
-                tokens = self.choose_codes([requests[i] for i in images], [prompts[i] for i in images])
-                if last:
-                    self._finish(*last)
-                last = (batch, images, tokens)
-            while unfinished and unfinished[0].is_finished:
-                yield unfinished.popleft().in_order()
-            if not self._decode_stream:
-                self._finish(*last)
+                for tokens in self.choose_codes([requests[i] for i in images], [prompts[i] for i in images]):
+                    if last and (tokens or last.is_done):
+                        self._finish(last)
+                        last = None
+                        yield from _finished(unfinished)
+                assert tokens is not None
+                last = self._decode(batch, images, tokens)
+            if last and not self._decode_stream:
+                self._finish(last)
                 last = None
-                yield unfinished.popleft().in_order()
+            yield from _finished(unfinished)
         if last:
-            self._finish(*last)
-            yield unfinished.popleft().in_order()
+            self._finish(last)
+        yield from _finished(unfinished)
 
     def _prompts_of(self, requests: Sequence[ImageRequest], batch: _Batch) -> dict[int, PromptIds]:
         """The prompt of each image of a batch, by index; one whose text cannot be used is answered at once."""
@@ -232,15 +247,19 @@ class JanusEngine:
             batches += [[images[index] for index in part] for part in parts]
         return batches
 
-    def choose_codes(self, requests: Sequence[ImageRequest], prompts: Sequence[PromptIds]) -> Tokens:
-        """One batch, from its prompts to its codes."""
+    def choose_codes(self, requests: Sequence[ImageRequest], prompts: Sequence[PromptIds]) -> Iterator[Tokens | None]:
+        """One batch, from its prompts to its codes: None after each code but the last, and then the codes."""
         states = self.prefill(prompts)
         loop = self.loops.loop_for(len(requests), states)
         loop.choose.load(requests)
-        codes_BN = self.decode_tokens(loop, requests, states)
+        codes = []
+        for code_B in self.decode_tokens(loop, requests, states):
+            codes.append(code_B)
+            if len(codes) < self.num_codes:
+                yield None
+        codes_BN = torch.stack(codes, dim=1)[: len(requests)]
         is_finite_B = loop.choose.is_finite_B[: len(requests)].clone()
-        chosen = torch.cuda.current_stream().record_event() if self._decode_stream else None
-        return Tokens(requests=requests, prompts=prompts, codes_BN=codes_BN, is_finite_B=is_finite_B, chosen=chosen)
+        yield Tokens(requests=requests, prompts=prompts, codes_BN=codes_BN, is_finite_B=is_finite_B)
 
     def tokenize(self, request: ImageRequest, written: Reasoning | None = None) -> PromptIds:
         """The ids of an image's prompt and, if it is guided, of its negative or the unconditional prompt."""
@@ -275,8 +294,8 @@ class JanusEngine:
 
     def decode_tokens(
         self, loop: DecodeLoop, requests: Sequence[ImageRequest], states: Sequence[PromptState]
-    ) -> torch.Tensor:
-        """The images' codes [B, N], chosen by the loop's sampler. All have the same guidance interval."""
+    ) -> Iterator[torch.Tensor]:
+        """The loop's codes [B], step by step, chosen by its sampler. All images have the same guidance interval."""
         cfg_weights = [request.cfg_weight for request in requests]
         guided = [b for b, weight in enumerate(cfg_weights) if is_guided(weight)]
         loop.load(states, [*range(len(requests)), *guided], cfg_weights)
@@ -284,19 +303,29 @@ class JanusEngine:
         def is_guiding(step: int) -> bool:
             return bool(guided) and is_inside(requests[0].cfg_interval, step / self.num_codes)
 
-        return loop.run(self.num_codes, is_guiding)[: len(requests)]
+        return loop.steps(self.num_codes, is_guiding)
 
-    def _finish(self, batch: _Batch, images: Sequence[int], tokens: Tokens) -> None:
-        """Decode a part of a batch and wait for its answers; on a GPU on a stream of its own."""
-        if not self._decode_stream:
-            batch.answers.update(zip(images, _answers(tokens, self.decode_pixels(tokens.codes_BN)), strict=True))
-            return
-        self._decode_stream.wait_event(tokens.chosen)
-        for tensor in (tokens.codes_BN, tokens.is_finite_B):
-            tensor.record_stream(self._decode_stream)
-        with torch.cuda.stream(self._decode_stream):  # copies too: the other stream has the next batch's codes ahead
-            answers = _answers(tokens, self.decode_pixels(tokens.codes_BN))
-            batch.answers.update(zip(images, answers, strict=True))
+    def _decode(self, batch: _Batch, images: Sequence[int], tokens: Tokens) -> _Part:
+        """Decode a part of a batch; a GPU does it on a stream of its own, after the codes that were just enqueued."""
+        if self._decode_stream:
+            self._decode_stream.wait_stream(torch.cuda.current_stream())
+            for tensor in (tokens.codes_BN, tokens.is_finite_B):
+                tensor.record_stream(self._decode_stream)
+        with on_stream(self._decode_stream):
+            decoded = self.decode_pixels(tokens.codes_BN)
+        done = self._decode_stream.record_event() if self._decode_stream else None
+        return _Part(batch=batch, images=images, tokens=tokens, decoded=decoded, done=done)
+
+    def _finish(self, part: _Part) -> None:
+        """Wait for the images of a part."""
+        with on_stream(self._decode_stream):  # copies too: the other stream has the next batch's codes ahead
+            part.batch.answers.update(zip(part.images, _answers(part.tokens, part.decoded), strict=True))
+
+
+def _finished(unfinished: deque[_Batch]) -> Iterator[list[RenderedImage | Rejection]]:
+    """The answers of the first batches that have all of theirs; these leave the queue."""
+    while unfinished and unfinished[0].is_finished:
+        yield unfinished.popleft().in_order()
 
 
 def _answers(tokens: Tokens, decoded: Pixels) -> Iterator[RenderedImage | Rejection]:

@@ -15,6 +15,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from actors.device import send
 from actors.janus.batching import CpuLoops, GpuLoops
 from actors.janus.network import CodeModel, TextHead
 from actors.janus.sampler import sample_codes
@@ -130,7 +131,7 @@ class TextSampler:
     def load(self, requests: Sequence[ImageRequest]) -> None:
         """Start a batch of these images."""
         noise = np.stack([text_noise(request.seed, self.uniform_BN.shape[1]) for request in requests])
-        self.uniform_BN[: len(requests)] = torch.from_numpy(noise)
+        self.uniform_BN[: len(requests)] = send(torch.from_numpy(noise), self.uniform_BN.device)
         self.is_finite_B.fill_(True)
         self.is_done_B.fill_(True)
         self.is_done_B[: len(requests)] = False

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from actors.device import send
 from actors.noise import uniform_noise
 from actors.request import ImageRequest
 
@@ -29,8 +30,9 @@ class CodeSampler:
     def load(self, requests: Sequence[ImageRequest]) -> None:
         """Start a batch of these images."""
         noise = np.stack([uniform_noise(request.seed, self.uniform_BN.shape[1]) for request in requests])
-        self.uniform_BN[: len(requests)] = torch.from_numpy(noise)
-        self.temperature_B[: len(requests)] = torch.tensor([request.temperature for request in requests])
+        temperatures = torch.tensor([request.temperature for request in requests])
+        self.uniform_BN[: len(requests)] = send(torch.from_numpy(noise), self.uniform_BN.device)
+        self.temperature_B[: len(requests)] = send(temperatures, self.uniform_BN.device)
         self.is_finite_B.fill_(True)
 
     def __call__(self, step: torch.Tensor, logits_BV: torch.Tensor) -> torch.Tensor:

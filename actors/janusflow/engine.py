@@ -13,7 +13,6 @@ network has ROWS_PER_CALL of them.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 
 from actors.checkpoint.open import Checkpoint
-from actors.device import find_device, send, timed, to_compute_dtype
+from actors.device import find_device, on_stream, send, timed, to_compute_dtype
 from actors.guidance import guide, is_guided, is_inside
 from actors.janusflow.batching import IMAGES_PER_BATCH, call_in_parts
 from actors.janusflow.decoder import VAE, check_vae_dtype, gpu_decoder
@@ -178,13 +177,13 @@ class JanusFlowEngine:
         if self._decode_stream:
             self._decode_stream.wait_stream(torch.cuda.current_stream())
             z_BCHW.record_stream(self._decode_stream)
-        with self._decoding():
+        with on_stream(self._decode_stream):
             is_finite_B, decoded = z_BCHW.isfinite().flatten(1).all(1), self.decode_latents(z_BCHW)
         return _Batch(requests=requests, z_BCHW=z_BCHW, is_finite_B=is_finite_B, decoded=decoded)
 
     def _answers(self, batch: _Batch) -> list[RenderedImage | Rejection]:
         """Wait for the images of a batch."""
-        with self._decoding():  # copies too: the other stream has the next batch ahead
+        with on_stream(self._decode_stream):  # copies too: the other stream has the next batch ahead
             z_BCHW, pixels = batch.z_BCHW.cpu().numpy(), batch.decoded.pixels.cpu().numpy()
             are_latents_finite, are_pixels_finite = batch.is_finite_B.tolist(), batch.decoded.is_finite_B.tolist()
         answers: list[RenderedImage | Rejection] = []
@@ -197,10 +196,6 @@ class JanusFlowEngine:
                 reason = "the latents became NaN or infinite while integrating"
             answers.append(Rejection(image_id=request.image_id, reason=reason))
         return answers
-
-    def _decoding(self) -> contextlib.AbstractContextManager:
-        """Work in it runs on the stream of the image decoder."""
-        return torch.cuda.stream(self._decode_stream) if self._decode_stream else contextlib.nullcontext()
 
     def embed_prompts(self, requests: Sequence[ImageRequest]) -> list[ImagePrompts]:
         """Keys and values of every distinct prompt, computed once.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from actors.device import send
 from actors.errors import InputError
 from actors.kernels.attention import FP8, PAGE, to_fp8
 from actors.llama.attention import BagAttention
@@ -96,7 +97,7 @@ class PagedCache:
             table_RM[row, : len(pages)] = torch.tensor(pages)
             for page, part in zip(pages, state.kv.split(PAGE, dim=3), strict=False):
                 self.pool.put(page, part)
-        self.table_RM.copy_(table_RM)
+        self.table_RM.copy_(send(table_RM, self.table_RM.device))
         lengths = [state.num_tokens for state in states]
         return torch.tensor([*lengths, *[EMPTY_ROW] * (self.num_rows - len(states))])
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from actors.device import send
 from actors.errors import CheckpointError
 from actors.kernels.attention import attend
 from actors.kernels.matmul import matmul
@@ -84,8 +85,10 @@ class PackedLlama:
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> list[PromptState]:
         """Token ids of each prompt to its state; a prompt's bits do not depend on its company."""
-        embeddings = [self.embedding_VC[torch.tensor(ids, device=self.device)] for ids in prompts]
-        read = self.read(embeddings, [None] * len(embeddings))
+        if not prompts:
+            return []
+        ids_T = send(torch.tensor([token for ids in prompts for token in ids]), self.device)
+        read = self.read(self.embedding_VC[ids_T].split([len(ids) for ids in prompts]), [None] * len(prompts))
         return [PromptState(hidden_C=hidden_TC[-1].clone(), kv=kv) for hidden_TC, kv in read]
 
     def read(

@@ -72,7 +72,7 @@ def decode(janus: JanusEngine, requests: list[ImageRequest], choose: Choose) -> 
         return F.pad(codes_B, (0, len(logits_BV) - len(requests)))  # on a GPU a batch has more images than asked for
 
     loop = janus.loops.loop_for(len(requests), states, choose_here)
-    return janus.decode_tokens(loop, requests, states).cpu()
+    return torch.stack([*janus.decode_tokens(loop, requests, states)], dim=1)[: len(requests)].cpu()
 
 
 def mixed_requests(num: int) -> list[ImageRequest]:

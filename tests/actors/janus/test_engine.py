@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -209,26 +211,47 @@ def test_nan_in_one_codebook_entry_rejects_the_images_that_use_it_and_no_other()
     assert rejection == Rejection(image_id="image", reason="the image decoder's numbers became NaN or infinite")
 
 
-def test_on_a_gpu_the_images_of_a_batch_are_decoded_once_the_next_batch_is_enqueued(
+def test_on_a_gpu_images_are_answered_once_they_are_decoded_while_the_next_codes_are_chosen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     janus, steps = engine(), []
 
-    def choose(requests: list[ImageRequest], prompts: list) -> list[str]:
-        steps.append(("choose", ids := [entry.image_id for entry in requests]))
-        return ids
+    def choose(requests: list[ImageRequest], prompts: list) -> Iterator[list[str] | None]:
+        ids = [entry.image_id for entry in requests]
+        for step in range(3):
+            steps.append((step, ids))
+            yield None
+        yield ids
 
-    def finish(batch, images, tokens: list[str]) -> None:
-        steps.append(("decode", tokens))
-        batch.answers.update(zip(images, tokens, strict=True))
+    def decode(batch, images, ids: list[str]) -> SimpleNamespace:
+        steps.append(("decode", ids))
+        return SimpleNamespace(batch=batch, images=images, ids=ids, is_done=ids != ["c"])
 
-    monkeypatch.setattr(janus, "choose_codes", choose)
-    monkeypatch.setattr(janus, "_finish", finish)
+    def finish(part: SimpleNamespace) -> None:
+        steps.append(("finish", part.ids))
+        part.batch.answers.update(zip(part.images, part.ids, strict=True))
+
+    for name, function in (("choose_codes", choose), ("_decode", decode), ("_finish", finish)):
+        monkeypatch.setattr(janus, name, function)
     janus._decode_stream = "a stream"
-    batches = [[request("a cat", image_id=name) for name in names] for names in ("ab", "c")]
+    batches = [[request("a cat", image_id=name) for name in names] for names in ("ab", "c", "d")]
 
-    assert list(janus.stream(batches)) == [["a", "b"], ["c"]]
-    assert steps == [("choose", ["a", "b"]), ("choose", ["c"]), ("decode", ["a", "b"]), ("decode", ["c"])]
+    assert list(janus.stream(batches)) == [["a", "b"], ["c"], ["d"]]
+    first, second, third = ["a", "b"], ["c"], ["d"]
+    assert steps[:4] == [*((step, first) for step in range(3)), ("decode", first)]
+    assert steps[4:9] == [(0, second), ("finish", first), (1, second), (2, second), ("decode", second)]
+    assert steps[9:12] == [(step, third) for step in range(3)]  # the second batch is not decoded yet
+    assert steps[12:] == [("finish", second), ("decode", third), ("finish", third)]
+
+
+def test_batches_whose_texts_are_all_rejected_are_answered(janus: JanusEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = [[request("a cat", image_id=name)] for name in "ab"]
+    rejections = [[Rejection(image_id=name, reason="no text")] for name in "ab"]
+    monkeypatch.setattr(
+        janus, "_prompts_of", lambda asked, batch: batch.answers.update({0: rejections.pop(0)[0]}) or {}
+    )
+    expected = [*rejections]
+    assert list(janus.stream(batches)) == expected
 
 
 def test_a_batch_of_several_guidance_intervals_is_rendered_in_parts_and_answered_in_order(janus: JanusEngine) -> None:
