@@ -5,6 +5,7 @@ A duplicate key is an error. YAML libraries silently keep the last value.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from typing import Any
 
@@ -16,6 +17,8 @@ from actors.errors import one_line
 
 MAX_DEPTH, MAX_VALUES, MAX_DIGITS = 20, 10_000, 50
 TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map")}
+# YAML 1.1 reads 010 as 8 and 1:30 as 90, which surprises most people.
+SURPRISE = re.compile(r"[-+]?(0[0-7_]+|[^:]*:.*)")
 MERGE, DATE = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:timestamp"
 # PyYAML's messages for these quote the value, which may be a secret that starts with `*` or `!`.
 PLAIN_WORDS = {
@@ -70,6 +73,11 @@ class _Loader(yaml.SafeLoader):
             raise ConstructorError(None, None, "a type of value (!) that a job file cannot have", node.start_mark)
         if node.tag.endswith((":int", ":float")) and len(str(node.value)) > MAX_DIGITS:
             raise ConstructorError(None, None, f"a number of more than {MAX_DIGITS} digits", node.start_mark)
+        if node.tag.endswith((":int", ":float")) and SURPRISE.fullmatch(str(node.value)):
+            rule = (
+                "YAML reads a number with a leading zero to base 8, and one with a colon to base 60; write it without"
+            )
+            raise ConstructorError(None, None, rule, node.start_mark)
         try:
             return super().construct_object(node, deep)
         except (ValueError, KeyError, AttributeError, TypeError, OverflowError) as error:

@@ -19,6 +19,7 @@ from jobs.job_file.spec import JobSpec
 from workflows.storage.path import shown_location
 
 MAX_BYTES = 2**20
+MAX_FAULTS = 10  # in an error message
 
 
 def read_job_file(path: str, settings: list[str]) -> JobSpec:
@@ -43,7 +44,10 @@ def check_fields(fields: dict[str, Any], settings: Iterable[str] = ()) -> JobSpe
     try:
         return JobSpec.model_validate(fields)
     except pydantic.ValidationError as error:
-        raise JobFileError("\n".join(explain_all(error.errors()))) from error
+        lines = explain_all(error.errors())
+        num_more = len(lines) - MAX_FAULTS
+        more = [f"and {num_more:,} more"] if num_more > 0 else []
+        raise JobFileError("\n".join([*lines[:MAX_FAULTS], *more])) from error
 
 
 def _read(path: str) -> str:

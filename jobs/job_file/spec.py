@@ -31,6 +31,7 @@ class _Section(BaseModel):
 
 MAX_NAME_LENGTH = 200
 MAX_TEMPLATE_LENGTH = 10_000
+MAX_ACTORS = 100_000
 NO_ADAPTER = "none"  # in a sweep: the model as it is
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -313,8 +314,10 @@ class UnderstandSection(_Section):
 
 
 class WorkersSection(_Section):
-    min: int = Field(1, ge=1, description="Minimum number of actors.")
-    max: int | None = Field(None, ge=1, description="Maximum number of actors. Default: as many as fit on the cluster.")
+    min: int = Field(1, ge=1, le=MAX_ACTORS, description="Minimum number of actors.")
+    max: int | None = Field(
+        None, ge=1, le=MAX_ACTORS, description="Maximum number of actors. Default: as many as fit on the cluster."
+    )
     gpus_per_actor: FiniteFloat | None = Field(
         None, description="1, or 0 to render on CPUs. Default: 1 if the cluster has a GPU, else 0."
     )
@@ -356,6 +359,12 @@ class WorkersSection(_Section):
         if isinstance(value, int) and value < 1:
             raise ValueError("must be at least 1, or auto")
         return value
+
+    @model_validator(mode="after")
+    def _check_range(self) -> WorkersSection:
+        if self.max is not None and self.min > self.max:
+            raise _plain_error(f"workers.min: must be at most workers.max, {self.max}, got {self.min}")
+        return self
 
 
 class ScheduleSection(_Section):
@@ -492,7 +501,7 @@ class JobSpec(_Section):
         if not isinstance(value.get("endpoint_url", ""), str):
             raise ValueError("endpoint_url must be text: http://HOST:PORT")
         try:
-            json.dumps(value)
+            json.dumps(value, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise ValueError(f"options must be text, numbers, booleans, lists and sections ({error})") from error
         return value
@@ -541,6 +550,11 @@ class JobSpec(_Section):
             )
         if self.prompt_column in self.columns.values():
             raise _plain_error(f"columns: {self.prompt_column} is the prompt_column already")
+        taker = next((name for name, written in self.columns.items() if written == "prompt" != name), None)
+        if taker and self.task == "render" and self.prompt_column is None and "prompt" not in self.columns:
+            raise _plain_error(
+                f"columns.{taker}: the column prompt has the prompts; prompt_column can name another one"
+            )
         return self
 
     @pydantic.model_validator(mode="after")

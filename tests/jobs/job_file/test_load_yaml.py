@@ -17,6 +17,7 @@ LAUGHS = "\n".join(["a0: &a0 [x, x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1
         ("base: &b {x: 1}\nc: {<<: *b, x: 2}", {"base": {"x": 1}, "c": {"x": 2}}),
         ("a: &a [1]\nb: *a\nc: *a", {"a": [1], "b": [1], "c": [1]}),
         ("a: '2024-01-01'", {"a": "2024-01-01"}),
+        ("a: [0, 0.5, 089, 1_0, 0x10, 00.5]", {"a": [0, 0.5, "089", 10, 16, 0.5]}),
     ],
 )
 def test_values_are_read(text: str, value: object) -> None:
@@ -35,6 +36,9 @@ def test_values_are_read(text: str, value: object) -> None:
         (LAUGHS, "more than 10,000 values"),
         ("x: " + "[" * 3000, "more than 20 nested sections and lists"),
         ("x: " + "{a: " * 3000, "more than 20 nested sections and lists"),
+        ("a: 010", "line 1: YAML reads a number with a leading zero to base 8"),
+        ("a: -1:30", "one with a colon to base 60; write it without"),
+        ("a: 1:30.5", "one with a colon to base 60"),
         ("a: !!int abc", "line 1: the value is not of type int"),
         ("a: !!float abc", "the value is not of type float"),
         ("a: !!bool abc", "the value is not of type bool"),
