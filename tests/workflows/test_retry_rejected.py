@@ -19,7 +19,7 @@ from workflows.output.layouts import LAYOUTS
 from workflows.output.manifest import committed_parts, remove_superseded
 from workflows.output.tally import tally_output
 from workflows.plan import RetryPlan, Shard
-from workflows.prompt_files.read import group_rows
+from workflows.prompt_files.read import planned_footer
 from workflows.prompts import PromptsError, find_prompt_files
 from workflows.report.rejections import collect_rejections
 from workflows.report.write import gather_facts
@@ -165,7 +165,7 @@ def test_the_first_of_two_concurrent_retries_wins(job: RenderJob) -> None:
 def test_a_prompt_file_that_was_changed_meanwhile_is_refused_by_name(job: RenderJob, tmp_path: Path) -> None:
     (shard,) = retries_of(job).remaining_shards()
     write_prompts(tmp_path / "prompts.parquet", {**PROMPTS, "prompt": ["other"] * 6})
-    group_rows.cache_clear()  # as in another process, which has not read the file yet
+    planned_footer.cache_clear()  # as in another process, which has not read the file yet
 
     with pytest.raises(PromptsError, match=r"prompts.parquet was changed after this job was planned"):
         read_rejected(job, shard)

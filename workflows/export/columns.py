@@ -44,9 +44,9 @@ def common_schema(schemas: Iterable[pa.Schema]) -> pa.Schema:
 
 def convert(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The table with the columns and types of `schema`, and nulls for columns it lacks. Raises ColumnError."""
-    columns = []
+    columns, names = [], set(table.column_names)
     for field in schema:
-        if field.name not in table.column_names:
+        if field.name not in names:
             columns.append(pa.nulls(table.num_rows, field.type))
             continue
         try:

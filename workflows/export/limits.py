@@ -66,7 +66,7 @@ def columns_that_exports_refuse(carried: pa.Schema, recipe: Recipe) -> list[str]
         try:
             schema = exported_schema(carried, [], is_json=layout.is_json)
             layout.check(recipe, schema)
-            convert(carried.empty_table(), schema)
+            convert(pa.Table.from_batches([], carried), schema)
         except InputError as error:
             lines.append(f"export --layout {name} will refuse this output: {error}")
     return lines

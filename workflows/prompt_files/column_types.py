@@ -59,6 +59,8 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
         return pa.decimal128(kind.precision, kind.scale)
     if types.is_map(kind):
         return pa.map_(plain_type(kind.key_type), plain_type(kind.item_type))
+    if types.is_fixed_size_list(kind) and not kind.list_size:
+        raise TypeConflictError(f"{kind} has lists of size 0, which Parquet does not give back")
     if is_list(kind):
         return _list_like(kind, plain_type(kind.value_type))
     if types.is_struct(kind):

@@ -236,7 +236,7 @@ def _storable(field: pa.Field, url: str) -> pa.Field:
     field = pa.field(field.name, _without_null(field.type))
     sink = io.BytesIO()
     try:
-        pq.write_table(pa.schema([field]).empty_table(), sink)
+        pq.write_table(pa.Table.from_batches([], pa.schema([field])), sink)
         return pa.field(field.name, plain_type(pq.read_schema(sink).field(0).type))
     except (pa.ArrowException, ValueError) as error:
         raise PromptsError(

@@ -56,19 +56,24 @@ def read_rows_at(url: str, version: str, options: str, rows: np.ndarray) -> Iter
 def scan(url: str, version: str, options: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Those of the columns that the file has, of all rows from the first one on; another column if it has none."""
     with open_planned(url, version, options) as file:
-        metadata = pq.read_metadata(file)
-        own = metadata.schema.to_arrow_schema().names
+        footer = pq.read_metadata(file)
+        own = footer.schema.to_arrow_schema().names
         columns = [name for name in own if name in columns] or own[:1]
-        for group in range(metadata.num_row_groups):
-            yield from read_batches(file, group, SCAN_BYTES, columns)
+        for group in range(footer.num_row_groups):
+            yield from read_batches(file, footer, group, SCAN_BYTES, columns)
+
+
+def group_rows(url: str, version: str, options: str) -> Iterator[int]:
+    """The rows of each row group."""
+    footer = planned_footer(url, version, options)
+    return (footer.row_group(group).num_rows for group in range(footer.num_row_groups))
 
 
 @functools.lru_cache(maxsize=8)
-def group_rows(url: str, version: str, options: str) -> tuple[int, ...]:
-    """The rows of each row group."""
+def planned_footer(url: str, version: str, options: str) -> pq.FileMetaData:
+    """The footer of the file, if it has not changed since it was planned."""
     with open_planned(url, version, options) as file:
-        metadata = pq.read_metadata(file)
-    return tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
+        return pq.read_metadata(file)
 
 
 def open_planned(url: str, version: str, options: str) -> IO[bytes]:
@@ -85,8 +90,8 @@ def open_planned(url: str, version: str, options: str) -> IO[bytes]:
 class _Cursor:
     """Reads the batches of one row group forwards. The last batch is kept, because the next shard is often in it."""
 
-    def __init__(self, file: IO[bytes], group: int) -> None:
-        self._batches = read_batches(file, group, BATCH_BYTES)
+    def __init__(self, file: IO[bytes], footer: pq.FileMetaData, group: int) -> None:
+        self._batches = read_batches(file, footer, group, BATCH_BYTES)
         self._batch: pa.RecordBatch | None = None
         self._start = 0  # of the batch, in the row group
 
@@ -114,7 +119,7 @@ def _read_group(url: str, version: str, options: str, group: int, begin: int, en
     key = (url, version, options, group)
     cursor = _cursors.pop(key, None)  # not put back after an error, which ends its batches
     if cursor is None or cursor.is_past(begin):
-        cursor = _Cursor(open_planned(url, version, options), group)
+        cursor = _Cursor(open_planned(url, version, options), planned_footer(url, version, options), group)
     yield from cursor.read(begin, end)
     _cursors[key] = cursor
     if len(_cursors) > NUM_CURSORS:

@@ -17,7 +17,11 @@ FOREIGN_FILES = (
     (rb"ARROW1|FEA1|\xff\xff\xff\xff", ARROW_KIND),
     (rb"PK\x03\x04", "a zip archive or an Excel workbook"),
     (rb"\x1f\x8b|\x28\xb5\x2f\xfd|BZh|\xfd7zXZ", "a compressed file"),
+    (rb"7z\xbc\xaf", "a 7-Zip archive"),
     (rb"ORC", "ORC"),
+    (rb".{257}ustar", "a tar archive"),
+    (rb"\x93NUMPY", "a NumPy array"),
+    (rb".{8}\{\s*\"", "safetensors"),
     (rb"Obj\x01", "Avro"),
     (rb"SQLite format 3|.{8}DUCK", "a database"),
     (rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF|%PDF", "an image or a document"),
@@ -26,7 +30,9 @@ FOREIGN_FILES = (
 
 
 # What Arrow says about codecs, encryption and types that it cannot read, where it does not say "not implemented".
-_UNSUPPORTED = re.compile(r"currently not supported|unsupported compression codec|decrypt|encrypt", re.IGNORECASE)
+_UNSUPPORTED = re.compile(
+    r"currently not supported|unsupported compression codec|decrypt|encrypt|too deeply nested", re.IGNORECASE
+)
 
 
 def is_unsupported(error: Exception) -> bool:
@@ -47,4 +53,4 @@ def foreign_kind(head: bytes) -> str | None:
             return name
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or not re.search(rb"[\x00-\x08\x0e-\x1f\x7f]", head):
         return "CSV or other text"
-    return None
+    return "data of another format"

@@ -82,14 +82,14 @@ def typed_column(table: pa.Table, field: pa.Field) -> pa.ChunkedArray:
 
 
 def read_batches(
-    file: IO[bytes], group: int, batch_bytes: int, columns: Sequence[str] | None = None
+    file: IO[bytes], footer: pq.FileMetaData, group: int, batch_bytes: int, columns: Sequence[str] | None = None
 ) -> Iterator[pa.RecordBatch]:
     """One row group of an open file, in batches of about `batch_bytes` once decoded, and at least one row each.
 
     All columns, or those named. Decoded on the caller's thread, a batch at a time. Raises ArrowInvalid.
     """
-    parquet = pq.ParquetFile(file)
-    metadata = parquet.metadata.row_group(group)
+    parquet = pq.ParquetFile(file, metadata=footer)  # a footer has all row groups, and is not read for each of them
+    metadata = footer.row_group(group)
     row_bytes = max(metadata.total_byte_size, 1) / max(metadata.num_rows, 1)
     batch_rows = max(1, min(metadata.num_rows, int(batch_bytes / row_bytes)))
     return iter(parquet.iter_batches(batch_rows, row_groups=[group], columns=columns, use_threads=False))

@@ -142,6 +142,7 @@ def test_a_column_that_is_younger_than_the_output_has_the_type_of_its_first_valu
 
 
 TENSOR = pa.fixed_shape_tensor(pa.float32(), [2])
+TURNED = pa.fixed_shape_tensor(pa.float32(), [2, 1], permutation=[1, 0])
 
 
 @pytest.mark.parametrize(
@@ -156,6 +157,7 @@ TENSOR = pa.fixed_shape_tensor(pa.float32(), [2])
         (pa.array([uuid.UUID(int=7).bytes, None], pa.uuid()), pa.uuid()),
         (pa.array(["{}", None], pa.json_()), pa.json_()),
         (pa.ExtensionArray.from_storage(TENSOR, pa.array([[1, 2], None], pa.list_(pa.float32(), 2))), TENSOR),
+        (pa.ExtensionArray.from_storage(TURNED, pa.array([[1, 2], None], pa.list_(pa.float32(), 2))), TURNED),
         (pa.array([[("a", 1)], [], None, [("b", None)]], pa.map_(pa.string(), pa.int64())), None),
         (pa.array([[2**64 - 1], [], None], LIST_OF_U64), LIST_OF_U64),
         (pa.array([{"n": 2**64 - 1}, None], pa.struct([("n", pa.uint64())])), None),

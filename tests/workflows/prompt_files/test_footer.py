@@ -54,6 +54,7 @@ def arrow_bytes() -> bytes:
         (arrow_bytes(), "it is Arrow IPC or Feather"),
         (zip_bytes(), "it is a zip archive or an Excel workbook"),
         (b"\x1f\x8b\x08" + b"\0" * 100, "it is a compressed file"),
+        (b"\x80\x04\x95" + b"\0" * 20, "it is data of another format"),
         (b"ORC\x01\x02" + b"\0" * 20, "it is ORC"),
         (b"Obj\x01" + b"\0" * 20, "it is Avro"),
         (b"SQLite format 3\0" + b"\0" * 100, "it is a database"),

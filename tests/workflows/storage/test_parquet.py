@@ -33,8 +33,9 @@ def test_a_row_group_of_an_open_file_is_read() -> None:
     file = io.BytesIO()
     pq.write_table(TABLE, file, row_group_size=2)
 
-    assert pa.Table.from_batches(read_batches(file, 1, 2**20)).equals(TABLE.slice(2))
-    assert [batch.num_rows for batch in read_batches(file, 0, 1)] == [1, 1]
+    footer = read_footer(file)
+    assert pa.Table.from_batches(read_batches(file, footer, 1, 2**20)).equals(TABLE.slice(2))
+    assert [batch.num_rows for batch in read_batches(file, footer, 0, 1)] == [1, 1]
 
 
 def test_the_bytes_of_an_open_file_belong_to_arrow() -> None:
@@ -73,6 +74,8 @@ def test_a_damaged_file_is_refused(data: bytes) -> None:
     [
         (b"", "empty (0 bytes)"),
         (b"a,b\n1,2\n", "CSV or other text"),
+        (b"\x93NUMPY\x01\x00", "a NumPy array"),
+        (b"\x80\x04\x95\x00", "data of another format"),
         (b"<html>404</html>", "an HTML or XML page, as web servers answer errors"),
         (b"PARE" + b"\0" * 90 + b"PARE", "encrypted; decrypt it first"),
     ],
