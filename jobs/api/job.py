@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from actors.errors import one_line, shown
 from jobs.job_file.errors import JobFileError
+from jobs.job_file.faults import sections_with, similar_key
 from jobs.job_file.read import check_fields
-from jobs.job_file.spec import MAX_NAME_LENGTH, JobSpec, SamplingSection, section_of
+from jobs.job_file.spec import MAX_NAME_LENGTH, JobSpec, SamplingSection
 from workflows.storage.path import absolute_location
 
 SAMPLING_KEYS = tuple(SamplingSection.model_fields)
@@ -72,20 +72,11 @@ def _merged(section: str, given: Any, keys: dict[str, Any]) -> Any:
 
 
 def _unknown(key: str) -> str:
-    if close := difflib.get_close_matches(key, (*SAMPLING_KEYS, *JOB_KEYS), n=1):
-        return f"{one_line(key)}: unknown key; did you mean `{close[0]}`?"
-    if sections := [name for name in JOB_KEYS if key in _keys_of(name)]:
-        places = " or ".join(f"{name}={{{key!r}: ...}}" for name in sections)
-        return f"{one_line(key)}: unknown key; did you mean {places}?"
+    if similar := similar_key(key, (*SAMPLING_KEYS, *JOB_KEYS)):
+        return f"{one_line(key)}: unknown key; did you mean `{similar}`?"
+    if places := [f"{name}={{{inner!r}: ...}}" for name, inner in sections_with(key) if name in JOB_KEYS]:
+        return f"{one_line(key)}: unknown key; did you mean {' or '.join(places)}?"
     return (
         f"{one_line(key)}: unknown key; allowed are the settings of sampling ({', '.join(SAMPLING_KEYS)}) and the keys "
         f"of a job file ({', '.join(JOB_KEYS)}), such as workers={{'max': 2}}"
     )
-
-
-def _keys_of(section: str) -> Iterable[str]:
-    """The keys of a section of the job file; none for a key that is no section."""
-    if section == "storage":  # whose keys are those of the store
-        return ("endpoint_url",)
-    model = section_of(JobSpec.model_fields[section].annotation)
-    return model.model_fields if model else ()

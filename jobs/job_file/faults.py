@@ -6,7 +6,7 @@ import difflib
 import math
 import re
 import typing
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from pydantic import BaseModel
@@ -18,6 +18,13 @@ from workflows.storage.credentials import secret_in
 
 _SHOULD_BE = re.compile(r"(?P<key>[^:]+): Input should be (?P<kind>a valid [a-z ]+), got (?P<value>.*)", re.DOTALL)
 
+STORE_KEYS = ("endpoint_url",)  # of `storage`; its other keys are those of the store
+# What other programs call the settings.
+OTHER_NAMES = {
+    **dict.fromkeys(("steps", "num_steps", "inference_steps"), "num_inference_steps"),
+    **dict.fromkeys(("cfg", "cfg_scale", "guidance", "guidance_scale", "guidance_weight"), "cfg_weight"),
+    **dict.fromkeys(("n", "num_images", "num_images_per_prompt", "samples_per_prompt"), "images_per_prompt"),
+}
 # Keys that users write to change the image size. The models are trained for one size only.
 SIZE_KEYS = frozenset({"width", "height", "size", "image_size", "img_size", "resolution"})
 
@@ -29,7 +36,8 @@ def explain_all(faults: Iterable[ErrorDetails]) -> list[str]:
         other = _SHOULD_BE.fullmatch(lines[-1]) if lines else None
         found = _SHOULD_BE.fullmatch(line)
         if other and found and (other["key"], other["value"]) == (found["key"], found["value"]):
-            lines[-1] = f"{found['key']}: Input should be {other['kind']} or {found['kind']}, got {found['value']}"
+            kinds = f"{other['kind']} or {found['kind']}".replace("a valid list", "a list in [brackets]")
+            lines[-1] = f"{found['key']}: Input should be {kinds}, got {found['value']}"
         else:
             lines.append(line)
     return list(dict.fromkeys(lines))
@@ -54,12 +62,32 @@ def explain(fault: ErrorDetails) -> str:
     return f"{key}: {rule.removeprefix('Value error, ')}, got {_shown(fault['input'])}"
 
 
+def similar_key(key: str, known: Iterable[str]) -> str | None:
+    """The known key that is most likely meant."""
+    known = list(known)
+    if (name := OTHER_NAMES.get(key.lower())) in known:
+        return name
+    return next(iter(difflib.get_close_matches(key, known, n=1)), None)
+
+
+def sections_with(key: str) -> list[tuple[str, str]]:
+    """The sections of a job file that have this key, each with the key's name there."""
+    name, found = OTHER_NAMES.get(key.lower(), key), []
+    for section, field in JobSpec.model_fields.items():
+        model = section_of(field.annotation)
+        keys: Collection[str] = model.model_fields if model else STORE_KEYS if section == "storage" else ()
+        found += [(section, one) for one in dict.fromkeys((key, name)) if one in keys]
+    return found
+
+
 def _unknown_key(path: list[str]) -> str:
     if path[-1] in SIZE_KEYS:
         return "a checkpoint renders images of one size only (Janus, Janus-Pro and JanusFlow: 384 x 384)"
+    if len(path) == 1 and (places := sections_with(path[0])):
+        return f"unknown key; did you mean {' or '.join(f'`{section}.{key}`' for section, key in places)}?"
     known = _known_keys(path[:-1])
-    close = difflib.get_close_matches(path[-1], known, n=1)
-    hint = f"did you mean `{close[0]}`?" if close else f"allowed are {', '.join(known)}"
+    similar = similar_key(path[-1], known)
+    hint = f"did you mean `{similar}`?" if similar else f"allowed are {', '.join(known)}"
     return f"unknown key; {hint}"
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import click
 
+from actors.errors import one_line
 from jobs.job_file.looking import MANIFEST_FOLDER
 from jobs.job_file.read import check_fields
 from jobs.job_file.spec import MAX_NAME_LENGTH, JobSpec
@@ -31,7 +33,11 @@ def one_line_spec(
     Raises UsageError for a wrong combination of options, JobFileError and LocationError.
     """
     if job_files:
-        raise click.UsageError("give either job files or --prompt, --prompts, --checkpoint and --output, not both")
+        name = one_line(job_files[0])
+        advice = "" if os.path.exists(job_files[0]) else f": there is no file {name}, and a prompt follows --prompt"
+        raise click.UsageError(
+            f"give either job files or --prompt, --prompts, --checkpoint and --output, not both{advice}"
+        )
     if bool(prompts) == (prompts_path is not None):
         raise click.UsageError(f"give JOB.yaml, or --prompt, or --prompts PATH, and one of them only: {EXAMPLE}")
     if checkpoint is None or output is None:

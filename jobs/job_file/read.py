@@ -16,6 +16,7 @@ from jobs.job_file.errors import JobFileError
 from jobs.job_file.faults import explain_all
 from jobs.job_file.load_yaml import load_yaml
 from jobs.job_file.spec import JobSpec
+from workflows.prompt_files.formats import format_of
 from workflows.storage.path import shown_location
 
 MAX_BYTES = 2**20
@@ -30,9 +31,10 @@ def read_job_file(path: str, settings: list[str]) -> JobSpec:
     except OSError as error:
         raise JobFileError(f"job file {shown} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        raise JobFileError(f"job file {shown}: {error}") from error
+        raise JobFileError(f"job file {shown}: {error}{_advice(path)}") from error
     if not isinstance(fields, dict):
-        raise JobFileError(f"job file {shown} must contain keys and values, it contains {_kind_of(fields)}")
+        kind = _kind_of(fields)
+        raise JobFileError(f"job file {shown} must contain keys and values, it contains {kind}{_advice(path)}")
     return check_fields({"name": Path(path).stem, **fields}, settings)
 
 
@@ -66,6 +68,11 @@ def _read(path: str) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"is not UTF-8 text: {error.reason} at byte {error.start:,}") from error
+
+
+def _advice(path: str) -> str:
+    """What to do with a file whose name says that it holds prompts."""
+    return "; a file of prompts is given as --prompts PATH" if format_of(path).ending else ""
 
 
 def _apply(fields: dict[str, Any], setting: str) -> None:

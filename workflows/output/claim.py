@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 from datetime import UTC, datetime
 from typing import Any
 
@@ -142,7 +143,9 @@ def read_claim(storage: Storage) -> Claim:
     """job.json of an output. Raises StorageError if it is missing or damaged, and OtherVersionError."""
     try:
         data = storage.read(JOB_FILE) if storage.size(JOB_FILE) <= MAX_CLAIM_BYTES else b""
-    except NotAFileError:
+    except NotAFileError as error:
+        if storage.is_local and os.path.isfile(storage.root):
+            raise StorageError(f"{storage.url} is a file, and an output of janus-batch is a folder") from error
         raise
     except FileNotFoundError as error:
         raise StorageError(f"{storage.url} has no {JOB_FILE}: it is not an output of janus-batch") from error

@@ -48,11 +48,12 @@ def test_a_name_and_a_sampling_section_can_be_given() -> None:
     ("keys", "message"),
     [
         ({"cfg_weigth": 5}, "^cfg_weigth: unknown key; did you mean `cfg_weight`"),
+        ({"guidance_scale": 5}, "^guidance_scale: unknown key; did you mean `cfg_weight`"),
         ({"worker": {"max": 2}}, "did you mean `workers`"),
         ({"zzz": 1}, r"allowed are the settings of sampling \(cfg_weight, .* keys of a job file \(name, "),
         ({"revision": "main"}, r"^revision: unknown key; did you mean model=\{'revision': \.\.\.\} or judge="),
         ({"endpoint_url": "http://x"}, r"did you mean storage=\{'endpoint_url': "),
-        ({"cfg_weight": "x"}, "^sampling.cfg_weight: Input should be a valid number or a valid list, got 'x'$"),
+        ({"cfg_weight": "x"}, "^sampling.cfg_weight: Input should be a valid number or a list .*, got 'x'$"),
         ({"cfg_weight": iter([1])}, "^sampling.cfg_weight: must be text, numbers, booleans, .* got <list_iterator"),
         ({"schedule": {"cron": "0 2 * * *"}}, "^schedule: unknown key"),
         ({"cfg_weight": 0.5, "seed": -1}, "sampling.seed: .* got -1"),

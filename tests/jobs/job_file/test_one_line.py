@@ -45,6 +45,7 @@ def test_every_folder_makes_a_name(output: str) -> None:
     ("given", "message"),
     [
         ({"job_files": ("job.yaml",)}, "either job files or --prompt, .* not both"),
+        ({"job_files": ("a fox",)}, "not both: there is no file a fox, and a prompt follows --prompt"),
         ({"prompts": ()}, "give JOB.yaml, or --prompt, or --prompts PATH"),
         ({"prompts_path": "a.parquet"}, "one of them only"),
         ({"checkpoint": None}, "needs --checkpoint NAME: janus-batch render --prompt"),

@@ -91,6 +91,10 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         read_job_file(str(tmp_path / "none.yaml"), [])
     with pytest.raises(JobFileError, match=r"cannot be read: Is a directory"):
         read_job_file(str(tmp_path), [])
+    for name, text in (("captions.csv", "a fox\n"), ("captions.txt", "a: b: c\n")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(JobFileError, match=rf"{name}.*; a file of prompts is given as --prompts PATH"):
+            read_job_file(str(tmp_path / name), [])
     os.mkfifo(tmp_path / "pipe.yaml")
     with pytest.raises(JobFileError, match=r"pipe\.yaml: is a pipe, not a file"):
         read_job_file(str(tmp_path / "pipe.yaml"), [])
@@ -123,7 +127,7 @@ def test_settings_of_the_command_line_beat_the_file(tmp_path: Path) -> None:
         ("sampling.sede=7", "sampling.sede: unknown key; did you mean `seed`"),
         (
             "sampling.cfg_weight=eleven",
-            "sampling.cfg_weight: Input should be a valid number or a valid list, got 'eleven'",
+            "sampling.cfg_weight: Input should be a valid number or a list in .brackets., got 'eleven'",
         ),
     ],
 )

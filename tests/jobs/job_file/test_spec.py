@@ -53,7 +53,10 @@ def test_a_job_has_any_name_that_can_be_printed(name: str) -> None:
     [
         ({"promts": "x"}, "promts: unknown key; did you mean `prompts`?"),
         ({"sampling": {"cfg_wieght": 5}}, "sampling.cfg_wieght: unknown key; did you mean `cfg_weight`?"),
-        ({"sampling": {"cfg": 5}}, "sampling.cfg: unknown key; "),
+        ({"sampling": {"cfg_scale": 5}}, "sampling.cfg_scale: unknown key; did you mean `cfg_weight`?"),
+        ({"cfg_weight": 5}, "cfg_weight: unknown key; did you mean `sampling.cfg_weight`?"),
+        ({"revision": "x"}, "revision: unknown key; did you mean `model.revision` or `judge.revision`?"),
+        ({"endpoint_url": "x"}, "endpoint_url: unknown key; did you mean `storage.endpoint_url`?"),
         (
             {"workers": {"zzz": 5}},
             "workers.zzz: unknown key; allowed are min, max, gpus_per_actor, batch_size, ",
@@ -72,7 +75,7 @@ def test_a_job_has_any_name_that_can_be_printed(name: str) -> None:
         ({"sampling": {"seed": 2**64}}, "sampling.seed: Input should be less than 18446744073709551616, got 184467"),
         (
             {"sampling": {"cfg_weight": "five"}},
-            "sampling.cfg_weight: Input should be a valid number or a valid list, got 'five'",
+            "sampling.cfg_weight: Input should be a valid number or a list in [brackets], got 'five'",
         ),
         (
             {"sampling": {"cfg_weight": []}},

@@ -363,6 +363,9 @@ def test_an_output_is_opened_with_the_storage_options_of_its_job(job: RenderJob)
 
 
 def test_a_folder_without_a_claim_is_not_an_output(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"/file is a file, and an output of janus-batch is a folder"):
+        open_output(str(tmp_path / "file"), None)
     with pytest.raises(StorageError, match=r"/nothing has no job.json: it is not an output of janus-batch"):
         read_claim(Storage(f"{tmp_path}/nothing"))
 
