@@ -16,6 +16,7 @@ from actors.checkpoint.folder import Folder, LocalFolder
 from actors.checkpoint.open import Checkpoint
 from actors.errors import CheckpointError, one_line, shown
 from actors.llama.config import is_head_tied
+from actors.prompt.protocol import Protocol
 from actors.prompt.template import PROMPT_FORMATS
 from actors.prompt.tokenizer import BEGIN_OF_IMAGE, BOS, PAD, PromptTokenizer
 from actors.request import ImageRequest
@@ -126,14 +127,19 @@ def _recommend_tags(probes: Mapping[str, Any]) -> Finding:
     return Finding(check="recommended tags", detail=detail, is_note=True, facts={"recommended_prompt_format": best})
 
 
-def check_speed(engine: Any, request: ImageRequest) -> Iterator[Finding]:
-    """How fast the engine is on this machine, estimated from the first steps of one batch."""
+def check_speed(engine: Any, request: ImageRequest, protocol: Protocol | None = None) -> Iterator[Finding]:
+    """How fast the engine is on this machine, estimated from the first steps of one batch.
+
+    `protocol` is that of the engine, if it writes a text before each image.
+    """
     if not hasattr(engine, "seconds_per_batch"):
         return
     batch = engine.default_batch_size
     seconds = engine.seconds_per_batch(request)
     throughput = batch / seconds
     detail = f"about {throughput:.3g} images/s on {engine.device}; a batch of {batch} takes {seconds:.3g} s"
+    if protocol:
+        detail += f", with texts of {protocol.max_tokens} tokens, the longest"
     facts = {"images_per_second": throughput, "batch_size": batch, "device": engine.device}
     yield Finding(check="throughput", detail=detail, facts=facts)
 
@@ -150,17 +156,16 @@ def check_guidance(engine: Any) -> Iterator[Finding]:
     is_finite = bool(cond.isfinite().all() and uncond.isfinite().all())
     detail = "none in the first prediction" if is_finite else "the first prediction has NaN or infinite numbers"
     yield Finding(check="NaN", is_ok=is_finite, detail=detail)
-    effect = float((cond - uncond).std() / cond.std().clamp_min(1e-30)) if is_finite else 0.0
-    yield Finding(
-        check="guidance",
-        is_ok=effect >= MIN_GUIDANCE_EFFECT,
-        detail=f"the prompt moves the first prediction by {effect:.1%} of its spread"
-        + (
-            ""
-            if effect >= MIN_GUIDANCE_EFFECT
-            else ": the model does not distinguish the conditional from the unconditional prompt"
-        ),
-    )
+    if not is_finite:
+        yield Finding(check="guidance", is_ok=False, detail="not measured", facts={"is_guidance_alive": False})
+        return
+    effect = float((cond - uncond).std() / cond.std().clamp_min(1e-30))
+    is_alive = effect >= MIN_GUIDANCE_EFFECT
+    detail = f"the prompt moves the first prediction by {effect:.1%} of its spread"
+    if not is_alive:
+        detail += ": the model does not distinguish the conditional from the unconditional prompt"
+    facts = {"is_guidance_alive": is_alive, "guidance_effect": effect}
+    yield Finding(check="guidance", is_ok=is_alive, detail=detail, facts=facts)
 
 
 def check_image_decoder(engine: Any) -> Iterator[Finding]:

@@ -96,7 +96,7 @@ KNOWN_MODELS = (
         prompt_format="janus-pro",
         protocol="reasongen-r1",
         base="deepseek-ai/Janus-Pro-7B",
-        license="see its page",
+        license="none in its GitHub repository; see its page",
         source="https://github.com/Franklin-Zhang0/ReasonGen-R1/blob/main/Janus/cot_generate_inference.py",
     ),
     KnownModel(
@@ -104,7 +104,7 @@ KNOWN_MODELS = (
         repositories=("FreedomIntelligence/Janus-4o-7B",),
         prompt_format="janus-pro",
         base="deepseek-ai/Janus-Pro-7B",
-        license="see its page",
+        license="none in its GitHub repository; see its page",
         source="https://github.com/FreedomIntelligence/ShareGPT-4o-Image/blob/main/README.md",
     ),
     KnownModel(

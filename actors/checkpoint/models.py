@@ -33,14 +33,21 @@ def open_models(
         prompt_template=prompt_template,
         storage_options=storage_options,
     )
-    if adapters:
-        if checkpoint.folder is None:
-            raise CheckpointError(f"{checkpoint.family} has no weights that an adapter could be merged into")
-        opened = (
-            (open_adapter(one.name, revision=one.revision, storage_options=storage_options), one.weight)
-            for one in adapters
-        )
-        checkpoint = dataclasses.replace(checkpoint, adapters=tuple(opened))
+    checkpoint = with_adapters(checkpoint, adapters, storage_options=storage_options)
     if not FAMILIES[checkpoint.family].decodes_with_vae:
         return checkpoint, None
     return checkpoint, open_vae(vae, checkpoint, revision=vae_revision, storage_options=storage_options)
+
+
+def with_adapters(
+    checkpoint: Checkpoint, adapters: Sequence[Adapter], *, storage_options: Mapping[str, Any] | None = None
+) -> Checkpoint:
+    """The same checkpoint with these adapters, which are merged while its weights are read. Raises CheckpointError."""
+    if not adapters:
+        return checkpoint
+    if checkpoint.folder is None:
+        raise CheckpointError(f"{checkpoint.family} has no weights that an adapter could be merged into")
+    opened = (
+        (open_adapter(one.name, revision=one.revision, storage_options=storage_options), one.weight) for one in adapters
+    )
+    return dataclasses.replace(checkpoint, adapters=tuple(opened))

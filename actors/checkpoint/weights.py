@@ -129,10 +129,10 @@ def _check_all_is_accounted_for(
         _check_number_of_layers(checkpoint, expected, found)
         if missing == expected.keys():
             raise CheckpointError(
-                f"{folder} holds none of the {_count(missing)} that its config.json asks for, such as "
+                f"{folder} holds none of the {_count(missing)} that this job needs, such as "
                 f"{_some(missing, 1)}; it holds {_some(found)}"
             )
-        raise CheckpointError(f"{folder} lacks {_count(missing)} that its config.json asks for: {_some(missing)}")
+        raise CheckpointError(f"{folder} lacks {_count(missing)} that this job needs: {_some(missing)}")
     _check_number_of_layers(checkpoint, expected, found)
     unexpected = [name for name in found if name not in expected and not name.startswith(tuple(not_needed))]
     if unexpected:

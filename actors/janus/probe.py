@@ -18,6 +18,7 @@ from actors.device import timed
 from actors.guidance import is_guided
 from actors.janus.batching import CpuLoops, GpuLoops
 from actors.janus.network import CodeModel
+from actors.janus.reasoning import Reasoner
 from actors.janus.sampler import CodeSampler
 from actors.llama.cache import PromptState
 from actors.prompt.tokenizer import PromptTokenizer
@@ -34,6 +35,7 @@ class Probed(Protocol):
     num_codes: int
     model: CodeModel
     loops: CpuLoops | GpuLoops
+    reasoner: Reasoner | None
     decode_pixels: Callable[[torch.Tensor], object]
 
     def tokenize(self, request: ImageRequest, /) -> Any: ...
@@ -84,18 +86,36 @@ def probe_template(engine: Probed, tokenizer: PromptTokenizer, requests: Sequenc
 
 @torch.inference_mode()
 def seconds_per_batch(engine: Probed, request: ImageRequest, num_images: int) -> float:
-    """Seconds for a batch of images like this one, from the first codes and from one decoded image."""
+    """Seconds for a batch of images like this one, from the first tokens of each pass and from one decoded image."""
     requests = [dataclasses.replace(request, seed=seed) for seed in range(num_images)]
     prompts = [engine.tokenize(one) for one in requests]
     states, prefill = timed(engine.torch_device, lambda: engine.prefill(prompts))
-    loop = engine.loops.loop_for(num_images, states)
-    loop.choose.load(requests)
     guided = range(num_images) if is_guided(request.cfg_weight) else ()
-    loop.load(states, [*range(num_images), *guided], [request.cfg_weight] * num_images)
-    num_timed = min(NUM_CODES_TIMED, engine.num_codes)
-    loop.run(1, lambda step: True)
-    _, codes = timed(engine.torch_device, lambda: loop.run(num_timed, lambda step: True))
+    codes = _seconds_of_loop(engine, engine.loops, requests, states, [*range(num_images), *guided])
+    if engine.reasoner:
+        question = engine.reasoner.question(request.prompt)
+        texts, text_prefill = timed(engine.torch_device, lambda: engine.model.llama.prefill([question]))
+        codes += text_prefill + _seconds_of_loop(
+            engine, engine.reasoner.loops, requests, texts * num_images, range(num_images)
+        )
     codes_1N = torch.zeros(1, engine.num_codes, dtype=torch.long, device=engine.torch_device)
     engine.decode_pixels(codes_1N)
     _, decode = timed(engine.torch_device, lambda: engine.decode_pixels(codes_1N))
-    return prefill + codes / num_timed * engine.num_codes + decode * num_images
+    return prefill + codes + decode * num_images
+
+
+def _seconds_of_loop(
+    engine: Probed,
+    loops: CpuLoops | GpuLoops,
+    requests: Sequence[ImageRequest],
+    states: Sequence[PromptState],
+    image_of_rows: Sequence[int],
+) -> float:
+    """Seconds for all tokens of a batch, from the first ones."""
+    loop = loops.loop_for(len(requests), states)
+    loop.choose.load(requests)
+    loop.load(states, image_of_rows, [request.cfg_weight for request in requests])
+    num_timed = min(NUM_CODES_TIMED, loops.num_codes)
+    loop.run(1, lambda step: len(states) > len(requests))
+    _, seconds = timed(engine.torch_device, lambda: loop.run(num_timed, lambda step: len(states) > len(requests)))
+    return seconds / num_timed * loops.num_codes

@@ -62,7 +62,7 @@ class Reasoner:
 
         Raises ValueError for a prompt that cannot be encoded.
         """
-        question, longest = len(self._question(prompt)), self.protocol.max_tokens
+        question, longest = len(self.question(prompt)), self.protocol.max_tokens
         if not self.protocol.is_rewritten:
             return question + longest + 1
         # No image follows the question itself.
@@ -73,7 +73,7 @@ class Reasoner:
         key_of = {request: (request.prompt, request.seed) for request in requests}
         first = {key: request for request, key in reversed(key_of.items())}
         distinct = list(first.values())
-        questions = {request.prompt: self._question(request.prompt) for request in distinct}
+        questions = {request.prompt: self.question(request.prompt) for request in distinct}
         states = dict(zip(questions, self.loops.model.llama.prefill(list(questions.values())), strict=True))
         texts: dict[tuple[str, int], list[int] | None] = {}
         for part in self.loops.split([[states[request.prompt].num_tokens] for request in distinct]):
@@ -82,7 +82,8 @@ class Reasoner:
             texts |= {key_of[request]: text for request, text in zip(chosen, ids, strict=True)}
         return [self._reasoning(request, questions[request.prompt], texts[key_of[request]]) for request in requests]
 
-    def _question(self, prompt: str) -> list[int]:
+    def question(self, prompt: str) -> list[int]:
+        """The ids that the model answers. Raises ValueError for a prompt that cannot be encoded."""
         return [self.tokenizer.bos_id, *self.tokenizer.plain_ids(self.protocol.question_about(prompt))]
 
     def _sample(self, requests: Sequence[ImageRequest], states: Sequence[PromptState]) -> list[list[int] | None]:

@@ -28,6 +28,7 @@ _LARGEST = {
 }
 MAX_SIZE = 2**16  # the largest of any other whole number
 MAX_LAYERS = _LARGEST["num_hidden_layers"]
+_PROMPT_TOKENS = 64  # the room that a prompt must have next to an image
 _MAX_NUMBER = 1e12  # a rope_theta of 1e7 is large
 # Settings that the engines implement one value of.
 _FIXED = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
@@ -57,6 +58,8 @@ def read_llama_shape(config: Mapping[str, Any], name: str) -> LlamaShape:
     values = {key: integer(llama, key, default, name, largest=_LARGEST[key]) for key, default in _DEFAULTS.items()}
     num_heads = values["num_attention_heads"]
     num_kv_heads = integer(llama, "num_key_value_heads", num_heads, name)
+    if num_heads > values["hidden_size"]:
+        raise CheckpointError(f"{name}: {num_heads} attention heads do not fit into {values['hidden_size']} channels")
     head_dim = integer(llama, "head_dim", values["hidden_size"] // num_heads, name)
     if num_heads % num_kv_heads or head_dim % 2:
         raise CheckpointError(
@@ -89,10 +92,11 @@ def is_head_tied(config: Mapping[str, Any], layout: str | None) -> bool:
 
 def check_image_fits(num_tokens: int, image_size: int, llama: LlamaShape) -> None:
     """Raise CheckpointError unless an image's tokens leave room for a prompt in the text model's context."""
-    if not 0 < num_tokens < llama.context_length:
+    if not 0 < num_tokens <= llama.context_length - _PROMPT_TOKENS:
         raise CheckpointError(
-            f"an image of {image_size} pixels per side needs {num_tokens} tokens; 1 to {llama.context_length - 1} fit "
-            f"into the {llama.context_length} positions of the text model"
+            f"an image of {image_size} pixels per side needs {num_tokens} tokens, and a prompt {_PROMPT_TOKENS}; "
+            f"together they must fit into the {llama.context_length} positions of the text model "
+            "(max_position_embeddings)"
         )
 
 

@@ -15,6 +15,7 @@ from jobs.cli.completion import complete_checkpoints
 @click.option("--revision", metavar="REV", help="Branch, tag or commit of a hub id.")
 @click.option("--vae", metavar="NAME", help="JanusFlow: the VAE, if the checkpoint's folder has none.")
 @click.option("--prompt-format", type=click.Choice(["janus", "janus-pro"]), help="Default: read from the checkpoint.")
+@options.settings_of_model
 @options.endpoint_url
 @options.as_json
 @options.quiet

@@ -39,6 +39,7 @@ def _settings(example: str) -> Decorator:
 
 
 settings = _settings("sampling.seed=7")
+settings_of_model = _settings("model.adapter=./lora")
 settings_of_run = _settings("workers.max=2")  # for outputs whose recipe is settled
 job = _group(click.argument("job_file", metavar="JOB.yaml", type=click.Path()), settings)
 jobs = _group(click.argument("job_files", metavar="JOB.yaml...", type=click.Path(), nargs=-1, required=True), settings)

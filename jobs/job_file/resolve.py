@@ -32,13 +32,13 @@ def open_models_of(spec: JobSpec) -> Models:
     """Open the models that the job file names. Raises CheckpointError."""
     model = spec.model
     if spec.task == "understand":
-        return _open_model(spec), None
+        return open_model_of(spec), None
     return open_models(
         model.checkpoint,
         revision=model.revision,
         prompt_format=model.prompt_format,
         prompt_template=_template_of(model),
-        adapters=_adapters_of(model),
+        adapters=adapters_of(model),
         vae=model.vae,
         vae_revision=model.vae_revision,
         storage_options=spec.storage,
@@ -60,8 +60,8 @@ def _open_judge(spec: JobSpec, own: Checkpoint) -> Checkpoint:
     return judge
 
 
-def _open_model(spec: JobSpec) -> Checkpoint:
-    """The model that the job file names, without a VAE."""
+def open_model_of(spec: JobSpec) -> Checkpoint:
+    """Open the checkpoint that the job file names, without adapters and VAE. Raises CheckpointError."""
     model = spec.model
     return open_checkpoint(
         model.checkpoint,
@@ -85,7 +85,7 @@ def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True, models: M
     _check_output(prompts, output)
     workers = workers_of(spec, num_gpus)
     default_dtype = "bfloat16" if workers.gpus_per_actor else "float32"
-    recipe = _recipe(spec, models, default_dtype=default_dtype, with_digest=with_digest)
+    recipe = recipe_of(spec, models, default_dtype=default_dtype, with_digest=with_digest)
     if spec.task == "understand":
         recipe = as_look_recipe(recipe, spec, models[0], prompts)
     return RenderJob(
@@ -103,8 +103,11 @@ def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True, models: M
     )
 
 
-def _adapters_of(model: ModelSection) -> tuple[Adapter, ...]:
-    """The adapters of a job file that means one model; `jobs.job_file.sweep` makes such ones of a sweep."""
+def adapters_of(model: ModelSection) -> tuple[Adapter, ...]:
+    """The adapters of a job file that means one model; `jobs.job_file.sweep` makes such ones of a sweep.
+
+    Raises JobFileError for a sweep.
+    """
     variants = model.adapter or [[]]
     if len(variants) > 1:
         raise JobFileError(
@@ -141,7 +144,8 @@ def _reading(spec: JobSpec) -> PromptReading:
     )
 
 
-def _recipe(spec: JobSpec, models: Models, *, default_dtype: str, with_digest: bool) -> Recipe:
+def recipe_of(spec: JobSpec, models: Models, *, default_dtype: str, with_digest: bool) -> Recipe:
+    """The recipe of a job file with these opened models. Raises JobFileError and CheckpointError."""
     model, (checkpoint, vae) = spec.model, models
     return Recipe(
         family=checkpoint.family,

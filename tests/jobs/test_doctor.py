@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,8 +12,19 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from jobs.cli.main import cli
+from jobs.job_file.errors import JobFileError
+from tests.support.adapters import Q0, factors, write_adapter
 
 DATA = Path(__file__).parents[1] / "data"
+
+
+def changed_copy(tmp_path: Path, **settings: object) -> Path:
+    """A copy of janus-tiny with other settings of its text model."""
+    folder = Path(shutil.copytree(DATA / "janus-tiny", tmp_path / "changed"))
+    config = json.loads((folder / "config.json").read_text())
+    config["language_config"] |= settings
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
 
 
 @pytest.mark.parametrize("name", ["janus-tiny", "janusflow-tiny"])
@@ -74,15 +86,50 @@ def test_one_nan_in_the_image_decoder_is_a_fault(name: str, file: str, tensor: s
     ],
 )
 def test_an_absurd_size_is_one_sentence_at_once(setting: str, value: float, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(DATA / "janus-tiny", tmp_path / "broken"))
-    config = json.loads((folder / "config.json").read_text())
-    config["language_config"][setting] = value
-    (folder / "config.json").write_text(json.dumps(config))
+    folder = changed_copy(tmp_path, **{setting: value})
     result = CliRunner().invoke(cli, ["doctor", str(folder)], standalone_mode=False)
     assert result.return_value == 1
     (fault,) = (line for line in result.output.splitlines() if line.startswith("FAULT"))
     assert f"language_config.{setting}" in fault
     assert len(fault) < 300
+
+
+def test_an_image_that_leaves_no_room_for_a_prompt_is_one_sentence(tmp_path: Path) -> None:
+    folder = changed_copy(tmp_path, max_position_embeddings=37)
+    result = CliRunner().invoke(cli, ["doctor", str(folder)], standalone_mode=False)
+    assert "needs 36 tokens, and a prompt 64; together they must fit into the 37 positions" in result.output
+
+
+@pytest.mark.parametrize(("num_heads", "message"), [(8, ""), (65, "65 attention heads do not fit into 64 channels")])
+def test_the_number_of_heads_is_shown(num_heads: int, message: str, tmp_path: Path) -> None:
+    """No tensor's shape proves it."""
+    folder = changed_copy(tmp_path, num_attention_heads=num_heads, num_key_value_heads=num_heads)
+    (folder / "tokenizer.json").write_text("{}")
+    result = CliRunner().invoke(cli, ["doctor", str(folder)], standalone_mode=False)
+    assert (message or "2 layers of 64 channels, 8 heads of 8, 1024 positions") in result.output
+
+
+def test_a_setting_of_the_job_file_is_applied(tmp_path: Path) -> None:
+    lora = write_adapter(tmp_path / "lora", factors(Q0, (64, 64)), base_model_name_or_path="deepseek-ai/Janus-Pro-1B")
+    arguments = ["doctor", str(DATA / "janus-tiny"), "--set", f"model.adapter={lora}", "--set", "model.protocol=got-r1"]
+    result = CliRunner().invoke(cli, arguments, standalone_mode=False)
+    assert result.return_value == 0
+    assert f"adapters               {lora}, weight 1, trained on 'deepseek-ai/Janus-Pro-1B'" in result.output
+    assert "with texts of 600 tokens, the longest" in result.output
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("model.adapter=[none, a]", "a sweep of 2 models has an output for each; .* Choose one with --set"),
+        ("sampling.solver=heun", "sampling.solver: janus does not take it"),
+        ("model.protocl=got-r1", "model.protocl"),
+    ],
+)
+def test_a_setting_that_no_job_could_have_is_refused(setting: str, message: str) -> None:
+    result = CliRunner().invoke(cli, ["doctor", str(DATA / "janus-tiny"), "--set", setting], standalone_mode=False)
+    assert isinstance(result.exception, JobFileError)
+    assert re.search(message, str(result.exception))
 
 
 def test_a_name_with_spaces_around_it_is_understood() -> None:
@@ -103,6 +150,7 @@ def test_everything_is_in_the_json(tmp_path: Path) -> None:
     )
     assert (found["are_tags_known"], found["stored_dtypes"]) == (False, {"bfloat16": 420})
     assert found["images_per_second"] > 0
+    assert (found["is_guidance_alive"], found["num_heads"], found["image_size"]) == (True, 4, 96)
     assert {"check": "role tags", "verdict": "note"}.items() <= next(
         one for one in found["checks"] if one["check"] == "role tags"
     ).items()

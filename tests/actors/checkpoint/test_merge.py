@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from actors.checkpoint.adapter import open_adapter
 from actors.checkpoint.models import open_models
@@ -20,26 +20,8 @@ from actors.errors import CheckpointError
 from actors.janus.network import _Tensors, read_weights
 from actors.janusflow.network import read_weights as read_flow_weights
 from actors.recipe import Adapter
+from tests.support.adapters import MLP1, PEFT, Q0, factors, write_adapter
 from tests.support.checkpoints import FLOW, TINY, fetched
-
-PEFT = "base_model.model."
-Q0, MLP1 = "language_model.model.layers.0.self_attn.q_proj", "language_model.model.layers.1.mlp.down_proj"
-
-
-def write_adapter(folder: Path, tensors: dict[str, torch.Tensor], **config: Any) -> Path:
-    folder.mkdir()
-    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 6, **config}
-    (folder / "adapter_config.json").write_text(json.dumps(settings))
-    save_file(tensors, folder / "adapter_model.safetensors")
-    return folder
-
-
-def factors(module: str, shape: tuple[int, ...], rank: int = 2, seed: int = 0) -> dict[str, torch.Tensor]:
-    chance = torch.Generator().manual_seed(seed)
-    return {
-        f"{PEFT}{module}.lora_A.weight": torch.randn(rank, shape[1], generator=chance),
-        f"{PEFT}{module}.lora_B.weight": torch.randn(shape[0], rank, generator=chance),
-    }
 
 
 def merged(*adapters: Adapter, base: Path = TINY, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:

@@ -135,9 +135,7 @@ def test_loaded_weights_survive_changes_to_their_file(
 def test_a_missing_tensor_is_named(folder: Path, stored: dict[str, torch.Tensor]) -> None:
     without = {name: tensor for name, tensor in stored.items() if name != "gen_head.vision_head.bias"}
     save_file(without, folder / "model.safetensors")
-    with pytest.raises(
-        CheckpointError, match=r"lacks 1 tensor that its config.json asks for: gen_head.vision_head.bias$"
-    ):
+    with pytest.raises(CheckpointError, match=r"lacks 1 tensor that this job needs: gen_head.vision_head.bias$"):
         load(folder)
 
 

@@ -50,7 +50,7 @@ def reasoner(name: str, **changes: object) -> Reasoner:
 
 @torch.inference_mode()
 def sampled(writer: Reasoner, requests: list[ImageRequest]) -> list[list[int] | None]:
-    states = writer.loops.model.llama.prefill([writer._question(one.prompt) for one in requests])
+    states = writer.loops.model.llama.prefill([writer.question(one.prompt) for one in requests])
     return writer._sample(requests, states)
 
 
@@ -62,7 +62,7 @@ def sampled(writer: Reasoner, requests: list[ImageRequest]) -> list[list[int] | 
 def test_the_most_probable_text_is_that_of_transformers(name: str) -> None:
     writer = reasoner(name, temperature=0.0, top_k=None)
     for prompt in PROMPTS[:2]:
-        question = torch.tensor([writer._question(prompt)])
+        question = torch.tensor([writer.question(prompt)])
         ends = list(writer.ends[: 1 + writer.protocol.ends_with_sentence])
         answer = llama().generate(question, max_new_tokens=NUM, do_sample=False, eos_token_id=ends, pad_token_id=0)
         (ids,) = sampled(writer, [request(prompt)])
@@ -78,7 +78,7 @@ def test_a_sampled_text_follows_the_probabilities_of_transformers(top_k: int | N
     asked = request(PROMPTS[0], seed=7)
     (ids,) = sampled(writer, [asked])
     assert ids is not None
-    question = writer._question(asked.prompt)
+    question = writer.question(asked.prompt)
     logits_NV = llama()(torch.tensor([[*question, *ids]])).logits[0, len(question) - 1 : -1]
     if top_k:
         logits_NV = TopKLogitsWarper(top_k)(None, logits_NV)
@@ -141,7 +141,7 @@ def test_otherwise_the_image_follows_question_and_text(name: str, short: None) -
     janus, asked = engine(protocol=name), request(PROMPTS[0], seed=3)
     (written,) = janus.reasoner.write([asked])
     assert isinstance(written, Reasoning)
-    question = janus.reasoner._question(asked.prompt)
+    question = janus.reasoner.question(asked.prompt)
     begin = janus.tokenizer.begin_of_image_id
     assert (written.cond[: len(question)], written.cond[-1]) == (question, begin)
     assert begin not in written.cond[:-1]

@@ -74,7 +74,7 @@ def test_a_missing_text_head_that_is_not_tied_is_refused(layout: str, declared: 
     drop_tensor(folder, "lm_head.weight" if layout == "transformers" else "language_model.lm_head.weight")
     declare(folder, "text_config" if layout == "transformers" else "language_config", declared)
     with pytest.raises(
-        CheckpointError, match=re.escape("lacks 1 tensor that its config.json asks for: language_model.lm_head.weight")
+        CheckpointError, match=re.escape("lacks 1 tensor that this job needs: language_model.lm_head.weight")
     ):
         read(folder)
 
@@ -83,7 +83,7 @@ def test_a_checkpoint_without_a_tower_is_refused(tmp_path: Path) -> None:
     folder = copy_of(TINY, tmp_path)
     tensors = load_file(folder / "model.safetensors")
     save_file({k: v for k, v in tensors.items() if not k.startswith("vision_model.")}, folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"lacks 29 tensors that its config\.json asks for: vision_model"):
+    with pytest.raises(CheckpointError, match=r"lacks 29 tensors that this job needs: vision_model"):
         read(folder)
 
 
