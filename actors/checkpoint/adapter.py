@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from actors.checkpoint.files import check_readable, read_json
+from actors.checkpoint.files import find_weight_files, read_json, some
 from actors.checkpoint.find import find_folder
 from actors.checkpoint.kinds import ADAPTER_CONFIG
 from actors.checkpoint.name import read_model_name
 from actors.checkpoint.open import Checkpoint
 from actors.errors import CheckpointError, one_line, shown
 
-_WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+_STEMS = ("adapter_model", "adapter_model")
 _MAX_RANK = 2**14
 _MAX_PATTERN = 500  # characters
 
@@ -27,9 +27,10 @@ _WITHOUT_EFFECT = {
     *("peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
     *("inference_mode", "lora_dropout", "target_modules", "exclude_modules", "modules_to_save", "layers_to_transform"),
     *("layers_pattern", "megatron_core", "eva_config", "qalora_group_size", "ensure_weight_tying"),
+    *("bias", "use_dora"),
     "fan_in_fan_out",  # PEFT sets it aside for torch.nn.Linear, the only kind of matrix in these models
 }
-_READ = {"r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "bias", "init_lora_weights"}
+_READ = {"r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights"}
 _SOUND_STARTS = (None, True, False, "gaussian", "orthogonal", "eva")  # those that leave the base weights as they are
 
 
@@ -62,16 +63,15 @@ def open_adapter(
     """
     model = read_model_name(name, revision)
     folder = find_folder(model.name, revision=model.revision, storage_options=storage_options)
+    files = folder.files()
+    if ADAPTER_CONFIG not in files:
+        raise CheckpointError(
+            f"{folder.name} holds no {ADAPTER_CONFIG}, so it is not an adapter as PEFT saves it; it holds {some(files)}"
+        )
     config = read_json(folder, ADAPTER_CONFIG)
     read_settings(config, folder.name)
-    files = folder.files()
-    weights = next((file for file in _WEIGHT_FILES if file in files), None)
-    if weights is None:
-        raise CheckpointError(f"{folder.name} is incomplete: it holds neither {' nor '.join(_WEIGHT_FILES)}")
-    check_readable(folder, weights)
-    if not files[weights].size:
-        raise CheckpointError(f"{weights} of {folder.name} is empty")
-    names = (ADAPTER_CONFIG, weights)
+    weights = find_weight_files(folder, _STEMS)
+    names = (ADAPTER_CONFIG, *weights.names)
     return Checkpoint(
         name=model.name,
         revision=folder.revision,
@@ -81,6 +81,7 @@ def open_adapter(
         files=tuple(files[file] for file in names),
         weight_files=names,
         folder=folder,
+        note=weights.note,
     )
 
 
@@ -110,8 +111,6 @@ def _check_is_implemented(config: Mapping[str, Any], name: str) -> None:
             f"{name} was trained with init_lora_weights: {shown(start)}, which changes the base weights; save it with "
             "PEFT's path_initial_model_for_weight_conversion first"
         )
-    if config.get("bias") not in (None, "none"):
-        raise CheckpointError(f"bias of {name} must be 'none', got {shown(config['bias'])}: biases cannot be merged")
     for key, value in config.items():
         if value and key not in _WITHOUT_EFFECT | _READ:
             raise CheckpointError(

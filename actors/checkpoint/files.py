@@ -60,7 +60,7 @@ def read_json(folder: SmallFiles, file_name: str) -> dict[str, Any]:
     files = folder.files()
     if file_name not in files:
         raise CheckpointError(
-            f"{folder.name} holds no {file_name}, so it is not a model folder; it holds {_some(files)}"
+            f"{folder.name} holds no {file_name}, so it is not a model folder; it holds {some(files)}"
         )
     check_readable(folder, file_name)
     if files[file_name].size > MAX_BYTES:
@@ -108,7 +108,7 @@ def _what_is_there(files: Collection[str], stems: tuple[str, str]) -> str:
     if shards := [shard[1] for shard in map(_SHARD.search, found) if shard]:
         return f"it holds {len(shards)} of {int(shards[0])} shards"
     if len(found) != 1:
-        return f"it holds {_some(files)}"
+        return f"it holds {some(files)}"
     stem, ending = (stems[0], ".safetensors") if found[0].endswith(".safetensors") else (stems[1], ".bin")
     return f"if {one_line(found[0])} holds them, name it {stem}{ending}"
 
@@ -159,7 +159,7 @@ def _checked(folder: SmallFiles, index: str | None, names: tuple[str, ...]) -> t
     if missing:
         raise CheckpointError(
             f"{folder.name} is incomplete: {index} names {len(names)} weight files and {len(missing)} of them "
-            f"are missing: {_some(missing)}"
+            f"are missing: {some(missing)}"
         )
     for name in names:
         check_readable(folder, name)
@@ -179,6 +179,7 @@ def _check_is_not_empty(folder: SmallFiles, name: str) -> None:
         raise CheckpointError(f"{name} of {folder.name} is empty")
 
 
-def _some(names: Collection[str]) -> str:
+def some(names: Collection[str]) -> str:
+    """The first names of a listing, for messages."""
     first = ", ".join(one_line(name) for name in sorted(names)[:_MAX_NAMES_SHOWN]) or "no files"
     return f"{first} and {len(names) - _MAX_NAMES_SHOWN} more" if len(names) > _MAX_NAMES_SHOWN else first

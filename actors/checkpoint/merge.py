@@ -14,11 +14,12 @@ import torch
 from actors.checkpoint.adapter import LoraSettings, read_settings
 from actors.checkpoint.kinds import ADAPTER_CONFIG
 from actors.checkpoint.open import Checkpoint
-from actors.checkpoint.tensors import TensorFile, open_tensor_file
+from actors.checkpoint.tensors import TensorFile, open_tensor_file, without_wrappers
 from actors.errors import CheckpointError, one_line
 
-# PEFT's names of the two factors, after the name of the module: those of a matrix, and those of an embedding.
-_FACTORS = {".lora_A.weight": "A", ".lora_B.weight": "B", ".lora_embedding_A": "A", ".lora_embedding_B": "B"}
+# PEFT's names, after the name of the module: the two factors of a matrix or of an embedding, and the lengths of a
+# matrix's rows (DoRA). A state dict that PEFT did not save itself also has the name of the adapter, `default`.
+_PART = re.compile(r"\.lora_(?:embedding_)?(A|B|magnitude_vector)(?:\.default)?(?:\.weight)?$")
 _PEFT_PREFIX = re.compile(r"^base_model\.model\.")
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -26,22 +27,34 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Change:
-    """What one adapter does to one tensor: replaces it by `tensor`, if there is one, and adds `scale * B @ A`."""
+    """What one adapter does to one tensor: replaces it by `tensor`, if there is one, adds `scale * B @ A`, and gives
+    its rows the lengths `magnitude_vector`. The rows of an embedding are its channels.
+    """
 
     file: TensorFile
-    names: Mapping[str, str]  # A and B, or `tensor`, to the name in the file
+    names: Mapping[str, str]  # A and B, `magnitude_vector`, `tensor`: to the name in the file
     scale: float
     is_embedding: bool
 
+    @property
+    def is_a_sum(self) -> bool:
+        """Whether it adds to the tensor and does nothing else, so that the order of adapters does not matter."""
+        return self.names.keys() == {"A", "B"}
+
     def apply(self, weight: torch.Tensor) -> torch.Tensor:
         """The changed tensor, float32."""
-        if "tensor" in self.names:
-            weight = self.file.read(self.names["tensor"])
+        weight_OI = self._read("tensor") if "tensor" in self.names else weight.float()
         if "A" not in self.names:
-            return weight.float()
-        a, b = (self.file.read(self.names[factor]).float() for factor in "AB")  # [R, I] and [O, R]
-        delta = (b @ a) * self.scale
-        return weight.float() + (delta.T if self.is_embedding else delta)
+            return weight_OI
+        if self.is_embedding:
+            weight_OI = weight_OI.T
+        weight_OI = weight_OI + (self._read("B") @ self._read("A")) * self.scale
+        if "magnitude_vector" in self.names:
+            weight_OI = (self._read("magnitude_vector") / torch.linalg.norm(weight_OI, dim=1))[:, None] * weight_OI
+        return weight_OI.T.contiguous() if self.is_embedding else weight_OI
+
+    def _read(self, part: str) -> torch.Tensor:
+        return self.file.read(self.names[part]).float()
 
 
 class Merger:
@@ -55,22 +68,34 @@ class Merger:
     def __init__(
         self, checkpoint: Checkpoint, shapes: Shapes, *, not_needed: Collection[str], rename: Callable[[str], str]
     ) -> None:
+        self._checkpoint, self._shapes, self._rename = checkpoint, shapes, rename
+        self._not_needed = tuple(not_needed)
         self._changes: dict[str, list[_Change]] = {}
         for adapter, weight in checkpoint.adapters:
-            (file_name,) = (name for name in adapter.weight_files if name != ADAPTER_CONFIG)
-            file = open_tensor_file(adapter.path / file_name)
-            settings = read_settings(adapter.config, adapter.name)
-            for module, names in _by_module(file.shapes).items():
-                target = _target(module, shapes, tuple(not_needed), rename)
-                if target is None:
-                    raise CheckpointError(
-                        f"{adapter.name} changes {one_line(module)}, which {checkpoint.name} does not have; it was "
-                        "trained on another model"
-                    )
-                change = _change(adapter, file, module, names, settings, weight)
-                if target in shapes:
-                    _check_shape(adapter, change, module, shapes[target])
-                    self._changes.setdefault(target, []).append(change)
+            for file_name in adapter.weight_files:
+                if file_name != ADAPTER_CONFIG:
+                    self._add(adapter, weight, open_tensor_file(adapter.path / file_name))
+        for name, changes in self._changes.items():
+            if len(changes) > 1 and not all(change.is_a_sum for change in changes):
+                raise CheckpointError(
+                    f"{len(changes)} adapters change {name}, and one of them replaces it or is a DoRA; only the "
+                    "factors of LoRA add up"
+                )
+
+    def _add(self, adapter: Checkpoint, weight: float, file: TensorFile) -> None:
+        """Match the tensors of an adapter's file to those of the checkpoint."""
+        settings = read_settings(adapter.config, adapter.name)
+        for module, names in _by_module(file.shapes).items():
+            target = _target(module, self._shapes, self._not_needed, self._rename)
+            if target is None:
+                raise CheckpointError(
+                    f"{adapter.name} changes {one_line(module)}, which {self._checkpoint.name} does not have; it was "
+                    "trained on another model"
+                )
+            change = _change(adapter, file, module, names, settings, weight)
+            if target in self._shapes:
+                _check_shape(adapter, change, module, self._shapes[target])
+                self._changes.setdefault(target, []).append(change)
 
     def changes(self, name: str) -> bool:
         """Whether an adapter changes this tensor."""
@@ -84,13 +109,14 @@ class Merger:
 
 
 def _by_module(shapes: Shapes) -> dict[str, dict[str, str]]:
-    """The tensors of an adapter file by the name of their module: `A` and `B`, or `tensor` for one saved whole."""
+    """The tensors of an adapter file by the name of their module, and by what they are, as in `_Change`."""
     modules: dict[str, dict[str, str]] = {}
     for stored in shapes:
-        name = _PEFT_PREFIX.sub("", stored).replace(".modules_to_save.", ".").replace(".base_layer.", ".")
-        ending = next((ending for ending in _FACTORS if name.endswith(ending)), None)
-        module = name.removesuffix(ending or ".weight")
-        modules.setdefault(module, {})[_FACTORS[ending] if ending else "tensor"] = stored
+        name = without_wrappers(_PEFT_PREFIX.sub("", without_wrappers(stored)))
+        name = name.replace(".modules_to_save.", ".").replace(".base_layer.", ".")
+        part = _PART.search(name)
+        module = name[: part.start()] if part else name.removesuffix(".weight")
+        modules.setdefault(module, {})[part[1] if part else "tensor"] = stored
     return modules
 
 
@@ -112,12 +138,18 @@ def _change(
     if names.keys() >= {"A", "B"}:  # next to an embedding's factors PEFT may save the embedding itself
         rank = settings.rank_of(module)
         a, b = file.shapes[names["A"]], file.shapes[names["B"]]
-        if len(a) != 2 or len(b) != 2 or a[0] != rank or b[1] != rank:
+        if len(a) != 2 or len(b) != 2:
+            raise CheckpointError(
+                f"{adapter.name} changes {one_line(module)}, a convolution; only matrices can be merged"
+            )
+        if a[0] != rank or b[1] != rank:
             raise CheckpointError(
                 f"{one_line(module)} of {adapter.name} must have factors of rank {rank}, as adapter_config.json says; "
                 f"got {list(a)} and {list(b)}"
             )
         is_embedding = "lora_embedding" in names["A"]
+        if "magnitude_vector" in names and weight != 1.0:
+            raise CheckpointError(f"{adapter.name} is a DoRA, so its weight must be 1, got {weight:g}")
         return _Change(file=file, names=names, scale=settings.scale_of(module) * weight, is_embedding=is_embedding)
     if names.keys() == {"tensor"}:
         if weight != 1.0:
@@ -132,13 +164,15 @@ def _change(
 
 
 def _check_shape(adapter: Checkpoint, change: _Change, module: str, expected: tuple[int, ...]) -> None:
-    shapes = change.file.shapes
-    if "tensor" in change.names:
-        found = shapes[change.names["tensor"]]
-    else:
-        found = (shapes[change.names["B"]][0], shapes[change.names["A"]][1])
-        found = found[::-1] if change.is_embedding else found
-    if found != expected:
-        raise CheckpointError(
-            f"{one_line(module)} of {adapter.name} has shape {list(found)}, the checkpoint's has {list(expected)}"
-        )
+    shapes = {part: change.file.shapes[name] for part, name in change.names.items()}
+    found = [shapes["tensor"]] if "tensor" in shapes else []
+    if "A" in shapes:
+        num_rows, num_columns = shapes["B"][0], shapes["A"][1]
+        found.append((num_columns, num_rows) if change.is_embedding else (num_rows, num_columns))
+        if shapes.get("magnitude_vector", (num_rows,)) != (num_rows,):
+            raise CheckpointError(f"the magnitudes of {one_line(module)} of {adapter.name} must be {num_rows} numbers")
+    for shape in found:
+        if shape != expected:
+            raise CheckpointError(
+                f"{one_line(module)} of {adapter.name} has shape {list(shape)}, the checkpoint's has {list(expected)}"
+            )

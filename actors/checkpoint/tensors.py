@@ -24,6 +24,16 @@ _SAFETENSORS_DTYPES = {
 }
 
 
+# What training wraps around a model puts its own name into those of the tensors: DeepSpeed and DistributedDataParallel
+# (module), torch.compile (_orig_mod), FSDP and activation checkpointing.
+_WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+
+
+def without_wrappers(name: str) -> str:
+    """A tensor's name without the names of what training wrapped around the model and its parts."""
+    return _WRAPPERS.sub("", name)
+
+
 class TensorFile(ABC):
     """`shapes` maps the name of every tensor to its shape, `dtypes` to the name of its dtype (bfloat16)."""
 

@@ -12,17 +12,13 @@ from torch import nn
 from actors.checkpoint.kinds import refuse_a_language_model_alone, refuse_parts_of_tensors
 from actors.checkpoint.merge import Merger
 from actors.checkpoint.open import Checkpoint
-from actors.checkpoint.tensors import TensorFile, open_tensor_file
+from actors.checkpoint.tensors import TensorFile, open_tensor_file, without_wrappers
 from actors.errors import CheckpointError, one_line
 
 _MAX_NAMES_SHOWN = 3
 
 # Tables that older versions of transformers stored with the weights. They follow from config.json.
 _BUFFERS = {"inv_freq", "cos_cached", "sin_cached", "position_ids"}
-
-# What training wraps around a model puts its own name into those of the tensors: DeepSpeed and DistributedDataParallel
-# (module), torch.compile (_orig_mod), FSDP and activation checkpointing.
-_WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 _TEXT_LAYER = re.compile(r"language_model\.model\.layers\.(\d+)\.")
 
@@ -96,7 +92,7 @@ def _find(checkpoint: Checkpoint, expected: Shapes, rename: Callable[[str], str]
     """All tensors of the weight files by their names in `expected`, without the names of what is around the model."""
     stored = [_Stored(file=file, name=name) for file in _open_files(checkpoint) for name in file.shapes]
     stored = [one for one in stored if one.name.rpartition(".")[2] not in _BUFFERS]
-    names = [_WRAPPERS.sub("", one.name) for one in stored]
+    names = [without_wrappers(one.name) for one in stored]
     outer = _outer_name(names, expected, rename)
     names = [rename(name.removeprefix(outer)) for name in names]
     found: dict[str, _Stored] = {}

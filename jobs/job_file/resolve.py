@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from actors.checkpoint.folder import BUNDLED
@@ -98,7 +99,7 @@ def resolve(spec: JobSpec, *, num_gpus: int, with_digest: bool = True, models: M
         workers=workers,
         shard_rows=spec.shard_rows,
         allow_faults=spec.model.allow_faults,
-        notes=(*(model.note for model in models if model and model.note), *_notes_on_tags(models[0])),
+        notes=(*_notes_on_files(models), *_notes_on_tags(models[0])),
         reading=_reading(spec),
     )
 
@@ -216,6 +217,14 @@ def workers_of(spec: JobSpec, num_gpus: int) -> Workers:
 def remarks(job: RenderJob) -> list[str]:
     """What may be a mistake, one line each; none of it stops the job."""
     return [*_remarks_on_weights(job), *job.notes]
+
+
+def _notes_on_files(models: Models) -> Iterator[str]:
+    """Weight files that were passed over."""
+    checkpoint, vae = models
+    for model in (checkpoint, *(adapter for adapter, _ in checkpoint.adapters), vae):
+        if model and model.note:
+            yield model.note
 
 
 def _notes_on_tags(checkpoint: Checkpoint) -> list[str]:

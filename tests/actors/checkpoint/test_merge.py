@@ -41,6 +41,9 @@ def merged(*adapters: Adapter, base: Path = TINY, dtype: torch.dtype = torch.flo
         },
         {"target_modules": ["k_proj"], "modules_to_save": ["output_mlp_projector"], "fan_in_fan_out": True},
         {"target_modules": ["embed_tokens", "o_proj"]},
+        {"target_modules": "all-linear", "use_dora": True},
+        {"target_modules": ["embed_tokens"], "use_dora": True},
+        {"target_modules": ["q_proj", "vision_head"], "bias": "all"},
     ],
 )
 def test_the_weights_are_those_that_peft_merges(settings: dict[str, Any], tmp_path: Path) -> None:
@@ -52,12 +55,13 @@ def test_the_weights_are_those_that_peft_merges(settings: dict[str, Any], tmp_pa
     config = peft.LoraConfig(r=4, lora_alpha=8, init_lora_weights=False, **settings)
     tuned = peft.get_peft_model(module, config)
     for name, tensor in tuned.named_parameters():
-        if "modules_to_save" in name:
+        if tensor.requires_grad and "lora_A" not in name and "lora_B" not in name:  # saved whole, biases, magnitudes
             tensor.data.add_(1.0)
     tuned.save_pretrained(tmp_path / "lora")
 
     ours = merged(Adapter(name=str(tmp_path / "lora")))
     theirs = tuned.merge_and_unload().state_dict()
+    theirs = {name.replace(".base_layer.", "."): tensor for name, tensor in theirs.items()}
 
     assert ours.keys() == theirs.keys()
     changed = {name for name in ours if not torch.equal(ours[name], base[name])}
@@ -90,16 +94,19 @@ def test_adapters_add_up_and_are_rounded_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "module",
+    ("module", "ending"),
     [
-        "model.layers.0.self_attn.q_proj",  # trained on the language model alone
-        "model.language_model.layers.0.self_attn.q_proj",  # trained on the transformers layout
+        ("model.layers.0.self_attn.q_proj", ".weight"),  # trained on the language model alone
+        ("model.language_model.layers.0.self_attn.q_proj", ".weight"),  # trained on the transformers layout
+        (f"_orig_mod.module.{Q0}", ".weight"),  # trained with wrappers
+        (Q0, ".default.weight"),  # a state dict that PEFT did not save
     ],
 )
-def test_adapters_of_other_layouts_fit(module: str, tmp_path: Path) -> None:
+def test_adapters_of_other_layouts_fit(module: str, ending: str, tmp_path: Path) -> None:
     size = merged()[f"{Q0}.weight"].shape
     plain = merged(Adapter(name=str(write_adapter(tmp_path / "plain", factors(Q0, size)))))
-    other = merged(Adapter(name=str(write_adapter(tmp_path / "other", factors(module, size)))))
+    tensors = {name.removesuffix(".weight") + ending: tensor for name, tensor in factors(module, size).items()}
+    other = merged(Adapter(name=str(write_adapter(tmp_path / "other", tensors))))
     assert torch.equal(plain[f"{Q0}.weight"], other[f"{Q0}.weight"])
 
 
@@ -135,8 +142,7 @@ def test_janusflow_takes_adapters_too(tmp_path: Path) -> None:
     ("config", "message"),
     [
         ({"peft_type": "LOHA"}, "is an adapter of type 'LOHA'; only those of type LORA can be merged"),
-        ({"use_dora": True}, "sets use_dora to True, which merging does not implement"),
-        ({"bias": "all"}, "bias of .* must be 'none', got 'all'"),
+        ({"use_qalora": True}, "sets use_qalora to True, which merging does not implement"),
         ({"lora_bias": True}, "sets lora_bias to True"),
         ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights: 'pissa_niter_4', which changes the base weights"),
         ({"layer_replication": [[0, 4]]}, "sets layer_replication"),
@@ -167,7 +173,13 @@ def test_settings_that_would_be_ignored_are_refused_by_name(
         (factors(Q0, (64, 65)), r"has shape \[64, 65\], the checkpoint's has \[64, 64\]"),
         (factors(Q0, (64, 64), rank=3), r"must have factors of rank 2, as adapter_config.json says; got \[3, 64\]"),
         ({f"{PEFT}{Q0}.lora_A.weight": torch.zeros(2, 64)}, "must have both factors, lora_A and lora_B"),
-        (factors(Q0, (64, 64)) | {f"{PEFT}{Q0}.lora_magnitude_vector": torch.zeros(64)}, "which .* does not have"),
+        (factors(Q0, (64, 64)) | {f"{PEFT}{Q0}.lora_magnitude_vector": torch.zeros(9)}, "must be 64 numbers"),
+        (factors(Q0, (64, 64)) | {f"{PEFT}{Q0}.lora_ga": torch.zeros(9)}, "changes .*lora_ga, which .* does not have"),
+        (
+            {f"{PEFT}{Q0}.lora_{factor}.weight": torch.zeros(2, 2, 3, 3) for factor in "AB"},
+            "a convolution; only matrices can be merged",
+        ),
+        ({}, "adapter_model.safetensors of .* is empty"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(tensors: dict[str, torch.Tensor], message: str, tmp_path: Path) -> None:
@@ -182,14 +194,21 @@ def test_a_tensor_that_is_replaced_takes_no_other_weight_than_1(tmp_path: Path) 
     assert not merged(Adapter(name=str(folder)))[f"{Q0}.weight"].any()
     with pytest.raises(CheckpointError, match=r"so its weight must be 1, got 0\.5"):
         merged(Adapter(name=str(folder), weight=0.5))
+    other = write_adapter(tmp_path / "other", factors(Q0, size))
+    with pytest.raises(CheckpointError, match=rf"2 adapters change {Q0}.weight, and one of them replaces it"):
+        merged(Adapter(name=str(folder)), Adapter(name=str(other)))
+    magnitudes = {f"{PEFT}{Q0}.lora_magnitude_vector": torch.ones(size[0])}
+    dora = write_adapter(tmp_path / "dora", factors(Q0, size) | magnitudes, use_dora=True)
+    with pytest.raises(CheckpointError, match=r"is a DoRA, so its weight must be 1, got 0\.5"):
+        merged(Adapter(name=str(dora), weight=0.5))
 
 
 def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"holds no adapter_config\.json"):
+    with pytest.raises(CheckpointError, match=r"holds no adapter_config\.json, so it is not an adapter as PEFT saves"):
         open_adapter(str(TINY))
     folder = write_adapter(tmp_path / "lora", factors(Q0, (64, 64)))
     (folder / "adapter_model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"holds neither adapter_model.safetensors nor"):
+    with pytest.raises(CheckpointError, match=r"holds no weights: expected adapter_model.safetensors, adapter_model.b"):
         open_adapter(str(folder))
 
 
@@ -208,5 +227,6 @@ def test_a_bin_file_is_read_like_safetensors(tmp_path: Path) -> None:
     folder = write_adapter(tmp_path / "lora", factors(Q0, size))
     expected = merged(Adapter(name=str(folder)))[f"{Q0}.weight"]
     torch.save(load_file(folder / "adapter_model.safetensors"), folder / "adapter_model.bin")
-    (folder / "adapter_model.safetensors").unlink()
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+    assert "is empty; adapter_model.bin is used" in (open_adapter(str(folder)).note or "")
     assert torch.equal(merged(Adapter(name=str(folder)))[f"{Q0}.weight"], expected)
