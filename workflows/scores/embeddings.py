@@ -23,16 +23,16 @@ EMBEDDING = "embedding"  # the column of a scorer that `--embeddings` wrote
 
 
 class Embeddings:
-    """The embeddings of the images in `rows`, by the scorer of this name. `scorer` says which one that is.
+    """The embeddings by the scorer of this name. `scorer` says which one that is; `num_of` is the number of images of
+    each part.
 
-    Raises ScoresError if it has not scored every part, or wrote no embeddings.
+    Raises ScoresError if it has not scored every part.
     """
 
-    def __init__(self, storage: Storage, name: str, rows: Mapping[str, pa.Table]) -> None:
-        self._storage, self._name, self._rows = storage, name, rows
-        scored = set(scored_parts(storage, name))
-        missing = [part for part, table in rows.items() if table.num_rows and part not in scored]
-        scorer = claimed_scorer(storage, name)
+    def __init__(self, storage: Storage, name: str, num_of: Mapping[str, int]) -> None:
+        self._storage, self._name = storage, name
+        scored, scorer = set(scored_parts(storage, name)), claimed_scorer(storage, name)
+        missing = [part for part, number in num_of.items() if number and part not in scored]
         if scorer is None or missing:
             raise ScoresError(
                 f"--embeddings-from: scorer {name} has no scores for {len(missing):,} parts of {storage.url}; run "
@@ -40,11 +40,9 @@ class Embeddings:
             )
         self.scorer: Scorer = scorer
 
-    def of_part(self, part: str) -> np.ndarray | None:
-        """The unit vectors of a part's rows, float32 [rows, D]; None for a part without rows. Raises ScoresError."""
-        rows, where = self._rows[part], f"--embeddings-from: scorer {self._name}"
-        if not rows.num_rows:
-            return None
+    def of_rows(self, part: str, rows: pa.Table) -> np.ndarray:
+        """The unit vectors of the rows of a part, float32 [rows, D]. Raises ScoresError for rows without them."""
+        where = f"--embeddings-from: scorer {self._name}"
         schema = read_scores_schema(self._storage, self._name, part)
         if scorer_of(schema, part) != self.scorer:
             raise ScoresError(f"{where} scored part {part} with other settings than the first part")

@@ -66,6 +66,16 @@ def test_groups_go_on_from_part_to_part() -> None:
     assert groups.add_all(rows_of([0xFE, 1], first=2), None)["duplicate_of"].to_pylist() == ["i1", "i0"]
 
 
+def test_ids_that_prompt_files_repeat_are_told_apart() -> None:
+    groups = Groups(Likeness(max_distance=0))
+    groups.add_all(rows_of([0, 1]), None)
+
+    found = groups.add_all(rows_of([0, 2]), None)
+
+    assert found["duplicate_of"].to_pylist() == ["i0", None]
+    assert found["cluster"].to_pylist() == ["i0", "i1~2"]
+
+
 def test_similar_embeddings_have_one_group_whatever_their_hashes() -> None:
     groups = Groups(Likeness(max_distance=0, embeddings_of="clip", min_similarity=0.9))
     one, other = np.eye(2, dtype=np.float32)
