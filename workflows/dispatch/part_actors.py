@@ -97,6 +97,7 @@ def run_over_parts(
                     num_taken = 1
                 for _ in range(min(num_taken, len(waiting))):
                     working[actors[number].run.remote(waiting.pop())] = number
+                slots[number].state = "rendering" if number in working.values() else "idle"
     except ray_errors.RayError as error:
         cause = cause_of(error)
         if isinstance(cause, InputError | JobFailure):
