@@ -21,7 +21,7 @@ from actors.checkpoint.open import Checkpoint
 from actors.checkpoint.weights import Shapes, load_weights, shapes_of
 from actors.device import send
 from actors.janusflow.config import TIME_SCALE, FlowShape
-from actors.janusflow.packed import LanguageModel, PackedPrompt, PackedRows
+from actors.janusflow.packed import KernelNorm, LanguageModel, PackedPrompt, PackedRows
 from actors.janusflow.uvit import PATCH_SIZE, UViTDecoder, UViTEncoder
 from actors.kernels.cuda_graph import GraphPool
 from actors.layers import SiLU
@@ -67,15 +67,17 @@ def build_network(
 ) -> FlowNetwork:
     """The network with the tensors that `read_weights` returns, without copying them.
 
-    With `is_packed`, for a GPU, the project's own Llama replaces that of transformers, whose bytes a CPU keeps, and
-    `graphs` captures the calls of the network.
+    With `is_packed`, for a GPU, the project's own Llama and norms replace those of transformers, whose bytes a CPU
+    keeps, and `graphs` captures the calls of the network.
     """
     network, weights = _on_meta_device(shape, latent_size), dict(weights)
     if is_packed:
         del network.language_model
         network.packed = PackedRows(PackedLlama(weights, shape.llama), network.num_tokens, graphs)
     network.load_state_dict(weights, strict=True, assign=True)
-    if not is_packed:
+    if is_packed:
+        _replace_norms(network)
+    else:
         llama, device = network.language_model.model, network.vision_gen_enc_aligner.weight.device
         llama.rotary_emb = LlamaRotaryEmbedding(llama.config).to(device)
         for layer in llama.layers:
@@ -83,6 +85,13 @@ def build_network(
     for uvit in (network.vision_gen_enc_model, network.vision_gen_dec_model):
         uvit.to(memory_format=torch.channels_last)
     return network.eval().requires_grad_(False)
+
+
+def _replace_norms(network: nn.Module) -> None:
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, LlamaRMSNorm):
+                setattr(module, name, KernelNorm(child.weight, child.variance_epsilon))
 
 
 def read_weights(checkpoint: Checkpoint, *, dtype: torch.dtype, device: str | torch.device) -> dict[str, torch.Tensor]:

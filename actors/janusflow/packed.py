@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from torch import nn
 
 from actors.kernels.cuda_graph import GraphPool
 from actors.kernels.jit import ceil_div
+from actors.kernels.norm import add_norm
 from actors.llama.packed import PackedLlama
 from actors.llama.packing import Packing, pack
 
@@ -36,6 +38,17 @@ class PackedPrompt:
 
     kv: torch.Tensor
     next_position: int
+
+
+class KernelNorm(nn.Module):
+    """An RMS norm over the last dimension as one kernel; a library's is seven."""
+
+    def __init__(self, weight: nn.Parameter, eps: float) -> None:
+        super().__init__()
+        self.weight, self.eps = weight, eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return add_norm(x.reshape(-1, x.shape[-1]).contiguous(), None, self.weight, self.eps)[1].view(x.shape)
 
 
 class PackedRows:

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from actors.device import DTYPES
 from actors.janus.engine import JanusEngine, PromptIds
+from actors.janusflow.engine import JanusFlowEngine
 from actors.prompt.tokenizer import PromptTokenizer
 from actors.request import ImageRequest, Rejection
 from benchmarks.gpu.row import Row
@@ -19,6 +20,7 @@ from benchmarks.roofline import flow_limit, janus_limit, matrix_weights, vq_flop
 
 SCRIPT_IMAGES = 16  # that the public script renders in a call
 CFG_WEIGHT = 5.0
+NUM_COMPARED = 3  # images of each stream that are rendered again
 
 
 def janus_1b(stage: Stage) -> Iterator[Row]:
@@ -37,10 +39,13 @@ def janus_7b(stage: Stage) -> Iterator[Row]:
 @torch.inference_mode()
 def flow(stage: Stage) -> Iterator[Row]:
     """JanusFlow with the number of steps and the weight of the public demo."""
-    num_steps, num_images = stage.pick((30, 16), (2, 2))
+    num_steps, num_images, num_batches = stage.pick((30, 16, 4), (2, 2, 2))
     engine = stage.flow_engine()
-    batch = requests(
-        different_prompts(num_images), cfg_weight=2.0, num_inference_steps=num_steps, solver=None, temperature=None
+    fields = {"cfg_weight": 2.0, "num_inference_steps": num_steps, "solver": None, "temperature": None}
+    prompts = different_prompts((1 + num_batches) * num_images)
+    batch, *others = (
+        requests(prompts[start : start + num_images], first_seed=start, **fields)
+        for start in range(0, len(prompts), num_images)
     )
     with FlopCounterMode(display=False) as counter:
         engine.vae.decode_call(engine.latent_noise(batch[:1]))
@@ -49,9 +54,11 @@ def flow(stage: Stage) -> Iterator[Row]:
         engine.shape, counter.get_total_flops(), round(_mean(ids)), num_steps, num_images, stage.ceilings
     )
     _check(engine.render(batch))
+    name = f"JanusFlow-1.3B, {num_steps} steps"
+    yield from _streamed(stage, engine, f"{name}, all prompts different", others, limit)
     seconds = stage.seconds(lambda: _check(engine.render(batch)))
     yield Row(
-        name=f"JanusFlow-1.3B, {num_images} images, {num_steps} steps",
+        name=f"{name}, {num_images} images alone",
         value=num_images / seconds,
         unit="images/s",
         limit=num_images / limit,
@@ -84,7 +91,7 @@ def _janus(stage: Stage, name: str, *, num_batches: int, kv_cache: str | None = 
     prompts = different_prompts(num_batches * size, most_words=stage.pick(40, 5))
     batches = [_batch(prompts[start : start + size], start) for start in range(0, len(prompts), size)]
     _check(engine.render(_batch(different_prompts(size, seed=9, most_words=5), 10**6)))  # compiles and captures
-    yield _throughput(stage, engine, throughput_name(name, kv_cache), batches)
+    yield from _throughput(stage, engine, throughput_name(name, kv_cache), batches)
     if kv_cache is None:
         yield _small_batch(stage, engine, name)
         yield _prefill(stage, engine, name, size)
@@ -95,24 +102,44 @@ def throughput_name(model: str, kv_cache: str | None) -> str:
     return f"{model}, all prompts different" + (f", {kv_cache} keys and values" if kv_cache else "")
 
 
-def _throughput(stage: Stage, engine: JanusEngine, name: str, batches: Sequence[Sequence[ImageRequest]]) -> Row:
-    """A stream of batches, the decoding of the last one's images included, which nothing overlaps."""
-    times = []
+def _throughput(
+    stage: Stage, engine: JanusEngine, name: str, batches: Sequence[Sequence[ImageRequest]]
+) -> Iterator[Row]:
+    llama, codes = engine.model.llama, DTYPES[stage.dtype]
+    tokens = _mean([engine.tokenizer.cond_ids(request.prompt) for batch in batches for request in batch])
+    limit = janus_limit(engine.shape, codes, llama.cache_dtype, round(tokens), len(batches[0]), stage.ceilings)
+    yield from _streamed(stage, engine, name, batches, limit)
+
+
+def _streamed(
+    stage: Stage,
+    engine: JanusEngine | JanusFlowEngine,
+    name: str,
+    batches: Sequence[Sequence[ImageRequest]],
+    limit: float,
+) -> Iterator[Row]:
+    """A stream of batches, the decoding of the last one's images included, and whether some images are the same alone.
+
+    `limit` is the seconds of a batch at best.
+    """
+    times, answers = [], []
     stage.synchronize()
     started_at = time.perf_counter()
     for answers in engine.stream(batches):
         _check(answers)
         times.append(time.perf_counter() - started_at)
-    num_images, llama, codes = sum(map(len, batches)), engine.model.llama, DTYPES[stage.dtype]
-    tokens = _mean([engine.tokenizer.cond_ids(request.prompt) for batch in batches for request in batch])
-    limit = janus_limit(engine.shape, codes, llama.cache_dtype, round(tokens), len(batches[0]), stage.ceilings)
-    return Row(
+    yield Row(
         name=name,
-        value=num_images / times[-1],
+        value=sum(map(len, batches)) / times[-1],
         unit="images/s",
         limit=len(batches[0]) / limit,
         note=f"batches of {len(batches[0])}, done after {', '.join(f'{t:.2f}' for t in times)} s",
     )
+    num_compared = min(NUM_COMPARED, len(answers))
+    alone = engine.render(batches[-1][:num_compared])
+    num_same = sum(a.pixels.tobytes() == b.pixels.tobytes() for a, b in zip(alone, answers, strict=False))
+    is_ok = num_same == num_compared
+    yield Row(name=f"{name}: same bytes alone", value=num_same, unit=f"of {num_compared}", is_ok=is_ok)
 
 
 def _small_batch(stage: Stage, engine: JanusEngine, name: str) -> Row:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from actors.janus.engine import JanusEngine
+from actors.janusflow.engine import JanusFlowEngine
 from actors.request import ImageRequest, Rejection, RenderedImage
 from benchmarks.gpu.row import Row
 from benchmarks.gpu.stage import Stage, different_prompts, requests
-
-Render = Callable[[Sequence[ImageRequest]], list[RenderedImage | Rejection]]
 
 
 def janus(stage: Stage) -> Iterator[Row]:
@@ -21,7 +21,7 @@ def janus(stage: Stage) -> Iterator[Row]:
     mixed = _mixed(num_images, temperatures=(1.0, 0.0, 0.7))
     others = requests(different_prompts(num_others, seed=1), first_seed=1000, cfg_weight=5.0, temperature=1.0)
     engine = stage.janus_engine("Janus-Pro-1B")
-    yield from _rows("Janus-Pro-1B", engine.render, mixed, others, ("codes", "pixels"))
+    yield from _rows("Janus-Pro-1B", engine, mixed, others, ("codes", "pixels"))
 
 
 def flow(stage: Stage) -> Iterator[Row]:
@@ -36,7 +36,7 @@ def flow(stage: Stage) -> Iterator[Row]:
         different_prompts(num_others, seed=1), first_seed=1000, cfg_weight=2.0, num_inference_steps=steps[1]
     )
     engine = stage.flow_engine()
-    yield from _rows("JanusFlow-1.3B", engine.render, mixed, others, ("latents", "pixels"))
+    yield from _rows("JanusFlow-1.3B", engine, mixed, others, ("latents", "pixels"))
 
 
 def _mixed(num: int, *, temperatures: Sequence[float | None]) -> list[ImageRequest]:
@@ -53,10 +53,17 @@ def _mixed(num: int, *, temperatures: Sequence[float | None]) -> list[ImageReque
 
 
 def _rows(
-    name: str, render: Render, mixed: Sequence[ImageRequest], others: Sequence[ImageRequest], parts: Sequence[str]
+    name: str,
+    engine: JanusEngine | JanusFlowEngine,
+    mixed: Sequence[ImageRequest],
+    others: Sequence[ImageRequest],
+    parts: Sequence[str],
 ) -> Iterator[Row]:
-    """Compare a batch of all with: each of two alone, a part in reverse order, and a part shuffled among others."""
-    chance, expected = random.Random(3), _render(render, mixed)
+    """Compare a batch of all with: each of two alone, a part in reverse order, and a part shuffled among others.
+
+    The last is also streamed in two batches, so that images are decoded while others are computed.
+    """
+    chance, expected = random.Random(3), _stream(engine, [mixed])
     shuffled = [*chance.sample(mixed, (len(mixed) + 1) // 2), *others]
     chance.shuffle(shuffled)
     for company, batches in (
@@ -64,8 +71,9 @@ def _rows(
         ("alone", [mixed[:1], mixed[-1:]]),
         ("reversed part", [mixed[len(mixed) // 2 :: -1]]),
         ("shuffled among others", [shuffled]),
+        ("the same, streamed", [shuffled[: len(shuffled) // 3], shuffled[len(shuffled) // 3 :]]),
     ):
-        found = {image_id: image for batch in batches for image_id, image in _render(render, batch).items()}
+        found = _stream(engine, batches)
         compared = [image_id for image_id in found if image_id in expected]
         for part in parts:
             num_same = sum(_same(found[i], expected[i], part) for i in compared)
@@ -77,8 +85,10 @@ def _rows(
             )
 
 
-def _render(render: Render, batch: Sequence[ImageRequest]) -> dict[str, RenderedImage | Rejection]:
-    return {answer.image_id: answer for answer in render(batch)}
+def _stream(
+    engine: JanusEngine | JanusFlowEngine, batches: Sequence[Sequence[ImageRequest]]
+) -> dict[str, RenderedImage | Rejection]:
+    return {answer.image_id: answer for answers in engine.stream(batches) for answer in answers}
 
 
 def _same(a: RenderedImage | Rejection, b: RenderedImage | Rejection, part: str) -> bool:

@@ -117,7 +117,7 @@ def test_an_image_on_a_gpu_has_the_same_bytes_in_any_company_and_order(family, d
         folder=tmp_path,
     )
     rows = list(family(tiny))
-    assert len(rows) == 8
+    assert len(rows) == 10
     assert [row.to_markdown() for row in rows if not row.is_ok] == []
 
 
