@@ -5,8 +5,10 @@ The weights are made on the device; only the VAE and a job's checkpoint are writ
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import random
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -111,13 +113,15 @@ def open_stage(known: Mapping[str, float], *, is_rehearsal: bool) -> Stage:
         ceilings = Ceilings(bytes_per_s=known[COPY] * 1e9, flops_per_s=known[PRODUCT] * 1e12)
     else:
         ceilings = measure_ceilings(device, DTYPES[dtype], time.perf_counter)
+    folder = Path(tempfile.mkdtemp(prefix="janus-batch-gpu-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Stage(
         device=device,
         dtype=dtype,
         is_rehearsal=is_rehearsal,
         known=known,
         ceilings=ceilings,
-        folder=Path(tempfile.mkdtemp(prefix="janus-batch-gpu-")),
+        folder=folder,
     )
 
 
