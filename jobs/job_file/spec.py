@@ -29,6 +29,11 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+# Whoever knows the address of a webhook can post to it; `curl` also takes one without a scheme.
+_WEB_HOOK = re.compile(
+    r"https?://|hooks\.slack\.com/|discord(app)?\.com/api/webhooks|webhook\.office\.com|chat\.googleapis\.com",
+    re.IGNORECASE,
+)
 MAX_NAME_LENGTH = 200
 MAX_TEMPLATE_LENGTH = 10_000
 MAX_ACTORS = 100_000
@@ -513,7 +518,7 @@ class JobSpec(_Section):
             return value
         if not value.strip() or "\0" in value:
             raise ValueError("must be $NAME or a command")
-        if re.search("https?://", value, re.IGNORECASE):
+        if _WEB_HOOK.search(value):
             raise _secret_fault("a URL", "put it into an environment variable and write on_done: $NAME")
         if secret := secret_in(value):
             raise _secret_fault(secret, "put it into an environment variable, which the command can read")

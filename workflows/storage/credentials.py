@@ -3,32 +3,47 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
 
 # A name is secret if it contains one of these words, in any spelling: sasToken, SAS-TOKEN, sas_token,
 SECRET_WORDS = {"authorization", "bearer", "cookie", "cookies", "credential", "credentials", "passphrase", "passwd"}
-SECRET_WORDS |= {"password", "pwd", "sas", "secret", "secrets", "token", "tokens"}
+SECRET_WORDS |= {"otp", "pass", "password", "pat", "pw", "pwd", "sas", "secret", "secrets", "token", "tokens"}
 # or ends with one of these: `auth`, but not `auth_type`; `sse_customer_key`, but not `sse_kms_key_id`,
 LAST_WORDS = {"auth", "authentication", "key", "keys", "sig", "signature"}
 # or contains one of these after everything but letters and digits is removed.
 SECRET_PARTS = (
-    *("accesskey", "accountkey", "apikey", "authtoken", "connectionstring", "credential", "passwd", "password"),
+    *("accesskey", "accountkey", "apikey", "authheader", "authkey", "authtoken", "connectionstring", "credential"),
+    *("passwd", "password"),
     *("sastoken", "secret", "securitytoken"),
 )
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _USER_INFO = re.compile(r":/+[^/?#\s]*@")
 _PARAMETER = re.compile(r"[?&#;]([^=&#;?\s]+)=")
-_SECRET_VALUE = re.compile(r"^\s*(bearer|basic)\s+\S|\b(AKIA|ASIA)[0-9A-Z]{16}\b|-----BEGIN ", re.IGNORECASE)
-# As in `Authorization: x` and in `AccountName=a;AccountKey=b`; a variable of the shell is no secret.
-_ASSIGNED = re.compile(r"(?:^|[;,&\s])([\w-]+)\s*[:=](?!\s*[\"']?\$)\s*[^\s:=]")
+# Parameters of an address that sign someone in, next to those of a secret name.
+_SIGN_IN = {"code", "jsessionid", "phpsessid", "session", "sessionid", "sid"}
+_SECRET_VALUE = re.compile(
+    r"^\s*(bearer|basic)\s+\S|\b(AKIA|ASIA)[0-9A-Z]{16}\b|-----BEGIN "
+    # Tokens by their form: JSON web tokens, GitHub, GitLab, Hugging Face, OpenAI and Stripe, Google, Slack.
+    r"|\beyJ[\w-]{8,}\.[\w-]{8,}\.|\bgh[opsur]_\w{30,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{20}|\bhf_\w{30,}"
+    r"|\bsk[-_][\w-]{20,}|\bAIza[\w-]{35}|\bxox[abeoprs]-[\w-]{8,}",
+    re.IGNORECASE,
+)
+_OF_THE_SHELL = r"(?!\s*[\"']?(?:(?:bearer|basic|token)\s+)?[\"']?\$)"  # a variable of the shell is no secret
+# As in `Authorization: x`, `AccountName=a;AccountKey=b` and `{"token": "x"}`;
+_ASSIGNED = re.compile(rf"(?:^|[;,&\s{{\"'])([\w-]+)[\"']?\s*[:=]{_OF_THE_SHELL}\s*[^\s:=]", re.IGNORECASE)
+# as in `--token x`;
+_OPTION = re.compile(rf"(?:^|\s)--([\w-]+)\s+{_OF_THE_SHELL}[^\s-]", re.IGNORECASE)
+# and as in `curl -u name:x` and `sshpass -p x`.
+_LOGIN = re.compile(r"(?:^|\s)(?:-u|--user)[\s=]*(?![\"']?\$)[^\s:]+:(?!\$)\S|\bsshpass\s+-p\s*(?![\"']?\$)\S")
 
 
 def is_secret_name(name: str) -> bool:
     """Whether an option or URL parameter of this name is a secret."""
-    words = [word.lower() for word in _WORD.findall(name)]
+    words = [word.lower() for word in _WORD.findall(unicodedata.normalize("NFKC", name))]
     joined = "".join(words)
     return (
         not SECRET_WORDS.isdisjoint(words)
@@ -42,7 +57,8 @@ def secret_in_address(text: str) -> str | None:
     for plain in (text, unquote(text)):
         if _USER_INFO.search(plain):
             return "an address with a user name or password in it"
-        if "://" in plain and any(is_secret_name(name) for name in _PARAMETER.findall(plain)):
+        names = _PARAMETER.findall(plain) if "://" in plain else []
+        if any(is_secret_name(name) or name.lower() in _SIGN_IN for name in names):
             return "an address with a signature, key or token in its query"
     return None
 
@@ -52,7 +68,8 @@ def secret_in(value: Any) -> str | None:
     for name, text in _leaves(value):
         if name is not None and is_secret_name(name):
             return f"`{name}`"
-        if _SECRET_VALUE.search(text) or any(is_secret_name(name) for name in _ASSIGNED.findall(text)):
+        named = [*_ASSIGNED.findall(text), *_OPTION.findall(text)]
+        if _SECRET_VALUE.search(text) or _LOGIN.search(text) or any(map(is_secret_name, named)):
             return "a value that is a secret"
         if found := secret_in_address(text):
             return found

@@ -17,10 +17,12 @@ SECRET_NAMES = [
     *("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "token", "authToken", "sasToken", "SAS_TOKEN"),
     *("Authorization", "X-Authorization", "auth", "http_auth", "Cookie", "connection_string", "connectionString"),
     *("credential", "credentials", "SSECustomerKey", "private_key", "bearer", "X-Amz-Signature", "sig"),
+    *("pass", "pw", "PAT", "otp", "auth_header", "authkey", "\uff4b\uff45\uff59"),
 ]
 PLAIN_NAMES = [
     *("endpoint_url", "region_name", "anon", "signature_version", "SSEKMSKeyId", "ServerSideEncryption", "profile"),
     *("requester_pays", "use_ssl", "verify", "connect_timeout", "addressing_style", "account_name", "auth_type"),
+    *("passive", "path", "compass", "username", "session_kwargs", "bypass_cache", "pattern"),
     *("project", "cache_timeout", "monkey", "tokenizer", "keyspace", "versionId", "default_block_size"),
 ]
 
@@ -47,6 +49,8 @@ def test_other_names_are_not_taken_for_secrets(name: str) -> None:
         f"https://h/x?sv=2020&sig={SECRET}",
         f"https://h/x?api%5Fkey={SECRET}",
         f"https://h/x#access_token={SECRET}",
+        f"https://h/x;jsessionid={SECRET}",
+        f"https://h/api?code={SECRET}",
         f"https://me%3A{SECRET}%40host/x?x=https%3A%2F%2Fu:p%40h",
     ],
 )
@@ -92,6 +96,12 @@ def test_other_addresses_are_not_taken_for_secrets(address: str) -> None:
         {"client_kwargs": {"endpoint_url": f"http://{SECRET}@host/path"}},
         {"pem": f"-----BEGIN PRIVATE KEY-----{SECRET}"},
         {"id": "AKIAABCDEFGHIJKLMNOP", "x": SECRET},
+        {"project": f'{{"private_key": "{SECRET}"}}'},
+        {"x": f"hf_{SECRET.replace('-', '')}{'A' * 30}"},
+        {"x": f"ghp_{SECRET.replace('-', '')}{'A' * 30}"},
+        {"x": f"sk-{SECRET}{'A' * 30}"},
+        {"x": f"xoxb-{SECRET}"},
+        {"x": f"eyJhbGciOiJI.eyJzdWIiOiIx.{SECRET}"},
         [f"https://u:{SECRET}@h"],
         f"https://u:{SECRET}@h",
     ],
@@ -105,10 +115,37 @@ def test_a_secret_in_storage_options_is_refused_and_not_shown(storage: object) -
 
 @pytest.mark.parametrize(
     "text",
-    ["curl -H 'X-Token: $TOKEN' host", 'mail --password="$PASSWORD"', "aws:kms", "http://h:9000"],
+    [
+        "curl -H 'X-Token: $TOKEN' host",
+        'curl -H "Authorization: Bearer $TOKEN" host',
+        "curl -u me:$PASSWORD host",
+        'mail --password="$PASSWORD"',
+        "mail --password $PASSWORD --to me",
+        "jq -r .text | mail -s renders you@example.com",
+        "mkdir -p out; tee --append out/log",
+        "aws:kms",
+        "http://h:9000",
+    ],
 )
 def test_variables_and_plain_text_are_no_secrets(text: str) -> None:
     assert secret_in(text) is None
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"curl -H 'Authorization: Bearer {SECRET}' host",
+        f"curl -u me:{SECRET} host",
+        f"mail --password {SECRET}",
+        f"sshpass -p {SECRET} ssh host",
+        f"curl hooks.slack.com/services/T0/{SECRET}",
+        f"""echo '{{"token": "{SECRET}"}}'""",
+    ],
+)
+def test_a_secret_in_a_command_is_refused_and_not_shown(command: str) -> None:
+    with pytest.raises(JobFileError, match=r"^on_done: ") as refused:
+        check_fields({**SMALLEST, "on_done": command})
+    assert SECRET not in str(refused.value)
 
 
 @pytest.mark.parametrize(
