@@ -26,7 +26,8 @@ def _write(place: Place, images: Iterator[ExportImage], recipe: Recipe) -> Writt
     with ThreadPoolExecutor(NUM_WRITERS) as writers:
         for chunk in chunks_of(images):
             of_image = [_folder_of(image.prompt_id, image.cfg_weight, recipe) for image in chunk]
-            metadata = dict(zip(of_image, map(_metadata_line, chunk), strict=True))
+            of_folder = {folder: image for folder, image in zip(of_image, chunk, strict=True) if folder not in folders}
+            metadata = {folder: _metadata_line(image) for folder, image in of_folder.items()}
             list(writers.map(place.write, [f"{folder}/metadata.jsonl" for folder in metadata], metadata.values()))
             names = [f"{folder}/samples/{i.image_index:04d}.png" for folder, i in zip(of_image, chunk, strict=True)]
             list(writers.map(place.write, names, map(png_bytes, chunk)))

@@ -55,6 +55,15 @@ def test_each_weight_of_a_sweep_gets_its_own_folder(tmp_path: Path) -> None:
     assert (done.written.num_images, done.written.num_files, done.written.num_prompts) == (16, 20, 2)
 
 
+def test_images_of_a_prompt_that_are_written_apart_share_its_folder(tmp_path: Path) -> None:
+    """64 images are written at once, and some of them are the first ones of a prompt whose others follow."""
+    job = finished_with(tmp_path, geneval_columns(24), recipe=recipe(images_per_prompt=3), shard_rows=24)
+
+    done = export(job, tmp_path / "ge", "geneval")
+
+    assert (done.written.num_images, done.written.num_files, done.written.num_prompts) == (72, 24 + 72, 24)
+
+
 def test_prompts_without_metadata_are_refused(tmp_path: Path) -> None:
     job = finished(make_job(prompts_of(tmp_path), tmp_path / "out"))
 
