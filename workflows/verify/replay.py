@@ -1,5 +1,7 @@
 """Replay: re-render images from their manifest rows alone, in this process, and compare them with the files.
 
+The text that a model writes before an image must be that of the row, too.
+
 The bytes of a file depend on the pixels and on the text in which the file describes them. Another version of
 janus-batch may write another text, so a replay with the same pixels is a success. An image that was judged is looked at
 again, and its score must be the same.
@@ -259,7 +261,8 @@ def _difference(
     except (FileNotFoundError, KeyError):
         return "its file is missing"
     if data == stored:
-        return ""
+        is_same_text = answer.reasoning == row["reasoning"]
+        return "" if is_same_text else "the same image, but another text before it than in the column reasoning"
     if hashlib.sha256(stored).hexdigest() == row["image_sha256"] and _pixels(data) == _pixels(stored):
         return OTHER_TEXT
     same_codes = answer.codes is not None and list(answer.codes) == row["codes"]

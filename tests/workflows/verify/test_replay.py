@@ -14,12 +14,20 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from actors.checkpoint.adapter import open_adapter
+from actors.checkpoint.open import open_checkpoint, weights_digest
+from actors.engines import open_engine
 from actors.errors import InputError
+from actors.prompt.protocol import PROTOCOLS
+from actors.recipe import Adapter, adapters_to_json
 from actors.request import ImageRequest, RenderedImage
 from actors.toy import ToyEngine
+from tests.support.adapters import Q0, factors, write_adapter
+from tests.support.checkpoints import TINY
 from tests.support.servers.s3 import S3Server
-from tests.support.toy_job import make_job, manifest_of, recipe, render, write_prompts
+from tests.support.toy_job import make_job, manifest_of, plan_job, recipe, render, render_shard, write_prompts
 from workflows.job import Images, RenderJob
+from workflows.output.claim import claim_output
 from workflows.output.encode import encode_image
 from workflows.output.layouts import LAYOUTS
 from workflows.storage.store import Storage
@@ -93,21 +101,58 @@ def test_a_missing_image_is_reported(tmp_path: Path) -> None:
     assert [(r.image, r.difference) for r in replay(job) if not r.same_bytes] == [(row["image"], "its file is missing")]
 
 
+def test_an_image_with_a_text_before_it_and_adapters_is_re_rendered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PROTOCOLS, "got-r1", dataclasses.replace(PROTOCOLS["got-r1"], max_tokens=24))
+    lora = str(write_adapter(tmp_path / "lora", factors(Q0, (64, 64))))
+    adapter = Adapter(name=lora, sha256=weights_digest(open_adapter(lora)), weight=0.5)
+    checkpoint = open_checkpoint(str(TINY))
+    made_by = recipe(
+        family="janus",
+        checkpoint=str(TINY),
+        weights_sha256=weights_digest(checkpoint),
+        prompt_format="janus",
+        protocol="got-r1",
+        adapters=(adapter,),
+        sampler="janus-3",
+    )
+    job = make_job(write_prompts(tmp_path / "p.parquet", {"prompt": ["a fox", "b"]}), tmp_path / "out", recipe=made_by)
+    claim_output(job, {})
+    (shard,) = plan_job(job).remaining_shards()
+    render_shard(job, shard, open_engine(made_by, {}))
+
+    assert [(bool(row["reasoning"]), row["adapters"]) for row in manifest_of(job)] == [
+        (True, adapters_to_json((adapter,)))
+    ] * 2
+    assert [r.same_bytes for r in replay(job, 1)] == [True]  # in another batch
+
+    change_first_row(job, "reasoning", "a cat")
+    assert sorted(r.difference for r in replay(job)) == [
+        "",
+        "the same image, but another text before it than in the column reasoning",
+    ]
+
+
 @pytest.mark.parametrize(
     ("column", "lie"),
     [("prompt", "b"), ("seed", 2), ("cfg_weight", 2.0), ("temperature", 2.0), ("negative_prompt", "no")],
 )
 def test_a_wrong_manifest_row_is_reported(tmp_path: Path, column: str, lie: object) -> None:
     job = rendered(tmp_path)
-    part = min(Path(job.output, "manifest").iterdir())
-    table = pq.read_table(part)
-    rows = table.to_pylist()
-    rows[0][column] = lie
-    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), part)
+    change_first_row(job, column, lie)
 
     different = [r for r in replay(job) if not r.same_bytes]
 
     assert [r.difference for r in different] == ["other bytes"]
+
+
+def change_first_row(job: RenderJob, column: str, value: object) -> None:
+    part = min(Path(job.output, "manifest").iterdir())
+    table = pq.read_table(part)
+    rows = table.to_pylist()
+    rows[0][column] = value
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), part)
 
 
 def test_a_row_of_an_unknown_family_is_refused(tmp_path: Path) -> None:
