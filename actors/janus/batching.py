@@ -120,7 +120,9 @@ class GpuLoops:
 
     def loop_for(self, num_images: int, states: Sequence[PromptState], choose: Choose | None = None) -> DecodeLoop:
         """A loop with room for this batch. `choose` replaces the sampler, in a loop that is not kept."""
-        size = (_loop_size(num_images, self.max_rows), _loop_size(len(states), self.max_rows))
+        most_guided = self.max_rows // 2
+        most_images = most_guided if num_images <= most_guided else self.max_rows
+        size = (_loop_size(num_images, most_images), _loop_size(len(states), self.max_rows))
         if choose is None and size in self._loops:
             return self._loops[size]
         loop = self._new_loop(*size, choose)

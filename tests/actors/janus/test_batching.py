@@ -82,6 +82,8 @@ def test_a_loop_of_each_size_is_kept_for_prompts_of_any_length() -> None:
     assert gpu_loops.loop_for(10, short) is gpu_loops.loop_for(16, long)
     assert gpu_loops.loop_for(10, [*short, *short]) is not gpu_loops.loop_for(10, short)
     assert gpu_loops.loop_for(10, short).cache.num_rows == 32
+    full = gpu_loops.loop_for(50, [state(3)] * 100)
+    assert (len(full.code_B), full.cache.num_rows) == (50, 100)
 
 
 def test_the_longest_prompt_is_what_two_rows_have_pages_for() -> None:
