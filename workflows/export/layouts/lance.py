@@ -68,7 +68,8 @@ def _write_fragments(place: Place, items: Iterator[Item], table_of: Callable[[Se
 
     stream = tables()
     first = next(stream)
-    batches = (batch for table in chain([first], stream) for batch in table.to_batches())
+    # Lance 14 panics on a list in a struct that is a slice of a longer array.
+    batches = (batch for table in chain([first], stream) for batch in table.combine_chunks().to_batches())
     reader = pa.RecordBatchReader.from_batches(first.schema, batches)
     folder = _dataset_folder(place.split)
     fragments = write_fragments(reader, place.dest.path(folder), mode="overwrite")

@@ -152,14 +152,15 @@ VALUES = {
     "vector": pa.array([[1.5, 2.5]], pa.list_(pa.float32(), 2)),
     "decimal": pa.array(["1.50"]).cast(pa.decimal256(50, 2)),
     "nested": pa.array([[{"a": [b"x"]}]]),
+    "list": pa.array([{"a": [1, None], "b": {"c": "x"}}]),
     "zone": pa.array([1], pa.timestamp("ns", "Europe/Berlin")),
 }
 
 
 @pytest.mark.parametrize("name", VALUES)
 def test_carried_columns_of_other_types_are_read_back(tmp_path: Path, name: str) -> None:
-    export(finished_with(tmp_path, {"value": VALUES[name]}), tmp_path / "ds", "lance")
+    export(finished_with(tmp_path, {"value": pa.concat_arrays([VALUES[name]] * 3)}), tmp_path / "ds", "lance")
 
-    [value] = lance.dataset(tmp_path / "ds/data/train.lance").to_table(["value"])["value"].to_pylist()
+    values = lance.dataset(tmp_path / "ds/data/train.lance").to_table(["value"])["value"].to_pylist()
     expected = VALUES[name].to_pylist()[0]
-    assert value == {"uint64": str(expected), "map": [{"key": "k", "value": 1}]}.get(name, expected)
+    assert values == [{"uint64": str(expected), "map": [{"key": "k", "value": 1}]}.get(name, expected)] * 3
