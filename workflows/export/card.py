@@ -14,12 +14,13 @@ from huggingface_hub import DatasetCard, DatasetCardData
 from actors.errors import shown
 from actors.prompt.template import template_to_json
 from actors.recipe import Judge
+from workflows.export.features import webdataset_features
 from workflows.export.inventory import LEFT_OUT, Inventory
 from workflows.export.layouts.layout import ExportError, Written
 from workflows.export.layouts.table import EXPORT_LAYOUTS
 from workflows.export.limits import bytes_text
 from workflows.output.claim import Claim
-from workflows.output.encode import DIGITAL_SOURCE_TYPE
+from workflows.output.encode import DIGITAL_SOURCE_TYPE, EXTENSIONS
 from workflows.output.manifest import kind_of_recipe, own_schema
 from workflows.output.tally import Tally
 from workflows.scores.parts import Scorer
@@ -129,6 +130,9 @@ def _card_data(facts: CardFacts) -> DatasetCardData:
         filled = [split for split, counts in facts.splits.items() if counts.num_images]
         files = [{"split": split or "train", "path": layout.pattern(split or None)} for split in filled]
         more["configs"] = [{"config_name": "default", "data_files": files}]
+    if layout.is_json:
+        extension = EXTENSIONS[facts.claim.images.format]
+        more["dataset_info"] = {"features": webdataset_features(facts.inventory.schema, extension)}
     more["janus_batch"] = {
         "layout": facts.layout,
         "num_images": written.num_images,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import tarfile
@@ -11,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tests.support.exports import export, finished, finished_with, load, prompts_of
+from tests.support.exports import export, finished, finished_with, load, load_splits, prompts_of
 from tests.support.toy_job import make_job, manifest_of, recipe, write_prompts
 
 
@@ -109,3 +110,17 @@ def test_datasets_reads_a_column_whose_first_samples_have_no_text(tmp_path: Path
     export(job, tmp_path / "ds", "webdataset")
 
     assert [row["json"]["tag"] for row in load("webdataset", tmp_path / "ds")] == ["", "", "x", ""]
+
+
+def test_datasets_takes_the_types_of_the_card_where_the_first_values_are_null(tmp_path: Path) -> None:
+    values = [1, 0.5, True, ["x"], [], [1.5], {"a": 1, "b": ["y"]}, [{"a": [{"c": 2}]}], {"a": None}, b"x"]
+    columns = {f"value{number}": [None] * 8 + [value] for number, value in enumerate(values)}
+    job = finished_with(tmp_path, {"id": [f"p{n}" for n in range(9)], **columns})
+
+    export(job, tmp_path / "ds", "webdataset")
+
+    rows = load_splits(tmp_path / "ds")["train"]
+    values[-1] = base64.b64encode(b"x").decode()
+    for name, value in zip(columns, values, strict=True):
+        assert [row[name] for row in rows["json"]] == [None] * 8 + [value]
+    assert rows[8]["png"].size == (64, 64)
