@@ -18,6 +18,7 @@ from actors.checkpoint.doctor import (
     check_weights,
     probe_request,
 )
+from actors.checkpoint.folder import BUNDLED
 from actors.checkpoint.models import with_adapters
 from actors.checkpoint.open import Checkpoint, fetch_checkpoint, open_vae
 from actors.engines import load_engine
@@ -130,18 +131,13 @@ def _check_engine(spec: JobSpec, models: Models, printer: Printer) -> Iterator[F
 
 
 def _print(finding: Finding, printer: Printer) -> None:
-    verdict = click.style("ok   ", fg="green") if finding.is_ok else click.style("FAULT", fg="red")
-    if finding.is_ok and finding.is_note:
-        verdict = click.style("note ", fg="yellow")
-    printer.line(f"{verdict}  {finding.check:<22} {finding.detail}")
+    label, color = {"ok": ("ok   ", "green"), "note": ("note ", "yellow"), "fault": ("FAULT", "red")}[finding.verdict]
+    printer.line(f"{click.style(label, fg=color)}  {finding.check:<22} {finding.detail}")
 
 
 def _as_json(name: str, findings: list[Finding]) -> dict[str, Any]:
     facts = {key: value for finding in findings for key, value in finding.facts.items()}
-    verdicts = {(True, False): "ok", (True, True): "note", (False, False): "fault", (False, True): "fault"}
-    checks = [
-        {"check": one.check, "verdict": verdicts[one.is_ok, one.is_note], "detail": one.detail} for one in findings
-    ]
+    checks = [{"check": one.check, "verdict": one.verdict, "detail": one.detail} for one in findings]
     num_faults = sum(not finding.is_ok for finding in findings)
     return {"checkpoint": name, "num_faults": num_faults, **facts, "checks": checks}
 
@@ -164,7 +160,9 @@ def _known_model(checkpoint: Checkpoint) -> Finding:
     """Which published model this is, what it writes before an image, and its license."""
     model = checkpoint.origin.model if checkpoint.origin else None
     if model is None:
-        return Finding(check="model", detail="none of the published ones that are known here", facts={"model": None})
+        is_bundled = checkpoint.name in BUNDLED
+        detail = "bundled with janus-batch" if is_bundled else "none of the published ones that are known here"
+        return Finding(check="model", detail=detail, facts={"model": checkpoint.name if is_bundled else None})
     base = f", trained from {model.base}" if model.base else ""
     writes = f"; it writes a text before each image (model.protocol: {model.protocol})" if model.protocol else ""
     facts = {"model": model.name, "protocol": model.protocol, "license": model.license, "source": model.source}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from actors.checkpoint.files import read_json
 from actors.checkpoint.folder import Folder, LocalFolder
@@ -28,13 +28,9 @@ OPTIONAL_PARTS = (
 )
 
 PROBE_PROMPT = "a photo of a red apple on a wooden table"
-
-# Below this share of the prediction's own spread, the effect of guidance is invisible.
-MIN_GUIDANCE_EFFECT = 1e-3
-
-
 PROBE_PROMPTS = (PROBE_PROMPT, "two blue squares", "a red circle above a green square", "a dog left of a bicycle")
 
+MIN_GUIDANCE_EFFECT = 1e-3  # in shares of the prediction's own spread; below it, guidance is invisible
 MIN_DIFFERENCE = 0.05  # between two templates, in shares of the larger value; below it, neither is recommended
 
 
@@ -50,6 +46,12 @@ class Finding:
     detail: str
     is_note: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> Literal["ok", "note", "fault"]:
+        if not self.is_ok:
+            return "fault"
+        return "note" if self.is_note else "ok"
 
 
 def check_tokenizer(checkpoint: Checkpoint) -> Iterator[Finding]:

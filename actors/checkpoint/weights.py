@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -103,8 +103,10 @@ def _find(checkpoint: Checkpoint, expected: Shapes, rename: Callable[[str], str]
     return found
 
 
-def _outer_name(names: Iterable[str], expected: Shapes, rename: Callable[[str], str]) -> str:
+def _outer_name(names: Sequence[str], expected: Shapes, rename: Callable[[str], str]) -> str:
     """The name that a training program gave the whole model, such as Lightning's `model.`; empty without one."""
+    if any(rename(name) in expected for name in names):
+        return ""
     for name in names:
         parts = name.split(".")
         for start in range(len(parts)):

@@ -84,7 +84,8 @@ def estimate(
 def known_speed(checkpoint: Checkpoint, recipe: Recipe, batch_size: int | None) -> KnownSpeed | None:
     """The speed of this model for the batch size nearest below `batch_size` (None: the largest); None if unknown.
 
-    A speed of a family that takes steps holds for the default number of them and is scaled to the recipe's.
+    A speed of a family that takes steps holds for the default number of them and is scaled to the recipe's. A text
+    before an image, whose length is open, is not in it.
     """
     family = FAMILIES[recipe.family]
     if not family.known_speeds:
@@ -96,6 +97,8 @@ def known_speed(checkpoint: Checkpoint, recipe: Recipe, batch_size: int | None) 
         return None
     at_most = [speed for speed in fitting if batch_size is None or speed.batch is None or speed.batch <= batch_size]
     best = max(at_most or fitting[:1], key=lambda speed: speed.images_per_second)
+    if recipe.protocol:
+        return dataclasses.replace(best, source=f"{best.source}; without the text before each image")
     if recipe.num_inference_steps is None:
         return best
     default_steps = int(family.settings["num_inference_steps"])

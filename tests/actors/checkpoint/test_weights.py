@@ -229,6 +229,15 @@ def test_the_names_of_wrappers_are_left_out(wrapped: str, folder: Path, stored: 
     assert_same(load(folder), load(TINY))
 
 
+def test_weights_next_to_a_copy_under_an_outer_name_are_not_mixed(
+    folder: Path, stored: dict[str, torch.Tensor]
+) -> None:
+    average = {f"ema.{name}": tensor.clone() for name, tensor in stored.items()}
+    save_file({**average, **stored}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"holds 420 tensors that no janus model has: ema\.aligner"):
+        load(folder)
+
+
 def test_a_wrapper_inside_the_model_is_left_out_too(folder: Path, stored: dict[str, torch.Tensor]) -> None:
     for part, wrapped in (
         ("model.layers.", "_orig_mod.model.layers."),

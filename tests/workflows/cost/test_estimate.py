@@ -50,6 +50,13 @@ def test_the_default_number_of_steps_is_not_scaled() -> None:
     assert known_speed(flow, recipe(family="janusflow", num_inference_steps=30), None).source == ROOFLINE
 
 
+def test_a_text_before_the_image_is_not_in_the_limit() -> None:
+    found = known_speed(checkpoint("janus", "Janus-Pro-7B"), recipe(family="janus", protocol="t2i-r1"), None)
+
+    assert found is not None
+    assert found.source == f"{ROOFLINE}; without the text before each image"
+
+
 def test_nothing_is_known_of_other_models() -> None:
     assert known_speed(open_checkpoint("janus-shapes"), recipe(family="janus"), None) is None
     assert known_speed(open_checkpoint("toy"), recipe(), None) is None
