@@ -13,7 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from actors.errors import InputError
+from actors.errors import InputError, one_line
+from actors.families import FAMILIES
 from actors.recipe import Recipe
 from janus_batch import VERSION
 from workflows.job import Images, PromptReading, RenderJob, Workers
@@ -152,9 +153,12 @@ def read_claim(storage: Storage) -> Claim:
     if foreign := _foreign_kind(data):
         raise StorageError(f"{storage.url}/{JOB_FILE} {foreign}; it must be the JSON that janus-batch wrote")
     try:
-        return Claim.model_validate_json(data.removeprefix(codecs.BOM_UTF8), strict=True)
+        claim = Claim.model_validate_json(data.removeprefix(codecs.BOM_UTF8), strict=True)
     except ValidationError as error:
         raise _plain_error(f"{storage.url}/{JOB_FILE}", data, error) from error
+    if claim.recipe.family not in FAMILIES:
+        raise _other_version(f"{storage.url}/{JOB_FILE}", "recipe.family", claim.recipe.family, claim.version)
+    return claim
 
 
 def claimed_job(storage: Storage, claim: Claim, workers: Workers | None = None) -> RenderJob:
@@ -215,14 +219,18 @@ def _plain_error(name: str, data: bytes, error: ValidationError) -> InputError:
     fault = unknown or faults[0]
     field = ".".join(map(str, fault["loc"]))
     if unknown:
-        return OtherVersionError(
-            f"{name} has {field} = {json.dumps(fault['input'])}, which version {VERSION} of janus-batch does not "
-            f"know; use the version that started this output ({json.loads(data).get('janus_batch', 'unknown')})"
-        )
+        return _other_version(name, field, fault["input"], json.loads(data).get("janus_batch", "unknown"))
     if fault["type"] == "missing":
         return StorageError(f"{name} is damaged: {field} is missing")
     value = f", got {repr(fault['input'])[:80]}" if field else ""
     return StorageError(f"{name} is damaged: {field}{': ' if field else ''}{fault['msg']}{value}")
+
+
+def _other_version(name: str, field: str, value: Any, version: str) -> OtherVersionError:
+    return OtherVersionError(
+        f"{name} has {field} = {one_line(json.dumps(value))}, which version {VERSION} of janus-batch does not "
+        f"know; use the version that started this output ({one_line(str(version))})"
+    )
 
 
 def _check_first_writer_wins(storage: Storage) -> None:

@@ -34,7 +34,7 @@ _SECRET_VALUE = re.compile(
 )
 _OF_THE_SHELL = r"(?!\s*[\"']?(?:(?:bearer|basic|token)\s+)?[\"']?\$)"  # a variable of the shell is no secret
 # As in `Authorization: x`, `AccountName=a;AccountKey=b` and `{"token": "x"}`;
-_ASSIGNED = re.compile(rf"(?:^|[;,&\s{{\"'])([\w-]+)[\"']?\s*[:=]{_OF_THE_SHELL}\s*[^\s:=]", re.IGNORECASE)
+_ASSIGNED = re.compile(rf"(?:^|[;,&\s{{\"'])([\w-]+)[\"']?\s*[:=]{_OF_THE_SHELL}\s*(?=[^\s:=])", re.IGNORECASE)
 # as in `--token x`;
 _OPTION = re.compile(rf"(?:^|\s)--([\w-]+)\s+{_OF_THE_SHELL}[^\s-]", re.IGNORECASE)
 # and as in `curl -u name:x` and `sshpass -p x`.

@@ -236,6 +236,15 @@ def test_shard_rows_outside_its_range_are_refused(job: RenderJob, value: str) ->
         read_claim(storage)
 
 
+def test_a_family_that_this_version_does_not_know_is_refused(job: RenderJob) -> None:
+    claim_output(job, {})
+    storage = Storage(job.output)
+    storage.write("job.json", storage.read("job.json").replace(b'"family": "toy"', b'"family": "janus-2"'))
+
+    with pytest.raises(OtherVersionError, match=r'has recipe.family = "janus-2", which version .* does not know'):
+        read_claim(storage)
+
+
 @pytest.mark.parametrize("target", ["fifo", "/dev/zero"])
 def test_a_claim_that_is_a_pipe_or_a_device_is_refused_at_once(job: RenderJob, target: str) -> None:
     path = Path(job.output, "job.json")

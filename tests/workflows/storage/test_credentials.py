@@ -138,6 +138,7 @@ def test_variables_and_plain_text_are_no_secrets(text: str) -> None:
         f"curl -u me:{SECRET} host",
         f"mail --password {SECRET}",
         f"sshpass -p {SECRET} ssh host",
+        f"wget --header='X-Api-Key: {SECRET}' host",
         f"curl hooks.slack.com/services/T0/{SECRET}",
         f"""echo '{{"token": "{SECRET}"}}'""",
     ],

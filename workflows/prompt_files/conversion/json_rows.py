@@ -33,7 +33,20 @@ def _number(text: str) -> float:
     return value
 
 
-_DECODER = json.JSONDecoder(parse_float=_number)
+class _DoubledKeyError(ValueError):
+    pass
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object. Raises _DoubledKeyError where Python would silently keep the last value of a key."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _DoubledKeyError(one_line(next(name for name in names if names.count(name) > 1)))
+    return found
+
+
+_DECODER = json.JSONDecoder(parse_float=_number, object_pairs_hook=_without_doubles)
 
 
 class JsonRows:
@@ -91,6 +104,8 @@ class JsonRows:
             return f"{self._url} is one JSON value over several lines; {ADVICE}"  # which continues on the next line
         if isinstance(error, _NumberError):
             return f"line {number:,} of {self._url} has a number that 64 bits do not hold, {error}"
+        if isinstance(error, _DoubledKeyError):
+            return f"line {number:,} of {self._url} has the key `{error}` twice"
         if isinstance(error, UnicodeEncodeError):
             return f"line {number:,} of {self._url} has text that is not valid Unicode ({error.object[error.start]!r})"
         return f"line {number:,} of {self._url} is no JSON: {one_line(str(error))}"

@@ -92,6 +92,7 @@ def test_a_file_without_lines_has_no_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ('{"prompt": "a"}\n{"prompt": "b", "x": {"y": 1, "y": 2}}\n', "line 2 of .*a.jsonl has the key `y` twice"),
         ('{"prompt": "a"}\n{"prompt": \n', r"line 2 of .*a.jsonl is no JSON: Expecting value"),
         ('{"prompt": "a"}\n\n[1]\n', r"line 3 of .*a.jsonl must be a JSON object, got \[1\]"),
         ('[\n{"prompt": "a"}\n]\n', r"a.jsonl is one JSON value over several lines; write each object on a line"),
