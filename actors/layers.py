@@ -9,6 +9,16 @@ from torch.nn import functional as F
 NUM_VECTORS = 64  # rows per matrix product of a VectorLinear
 
 
+class Embedding(nn.Embedding):
+    """nn.Embedding without random numbers on the meta device: for these, torch imports its compiler, which takes most
+    of the time in which a small checkpoint is loaded.
+    """
+
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
 def silu(x: torch.Tensor) -> torch.Tensor:
     """SiLU, `x * sigmoid(x)`, elementwise on any shape.
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from actors.janus.config import NUM_RES_BLOCKS, VQShape
 from actors.kernels import image_decoder
 from actors.kernels.cuda_graph import GraphPool
-from actors.layers import Conv1, silu_, to_uint8
+from actors.layers import Conv1, Embedding, silu_, to_uint8
 
 IMAGES_PER_CALL = 2  # on a CPU
 
@@ -105,7 +105,7 @@ class VQDecoder(nn.Module):
     def __init__(self, shape: VQShape) -> None:
         super().__init__()
         self.quantize = nn.Module()
-        self.quantize.embedding = nn.Embedding(shape.codebook_size, shape.code_dim)  # rows of length 1 once loaded
+        self.quantize.embedding = Embedding(shape.codebook_size, shape.code_dim)  # rows of length 1 once loaded
         self.post_quant_conv = Conv1(shape.code_dim, shape.z_channels)
         self.decoder = Decoder(shape)
 

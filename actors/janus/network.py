@@ -20,6 +20,7 @@ from actors.checkpoint.open import Checkpoint
 from actors.checkpoint.weights import Shapes, load_weights, shapes_of
 from actors.janus.config import JanusShape
 from actors.janus.decoder import VQDecoder
+from actors.layers import Embedding
 from actors.llama.config import is_head_tied
 from actors.llama.linear import Linear, Mlp
 from actors.llama.model import Llama
@@ -146,7 +147,7 @@ class _Tensors(nn.Module):
         super().__init__()
         hidden, vq = shape.llama.hidden_size, shape.vq
         self.language_model = nn.ModuleDict({"model": text_model_tensors(shape.llama)})
-        self.gen_embed = nn.Embedding(vq.codebook_size, vq.code_dim)
+        self.gen_embed = Embedding(vq.codebook_size, vq.code_dim)
         layers = nn.Sequential(nn.Linear(vq.code_dim, hidden), nn.GELU(), nn.Linear(hidden, hidden))
         self.gen_aligner = nn.ModuleDict({"layers": layers})
         self.gen_head = nn.ModuleDict(

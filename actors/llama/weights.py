@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from actors.layers import Embedding
 from actors.llama.config import LlamaShape
 
 _PREFIX = "language_model.model."
@@ -74,7 +75,7 @@ def _take_layer(weights: MutableMapping[str, torch.Tensor], prefix: str) -> Laye
 def text_model_tensors(llama: LlamaShape) -> nn.Module:
     """The layout of the tensors as modules, for their names and shapes; nothing computes with them."""
     layers = nn.ModuleList(_text_layer(llama) for _ in range(llama.num_layers))
-    embedding = nn.Embedding(llama.vocab_size, llama.hidden_size)
+    embedding = Embedding(llama.vocab_size, llama.hidden_size)
     return nn.ModuleDict({"embed_tokens": embedding, "layers": layers, "norm": nn.RMSNorm(llama.hidden_size)})
 
 
