@@ -80,6 +80,7 @@ def make_comparison_page(facts: ComparisonFacts) -> str:
     }
     variables = {
         "facts": facts,
+        "titles": _titles(facts),
         "letters": LETTERS,
         "grid": grid,
         "grid_rows": first_rows(grid, images, ROWS_PER_PAGE, image_index=None),
@@ -99,6 +100,14 @@ def make_comparison_page(facts: ComparisonFacts) -> str:
         "statistic_means": {name: [_mean(side.survey, name) for side in facts.sides] for name in STATISTICS},
     }
     return render_page("compare.html", images, data, variables, num_columns=len(grid.columns))
+
+
+def _titles(facts: ComparisonFacts) -> list[str]:
+    """The names of the jobs; those of the folders if one job was rendered into two, and whole locations at last."""
+    names = [side.claim.name for side in facts.sides]
+    folders = [side.url.rpartition("/")[2] for side in facts.sides]
+    urls = [side.url for side in facts.sides]
+    return next(titles for titles in (names, folders, urls) if len(set(titles)) > 1 or titles is urls)
 
 
 def _columns(facts: ComparisonFacts) -> list[tuple[int, float]]:

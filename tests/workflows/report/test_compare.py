@@ -71,6 +71,7 @@ def test_an_image_with_a_seed_of_its_own_is_paired_by_it(tmp_path: Path) -> None
 
     assert (comparison.num_pairs, comparison.num_alone) == (1, (1, 1))
     assert page.images["seed"] == ["7", "7"]
+    assert f"{jobs[0].output} and {jobs[1].output}" in page.text  # the names of the jobs and of the folders are equal
 
 
 def test_settings_that_differ_are_named(tmp_path: Path, first: RenderJob) -> None:
