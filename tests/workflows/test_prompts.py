@@ -184,6 +184,13 @@ def test_a_table_whose_folder_has_removed_rows_is_refused(folder: Path, marker: 
             names(folder / "**/*.parquet")
 
 
+def test_the_folders_of_hive_partitions_may_set_weights(tmp_path: Path) -> None:
+    for weight in ("5", "7.5"):
+        write_prompts(tmp_path / f"cfg_weight={weight}/version=1.10/a.parquet", {"prompt": ["a cat"]})
+    rows = [read_rows(file, 0, 1, {}).to_pylist()[0] for file in find_prompt_files(str(tmp_path), {})]
+    assert [(row["cfg_weight"], row["version"]) for row in rows] == [(5, "1.10"), (7.5, "1.10")]
+
+
 def test_the_folders_of_hive_partitions_are_carried_columns(tmp_path: Path) -> None:
     for name in ("lang=en/year=2021", "lang=a%20b/year=7", "lang=__HIVE_DEFAULT_PARTITION__/year=2022"):
         write_prompts(tmp_path / "p" / name / "a.parquet", {"prompt": ["a", "b"]})

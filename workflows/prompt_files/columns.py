@@ -114,7 +114,7 @@ def _advice(url: str, schema: pa.Schema) -> str:
     likely = likely_prompts(schema)
     if likely is None:
         return ""
-    if format_of(url).name == CSV and len(schema) == 1 and not _sounds_like_prompts(likely):
+    if format_of(url).name == CSV and len(schema) == 1 and not sounds_like_prompts(likely):
         return "; if that is the first prompt, set csv.header=false"
     return f"; did you mean `--set {setting('prompt_column', likely)}`?"
 
@@ -124,7 +124,7 @@ def setting(key: str, value: str) -> str:
     return shlex.quote(f"{key}={one_line(value)}")
 
 
-def _sounds_like_prompts(name: str) -> bool:
+def sounds_like_prompts(name: str) -> bool:
     return name.lower() in ("prompt", *LIKELY_NAMES) or any(part in name.lower() for part in LIKELY_PARTS)
 
 
@@ -133,7 +133,7 @@ def likely_prompts(schema: pa.Schema) -> str | None:
     texts = [field.name for field in schema if _is_text(field.type) and field.name not in ("id", "negative_prompt")]
     by_name = {name.lower(): name for name in reversed(texts)}
     exact = [by_name[name] for name in ("prompt", *LIKELY_NAMES) if name in by_name]
-    alike = [name for name in texts if _sounds_like_prompts(name)]
+    alike = [name for name in texts if sounds_like_prompts(name)]
     return next(iter([*exact, *alike]), texts[0] if len(texts) == 1 else None)
 
 
@@ -148,9 +148,17 @@ def job_names(names: Sequence[str], renamed: Sequence[tuple[str, str]]) -> dict[
 
 
 def hive_type(name: str, values: Iterable[str | None]) -> pa.DataType:
-    """The type of a column that the names of folders set: whole numbers if every value is one, else text."""
-    is_whole = all(value is None or re.fullmatch(r"-?[0-9]{1,18}", value) for value in values)
-    return pa.int64() if is_whole and name not in TEXT_COLUMNS else pa.string()
+    """The type of a column that the names of folders set: whole numbers if every value is one, else text.
+
+    A column that the job reads as numbers may have fractions. A carried one may not: 1.10 would become 1.1.
+    """
+    found = [value for value in values if value is not None]
+    if name in TEXT_COLUMNS:
+        return pa.string()
+    if all(re.fullmatch(r"-?[0-9]{1,18}", value) for value in found):
+        return pa.int64()
+    is_read = name in COLUMN_TYPES and all(re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?", value) for value in found)
+    return pa.float64() if is_read else pa.string()
 
 
 def plain_columns(url: str, schema: pa.Schema, extents: dict[str, Extent], *, reads_images: bool = False) -> Columns:
@@ -203,6 +211,8 @@ def _common_type(name: str, one: Columns, kind: pa.DataType, other: Columns, oth
     try:
         return common_type(kind, other_kind)
     except TypeConflictError as error:
+        if _are_csv(one, other) and all(map(_is_written_back, (kind, other_kind))):
+            return pa.string()
         raise _conflict(name, one.url, kind, other.url, other_kind) from error
 
 
@@ -212,12 +222,23 @@ def _check_losses(files: Sequence[Columns], schema: pa.Schema, source: dict[str,
             target = schema.field(field.name).type
             if is_lossless(field.type, target, file.extents.get(field.name)):
                 continue
+            if _are_csv(file, source[field.name]) and pa.types.is_string(target) and _is_written_back(field.type):
+                continue
             other = next(
                 other
                 for other in (source[field.name], *files)
                 if field.name in other.schema.names and other.schema.field(field.name).type != field.type
             )
             raise _conflict(field.name, file.url, field.type, other.url, other.schema.field(field.name).type)
+
+
+def _are_csv(*files: Columns) -> bool:
+    return all(format_of(file.url).name == CSV for file in files)
+
+
+def _is_written_back(kind: pa.DataType) -> bool:
+    """Whether the values of a CSV column become the text of their fields again: fractions may have had more zeros."""
+    return bool(pa.types.is_integer(kind) or pa.types.is_string(kind))
 
 
 def _conflict(name: str, url: str, kind: pa.DataType, other_url: str, other_kind: pa.DataType) -> PromptsError:

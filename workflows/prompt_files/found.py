@@ -25,6 +25,7 @@ from workflows.prompt_files.columns import (
     likely_prompts,
     plain_columns,
     setting,
+    sounds_like_prompts,
 )
 from workflows.prompt_files.file import PromptsError
 from workflows.prompt_files.footer import TAIL_BYTES, Footer, read_footer
@@ -164,8 +165,9 @@ def _renamed(
         if written not in schema.names and written not in partitions:
             key = "prompt_column" if name == "prompt" else f"columns.{name}"
             alike = [column for column in schema.names if column.lower() == written.lower()]
-            likely = alike or ([likely_prompts(schema)] if name == "prompt" and likely_prompts(schema) else [])
-            advice = f"; did you mean `--set {setting(key, str(likely[0]))}`?" if likely else ""
+            likely = likely_prompts(schema) or ""
+            likely = alike[0] if alike else likely if name == "prompt" and sounds_like_prompts(likely) else ""
+            advice = f"; did you mean `--set {setting(key, likely)}`?" if likely else ""
             raise PromptsError(
                 f"prompts: {url} has no column `{one_line(written)}`, which {key} names; its columns are "
                 f"{one_line(', '.join(schema.names))}{advice}"

@@ -116,6 +116,16 @@ def test_types_are_those_of_the_whole_file(tmp_path: Path) -> None:
     assert read_rows(file, 49_999, 50_001, {})["x"].to_pylist() == ["1", "one"]
 
 
+def test_whole_numbers_in_one_file_and_text_in_another_are_text(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("prompt,zip\na cat,12345\n")
+    (tmp_path / "b.csv").write_text("prompt,zip\na dog,01234\n")
+    files = find_prompt_files(str(tmp_path), {}, reading=PromptReading(where="zip > '0'"))
+    assert [read_rows(file, 0, 1, {})["zip"][0].as_py() for file in files] == ["12345", "01234"]
+    (tmp_path / "a.csv").write_text("prompt,zip\na cat,1.50\n")
+    with pytest.raises(PromptsError, match=r"column `zip` holds double in .*a.csv and string in .*b.csv"):
+        find_prompt_files(str(tmp_path), {})
+
+
 def test_prompts_and_ids_are_text_whatever_they_hold(tmp_path: Path) -> None:
     text = "id,Caption,negative_prompt\n1,1984,42\n"
     assert rows(tmp_path / "a.csv", text, columns={"prompt": "Caption"}) == [
