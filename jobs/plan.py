@@ -28,6 +28,8 @@ from workflows.prompts import num_duplicates
 # Fields of a recipe that follow from the weights and the machine: a plan reads no weights, and may run elsewhere.
 NOT_IN_A_PLAN = ("recipe.weights_sha256", "recipe.vae_sha256", "recipe.judge.weights_sha256", "recipe.dtype")
 
+NO_ROWS = "the prompts have no rows; a run without images fails, unless --allow-empty is given"
+
 
 def plan(
     spec: JobSpec,
@@ -65,12 +67,13 @@ def plan(
         bytes_an_image=bytes_an_image,
         gpu_hour_price=gpu_hour_price,
     )
+    notes = [*remarks(job), *([] if remaining.num_rows else [NO_ROWS])]
     limits = limits_of_job(job, remaining, cost.num_bytes / max(cost.num_images, 1))
     limits += columns_that_exports_refuse(files[0].carried, job.recipe)
     if as_json:
-        click.echo(json.dumps({**facts, **_cost_facts(speed, cost), "limits": limits, "notes": remarks(job)}))
+        click.echo(json.dumps({**facts, **_cost_facts(speed, cost), "limits": limits, "notes": notes}))
     else:
-        _print_table(job, facts, speed, cost, limits)
+        _print_table(job, facts, speed, cost, [*notes, *limits])
     return 0
 
 
@@ -139,7 +142,7 @@ def _cost_facts(speed: Speed | None, cost: Estimate) -> dict[str, Any]:
 
 
 def _print_table(
-    job: RenderJob, facts: dict[str, Any], speed: Speed | None, cost: Estimate, limits: Sequence[str]
+    job: RenderJob, facts: dict[str, Any], speed: Speed | None, cost: Estimate, notes: Sequence[str]
 ) -> None:
     weights = ", ".join(f"{weight:g}" for weight in job.recipe.cfg_weights)
     rows = {
@@ -158,7 +161,7 @@ def _print_table(
     }
     for key, value in rows.items():
         click.echo(f"{key:<13} {value}")
-    for line in [*remarks(job), *limits]:
+    for line in notes:
         click.echo(f"note          {line}")
 
 

@@ -30,7 +30,7 @@ def prompt_rows(facts: dict[str, Any], reading: PromptReading) -> dict[str, str]
     if facts["num_empty_lines"]:
         rows["empty lines"] = f"{facts['num_empty_lines']:,}, which are skipped"
     if facts["num_rows_in_files"] is None:
-        rows["rows"] = f"the first {facts['num_rows']:,} are selected, and no others are read"
+        rows["rows"] = f"the first {facts['num_rows']:,}; no others are read"
     elif reading.selects_rows:
         rows["rows"] = f"{facts['num_rows_in_files']:,}, of which {facts['num_rows']:,} are selected"
     rows["prompts"] = f"{facts['num_rows']:,}, of which {facts['num_rows_committed']:,} are done"

@@ -92,6 +92,12 @@ def test_the_plan_shows_which_rows_of_the_files_are_selected(command: Command) -
         "num_empty_lines": 1,
     }
     assert "duplicates" not in command("plan", str(command.job_file), "--set", "deduplicate=true")[1]
+    command.write(where=None)
+    out = command("plan", str(command.job_file), "--set", "limit=5")[1]
+    assert "rows          the first 5; no others are read" in out
+    (command.folder / "prompts.csv").write_text("Caption\n")
+    out = command("plan", str(command.job_file))[1]
+    assert "note          the prompts have no rows; a run without images fails, unless --allow-empty is given" in out
     assert not (command.folder / "out").exists()
 
 
