@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-import pyarrow as pa
 
 from actors.errors import one_line
 from jobs.job_file.errors import JobFileError
 from jobs.job_file.read import check_fields
 from jobs.job_file.template import commented_yaml
-from workflows.output.layouts import parquet_bytes
 
-DEFAULT_NAME, PROMPTS_NAME = "job.yaml", "prompts.parquet"
+DEFAULT_NAME, PROMPTS_NAME = "job.yaml", "prompts.txt"  # to be changed in an editor
 
 # What a machine without a GPU renders in seconds, and what a GPU is for.
 ON_CPUS = (
@@ -38,8 +36,8 @@ def init(path: str, *, num_gpus: int) -> int:
     if os.path.lexists(prompts):
         click.echo(f"found {prompts}, which the job reads")
     else:
-        _create(prompts, parquet_bytes(pa.table({"prompt": examples})))
-        click.echo(f"wrote {prompts} ({len(examples)} example prompts)")
+        _create(prompts, "".join(f"{line}\n" for line in examples).encode())
+        click.echo(f"wrote {prompts} ({len(examples)} example prompts, one a line)")
     click.echo(f"next: janus-batch render {shlex.quote(str(job_file))}")
     return 0
 

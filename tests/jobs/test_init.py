@@ -11,7 +11,7 @@ from jobs.job_file.errors import JobFileError
 from jobs.job_file.read import read_job_file
 from jobs.job_file.spec import JobSpec, ModelSection, SamplingSection, WorkersSection
 from tests.support.command_line import Command
-from tests.support.toy_job import bytes_of, write_prompts
+from tests.support.toy_job import bytes_of
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_the_job_fits_the_machine(tmp_path: Path, num_gpus: int, checkpoint: str
 
 
 def test_no_file_is_overwritten(tmp_path: Path) -> None:
-    write_prompts(tmp_path / "prompts.parquet", {"prompt": ["mine"]})
+    (tmp_path / "prompts.txt").write_text("mine\n")
     before = bytes_of(tmp_path)
     init(str(tmp_path), num_gpus=0)
     assert bytes_of(tmp_path).items() >= before.items()
