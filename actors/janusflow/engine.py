@@ -259,9 +259,10 @@ class JanusFlowEngine:
             states = [image.cond for image in prompts] + [prompts[b].uncond for b in guided]
             v_RCHW = self.network_velocity(z_BCHW[_index(rows, z_BCHW.device)], t_B[rows], states)
             v_BCHW, v_uncond = v_RCHW[: len(requests)], v_RCHW[len(requests) :]
-            cfg_weight = torch.tensor([requests[b].cfg_weight for b in guided], dtype=torch.float32)
-            index = _index(guided, v_BCHW.device)
-            v_BCHW[index] = guide(v_BCHW[index], v_uncond, send(cfg_weight, v_BCHW.device))
+            if guided:
+                index = _index(guided, v_BCHW.device)
+                cfg_weight = torch.tensor([requests[b].cfg_weight for b in guided], dtype=torch.float32)
+                v_BCHW[index] = guide(v_BCHW[index], v_uncond, send(cfg_weight, v_BCHW.device))
             return v_BCHW
 
         return velocity
