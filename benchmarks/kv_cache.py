@@ -19,16 +19,14 @@ import torch
 
 from actors.kernels.attention import to_fp8
 from actors.llama.attention import BagAttention
-from actors.noise import derive_seed
-from actors.request import ImageRequest, RenderedImage
+from actors.request import RenderedImage
 from benchmarks.dtypes import compare
 from benchmarks.planning import provenance
-from examples.shapes.evaluate import load, share_right
+from examples.shapes.evaluate import load, render_images, share_right
 from examples.shapes.schedule import CHECKPOINTS
-from examples.shapes.world import Scene, describe, held_out_pairs, held_out_singles
+from examples.shapes.world import Scene, held_out_pairs, held_out_singles
 
 CFG_WEIGHT = 5.0
-BATCH = 16
 
 
 def main() -> None:
@@ -54,22 +52,8 @@ def main() -> None:
 
 
 def render(folder: Path, scenes: Sequence[Scene]) -> list[RenderedImage]:
-    """One image of each scene; its seed depends on the prompt alone."""
-    engine, recipe = load(folder)
-    requests = [
-        ImageRequest(
-            image_id=str(index),
-            prompt_id=str(index),
-            image_index=0,
-            prompt=describe(scene),
-            seed=derive_seed(0, describe(scene), 0),
-            cfg_weight=CFG_WEIGHT,
-            temperature=recipe.temperature,
-        )
-        for index, scene in enumerate(scenes)
-    ]
-    batches = [requests[start : start + BATCH] for start in range(0, len(requests), BATCH)]
-    return [image for batch in batches for image in engine.render(batch)]
+    """One image of each scene, with an engine of its own."""
+    return render_images(*load(folder), scenes, CFG_WEIGHT)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from actors.engines import Engine, load_engine
 from actors.families import FAMILIES
 from actors.noise import derive_seed
 from actors.recipe import Recipe
-from actors.request import ImageRequest
+from actors.request import ImageRequest, RenderedImage
 from examples.shapes.judge import faults
 from examples.shapes.schedule import CHECKPOINTS
 from examples.shapes.world import Scene, describe, held_out_pairs, held_out_singles
@@ -73,10 +73,15 @@ def load(folder: Path) -> tuple[Engine, Recipe]:
     return load_engine(recipe, *(fetch_checkpoint(model) for model in (checkpoint, vae) if model)), recipe
 
 
-def render(
-    engine: Engine, recipe: Recipe, scenes: Sequence[Scene], cfg_weight: float, batch: int = 16
-) -> list[np.ndarray]:
+def render(engine: Engine, recipe: Recipe, scenes: Sequence[Scene], cfg_weight: float) -> list[np.ndarray]:
     """One image for each scene's prompt, uint8 [height, width, 3]; the seed depends on the prompt alone."""
+    return [image.pixels for image in render_images(engine, recipe, scenes, cfg_weight)]
+
+
+def render_images(
+    engine: Engine, recipe: Recipe, scenes: Sequence[Scene], cfg_weight: float, batch: int = 16
+) -> list[RenderedImage]:
+    """The same images with what they were decoded from."""
     requests = [
         ImageRequest(
             image_id=str(index),
@@ -91,7 +96,7 @@ def render(
         for index, scene in enumerate(scenes)
     ]
     batches = [requests[start : start + batch] for start in range(0, len(requests), batch)]
-    return [image.pixels for chunk in batches for image in engine.render(chunk)]
+    return [image for chunk in batches for image in engine.render(chunk)]
 
 
 def share_right(images: Sequence[np.ndarray], scenes: Sequence[Scene]) -> float:
