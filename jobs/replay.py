@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,11 @@ from actors.noise import derive_seed
 from jobs.job_file.errors import JobFileError
 from jobs.job_file.read import check_fields
 from jobs.job_file.resolve import check_family_settings
+from jobs.job_file.spec import SamplingSection
 from workflows.output.claim import Claim, open_output
 from workflows.output.encode import EXTENSIONS
 from workflows.storage.errors import storage_errors
+from workflows.storage.path import check_new_file
 from workflows.storage.store import Storage
 from workflows.verify.replay import ImageReplay, find_image, format_of, replay_image
 
@@ -31,7 +32,7 @@ def replay(output: str, image_id: str, endpoint_url: str | None, *, settings: Se
     changes = changed_settings(row, storage, claim, {}, settings)
     stored_format = format_of(row["image"])
     file = to or f"{image_id}.{EXTENSIONS[stored_format]}"
-    _check_target(file, storage)
+    check_new_file(file, [storage.url], "--to")
     with storage_errors(storage.url):
         result = replay_image(storage, row, format_of(to) if to else stored_format, changes)
     if result.data is None:
@@ -51,7 +52,10 @@ def changed_settings(
     for key in (*(f"sampling.{key}" for key in sampling), *(text.partition("=")[0].strip() for text in settings)):
         if not key.startswith("sampling.") or key == "sampling.images_per_prompt":
             option = "" if sampling else "--set: "
-            raise JobFileError(f"{option}replay varies one image by the keys of `sampling`, got {one_line(key)}")
+            advice = f"; did you mean sampling.{key}?" if key in SamplingSection.model_fields else ""
+            raise JobFileError(
+                f"{option}replay varies one image by the keys of `sampling`, got {one_line(key)}{advice}"
+            )
     model = {"checkpoint": row["model"]}
     fields = {"prompts": claim.prompts, "output": storage.url, "model": model, "sampling": sampling}
     spec, family = check_fields(fields, settings), FAMILIES[row["family"]]
@@ -76,15 +80,6 @@ def _weight(value: Any, default: float, *, allow_any: bool) -> float:
     except ValueError as error:
         raise JobFileError(f"sampling.cfg_weight: {error}") from error
     return weight
-
-
-def _check_target(file: str, storage: Storage) -> None:
-    """Refuse a file among the output's own: a committed image is never overwritten."""
-    if storage.is_local and f"{os.path.realpath(file)}/".startswith(f"{os.path.realpath(storage.root)}/"):
-        raise InputError(f"--to: {file} is inside the output {storage.url}; name a file elsewhere")
-    folder = os.path.dirname(file) or "."
-    if not os.path.isdir(folder):
-        raise InputError(f"--to: there is no folder {folder}")
 
 
 def _write(file: str, data: bytes) -> None:

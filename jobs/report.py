@@ -9,6 +9,7 @@ from workflows.output.claim import open_output
 from workflows.report.compare import Comparison, write_comparison
 from workflows.report.quality_rules import RULE_NAMES
 from workflows.report.write import Report, write_report
+from workflows.storage.path import check_new_file
 
 COMPARISON_FILE = "comparison.html"
 
@@ -31,6 +32,7 @@ def report(
             _print_report(written, printer)
         else:
             other_storage, _ = open_output(other, endpoint_url)
+            check_new_file(to or COMPARISON_FILE, [storage.url, other_storage.url], "--to")
             with printer.step("reading both manifests and the images"):
                 comparison = write_comparison(storage, other_storage, to or COMPARISON_FILE)
             _print_comparison(comparison, printer)

@@ -114,6 +114,7 @@ def test_an_image_that_cannot_be_rendered_any_more_is_reported(
     [
         (["nix"], "has no image 'nix'; its ids look like "),
         (["fox_0", "--set", "workers.max=1"], "--set: replay varies one image by the keys of `sampling`, got workers"),
+        (["fox_0", "--set", "cfg_weight=2"], "got cfg_weight; did you mean sampling.cfg_weight?"),
         (["fox_0", "--set", "sampling.images_per_prompt=2"], "varies one image by the keys of `sampling`"),
         (["fox_0", "--set", "sampling.cfg=2"], "sampling.cfg: unknown key"),
         (["fox_0", "--set", "sampling.cfg_weight=11"], "sampling.cfg_weight: cfg_weight must be"),

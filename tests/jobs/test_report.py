@@ -9,6 +9,7 @@ import pytest
 from jobs.report import report
 from tests.support import toy_job
 from workflows.storage.errors import StorageError
+from workflows.storage.path import LocationError
 
 
 def test_prints_the_url_the_size_and_the_counts(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -37,6 +38,14 @@ def test_compares_two_outputs(tmp_path: Path, capsys: pytest.CaptureFixture, mon
     assert lines[0].startswith("comparison  comparison.html (0.")
     assert lines[1:] == ["pairs       all of 2; 0 only in A, 0 only in B", "differs     cfg_weights"]
     assert (tmp_path / "comparison.html").is_file()
+    before = toy_job.bytes_of(tmp_path)
+    for file, message in (
+        ("b/job.json", "--to: b/job.json is inside the output .*/b; name"),
+        ("x/c.html", "no folder x"),
+    ):
+        with pytest.raises(LocationError, match=message):
+            report("a", None, other="b", to=file)
+    assert toy_job.bytes_of(tmp_path) == before
 
 
 def test_refuses_a_folder_that_is_not_an_output(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import fsspec
@@ -96,6 +96,18 @@ def check_writable(location: str) -> None:
 def shown_location(location: str) -> str:
     """`, got VALUE` for the end of a message; empty if the value may contain a secret."""
     return "" if secret_in_address(location) else f", got {one_line(repr(location))}"
+
+
+def check_new_file(file: str, outputs: Iterable[str], name: str) -> None:
+    """Check a local file that is to be written. Raises LocationError, naming `name`, if its folder does not exist, or
+    if it is inside one of the outputs, whose files are never overwritten.
+    """
+    for output in filter(is_local, outputs):
+        if f"{os.path.realpath(file)}/".startswith(f"{os.path.realpath(absolute_location(output))}/"):
+            raise LocationError(f"{name}: {one_line(file)} is inside the output {output}; name a file elsewhere")
+    folder = os.path.dirname(file) or "."
+    if not os.path.isdir(folder):
+        raise LocationError(f"{name}: there is no folder {one_line(folder)}")
 
 
 def lies_among(output: str, prompts: str) -> bool:
