@@ -29,7 +29,7 @@ _KINDS: dict[str, tuple[bytes, Callable[[IO[bytes]], IO[bytes]]]] = {
     "zstd": (b"\x28\xb5\x2f\xfd", _open_zstd),
 }
 # What Python and Arrow say in an OSError about data that they cannot decompress; other OSErrors are of storage.
-_FAULTS = ("Invalid data stream", "Truncated compressed stream", "ZSTD decompress failed", "Not a gzipped file")
+_FAULTS = ("Invalid data stream", "Truncated compressed stream", "ZSTD decompress failed")
 
 
 def opened(file: io.BufferedReader, compression: str | None, url: str) -> IO[bytes]:
@@ -48,6 +48,7 @@ def damage_of(url: str) -> Iterator[None]:
     try:
         yield
     except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
-        if isinstance(error, OSError) and not (error.errno is None and str(error).startswith(_FAULTS)):
+        is_of_data = isinstance(error, gzip.BadGzipFile) or str(error).startswith(_FAULTS)
+        if isinstance(error, OSError) and (error.errno is not None or not is_of_data):
             raise
         raise DamagedFileError(f"prompts: {url} cannot be read: the compressed file is damaged ({error})") from error

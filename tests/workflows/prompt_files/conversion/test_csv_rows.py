@@ -65,7 +65,7 @@ def test_a_compressed_file_has_the_rows_of_the_plain_one_and_the_same_ids(tmp_pa
 @pytest.mark.parametrize("ending", COMPRESS)
 def test_a_compressed_file_that_is_damaged_or_not_compressed_is_refused(tmp_path: Path, ending: str) -> None:
     data, path = COMPRESS[ending](b"prompt\na cat\n" * 1000), tmp_path / f"b.csv.{ending}"
-    for damaged in (data[:-9], data[:6] + b"\xff" * 12 + data[18:]):
+    for damaged in (data[:-9], data[:6] + b"\xff" * 12 + data[18:], data[:-8] + bytes(8)):
         with pytest.raises(DamagedFileError, match=rf"b.csv.{ending} cannot be read: the compressed file is damaged"):
             found(path, damaged)
     with pytest.raises(PromptsError, match=rf"the name of .*b.csv.{ending} says \w+, and the file is not compressed"):
