@@ -21,6 +21,8 @@ CHUNK_ROWS, CHUNK_CHARACTERS = 20_000, 4 * 2**20  # rows that are in memory toge
 _OTHER_KINDS = re.compile(rb"\x1f\x8b|PK\x03\x04|PAR1|BZh|\x28\xb5\x2f\xfd|\xfd7zXZ|ARROW1|\xff\xff\xff\xff")
 _RETURN_ALONE = re.compile(rb"\r(?![\r\n])")  # between other characters
 
+REMEDY = 'save the file as UTF-8 (in Excel: "CSV UTF-8"), or convert it (iconv -f ENCODING -t UTF-8)'
+
 T = TypeVar("T")
 
 
@@ -62,8 +64,7 @@ def _decoded(stream: IO[bytes], url: str) -> Iterator[tuple[int, str]]:
             yield number, line.decode()
         except UnicodeDecodeError as error:
             raise PromptsError(
-                f"prompts: line {number:,} of {url} is not UTF-8 text (byte 0x{line[error.start]:02X}); save the file "
-                "as UTF-8"
+                f"prompts: line {number:,} of {url} is not UTF-8 text (byte 0x{line[error.start]:02X}); {REMEDY}"
             ) from error
 
 
@@ -74,7 +75,7 @@ def _check_first(line: bytes, url: str) -> None:
         raise PromptsError(f"prompts: {url} is {kind}, and its name says text; name it after its format")
     is_wide = b"\0\0" in (line[0:4:2], line[1:4:2])  # every other byte of ASCII
     if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or is_wide:
-        raise PromptsError(f"prompts: {url} is UTF-16 text; save it as UTF-8")
+        raise PromptsError(f"prompts: {url} is UTF-16 text; {REMEDY}")
     if _RETURN_ALONE.search(line):
         raise PromptsError(
             f"prompts: the lines of {url} end with carriage returns (\\r) alone; save it with line feeds (\\n)"

@@ -147,7 +147,7 @@ def test_prompts_and_ids_are_text_whatever_they_hold(tmp_path: Path) -> None:
         (b'prompt,x\na,1\n"b,2\nc,3\n', r"a quote in the record on line 3 of .*a.csv is not closed"),
         (b'prompt,x\n"a"b,1\n', r"line 2 of .*a.csv is no CSV: ',' expected after '\"'"),
         (b"prompt,x\na,1\nb\xe9,2\n", r"line 3 of .*a.csv is not UTF-8 text \(byte 0xE9\); save the file as UTF-8"),
-        ("prompt\na\n".encode("utf-16"), r"a.csv is UTF-16 text; save it as UTF-8"),
+        ("prompt\na\n".encode("utf-16"), r"a.csv is UTF-16 text; save the file as UTF-8"),
         (
             gzip.compress(b"prompt\na\n", mtime=0),
             r"a.csv is a compressed file, and its name says text; name it after its",
