@@ -43,7 +43,10 @@ class KeptFiles:
             make(target)
             return name
 
-        return next(self.find(name), "") or self.make(make_named, step)
+        if name in self.names:
+            return f"{self._storage.url}/{FOLDER}/{name}"
+        draft = f"{_drafts()}/{name}"
+        return draft if os.path.exists(draft) else self.make(make_named, step)
 
     def find(self, pattern: str) -> Iterator[str]:
         """The URLs of derived files whose names match a pattern of a shell: those in the output, then the drafts."""

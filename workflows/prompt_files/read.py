@@ -27,12 +27,13 @@ def read_range(url: str, version: str, options: str, start: int, stop: int) -> I
 
     Raises PromptsError if the file has changed since it had this version (empty: files that never change).
     """
-    offset = 0
-    for group, num_rows in enumerate(group_rows(url, version, options)):
+    _, edges = planned_footer(url, version, options)
+    first, last = int(np.searchsorted(edges, start, side="right")) - 1, int(np.searchsorted(edges, stop))
+    for group in range(first, min(last, len(edges) - 1)):
+        offset, num_rows = int(edges[group]), int(edges[group + 1] - edges[group])
         begin, end = max(start - offset, 0), min(stop - offset, num_rows)
         if begin < end:
             yield from _read_group(url, version, options, group, begin, end)
-        offset += num_rows
 
 
 def read_rows_at(url: str, version: str, options: str, rows: np.ndarray) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
@@ -40,17 +41,16 @@ def read_rows_at(url: str, version: str, options: str, rows: np.ndarray) -> Iter
 
     Row groups that have none of the rows are not read.
     """
-    offset = 0
-    for group, num_rows in enumerate(group_rows(url, version, options)):
-        first, last = np.searchsorted(rows, [offset, offset + num_rows])
-        wanted = rows[first:last] - offset
-        begin = int(wanted[0]) if len(wanted) else 0
-        for batch in _read_group(url, version, options, group, begin, int(wanted[-1]) + 1) if len(wanted) else ():
+    _, edges = planned_footer(url, version, options)
+    for group in np.unique(np.searchsorted(edges, rows, side="right") - 1).tolist():
+        first, last = np.searchsorted(rows, edges[group : group + 2])
+        wanted = rows[first:last] - edges[group]
+        begin = int(wanted[0])
+        for batch in _read_group(url, version, options, group, begin, int(wanted[-1]) + 1):
             inside = wanted[np.searchsorted(wanted, begin) : np.searchsorted(wanted, begin + len(batch))]
             if len(inside):
                 yield batch, inside - begin
             begin += len(batch)
-        offset += num_rows
 
 
 def scan(url: str, version: str, options: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -63,17 +63,16 @@ def scan(url: str, version: str, options: str, columns: Sequence[str]) -> Iterat
             yield from read_batches(file, footer, group, SCAN_BYTES, columns)
 
 
-def group_rows(url: str, version: str, options: str) -> Iterator[int]:
-    """The rows of each row group."""
-    footer = planned_footer(url, version, options)
-    return (footer.row_group(group).num_rows for group in range(footer.num_row_groups))
-
-
 @functools.lru_cache(maxsize=8)
-def planned_footer(url: str, version: str, options: str) -> pq.FileMetaData:
-    """The footer of the file, if it has not changed since it was planned."""
+def planned_footer(url: str, version: str, options: str) -> tuple[pq.FileMetaData, np.ndarray]:
+    """The footer of the file, if it has not changed since it was planned, and the edges of its G row groups.
+
+    Row group g has the rows from `edges[g]` to `edges[g + 1]`; int64 [G + 1].
+    """
     with open_planned(url, version, options) as file:
-        return pq.read_metadata(file)
+        footer = pq.read_metadata(file)
+    num_rows = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
+    return footer, np.cumsum([0, *num_rows], dtype=np.int64)
 
 
 def open_planned(url: str, version: str, options: str) -> IO[bytes]:
@@ -119,7 +118,8 @@ def _read_group(url: str, version: str, options: str, group: int, begin: int, en
     key = (url, version, options, group)
     cursor = _cursors.pop(key, None)  # not put back after an error, which ends its batches
     if cursor is None or cursor.is_past(begin):
-        cursor = _Cursor(open_planned(url, version, options), planned_footer(url, version, options), group)
+        footer, _ = planned_footer(url, version, options)
+        cursor = _Cursor(open_planned(url, version, options), footer, group)
     yield from cursor.read(begin, end)
     _cursors[key] = cursor
     if len(_cursors) > NUM_CURSORS:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -34,7 +36,8 @@ class TypeGuess:
         before, self._left = self._left, _types_of(values, self._left)
         if self._left or not self._is_number:
             return None
-        return next(end - 1 for end in range(1, len(values) + 1) if not _types_of(values[:end], before))
+        # The more values, the fewer types they have: found in a few passes.
+        return bisect_left(range(len(values)), True, key=lambda last: not _types_of(values[: last + 1], before))
 
     @property
     def kind(self) -> pa.DataType:
