@@ -6,10 +6,11 @@ the removal leaves the mark, and the next one takes such shards back before it p
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 
-from workflows.output.manifest import NUM_READERS, committed_parts, parts_of_shards, rejected_file
+from workflows.output.manifest import committed_parts, parts_of_shards, rejected_file
 from workflows.output.parts import read_part
+from workflows.output.read_ahead import read_ahead
 from workflows.storage.damage import DamagedFileError
 from workflows.storage.store import Storage
 
@@ -34,9 +35,11 @@ def shards_without_files(storage: Storage, *, have_images: bool = True) -> list[
         except DamagedFileError:
             return True
 
+    def are_whole(parts: Sequence[str]) -> bool:
+        return all(map(is_whole, parts))
+
     shards = parts_of_shards(committed_parts(storage))
-    with ThreadPoolExecutor(NUM_READERS) as readers:
-        return [parts for parts in shards if not all(readers.map(is_whole, parts))]
+    return [parts for parts, whole in zip(shards, read_ahead(shards, are_whole), strict=True) if not whole]
 
 
 def _files_of(storage: Storage, part: str, *, have_images: bool) -> set[str]:
