@@ -162,14 +162,12 @@ class Storage:
             if not self.is_local:
                 self.fs.put_file(local_path, self.path(name))
                 return
-            path = self.path(name)
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            draft = f"{path}.{uuid.uuid4().hex[:8]}.draft"
+            draft = self._draft_path(name)
             try:
                 shutil.copyfile(local_path, draft)
                 with open(draft, "rb+") as file:
                     os.fsync(file.fileno())
-                os.replace(draft, path)
+                os.replace(draft, self.path(name))
             finally:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(draft)
@@ -243,13 +241,17 @@ class Storage:
         """Options that keep s3fs from a multipart upload, on which stores may ignore the condition."""
         return {"chunksize": len(data) + 1} if "s3" in self.fs.protocol else {}
 
-    @contextlib.contextmanager
-    def _local_draft(self, name: str, data: bytes) -> Iterator[str]:
-        """A complete, synced file next to the final one, removed afterwards. If this process is killed it stays: its
-        name begins with a dot, and readers of data folders skip it."""
+    def _draft_path(self, name: str) -> str:
+        """The path of a draft next to the final file. One that a killed process leaves begins with a dot, so that
+        readers of data folders skip it."""
         folder, file_name = os.path.split(self.path(name))
         os.makedirs(folder, exist_ok=True)
-        draft = f"{folder}/.{file_name}.{uuid.uuid4().hex[:8]}.draft"
+        return f"{folder}/.{file_name}.{uuid.uuid4().hex[:8]}.draft"
+
+    @contextlib.contextmanager
+    def _local_draft(self, name: str, data: bytes) -> Iterator[str]:
+        """A complete, synced file next to the final one, removed afterwards."""
+        draft = self._draft_path(name)
         try:
             with open(draft, "xb") as file:
                 file.write(data)
