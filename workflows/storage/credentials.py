@@ -35,10 +35,12 @@ _SECRET_VALUE = re.compile(
 _OF_THE_SHELL = r"(?!\s*[\"']?(?:(?:bearer|basic|token)\s+)?[\"']?\$)"  # a variable of the shell is no secret
 # As in `Authorization: x`, `AccountName=a;AccountKey=b` and `{"token": "x"}`;
 _ASSIGNED = re.compile(rf"(?:^|[;,&\s{{\"'])([\w-]+)[\"']?\s*[:=]{_OF_THE_SHELL}\s*(?=[^\s:=])", re.IGNORECASE)
-# as in `--token x`;
-_OPTION = re.compile(rf"(?:^|\s)--([\w-]+)\s+{_OF_THE_SHELL}[^\s-]", re.IGNORECASE)
-# and as in `curl -u name:x` and `sshpass -p x`.
-_LOGIN = re.compile(r"(?:^|\s)(?:-u|--user)[\s=]*(?![\"']?\$)[^\s:]+:(?!\$)\S|\bsshpass\s+-p\s*(?![\"']?\$)\S")
+# as in `--token x`, but not `--token-file x`;
+_OPTION = re.compile(rf"(?:^|\s)--([\w-]+)(?<!-file)(?<!-path)(?<!-jar)\s+{_OF_THE_SHELL}[^\s-]", re.IGNORECASE)
+# and as in `curl -u name:x` and `sshpass -p x`, but not `docker run -u 1000:1000`.
+_LOGIN = re.compile(
+    r"(?:^|\s)(?:-u|--user)[\s=]*(?![\"']?\$|\d+:\d+(?:\s|$))[^\s:]+:(?!\$)\S|\bsshpass\s+-p\s*(?![\"']?\$)\S"
+)
 
 
 def is_secret_name(name: str) -> bool:

@@ -121,6 +121,8 @@ def test_a_secret_in_storage_options_is_refused_and_not_shown(storage: object) -
         "curl -u me:$PASSWORD host",
         'mail --password="$PASSWORD"',
         "mail --password $PASSWORD --to me",
+        "mail --password-file /run/secrets/mail",
+        "docker run -u 1000:1000 mailer",
         "jq -r .text | mail -s renders you@example.com",
         "mkdir -p out; tee --append out/log",
         "aws:kms",
