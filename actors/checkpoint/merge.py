@@ -148,6 +148,8 @@ def _change(
                 f"got {list(a)} and {list(b)}"
             )
         is_embedding = "lora_embedding" in names["A"]
+        if adapter.config.get("use_dora") and "magnitude_vector" not in names:
+            raise CheckpointError(f"{adapter.name} is a DoRA, and its file lacks the magnitudes of {one_line(module)}")
         if "magnitude_vector" in names and weight != 1.0:
             raise CheckpointError(f"{adapter.name} is a DoRA, so its weight must be 1, got {weight:g}")
         return _Change(file=file, names=names, scale=settings.scale_of(module) * weight, is_embedding=is_embedding)
