@@ -18,7 +18,7 @@ from workflows.storage.damage import DamagedFileError
 
 
 def _open_zstd(file: IO[bytes]) -> IO[bytes]:
-    return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd"))
+    return io.BufferedReader(pa.CompressedInputStream(file, "zstd"))  # read in the caller's thread
 
 
 # By fsspec's names: how a file begins, and what opens it.
