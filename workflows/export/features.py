@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-# What JSON holds as text, and the names that `datasets` has for other types than Arrow.
+# Arrow's names of types that `datasets` calls otherwise.
 _NAMES = {"float": "float32", "double": "float64", "halffloat": "float32"}
 
 
