@@ -100,9 +100,11 @@ def refuse_a_language_model_alone(folder: SmallFiles, expected: Collection[str],
     names = {name if name.startswith(_LANGUAGE_MODEL) else f"{_LANGUAGE_MODEL}{name}" for name in found}
     outside = set(expected) - inside
     if inside & names and outside.isdisjoint(found):
-        parts = ", ".join(sorted({name.partition(".")[0] for name in outside}))
+        parts = sorted({name.partition(".")[0] for name in outside})
+        is_flow = parts[0].startswith("vision_gen_")
+        original = _original(folder, "deepseek-ai/JanusFlow-1.3B") if is_flow else _original(folder)
         raise CheckpointError(
-            f"{folder.name} holds a language model alone, without its parts for images ({parts}); {_original(folder)}"
+            f"{folder.name} holds a language model alone, without its parts for images ({', '.join(parts)}); {original}"
         )
 
 
@@ -124,13 +126,13 @@ def _adapter_advice(folder: SmallFiles) -> str:
     return f"{folder.name} is an adapter (LoRA) for {base}, not a model; write `checkpoint: {base}` and {use}"
 
 
-def _original(folder: SmallFiles) -> str:
+def _original(folder: SmallFiles, example: str = "deepseek-ai/Janus-Pro-7B") -> str:
     """Which checkpoint to use in place of a converted one, by the name that the folder and its files share with it."""
     text = _plain(" ".join([_last(folder.name), *folder.files()]))
     repositories = [repository for model in KNOWN_MODELS for repository in model.repositories]
     found = [repository for repository in repositories if _plain(_last(repository)) in text]
     longest = max(found, key=lambda repository: len(_last(repository)), default=None)
-    return f"use the original, {longest or 'such as deepseek-ai/Janus-Pro-7B'}"
+    return f"use the original, {longest or f'such as {example}'}"
 
 
 def _last(name: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from actors.checkpoint.open import Checkpoint
 from actors.checkpoint.tensors import open_tensor_file
 from actors.checkpoint.weights import shapes_of
 from actors.device import compute_dtype
-from actors.errors import CheckpointError, InputError, one_line
+from actors.errors import CheckpointError, InputError, one_line, reason_line
 from actors.kernels import image_decoder
 from actors.kernels.cuda_graph import GraphPool
 from actors.layers import ContiguousGroupNorm, Conv1, InPlaceSiLU, to_uint8
@@ -107,10 +109,17 @@ def _load(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
     _check_shapes(checkpoint, AutoencoderKL)
     try:
         model, found = AutoencoderKL.from_pretrained(
-            folder, torch_dtype=dtype, low_cpu_mem_usage=False, local_files_only=True, output_loading_info=True
+            folder,
+            torch_dtype=dtype,
+            low_cpu_mem_usage=False,
+            local_files_only=True,
+            output_loading_info=True,
+            **_choice_of_files(checkpoint.weight_files),
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{folder} cannot be loaded as a diffusers AutoencoderKL: {error}") from error
+        raise CheckpointError(
+            f"{folder} cannot be loaded as a diffusers AutoencoderKL: {reason_line(error)}"
+        ) from error
     missing = [key for key in found["missing_keys"] if not key.startswith(("encoder.", "quant_conv."))]
     if missing:
         raise CheckpointError(f"{folder} lacks {len(missing)} of the VAE decoder's tensors, {missing[0]} among them")
@@ -123,6 +132,15 @@ def _load(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
     del model.encoder, model.quant_conv
     _replace_layers(model)
     return model.eval().requires_grad_(False)
+
+
+def _choice_of_files(weight_files: Sequence[str]) -> dict[str, Any]:
+    """What makes diffusers read these files of a folder, which may hold others that are empty."""
+    variant = re.match(r"\w+\.(\w+)(?:-\d+-of-\d+)?\.(?:safetensors|bin)$", weight_files[0])
+    return {
+        "use_safetensors": weight_files[0].endswith(".safetensors"),
+        "variant": variant[1] if variant else None,
+    }
 
 
 def _check_shapes(checkpoint: Checkpoint, autoencoder: Any) -> None:

@@ -105,6 +105,18 @@ def test_a_folder_without_an_encoder_is_accepted(folder: Path) -> None:
     assert np.array_equal(vae.decode(latents(1)).pixels.numpy(), expected)
 
 
+@pytest.mark.parametrize("name", ["diffusion_pytorch_model.bin", "diffusion_pytorch_model.fp16.safetensors"])
+def test_files_next_to_an_empty_one_are_read(name: str, folder: Path) -> None:
+    path = folder / "diffusion_pytorch_model.safetensors"
+    torch.save(load_file(path), folder / name) if name.endswith(".bin") else shutil.copy(path, folder / name)
+    path.write_bytes(b"")
+
+    vae = VAE(vae_in(folder), dtype=torch.float32, device=CPU)
+
+    expected = VAE(vae_in(TINY / "vae"), dtype=torch.float32, device=CPU).decode(latents(1)).pixels.numpy()
+    assert np.array_equal(vae.decode(latents(1)).pixels.numpy(), expected)
+
+
 def test_a_folder_without_weights_is_refused(folder: Path) -> None:
     (folder / "diffusion_pytorch_model.safetensors").unlink()
 
