@@ -37,6 +37,8 @@ def scheduled_time(spec: JobSpec, scheduled_at: str | None = None) -> datetime:
         return time
     try:
         time = datetime.fromisoformat(scheduled_at)
+        if not 1970 <= time.year < 9999:  # else no time of some zones
+            raise ValueError("out of range")
     except ValueError as error:
         raise JobFileError(
             f"--scheduled-at must be a time such as 2026-11-24T02:00, got {one_line(scheduled_at)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 import pytest
@@ -23,10 +24,13 @@ def test_dates_are_those_of_the_scheduled_time_in_its_zone() -> None:
     assert fill_dates("s3://b/{date:%Y-%m-%d}/{date:%H}", late, "Europe/Berlin") == "s3://b/2026-11-25/00"
 
 
-def test_a_field_that_is_no_date_is_refused() -> None:
-    check_date_fields("s3://b/{date:%Y}")
-    with pytest.raises(ValueError, match=r"\{data:%Y\} is not a date field; allowed is \{date:FORMAT\}"):
-        check_date_fields("s3://b/{data:%Y}")
+@pytest.mark.parametrize(
+    "field", ["{data:%Y}", "{date:}", "{date:today}", "{date:%Q}", "{date:%Y%n}", "{date:%Y", "{ds}"]
+)
+def test_a_field_that_is_no_date_or_the_same_on_every_day_is_refused(field: str) -> None:
+    check_date_fields("s3://b/{date:%Y}/{date:day-%j}")
+    with pytest.raises(ValueError, match=rf"{re.escape(field)} is not a date field; allowed is \{{date:FORMAT\}}"):
+        check_date_fields(f"s3://b/{field}")
 
 
 def test_date_fields_are_filled_from_the_time_given_in_the_zone_of_the_schedule() -> None:
@@ -35,3 +39,5 @@ def test_date_fields_are_filled_from_the_time_given_in_the_zone_of_the_schedule(
     assert dated(written, "2026-11-24T02:00").output == "o/2026-11-24_02"
     with pytest.raises(JobFileError, match="--scheduled-at must be a time such as 2026-11-24T02:00, got yesterday"):
         dated(written, "yesterday")
+    with pytest.raises(JobFileError, match="--scheduled-at must be a time such as"):
+        dated(written, "0001-01-01T00:00+14:00")
