@@ -81,7 +81,7 @@ def check_limits(lines: list[str], target: str) -> None:
 def bytes_text(number: float) -> str:
     """A number of bytes for people: `35.5 kB`."""
     for unit in ("bytes", "kB", "MB", "GB"):
-        if number < 1000:
+        if number < 999.5:  # which is rounded to three digits
             return f"{number:.3g} {unit}"
         number /= 1000
     return f"{number:,.3g} TB"

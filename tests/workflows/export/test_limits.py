@@ -11,7 +11,7 @@ from tests.support.exports import export, finished_with
 from tests.support.toy_job import make_job, plan_job, recipe, write_prompts
 from workflows.export import limits
 from workflows.export.layouts.layout import ExportError
-from workflows.export.limits import limits_of_job
+from workflows.export.limits import bytes_text, limits_of_job
 from workflows.job import Images
 
 SEVEN = {"id": [f"p{n}" for n in range(7)], "prompt": ["a fox"] * 7, "metadata": ["{}"] * 7}
@@ -94,3 +94,11 @@ def test_a_plan_names_columns_that_a_layout_will_refuse(
     notes = [line for line in out.splitlines() if line.startswith("note ")]
     assert len(notes) == 1
     assert "export --layout imagefolder will refuse this output: imagefolder: column `source` has a field" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1e3, "1 kB"), (999_600, "1 MB"), (7.05e9, "7.05 GB"), (25e12, "25 TB")],
+)
+def test_a_number_of_bytes_has_three_digits_and_a_unit(number: float, text: str) -> None:
+    assert bytes_text(number) == text
