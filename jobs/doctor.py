@@ -63,7 +63,7 @@ def doctor(
         storage = {"endpoint_url": endpoint_url} if endpoint_url else {}
         fields = {"prompts": "prompts.parquet", "output": "output", "model": model, "storage": storage}
         spec = check_fields(fields, settings)
-        adapters_of(spec.model)
+        adapters_of(spec.model)  # refuses a sweep before anything is opened
         for finding in _all_findings(spec, printer):
             findings.append(finding)
             _print(finding, printer)
