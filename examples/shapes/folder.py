@@ -11,12 +11,29 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from actors.understanding.prompt import SYSTEM_PROMPT
 from examples.shapes.world import describe, forget_words, training_scenes
 
 # The bars are U+FF5C and the low blocks U+2581.
 BOS, EOS, PAD = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>"
 OTHER_SPECIALS = ["<image_placeholder>", "<patch_placeholder>", "<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>"]
 OTHER_SPECIALS += ["<|grounding|>", "<|User|>", "<|Assistant|>"]
+# What is asked about an image: one token for each word, and one for the system prompt of every question.
+QUESTION_WORDS = [
+    "Does",
+    "this",
+    "image",
+    "show",
+    "Answer",
+    "yes",
+    "or",
+    "no",
+    "Yes",
+    "No",
+    "Describe",
+    "one",
+    "sentence",
+]
 SPECIALS = [BOS, EOS, PAD, "<begin_of_image>", "<end_of_image>", *OTHER_SPECIALS, "<｜begin▁of▁generation｜>"]
 
 
@@ -40,6 +57,8 @@ def build_tokenizer() -> Tokenizer:
     trainer = trainers.BpeTrainer(vocab_size=480, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(corpus, trainer)
     tokenizer.add_special_tokens([AddedToken(special, normalized=False) for special in SPECIALS])
+    tokenizer.add_tokens([AddedToken(SYSTEM_PROMPT, normalized=False)])
+    tokenizer.add_tokens([AddedToken(w, single_word=True, lstrip=True, normalized=False) for w in QUESTION_WORDS])
     bos = (BOS, tokenizer.token_to_id(BOS))
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A {BOS}:1 $B:1", special_tokens=[bos]

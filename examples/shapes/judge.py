@@ -22,7 +22,10 @@ SHAPE_OVERLAP = 0.75
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seen:
-    """One object found in an image; `color` and `shape` are None if no rule matches."""
+    """One object found in an image; `color` and `shape` are None if no rule matches.
+
+    `x` and `y` are the center of its box, in the coordinates of a scene.
+    """
 
     color: str | None
     shape: str | None
@@ -33,7 +36,11 @@ class Seen:
 
 def faults(pixels: np.ndarray, scene: Scene) -> list[str]:
     """The faults of a uint8 [height, width, 3] image; empty if the image is right."""
-    background, things = look(pixels)
+    return differences(*look(pixels), scene)
+
+
+def differences(background: str | None, things: list[Seen], scene: Scene) -> list[str]:
+    """What `look` found in an image and a scene's prompt does not say; empty if the image is right."""
     found = []
     if scene.background not in (None, background):
         found.append(f"background {background}, not {scene.background}")
@@ -41,12 +48,12 @@ def faults(pixels: np.ndarray, scene: Scene) -> list[str]:
     if len(things) != num_wanted:
         return [*found, f"{len(things)} objects, not {num_wanted}"]
     if scene.is_single:
-        return found + _thing_faults(things[0], scene.first) + _place_faults(things[0], scene.place, pixels.shape)
+        return found + _thing_faults(things[0], scene.first) + _place_faults(things[0], scene.place)
     if scene.twice:
         return found + _thing_faults(things[0], scene.first) + _thing_faults(things[1], scene.first)
     dx, dy = RELATIONS[scene.relation]
     first, second = sorted(things, key=lambda thing: -(thing.x * dx + thing.y * dy))
-    if abs((first.x - second.x) * dx + (first.y - second.y) * dy) < pixels.shape[0] / 8:
+    if abs((first.x - second.x) * dx + (first.y - second.y) * dy) < EXTENT / 8:
         found.append(f"not clearly {scene.relation}")
     return found + _thing_faults(first, scene.first) + _thing_faults(second, scene.second)
 
@@ -65,18 +72,19 @@ def _thing_faults(seen: Seen, wanted: Thing) -> list[str]:
     return [f"{found}, not {asked}" for found, asked in pairs if asked is not None and found != asked]
 
 
-def _place_faults(seen: Seen, place: str | None, shape: tuple[int, ...]) -> list[str]:
+def _place_faults(seen: Seen, place: str | None) -> list[str]:
     """The nearest of the five places must be the one in the scene."""
-    height, width = shape[:2]
-    where = np.array([seen.x / width, seen.y / height]) * EXTENT
-    nearest = min(PLACES, key=lambda name: np.linalg.norm(where - PLACES[name]))
+    nearest = min(PLACES, key=lambda name: np.linalg.norm(np.array([seen.x, seen.y]) - PLACES[name]))
     return [] if place in (None, nearest) else [f"{nearest}, not {place}"]
 
 
 def _see(part: np.ndarray, rgb: np.ndarray) -> Seen:
     rows, columns = np.nonzero(part)
     box = part[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-    x, y = (columns.min() + columns.max()) / 2, (rows.min() + rows.max()) / 2
+    y, x = (
+        EXTENT * (side.min() + side.max()) / 2 / length
+        for side, length in zip((rows, columns), part.shape, strict=True)
+    )
     size = "large" if max(box.shape) >= LARGE_FROM * part.shape[0] else "small"
     return Seen(color=_color_name(np.median(rgb[part], axis=0), COLORS), shape=_shape_name(box), size=size, x=x, y=y)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from PIL import Image, ImageDraw
@@ -35,6 +36,7 @@ PLACES = {
 }
 STEPS = (-16, 0, 16)  # drawings shift a shape by one of these, so one prompt has several possible images
 RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
+INVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 # In training these occur only together with another shape, never alone and never twice.
 NEVER_ALONE = frozenset({("red", "diamond"), ("green", "circle"), ("blue", "triangle"), ("purple", "square")})
@@ -66,6 +68,12 @@ class Scene:
     @property
     def is_single(self) -> bool:
         return self.second is None and not self.twice
+
+    def from_the_other_end(self) -> Scene:
+        """The same image in other words: its second shape in relation to the first; of other scenes, the scene."""
+        if self.second is None or self.relation is None:
+            return self
+        return replace(self, first=self.second, second=self.first, relation=INVERSE[self.relation])
 
 
 def training_scenes(seed: int) -> Iterator[Scene]:
@@ -128,6 +136,28 @@ def describe(scene: Scene) -> str:
     return words if scene.background is None else f"{words} on a {scene.background} background"
 
 
+def read_prompt(prompt: str) -> Scene:
+    """The scene of a prompt in the words of `describe`. Raises ValueError."""
+    found = _PROMPT.fullmatch(prompt)
+    if found is None:
+        raise ValueError(f"a prompt must read like {describe(_EXAMPLE)!r}, got {prompt!r}")
+    first, second = (
+        Thing(color=found[f"{name}_color"], shape=found[f"{name}_shape"], size=found[f"{name}_size"])
+        if found[f"{name}_color"]
+        else None
+        for name in ("first", "second")
+    )
+    assert first is not None
+    return Scene(
+        first=first,
+        second=second,
+        twice=found["number"] == "two",
+        relation=found["relation"],
+        place=found["place"],
+        background=found["background"],
+    )
+
+
 def forget_words(scene: Scene, rng: random.Random) -> Scene:
     """The scene with each optional field set to None with probability 0.15, for the prompts of training."""
 
@@ -180,6 +210,25 @@ def _draw_thing(pen: ImageDraw.ImageDraw, thing: Thing, x: float, y: float, half
 def _random_thing(rng: random.Random, avoid: set[str]) -> Thing:
     color = rng.choice([color for color in COLORS if color not in avoid])
     return Thing(color=color, shape=rng.choice(SHAPES), size=rng.choice(list(SIZES)))
+
+
+def _any_of(name: str, words: Iterable[str]) -> str:
+    return f"(?P<{name}>{'|'.join(words)})"
+
+
+def _thing_pattern(name: str) -> str:
+    size, color, shape = (
+        _any_of(f"{name}_{kind}", words) for kind, words in (("size", SIZES), ("color", COLORS), ("shape", SHAPES))
+    )
+    return f"(?:{size} )?{color} {shape}"
+
+
+_PROMPT = re.compile(
+    f"(?P<number>an?|two) {_thing_pattern('first')}s?"
+    f"(?: {_any_of('relation', RELATIONS)} an? {_thing_pattern('second')})?"
+    f"(?: {_any_of('place', PLACES)})?(?: on an? {_any_of('background', BACKGROUNDS)} background)?"
+)
+_EXAMPLE = Scene(first=Thing(color="red", shape="circle", size="small"), place="on the left", background="gray")
 
 
 def _distinct_held_out(seed: int, num: int, wanted) -> list[Scene]:
