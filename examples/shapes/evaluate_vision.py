@@ -2,8 +2,8 @@
 
     python -m examples.shapes.evaluate_vision janus-shapes
 
-Questions are those of `judge:` in a job file. One sentence describes the drawing, and another, with one thing changed, does
-not. A caption is right if the pixel rules find no fault with it, and complete if it mentions everything.
+Questions are those of `judge:` in a job file. One sentence describes the drawing, and another, with one thing changed,
+does not. A caption is right if the pixel rules find no fault with it, and complete if it mentions everything.
 """
 
 from __future__ import annotations

@@ -19,21 +19,8 @@ BOS, EOS, PAD = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", 
 OTHER_SPECIALS = ["<image_placeholder>", "<patch_placeholder>", "<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>"]
 OTHER_SPECIALS += ["<|grounding|>", "<|User|>", "<|Assistant|>"]
 # What is asked about an image: one token for each word, and one for the system prompt of every question.
-QUESTION_WORDS = [
-    "Does",
-    "this",
-    "image",
-    "show",
-    "Answer",
-    "yes",
-    "or",
-    "no",
-    "Yes",
-    "No",
-    "Describe",
-    "one",
-    "sentence",
-]
+QUESTION_WORDS = ["Does", "this", "image", "show", "Answer", "yes", "or", "no"]
+QUESTION_WORDS += ["Yes", "No", "Describe", "one", "sentence"]
 SPECIALS = [BOS, EOS, PAD, "<begin_of_image>", "<end_of_image>", *OTHER_SPECIALS, "<｜begin▁of▁generation｜>"]
 
 
