@@ -31,29 +31,38 @@ def main() -> None:
     parser.add_argument("--num", type=int, default=200, help="drawings of each kind (default: %(default)s)")
     arguments = parser.parse_args()
     bundled = CHECKPOINTS / arguments.checkpoint
-    checkpoint, _ = open_models(str(bundled if bundled.is_dir() else Path(arguments.checkpoint)))
-    looker = Looker(fetch_checkpoint(checkpoint), dtype="float32")
-    print("| drawings | true sentences: yes | false sentences: no | captions right | captions complete |")
-    print("|---|---|---|---|---|")
+    looker = load_looker(bundled if bundled.is_dir() else Path(arguments.checkpoint))
     kinds = {"one shape": held_out_singles(7, arguments.num), "two shapes": held_out_pairs(7, arguments.num)}
-    for kind, scenes in kinds.items():
-        print(f"| {kind} | " + " | ".join(f"{share:.1%}" for share in _shares(looker, scenes)) + " |", flush=True)
+    shares = {kind: shares_right(looker, scenes) for kind, scenes in kinds.items()}
+    print(" | ".join(["| drawings", *shares["one shape"]]) + " |")
+    print("|" + "---|" * (1 + len(shares["one shape"])))
+    for kind, found in shares.items():
+        print(" | ".join([f"| {kind}", *(f"{share:.1%}" for share in found.values())]) + " |")
 
 
-def _shares(looker: Looker, scenes: Sequence[Scene]) -> list[float]:
+def load_looker(folder: Path) -> Looker:
+    """A checkpoint that looks at images, in float32."""
+    checkpoint, _ = open_models(str(folder))
+    return Looker(fetch_checkpoint(checkpoint), dtype="float32")
+
+
+def shares_right(looker: Looker, scenes: Sequence[Scene]) -> dict[str, float]:
+    """The shares of right answers and captions for drawings of these scenes."""
     rng = random.Random("look")
     images = [np.asarray(draw(scene, rng, IMAGE_SIZE)) for scene in scenes]
     true = [describe(said_otherwise(scene, rng)) for scene in scenes]
     false = [describe(_false(scene, image, rng)) for scene, image in zip(scenes, images, strict=True)]
     yes, no = (looker.score(images, list(map(question_of, texts))) for texts in (true, false))
     captions = [_scene_of(caption) for caption in looker.caption(images)]
-    pairs = list(zip(captions, images, strict=True))
-    right = [said is not None and not faults(image, said) for said, image in pairs]
-    complete = [
-        is_right and said in (scene, scene.from_the_other_end())
-        for is_right, said, scene in zip(right, captions, scenes, strict=True)
-    ]
-    return [float(np.mean(found)) for found in (yes > 0.5, no < 0.5, right, complete)]
+    right = [said is not None and not faults(image, said) for said, image in zip(captions, images, strict=True)]
+    pairs = zip(captions, scenes, strict=True)
+    complete = [said in (scene, scene.from_the_other_end()) for said, scene in pairs]
+    return {
+        "true sentences: yes": float(np.mean(yes > 0.5)),
+        "false sentences: no": float(np.mean(no < 0.5)),
+        "captions right": float(np.mean(right)),
+        "captions complete": float(np.mean(complete)),
+    }
 
 
 def _false(scene: Scene, image: np.ndarray, rng: random.Random) -> Scene:

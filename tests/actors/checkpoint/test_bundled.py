@@ -1,4 +1,4 @@
-"""The bundled checkpoints draw what held-out prompts say, guidance helps them, and a wrong pad is noticed."""
+"""The bundled checkpoints draw what held-out prompts say and see what drawings show, and a wrong pad is noticed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from actors.checkpoint.folder import BUNDLED
 from actors.families import FAMILIES
 from benchmarks.cfg_curve import break_pad
 from examples.shapes.evaluate import load, render, share_right
+from examples.shapes.evaluate_vision import load_looker, shares_right
 from examples.shapes.schedule import CHECKPOINTS
 from examples.shapes.world import held_out_pairs, held_out_singles
 from jobs.cli.main import cli
 
-MAX_BYTES = 8e6
+MAX_BYTES = 8.5e6
 
 
 @pytest.mark.slow
@@ -33,6 +34,13 @@ def test_guidance_helps_janus_shapes_with_two_shapes() -> None:
     scenes = held_out_pairs(21, 24)
     guided, unguided = render(engine, recipe, scenes, 5.0), render(engine, recipe, scenes, 1.0)
     assert share_right(guided, scenes) > share_right(unguided, scenes)
+
+
+@pytest.mark.slow
+def test_janus_shapes_sees_what_held_out_drawings_show() -> None:
+    looker = load_looker(CHECKPOINTS / "janus-shapes")
+    shares = shares_right(looker, held_out_singles(21, 30))
+    assert min(shares.values()) >= 0.8
 
 
 @pytest.mark.slow
