@@ -6,7 +6,7 @@ Needs neither Ray nor a network. Reads both manifests once, then the selected im
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,8 +73,13 @@ def write_comparison(first: Storage, second: Storage, file: str) -> Comparison:
 
 
 def differences_of(first: Claim, second: Claim) -> list[Difference]:
-    """The settings that differ, with both values; those that decide the images first, then how they are stored."""
-    fields = [{**_flat(asdict(claim.recipe)), **_flat(asdict(claim.images), "images.")} for claim in (first, second)]
+    """The settings that differ, with both values; those that decide the images first, then how they are stored.
+
+    A section that one of the two does not have, such as `judge`, is one setting.
+    """
+    sections = [{**asdict(claim.recipe), "images": asdict(claim.images)} for claim in (first, second)]
+    whole = {name for section in sections for name, value in section.items() if value is None}
+    fields = [_flat(section, whole) for section in sections]
     names = dict.fromkeys([*fields[0], *fields[1]])
     values = [(name, fields[0].get(name), fields[1].get(name)) for name in names]
     return [Difference(name=name, first=one, second=other) for name, one, other in values if one != other]
@@ -124,11 +129,12 @@ def _read(storage: Storage, parts: list[str], side: Keys, keys: np.ndarray, fold
     return [replace(image, folder=link) for image in images]
 
 
-def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested fields by dotted names."""
+def _flat(fields: Mapping[str, Any], whole: Collection[str] = (), prefix: str = "") -> dict[str, Any]:
+    """Nested fields by dotted names; the fields in `whole` are left as they are."""
     flat: dict[str, Any] = {}
     for name, value in fields.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        is_section = isinstance(value, dict) and name not in whole
+        flat |= _flat(value, prefix=f"{prefix}{name}.") if is_section else {f"{prefix}{name}": value}
     return flat
 
 

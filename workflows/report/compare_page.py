@@ -69,8 +69,9 @@ def make_comparison_page(facts: ComparisonFacts) -> str:
     images = [image for _, image in numbered]
     grid = _make_grid(numbered, columns)
     compared = [score.name for score in facts.scores]
+    typical = facts.sides[0].survey.typical_rules & facts.sides[1].survey.typical_rules
     groups = groupable(facts.sides[0].survey, images)
-    data = page_data(images, grid, groups, list(facts.sides[0].survey.weights), set())
+    data = page_data(images, grid, groups, list(facts.sides[0].survey.weights), typical)
     data |= {
         "imagesPerPage": IMAGES_PER_PAGE,
         "rowsPerPage": ROWS_PER_PAGE,
@@ -87,7 +88,7 @@ def make_comparison_page(facts: ComparisonFacts) -> str:
         "first_images": list(enumerate(images[:IMAGES_PER_PAGE])),
         "weights": [],
         "rules": RULES,
-        "typical": set(),
+        "typical": typical,
         "shown_matches": {name: sum(name in image.rules for image in images) for name in RULE_NAMES},
         "groups": groups,
         "grid_name": "Side by side",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 
@@ -16,7 +17,9 @@ def duration_text(seconds: float) -> str:
 
 
 def setting_text(value: object) -> str:
-    """A value of a recipe: `none`, `0.7`, or `1, 5` for several."""
+    """A value of a recipe: `none`, `0.7`, `1, 5` for several, or `best_of 4, is_own True` for a section."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {setting_text(part)}" for name, part in value.items() if part is not None)
     if isinstance(value, list | tuple):
         return ", ".join(map(setting_text, value))
     if isinstance(value, float):

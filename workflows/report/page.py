@@ -23,7 +23,6 @@ from workflows.report.template import render_page
 
 IMAGES_PER_PAGE, ROWS_PER_PAGE = 60, 12
 RULES = [*((rule.name, rule.condition) for rule in QUALITY_RULES), (NEAR_DUPLICATE, NEAR_DUPLICATE_CONDITION)]
-TYPICAL_SHARE = 1 / 3  # of a job's images: a rule that matches more describes the job, and finds no image to look at
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,12 +65,6 @@ class ReportFacts:
     @property
     def num_unreadable(self) -> int:
         return sum(image.thumbnail is None for image in self.images)
-
-    @property
-    def typical_rules(self) -> set[str]:
-        """The quality rules that match so many images that a match means nothing."""
-        num_images = self.survey.num_images
-        return {name for name in RULE_NAMES if self.survey.num_matching[name] > TYPICAL_SHARE * max(num_images, 1)}
 
 
 def make_page(facts: ReportFacts) -> str:
@@ -120,7 +113,7 @@ def _shown(facts: ReportFacts, grid: Grid, rows: list[GridRow]) -> dict[str, Any
         "first_images": list(enumerate(facts.images[:IMAGES_PER_PAGE])),
         "num_selected": sum(not image.is_extra for image in facts.images),
         "rules": RULES,
-        "typical": facts.typical_rules,
+        "typical": facts.survey.typical_rules,
         "shown_matches": {name: sum(name in image.rules for image in facts.images) for name in RULE_NAMES},
         "groups": groupable(facts.survey, facts.images),
         "grid_name": "Sweep",
@@ -140,7 +133,7 @@ def _shown(facts: ReportFacts, grid: Grid, rows: list[GridRow]) -> dict[str, Any
 def _script_data(facts: ReportFacts, grid: Grid) -> dict[str, Any]:
     groups = groupable(facts.survey, facts.images)
     return {
-        **page_data(facts.images, grid, groups, list(facts.survey.weights), facts.typical_rules),
+        **page_data(facts.images, grid, groups, list(facts.survey.weights), facts.survey.typical_rules),
         "imagesPerPage": IMAGES_PER_PAGE,
         "rowsPerPage": ROWS_PER_PAGE,
         "live": facts.live and _live_entry(facts.live),

@@ -21,7 +21,7 @@ from workflows.output.read_ahead import read_ahead
 from workflows.output.throughput import Throughput
 from workflows.plan import split_part_id
 from workflows.report.carried import MAX_CARRIED, Groups
-from workflows.report.quality_rules import NEAR_DUPLICATE, QUALITY_RULES, hash_values, near_duplicates
+from workflows.report.quality_rules import NEAR_DUPLICATE, QUALITY_RULES, RULE_NAMES, hash_values, near_duplicates
 from workflows.report.scores import JUDGE_COLUMN, KEY_COLUMNS, Scores
 from workflows.storage.store import Storage
 
@@ -33,6 +33,7 @@ NUM_BINS = 32
 MAX_WEIGHTS = 12  # weights that are counted separately; prompt rows may bring any number of others
 OTHER_WEIGHTS = None
 NUM_CLEAREST = 60  # per quality rule
+TYPICAL_SHARE = 1 / 3  # of a job's images: a rule that matches more describes the job, and finds no image to look at
 COLUMNS = [
     *("prompt_id", "image_index", "cfg_weight", "width", "height", "device", "created_at", JUDGE_COLUMN),
     *(*STATISTICS, "perceptual_hash"),
@@ -102,6 +103,11 @@ class Survey:
     @property
     def num_images(self) -> int:
         return sum(shard.num_images for shard in self.shards)
+
+    @property
+    def typical_rules(self) -> set[str]:
+        """The quality rules that match so many images that a match means nothing."""
+        return {name for name in RULE_NAMES if self.num_matching[name] > TYPICAL_SHARE * max(self.num_images, 1)}
 
     @property
     def num_prompts(self) -> int:

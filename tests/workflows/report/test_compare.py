@@ -84,10 +84,10 @@ def test_settings_that_differ_are_named(tmp_path: Path, first: RenderJob) -> Non
 
     names = [difference.name for difference in comparison.facts.differences]
     assert names[0] == "temperature"
-    assert {"judge.question", "images.layout"} <= set(names)
+    assert {"judge", "images.layout"} <= set(names)
     assert "recipe" not in " ".join(names)
     assert "temperature 1 0.5" in page.text
-    assert "judge.question none A {prompt}?" in page.text
+    assert "judge none question A {prompt}?, best_of 1" in page.text
 
 
 def test_equal_outputs_differ_in_nothing(tmp_path: Path, first: RenderJob) -> None:
