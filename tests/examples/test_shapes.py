@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from examples.shapes import world
-from examples.shapes.judge import faults
+from examples.shapes.judge import faults, look
+from examples.shapes.questions import changed, sentences
 from examples.shapes.world import Scene, Thing
 
 RED_CIRCLE = Scene(first=Thing(color="red", shape="circle", size="small"), place="at the top", background="white")
@@ -79,3 +80,31 @@ def test_no_held_out_scene_is_in_training():
     assert not any(
         (scene.first.color, scene.first.shape) in world.NEVER_ALONE for scene in seen if scene.second is None
     )
+
+
+def test_a_prompt_is_read_back_as_its_scene():
+    rng = random.Random(2)
+    scenes = [world.forget_words(world.random_scene(rng), rng) for _ in range(300)]
+    assert [world.read_prompt(world.describe(scene)) for scene in scenes] == scenes
+    with pytest.raises(ValueError, match="got 'a red fox'"):
+        world.read_prompt("a red fox")
+
+
+def test_sentences_about_a_drawing_are_true_or_false_by_the_pixel_rules():
+    rng, scenes = random.Random(3), world.training_scenes(3)
+    for scene in (next(scenes) for _ in range(40)):
+        pixels = drawn(scene)
+        asked = sentences(scene, look(pixels), 6, rng)
+        assert [sentence.is_true for sentence in asked] == [
+            faults(pixels, world.read_prompt(sentence.text)) == [] for sentence in asked
+        ]
+        assert all(sentence.near is not None for sentence in asked)
+
+
+def test_most_changes_make_a_sentence_false_and_none_leaves_the_world():
+    rng = random.Random(4)
+    scenes = [world.random_scene(rng) for _ in range(200)]
+    others = [changed(scene, rng) for scene in scenes]
+    assert [world.read_prompt(world.describe(other)) for other in others] == others
+    are_false = [faults(drawn(scene), other) != [] for scene, other in zip(scenes, others, strict=True)]
+    assert np.mean(are_false) > 0.9
