@@ -3,10 +3,10 @@ and against cost.
 
     python -m benchmarks.best_of CHECKPOINT --plot best-of.png
 
-CHECKPOINT is a model of the world of shapes with a vision tower; the bundled ones have none. Each model renders several
-images of each held-out prompt and scores all of them. The pixel rules of `examples/shapes` decide which images are
-right; the model does not see them. Best of n is the image with the highest score among n. For a smaller n, the images
-of a prompt are divided into groups of n, and the shares are means over the groups.
+CHECKPOINT is a model of the world of shapes with a vision tower, such as janus-shapes. Each model renders several images
+of each held-out prompt and scores all of them. The pixel rules of `examples/shapes` decide which images are right; the
+model does not see them. Best of n is the image with the highest score among n. For a smaller n, the images of a prompt
+are divided into groups of n, and the shares are means over the groups.
 """
 
 from __future__ import annotations
@@ -191,6 +191,7 @@ def _plot(points: Sequence[Point], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import ScalarFormatter
 
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 3.8), constrained_layout=True)
     for model, weight in dict.fromkeys((point.model, point.cfg_weight) for point in points):
@@ -199,7 +200,9 @@ def _plot(points: Sequence[Point], path: Path) -> None:
         for axis, x in zip(axes, ([p.n for p in mine], [1000 * p.seconds for p in mine]), strict=True):
             axis.plot(x, right, marker="o", label=f"{model}, weight {weight:g}")
     for axis, title in zip(axes, ("candidates per image", "cost of an image, ms"), strict=True):
-        axis.set(xlabel=title, ylabel="right images, %", xscale="log")
+        axis.set(xlabel=title, ylabel="right images, %")
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter(ScalarFormatter())
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)
     figure.savefig(path, dpi=110)
