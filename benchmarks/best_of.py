@@ -3,10 +3,10 @@ and against cost.
 
     python -m benchmarks.best_of CHECKPOINT --plot best-of.png
 
-CHECKPOINT is a model of the world of shapes with a vision tower, such as janus-shapes. Each model renders several images
-of each held-out prompt and scores all of them. The pixel rules of `examples/shapes` decide which images are right; the
-model does not see them. Best of n is the image with the highest score among n. For a smaller n, the images of a prompt
-are divided into groups of n, and the shares are means over the groups.
+CHECKPOINT is a model of the world of shapes with a vision tower, such as janus-shapes. Each model renders several
+images of each held-out prompt and scores all of them. The pixel rules of `examples/shapes` decide which images are
+right; the model does not see them. Best of n is the image with the highest score among n. For a smaller n, the images
+of a prompt are divided into groups of n, and the shares are means over the groups.
 """
 
 from __future__ import annotations
