@@ -56,13 +56,12 @@ class Lesson:
 
 
 class Teacher:
-    """Makes lessons from drawings and from the model's own images."""
+    """Makes lessons from drawings and from `own`, the model's own images."""
 
     def __init__(self, tokenizer: QuestionTokenizer, own: list[Picture], seed: int) -> None:
         self.tokenizer, self.rng = tokenizer, random.Random(f"lessons {seed}")
         self.scenes = training_scenes(seed + 200)
-        wrong = {id(picture) for picture in own if not is_right(picture)}
-        self.own = [[p for p in own if (id(p) in wrong) == is_wrong] for is_wrong in (True, False)]
+        self.own = [[picture for picture in own if is_right(picture) == wanted] for wanted in (False, True)]
         prompt = tokenizer.ask(question_of("?"))
         self.before = [*prompt.before, tokenizer.begin_of_image_id]
         self.end_of_image = tokenizer.end_of_image_id
@@ -78,8 +77,8 @@ class Teacher:
             yield self._lesson([self._picture(index) for index in range(BATCH)])
 
     def _picture(self, index: int) -> Picture:
-        if index < BATCH * OWN_SHARE:
-            return self.rng.choice(self.own[index % 2])
+        if index < BATCH * OWN_SHARE and (own := self.own[index % 2]):
+            return self.rng.choice(own)
         scene = next(self.scenes)
         return picture_of(_uint8(draw_batch([scene], self.rng, IMAGE_SIZE)[0]), scene)
 

@@ -46,9 +46,10 @@ RENDERED = 8  # rows of the step that trains rendering
 # The model's own images: how many there are of each guidance weight and temperature. More of them are wrong without
 # guidance, at high temperatures and at the highest weight.
 OWN_IMAGES, OWN_SETTINGS = 400, ((1.0, 1.0), (1.0, 1.3), (10.0, 1.0))
-TOWER_ALONE = 0.04  # share of training
+TOWER_STEPS = 1500  # that train the tower alone
 # The weights of the losses: the answer; yes or no after each word of the sentence; words; patches; rendering.
 ANSWER, EACH_WORD, WORDS, PATCHES, RENDERING = 1.0, 1.0, 0.5, 0.3, 1.0
+
 # B images, N patches of each, D channels of the tower, P tokens up to the end of the image
 # Q texts about each image (questions and one caption), S tokens of a text, R texts of all images, W tokens to predict
 
@@ -88,7 +89,7 @@ class SeeingShapes(JanusShapes):
 
 
 def main() -> None:
-    arguments = parse_arguments(__doc__.splitlines()[0], steps=4000, output=OUTPUT)
+    arguments = parse_arguments(__doc__.splitlines()[0], steps=6000, output=OUTPUT)
     folder = arguments.output
     saved = {name: value.float() for name, value in load_file(folder / "model.safetensors").items()}
     own = list(own_images(folder, arguments.seed))
@@ -105,7 +106,8 @@ def main() -> None:
     lessons, losses = teacher.lessons(), collections.deque[dict[str, float]](maxlen=50)
     for step, progress in training_steps(arguments):
         set_learning_rate(optimizer, 1e-3, step, progress)
-        losses.append(train_step(model, optimizer, teacher, next(lessons), next(drawings), progress < TOWER_ALONE))
+        drawn = None if step < TOWER_STEPS else next(drawings)
+        losses.append(train_step(model, optimizer, teacher, next(lessons), drawn))
         if step % 50 == 0:
             means = {name: np.mean([each[name] for each in losses if name in each]) for name in losses[-1]}
             print(f"step {step} ({progress:.0%})", *(f"{name} {mean:.3f}" for name, mean in means.items()), flush=True)
@@ -119,15 +121,14 @@ def train_step(
     optimizer: torch.optim.Optimizer,
     teacher: Teacher,
     lesson: Lesson,
-    drawings: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-    is_tower_alone: bool,
+    drawings: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None,
 ) -> dict[str, float]:
-    """Take one step; return its losses, and the share of right answers."""
+    """Take one step, without `drawings` of the tower alone; return its losses, and the share of right answers."""
     with mixed_precision():
         seen_BND, covers_BNC = model.see(lesson.pixels_B3SS)
     patches = F.cross_entropy(covers_BNC.float().flatten(0, 1), lesson.patches_BN.flatten(), ignore_index=IGNORED)
     loss, found = PATCHES * patches, {"patches": patches.item()}
-    if not is_tower_alone:
+    if drawings is not None:
         looking, parts = looking_loss(model, teacher, lesson, seen_BND)
         rendering, cond_loss = rendering_loss(model, *drawings)
         loss = loss + looking + RENDERING * rendering

@@ -6,9 +6,13 @@ import random
 import numpy as np
 import pytest
 
+from actors.prompt.template import TOKENS
+from actors.understanding.prompt import QuestionTokenizer
 from examples.shapes import world
 from examples.shapes.judge import faults, look
+from examples.shapes.lessons import IGNORED, Teacher
 from examples.shapes.questions import changed, sentences
+from examples.shapes.schedule import CHECKPOINTS
 from examples.shapes.world import Scene, Thing
 
 RED_CIRCLE = Scene(first=Thing(color="red", shape="circle", size="small"), place="at the top", background="white")
@@ -108,3 +112,12 @@ def test_most_changes_make_a_sentence_false_and_none_leaves_the_world():
     assert [world.read_prompt(world.describe(other)) for other in others] == others
     are_false = [faults(drawn(scene), other) != [] for scene, other in zip(scenes, others, strict=True)]
     assert np.mean(are_false) > 0.9
+
+
+def test_a_lesson_marks_the_word_from_which_a_sentence_is_wrong():
+    tokenizer = QuestionTokenizer(CHECKPOINTS / "janus-shapes", TOKENS, vocab_size=448)
+    lesson = next(Teacher(tokenizer, own=[], seed=0).lessons())
+    for verdicts in lesson.verdicts_BQS.flatten(0, 1).tolist():
+        known = [verdict for verdict in verdicts if verdict != IGNORED]
+        assert known == sorted(known, reverse=True)  # right up to a word, and wrong from there on
+    assert {0, 1} <= set(lesson.verdicts_BQS.flatten().tolist())
