@@ -147,7 +147,8 @@ def _look_at(checkpoint: Checkpoint) -> Iterator[Finding]:
     facts = {"family": checkpoint.family, "layout": checkpoint.layout, "revision": checkpoint.revision}
     yield Finding(check="family", detail=f"{checkpoint.family}, {checkpoint.layout} layout{commit}", facts=facts)
     yield _known_model(checkpoint)
-    yield _shape(checkpoint)
+    if hasattr(checkpoint.shape, "llama"):  # a family of one's own may have another text model
+        yield _shape(checkpoint)
     num_bytes = sum(file.size for file in checkpoint.files)
     names = ", ".join(checkpoint.weight_files)
     detail = f"{len(checkpoint.files)} files, {num_bytes:,} bytes; {names}"

@@ -41,7 +41,7 @@ def test_one_line_renders_resumes_and_refuses_other_prompts(tmp_path: Path) -> N
     other = run(*line, "--prompt", "a second one", *settings)
     assert (other.returncode, other.stdout) == (2, "")
     assert other.stderr.splitlines()[0] == (
-        f"janus-batch: {tmp_path}/out belongs to a job with other prompts: it has 1, this command has 2; give the same "
+        f"janus-batch: {tmp_path}/out belongs to a job with other prompts: it has 1, yours are 2; give the same "
         "prompts in the same order, or render into another output folder"
     )
     assert bytes_of(tmp_path / "out").items() >= images.items()

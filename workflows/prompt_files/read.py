@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from workflows.prompt_files.file import PromptsError
 from workflows.prompt_files.version import version_of
+from workflows.storage.damage import DamagedFileError
 from workflows.storage.parquet import read_batches
 from workflows.storage.store import open_url
 
@@ -25,7 +26,8 @@ NUM_CURSORS = 3  # row groups that a process keeps open: of numbers of rows, of 
 def read_range(url: str, version: str, options: str, start: int, stop: int) -> Iterator[pa.RecordBatch]:
     """Rows `start` to `stop` of a Parquet file. `options` are its storage options as JSON.
 
-    Raises PromptsError if the file has changed since it had this version (empty: files that never change).
+    Raises PromptsError if the file has changed since it had this version (empty: files that never change), and
+    DamagedFileError if its footer counts other rows than its row groups have.
     """
     _, edges = planned_footer(url, version, options)
     first, last = int(np.searchsorted(edges, start, side="right")) - 1, int(np.searchsorted(edges, stop))
@@ -67,11 +69,14 @@ def scan(url: str, version: str, options: str, columns: Sequence[str]) -> Iterat
 def planned_footer(url: str, version: str, options: str) -> tuple[pq.FileMetaData, np.ndarray]:
     """The footer of the file, if it has not changed since it was planned, and the edges of its G row groups.
 
-    Row group g has the rows from `edges[g]` to `edges[g + 1]`; int64 [G + 1].
+    Row group g has the rows from `edges[g]` to `edges[g + 1]`; int64 [G + 1]. Raises PromptsError for a file that has
+    changed, and DamagedFileError for a footer that contradicts itself.
     """
     with open_planned(url, version, options) as file:
         footer = pq.read_metadata(file)
     num_rows = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
+    if min(num_rows, default=0) < 0 or sum(num_rows) != footer.num_rows:
+        raise DamagedFileError(f"{url} cannot be read: the file is damaged (its row groups have other rows)")
     return footer, np.cumsum([0, *num_rows], dtype=np.int64)
 
 

@@ -39,7 +39,7 @@ _ASSIGNED = re.compile(rf"(?:^|[;,&\s{{\"'])([\w-]+)[\"']?\s*[:=]{_OF_THE_SHELL}
 _OPTION = re.compile(rf"(?:^|\s)--([\w-]+)(?<!-file)(?<!-path)(?<!-jar)\s+{_OF_THE_SHELL}[^\s-]", re.IGNORECASE)
 # and as in `curl -u name:x` and `sshpass -p x`, but not `docker run -u 1000:1000`.
 _LOGIN = re.compile(
-    r"(?:^|\s)(?:-u|--user)[\s=]*(?![\"']?\$|\d+:\d+(?:\s|$))[^\s:]+:(?!\$)\S|\bsshpass\s+-p\s*(?![\"']?\$)\S"
+    r"(?:^|\s)-(?:u|-user)[\s=]*(?![\"']?\$|\d+:\d+(?:\s|$))[^\s:]+:(?!\$)\S|\bsshpass\s+-p\s*(?![\"']?\$)\S"
 )
 
 

@@ -75,7 +75,7 @@ def test_the_first_lines_say_how_many_rows_are_selected(tmp_path: Path) -> None:
         "3 prompts in 1 file without 1 empty line x 1 ="
     )
     assert plan_lines(some, plan_job(some), is_resumed=False)[1].startswith(
-        "2 prompts selected from 3 rows in 1 file without 1 empty line x 1 = 2 images"
+        "2 prompts from the beginning of 1 file without 1 empty line x 1 = 2 images"
     )
 
 
