@@ -57,7 +57,8 @@ def read_footer(url: str, file: IO[bytes], size: int, names: Mapping[str, str]) 
             thrift = _read_thrift(tail)
     except DamagedFileError as error:
         file.seek(0)
-        if found := foreign_kind(file.read(HEAD_BYTES)):
+        head = file.read(HEAD_BYTES)
+        if found := foreign_kind(head) or (None if head.startswith(b"PAR1") else "data of another format"):
             raise PromptsError(
                 f"prompts: {url} is no Parquet file, it is {found}; the ending of a name says another format, such as "
                 ".csv, .jsonl or .txt"

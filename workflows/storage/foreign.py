@@ -41,7 +41,7 @@ def is_unsupported(error: Exception) -> bool:
 
 
 def foreign_kind(head: bytes) -> str | None:
-    """What a file without a Parquet footer is, given its first bytes; None for a Parquet file that is damaged."""
+    """What a file without a Parquet footer is, given its first bytes; None if it may be a damaged Parquet file."""
     if not head:
         return "empty (0 bytes)"
     if head.startswith(b"PARE"):
@@ -53,4 +53,4 @@ def foreign_kind(head: bytes) -> str | None:
             return name
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or not re.search(rb"[\x00-\x08\x0e-\x1f\x7f]", head):
         return "CSV or other text"
-    return "data of another format"
+    return None

@@ -157,9 +157,7 @@ def test_a_damaged_pack_is_named(tmp_path: Path, layout: str, ending: str) -> No
     (pack, *_) = storage.names("images")
     storage.write(f"images/{pack}", b"\1" * 5000)
 
-    with pytest.raises(
-        DamagedFileError, match=rf"images/.*\.{ending} (cannot be read: the file is damaged|is no Parquet file)"
-    ):
+    with pytest.raises(DamagedFileError, match=rf"images/.*\.{ending} cannot be read: the file is damaged \("):
         read_pack(storage, f"images/{pack}")
 
 

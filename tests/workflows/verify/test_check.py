@@ -110,7 +110,7 @@ def test_a_missing_or_damaged_pack_is_named(job: RenderJob, layout: str) -> None
 
     storage.write(pack, b"\1" * 2000)
     (fault,) = verify(job).faults
-    assert fault.startswith((f"{pack} cannot be read: the file is damaged (", f"{pack} is no Parquet file"))
+    assert fault.startswith(f"{pack} cannot be read: the file is damaged (")
 
     storage.remove(pack)
     assert set(verify(job).faults) == {f"{r['image']} is missing" for r in manifest_of(job) if pack in r["image"]}
