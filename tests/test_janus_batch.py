@@ -68,10 +68,11 @@ def test_a_plan_is_made_next_to_files_of_the_same_names(
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_workers_import_the_programs_own_packages(job_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("form_here", "form_on_path"), [(as_modules, as_packages), (as_packages, as_modules)])
+def test_workers_import_the_programs_own_packages(form_here, form_on_path, job_file: Path, tmp_path: Path) -> None:
     here, on_path = folders(tmp_path)
-    as_packages(here)
-    as_modules(on_path)
+    form_here(here)
+    form_on_path(on_path)
 
     answer = run(["-P", f"{ROOT}/janus_batch.py"], "render", job_file, cwd=here, on_path=on_path)
 

@@ -11,7 +11,7 @@ from tests.chaos.machines import running_machines
 from tests.chaos.rounds import run_round
 from tests.support.servers.s3 import S3Server
 
-SEED, NUMBER, NUM_FAULTS = 7, 0, 3
+SEED, NUMBER, NUM_FAULTS = 7, 0, 5
 
 
 @pytest.mark.ray

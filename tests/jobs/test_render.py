@@ -30,7 +30,7 @@ from workflows.storage import lease
 from workflows.storage.store import Storage
 
 NUM_ROWS = 60
-NUM_KILLS = 2
+NUM_KILLS = 3
 HINT = "janus-batch: interrupted; run the same command again to resume"
 
 
@@ -117,7 +117,7 @@ def test_the_same_command_finishes_a_run_that_was_killed(tmp_path: Path, job_fil
 
 @pytest.mark.ray
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("killed", ["raylet", "ray::DashboardA"])  # names end after 15 characters
+@pytest.mark.parametrize("killed", ["raylet", "ray::DashboardA", "ray::RuntimeEnv"])  # names end after 15 characters
 def test_a_ray_that_dies_is_reported(tmp_path: Path, job_file: Path, sessions: list[int], killed: str) -> None:
     """If one of its agents dies, the raylet exits, and Ray mostly ends the driver's process before it can report it."""
     driver = start("render", job_file, "--json")

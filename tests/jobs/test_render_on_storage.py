@@ -146,18 +146,20 @@ def test_a_store_that_is_unreachable_for_longer_than_the_retry_time_ends_the_job
     assert run("verify", output, "--endpoint-url", s3_server.endpoint_url).returncode == 0
 
 
-def test_a_store_that_withdraws_its_permission_to_write_ends_the_job_with_the_reason(
+@pytest.mark.parametrize("methods", [{"PUT"}, {"GET", "HEAD", "PUT", "DELETE"}], ids=["to write", "at all"])
+def test_a_store_that_withdraws_its_permission_ends_the_job_with_the_reason(
     tmp_path: Path,
     prompts: str,
     address: str,
     s3_server: S3Server,
     s3_folder: str,
     proxy: FaultyProxy,
+    methods: set[str],
 ) -> None:
     output = f"{s3_folder}/out"
     job_file = job_on_s3(tmp_path, prompts, output, proxy.endpoint_url)
     refused, allowed = render_through(
-        proxy, lambda method, path: "AccessDenied" if method == "PUT" else None, job_file, output, address, s3_server
+        proxy, lambda method, path: "AccessDenied" if method in methods else None, job_file, output, address, s3_server
     )
 
     assert refused.returncode == 1
@@ -187,19 +189,20 @@ def test_a_store_that_accepts_connections_without_answering_is_retried(
 # ---- removed ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("folder", [".", "manifest"])
 def test_an_output_that_is_removed_during_a_run_fails_it_and_the_same_command_renders_it_again(
-    tmp_path: Path, prompts: str, address: str
+    tmp_path: Path, prompts: str, address: str, folder: str
 ) -> None:
     output = tmp_path / "out"
     job_file = write_job(tmp_path / "job.yaml", prompts, output, workers=WORKERS, shard_rows=SHARD_ROWS)
     driver = start("render", job_file, "--address", address)
     wait_until(lambda: len(list((output / "manifest").glob("*.parquet"))) >= 2, driver)
-    output.rename(tmp_path / "removed")
+    (output / folder).rename(tmp_path / "removed")
     removed = finish(driver)
     again = run("render", job_file, "--address", address)
 
     assert removed.returncode == 1
-    assert "were removed while the job was running; " in removed.stderr or "No such file" in removed.stderr
+    assert f"janus-batch: files of {output} were removed while the job was running; " in removed.stderr
     assert "Traceback" not in removed.stderr
     assert again.returncode == 0, again.stderr
     assert hashes_of(prompts, output) == calm_hashes(prompts, tmp_path)

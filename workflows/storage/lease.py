@@ -77,7 +77,8 @@ def hold_output(
     Raises OutputInUseError naming the holder if another run holds the output and `when_held` is "refuse". If another
     run takes the lease over while the block runs (this process was suspended or cut off for too long), the block's
     thread is interrupted as by Ctrl-C and OutputInUseError is raised; if the lease was removed, OutputRemovedError, or
-    OutputEmptiedError if another run has begun since.
+    OutputEmptiedError if another run has begun since. So is a StorageFailure of the block, such as a folder that is
+    gone, if the lease is lost when it is raised.
     """
     if when_held == "ignore":
         yield False
@@ -94,6 +95,10 @@ def hold_output(
         if renewal.loss is None:
             raise
         raise renewal.loss from None
+    except StorageFailure as failure:
+        if (loss := renewal.find_loss()) is None:
+            raise
+        raise loss from failure
     finally:
         renewal.stop()
         with side_work(f"the lease on {storage.url} was not released and expires in {EXPIRE_SECONDS:.0f} s", say):
@@ -166,6 +171,12 @@ class _Renewal(threading.Thread):
                     _interrupt(self._holder)
                     return
                 self._storage.write(_name(self._number), replace(self._mine, renewed=now()).to_json())
+
+    def find_loss(self) -> JobFailure | None:
+        """The failure to raise if the lease is lost now; None also if storage cannot tell."""
+        with _tolerating_storage_errors():
+            return self._check()
+        return None
 
     def _check(self) -> JobFailure | None:
         """The failure to raise if the lease was lost."""

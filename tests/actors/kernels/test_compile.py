@@ -1,4 +1,4 @@
-"""Every kernel compiles for the GPU it is meant for; the interpreter accepts more than the compiler."""
+"""Every kernel compiles for the GPUs it is meant for; the interpreter accepts more than the compiler."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.support.triton import needs_triton
 @needs_triton
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_every_kernel_compiles_for_an_h100(tmp_path: Path) -> None:
+def test_every_kernel_compiles_for_an_a100_and_an_h100(tmp_path: Path) -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
-    command = [sys.executable, "-m", "tests.support.compile_kernels", "90"]
+    command = [sys.executable, "-m", "tests.support.compile_kernels"]
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=290)
 
     assert finished.returncode == 0, finished.stderr[-3000:]
     (num_kernels,) = re.findall(r"compiled (\d+) kernels", finished.stdout)
-    assert int(num_kernels) > 25
+    assert int(num_kernels) > 50

@@ -19,6 +19,7 @@ from tests.support.servers.faulty_proxy import FaultyProxy
 from tests.support.servers.process import dies_with_parent
 from tests.support.servers.s3 import S3Server
 from workflows.storage import lease
+from workflows.storage.errors import StorageFailure
 from workflows.storage.holder import Holder
 from workflows.storage.lease import OutputInUseError, OutputRemovedError, hold_output
 from workflows.storage.store import Storage
@@ -241,6 +242,20 @@ def test_a_run_whose_output_is_removed_ends(storage: Storage, next_run: bytes | 
         with pytest.raises(OutputRemovedError, match=r"files of \S+/out were removed while the job was running"):
             lose_it()
         assert lease_files(storage) == []
+
+
+def test_storage_that_fails_because_the_output_is_removed_is_reported_as_that(storage: Storage) -> None:
+    def fail(*, removes: bool) -> None:
+        with hold_output(storage, "mine"):
+            if removes:
+                storage.remove("_lease.000001.json")
+            raise StorageFailure("the store refused")
+
+    with pytest.raises(OutputRemovedError) as removed:
+        fail(removes=True)
+    assert isinstance(removed.value.__cause__, StorageFailure)
+    with pytest.raises(StorageFailure, match="the store refused"):
+        fail(removes=False)
 
 
 def test_a_holder_that_was_suspended_ends_once_it_continues(storage: Storage, other: subprocess.Popen[str]) -> None:
