@@ -13,6 +13,7 @@ import functools
 import os
 import tempfile
 import uuid
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -49,10 +50,12 @@ class KeptFiles:
         return draft if os.path.exists(draft) else self.make(make_named, step)
 
     def find(self, pattern: str) -> Iterator[str]:
-        """The URLs of derived files whose names match a pattern of a shell: those in the output, then the drafts."""
-        for name in fnmatch.filter(sorted(self.names), pattern):
+        """The URLs of derived files whose names match a pattern of a shell: those in the output, then the drafts that
+        were there at the first call.
+        """
+        for name in _matching(self._sorted_names, pattern):
             yield f"{self._storage.url}/{FOLDER}/{name}"
-        for name in fnmatch.filter(sorted(os.listdir(_drafts())), pattern):
+        for name in _matching(self._sorted_drafts, pattern):
             yield f"{_drafts()}/{name}"
 
     def make(self, make: Callable[[str], str], step: str) -> str:
@@ -88,9 +91,26 @@ class KeptFiles:
             return set(self._storage.names(FOLDER))
 
     @functools.cached_property
+    def _sorted_names(self) -> list[str]:
+        return sorted(self.names)
+
+    @functools.cached_property
+    def _sorted_drafts(self) -> list[str]:
+        return sorted(os.listdir(_drafts()))
+
+    @functools.cached_property
     def _storage(self) -> Storage:
         assert self._output is not None, "drafts are kept in an output"
         return Storage(self._output, self._options, is_first_contact=True)
+
+
+def _matching(names: list[str], pattern: str) -> list[str]:
+    """Those of the sorted names that match. Looks only at names that begin as the pattern does: there may be one call
+    for each of thousands of files."""
+    beginning = pattern.partition("*")[0]
+    first = bisect_left(names, beginning)
+    last = bisect_right(names, beginning, lo=first, key=lambda name: name[: len(beginning)])
+    return fnmatch.filter(names[first:last], pattern)
 
 
 def _drafts() -> str:
