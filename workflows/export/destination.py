@@ -16,15 +16,13 @@ import numpy as np
 
 from actors.errors import JobFailure
 from workflows.export.layouts.layout import ExportError, ExportLayout, Written
-from workflows.storage.store import Storage
+from workflows.storage.store import Storage, is_draft
 
 MARKS = ".export"  # readers of data folders skip names that begin with a dot
 CLAIM_FILE, CARD_FILE = f"{MARKS}/claim.json", "README.md"
 # The id of a shard is in the name, or the file is in a Lance dataset; in a benchmark's folder, prompts have files.
 _OF_A_SHARD = re.compile(r"-[0-9a-f]{12}-[0-9a-f]{8}-\d{9}-\d{9}|^data/[^/]+\.lance/")
 _OF_A_PROMPT = re.compile(r"^(w[^/]+/)?(images/[^/]+\.png|\d{5,}/(metadata\.jsonl|samples/\d{4,}\.png))$")
-DRAFT = ".draft"  # the end of a file name that an interrupted write left
-_DRAFT = re.compile(r"(^|/)\.[^/]+\.[0-9a-f]{8}\.draft$")
 
 
 class FilesMissingError(JobFailure):
@@ -47,7 +45,7 @@ def claim_destination(dest: Storage, source: Storage, claim: dict[str, Any]) -> 
     check_apart(dest, source)
     text = json.dumps(claim, indent=2) + "\n"
     if not dest.exists(CLAIM_FILE):
-        if any(not _DRAFT.search(name) for name in dest.walk_names()):
+        if any(not is_draft(name) for name in dest.walk_names()):
             raise ExportError(
                 f"{dest.url} holds files and is not an export of janus-batch; export into an empty folder"
             )
@@ -94,14 +92,14 @@ class ExpectedFiles:
         """Remove files that an interrupted or earlier export wrote and no shard has now, and return their number.
 
         Drafts that are older than this export are removed, too, and not counted. `others` are the files of the dataset
-        as a whole. Raises FilesMissingError if files are missing, and then
-        forgets the marks of their shards, so that the next export writes them again.
+        as a whole. Raises FilesMissingError if files are missing, and then forgets the marks of their shards, so that
+        the next export writes them again.
         """
         expected = np.concatenate([*self._hashes, np.array([_hash(name) for name in others], np.uint64)])
         order = np.argsort(expected)
         is_found, num_removed = np.zeros(len(expected), bool), 0
         for name in dest.walk_names():
-            if _DRAFT.search(name):
+            if is_draft(name):
                 self._remove_draft(dest, name)
                 continue
             if name == CARD_FILE or name.startswith(f"{MARKS}/"):

@@ -16,10 +16,10 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from huggingface_hub.utils import validate_repo_id
 
 from actors.errors import InputError, JobFailure, one_line, reason_line
-from workflows.export.destination import CARD_FILE, DRAFT, MARKS, is_of_an_export
+from workflows.export.destination import CARD_FILE, MARKS, is_of_an_export
 from workflows.export.layouts.layout import ExportLayout
 from workflows.storage.errors import does_not_answer
-from workflows.storage.store import Storage
+from workflows.storage.store import DRAFT, Storage
 
 NOT_UPLOADED = [f"{MARKS}/*", f"*{DRAFT}"]
 OF_THE_HUB = {".gitattributes"}  # which it adds to every repository

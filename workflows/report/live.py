@@ -5,7 +5,6 @@ The work takes a small share of the time, ends no job, and is killed where it is
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -40,14 +39,13 @@ from workflows.report.write import REPORT_FILE
 from workflows.side_work import in_background, side_work
 from workflows.storage.errors import storage_errors
 from workflows.storage.path import output_arguments
-from workflows.storage.store import Storage
+from workflows.storage.store import Storage, is_draft
 
 NOT_REFRESHED = "the report was not refreshed"
 MAX_IMAGES = 300  # the newest ones
 FIRST_SECONDS, SHORTEST_SECONDS, POLL_SECONDS = 5.0, 10.0, 0.5
 SHARE = 1 / 20  # of the time that one process spends on the page
 LONGEST_RELOAD_SECONDS = 60.0
-_DRAFT = re.compile(rf"\.{re.escape(REPORT_FILE)}\.[0-9a-f]{{8}}\.draft")
 
 
 @contextmanager
@@ -123,8 +121,9 @@ class _Refresh:
         task.wait(POLL_SECONDS)
         storage = Storage(self._job.output, self._job.storage)
         if storage.is_local:
-            for name in filter(_DRAFT.fullmatch, storage.names("")):
-                storage.remove(name)
+            for name in filter(is_draft, storage.names("")):
+                if name.startswith(f".{REPORT_FILE}."):
+                    storage.remove(name)
 
     def _say_once(self, line: str) -> None:
         if line not in self._failures:

@@ -11,6 +11,7 @@ import hashlib
 import inspect
 import os
 import random
+import re
 import shutil
 import stat
 import time
@@ -39,6 +40,9 @@ NUM_CONFLICTS = 5  # 409 answers in a row, from creators at the same moment, bef
 
 # The only storage option of a job file that is not fsspec's; `false` for a store without a conditional create.
 CONDITIONAL_CREATE = "conditional_create"
+
+DRAFT = ".draft"  # the end of the name of a file that is being written; a killed process leaves it
+_DRAFT_NAME = re.compile(rf"(^|/)\.[^/]+\.[0-9a-f]{{8}}{re.escape(DRAFT)}$")
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_FILE = (errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR)
@@ -246,7 +250,7 @@ class Storage:
         readers of data folders skip it."""
         folder, file_name = os.path.split(self.path(name))
         os.makedirs(folder, exist_ok=True)
-        return f"{folder}/.{file_name}.{uuid.uuid4().hex[:8]}.draft"
+        return f"{folder}/.{file_name}.{uuid.uuid4().hex[:8]}{DRAFT}"
 
     @contextlib.contextmanager
     def _local_draft(self, name: str, data: bytes) -> Iterator[str]:
@@ -261,6 +265,11 @@ class Storage:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(draft)
+
+
+def is_draft(name: str) -> bool:
+    """Whether a file, given its name or path, is one that is being written or that a killed process left."""
+    return _DRAFT_NAME.search(name) is not None
 
 
 def open_url(

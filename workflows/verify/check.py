@@ -26,7 +26,7 @@ from workflows.output.manifest import (
 from workflows.output.parts import read_part
 from workflows.plan import Plan, row_range, split_part_id
 from workflows.storage.damage import DamagedFileError
-from workflows.storage.store import Storage
+from workflows.storage.store import DRAFT, Storage
 from workflows.verify.verdicts import check_verdicts
 
 SETTINGS = [
@@ -234,5 +234,5 @@ def _find_orphans(storage: Storage, named: set[str], parts: Iterable[str]) -> li
     """Every file that no part names and that is not a part, and the drafts of processes that were killed."""
     committed = {manifest_name(part) for part in parts}
     below = [name for folder in ("images", "rejected", "manifest") for name in storage.walk(folder)]
-    drafts = [name for name in storage.names("") if name.endswith(".draft") or name.startswith("_probe-")]
+    drafts = [name for name in storage.names("") if name.endswith(DRAFT) or name.startswith("_probe-")]
     return sorted({*below, *drafts} - named - committed)

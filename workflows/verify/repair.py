@@ -24,7 +24,7 @@ from workflows.report.write import REPORT_FILE
 from workflows.rows import RejectedRow, ShardRows, read_shard
 from workflows.scores.parts import take_back
 from workflows.storage.damage import DamagedFileError
-from workflows.storage.store import Storage
+from workflows.storage.store import DRAFT, Storage
 
 # A running attempt has written files of a part that is not committed yet. An attempt that wrote nothing for a day has
 # ended.
@@ -121,7 +121,7 @@ def remove_orphans(storage: Storage, orphans: Iterable[str], parts: Iterable[str
     """
     cleaning, committed = Cleaning(), set(parts)
     for name in orphans:
-        is_settled = storage.can_create and part_of_file(name) in committed and not name.endswith(".draft")
+        is_settled = storage.can_create and part_of_file(name) in committed and not name.endswith(DRAFT)
         if is_settled or storage.age(name) > LIVE_SECONDS:
             storage.remove(name)
             cleaning.removed.append(name)
