@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import ray
@@ -80,24 +81,30 @@ def run_over_parts(
     waiting = list(reversed(parts))
     opening = {actor.open_on.remote(): number for number, actor in enumerate(actors)}
     working: dict[Any, int] = {}  # the result of a part -> the number of its actor
+    with reporting(progress), _part_errors(job), _ending(slots, actors):
+        while working or waiting:
+            found, _ = ray.wait([*working, *opening], timeout=ROOM_SECONDS)
+            if not found:
+                progress.room_is_lacking(cluster.num_lacking_room(job, num_cpus) if opening else 0)
+                continue
+            (reference,) = found
+            if (number := opening.pop(reference, None)) is not None:
+                progress.actor_is_ready(slots[number], "", ray.get(reference))
+                num_taken = PARTS_IN_FLIGHT
+            else:
+                number = working.pop(reference)
+                on_done(slots[number], ray.get(reference))
+                num_taken = 1
+            for _ in range(min(num_taken, len(waiting))):
+                working[actors[number].run.remote(waiting.pop())] = number
+            slots[number].state = "rendering" if number in working.values() else "idle"
+
+
+@contextmanager
+def _part_errors(job: RenderJob) -> Iterator[None]:
+    """Turn Ray's errors into those of the tool or of its work, or into a PartsFailedError."""
     try:
-        with reporting(progress):
-            while working or waiting:
-                found, _ = ray.wait([*working, *opening], timeout=ROOM_SECONDS)
-                if not found:
-                    progress.room_is_lacking(cluster.num_lacking_room(job, num_cpus) if opening else 0)
-                    continue
-                (reference,) = found
-                if (number := opening.pop(reference, None)) is not None:
-                    progress.actor_is_ready(slots[number], "", ray.get(reference))
-                    num_taken = PARTS_IN_FLIGHT
-                else:
-                    number = working.pop(reference)
-                    on_done(slots[number], ray.get(reference))
-                    num_taken = 1
-                for _ in range(min(num_taken, len(waiting))):
-                    working[actors[number].run.remote(waiting.pop())] = number
-                slots[number].state = "rendering" if number in working.values() else "idle"
+        yield
     except ray_errors.RayError as error:
         cause = cause_of(error)
         if isinstance(cause, InputError | JobFailure):
@@ -107,6 +114,13 @@ def run_over_parts(
                 f"a part was tried {1 + job.workers.max_tries} times and lost its actor: {reason_of(error)}"
             ) from error
         raise
+
+
+@contextmanager
+def _ending(slots: Sequence[Slot], actors: Sequence[Any]) -> Iterator[None]:
+    """End the actors after the block."""
+    try:
+        yield
     finally:
         for slot, actor in zip(slots, actors, strict=True):
             slot.is_ended()
