@@ -28,6 +28,7 @@ from workflows.storage.store import Storage
 
 TYPES = {str(kind): kind for kind in (pa.float64(), pa.float32(), pa.bool_(), pa.string(), pa.list_(pa.float32()))}
 NUMBERS, UNDECIDED = "double", "null"
+TYPES_FILE = f"{COLUMNS_PREFIX}s.json"
 
 
 def to_table(storage: Storage, name: str, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> pa.Table:
@@ -72,7 +73,7 @@ def _types_of_folder(storage: Storage, name: str, guessed: Mapping[str, str]) ->
     for column, kind in guessed.items():
         if kind not in TYPES and kind != UNDECIDED:
             raise _wrong_type(name, column, kind, "")
-    types: dict[str, str] = _first_wins(storage, name, "s", dict(guessed))
+    types: dict[str, str] = _first_wins(storage, name, TYPES_FILE, dict(guessed))
     if types.keys() != guessed.keys():
         raise ScoresError(
             f"scorer {name} gave the columns {one_line(', '.join(types))} for other images, and "
@@ -80,31 +81,32 @@ def _types_of_folder(storage: Storage, name: str, guessed: Mapping[str, str]) ->
         )
     for number, (column, kind) in enumerate(types.items()):
         if kind == UNDECIDED and guessed[column] != UNDECIDED:
-            types[column] = _first_wins(storage, name, f"_{number}", guessed[column])
+            types[column] = _first_wins(storage, name, _type_file(number), guessed[column])
     return types
 
 
 def _decided_later(storage: Storage, name: str) -> dict[str, str]:
     """The columns without a value in the first part, with the types that later parts gave them."""
     files = storage.names(f"scores/{name}")
-    if _file("s") not in files:
+    if TYPES_FILE not in files:
         return {}
-    columns = json.loads(storage.read(f"scores/{name}/{_file('s')}"))
+    columns = json.loads(storage.read(f"scores/{name}/{TYPES_FILE}"))
     return {
-        column: json.loads(storage.read(f"scores/{name}/{_file(f'_{number}')}"))
+        column: json.loads(storage.read(f"scores/{name}/{_type_file(number)}"))
         for number, column in enumerate(columns)
-        if _file(f"_{number}") in files
+        if _type_file(number) in files
     }
 
 
-def _first_wins(storage: Storage, name: str, ending: str, ours: Any) -> Any:
-    """What the first caller decided."""
-    file = f"scores/{name}/{_file(ending)}"
-    return ours if storage.create(file, json.dumps(ours).encode()) else json.loads(storage.read(file))
+def _first_wins(storage: Storage, name: str, file: str, ours: Any) -> Any:
+    """What the first caller wrote into a file of the folder."""
+    path = f"scores/{name}/{file}"
+    return ours if storage.create(path, json.dumps(ours).encode()) else json.loads(storage.read(path))
 
 
-def _file(ending: str) -> str:
-    return f"{COLUMNS_PREFIX}{ending}.json"
+def _type_file(number: int) -> str:
+    """The file with the type of the column of this number, if it had no value in the first part."""
+    return f"{COLUMNS_PREFIX}_{number}.json"
 
 
 def _array(name: str, column: str, values: Sequence[Any] | np.ndarray) -> pa.Array:
@@ -135,9 +137,10 @@ def _plain(value: Any) -> Any:
 
 def _cast(name: str, column: str, array: pa.Array | pa.ChunkedArray, kind: str) -> pa.Array | pa.ChunkedArray:
     wanted, numbers = TYPES[NUMBERS if kind == UNDECIDED else kind], (pa.float64(), pa.float32())
-    is_empty = array.null_count == len(array)
-    if is_empty or array.type == wanted or (array.type in numbers and wanted in numbers):
-        return array.cast(wanted, safe=False) if not is_empty else pa.nulls(len(array), wanted)
+    if array.null_count == len(array):
+        return pa.nulls(len(array), wanted)
+    if array.type == wanted or (array.type in numbers and wanted in numbers):
+        return array.cast(wanted, safe=False)
     raise _wrong_type(name, column, str(array.type), f", the same in all parts; in the first part it is {kind}")
 
 
