@@ -165,9 +165,9 @@ def _renamed(
         if written not in schema.names and written not in partitions:
             key = "prompt_column" if name == "prompt" else f"columns.{name}"
             alike = [column for column in schema.names if column.lower() == written.lower()]
-            likely = likely_prompts(schema) or ""
-            likely = alike[0] if alike else likely if name == "prompt" and sounds_like_prompts(likely) else ""
-            advice = f"; did you mean `--set {setting(key, likely)}`?" if likely else ""
+            if name == "prompt" and (likely := likely_prompts(schema)) and sounds_like_prompts(likely):
+                alike.append(likely)
+            advice = f"; did you mean `--set {setting(key, alike[0])}`?" if alike else ""
             raise PromptsError(
                 f"prompts: {url} has no column `{one_line(written)}`, which {key} names; its columns are "
                 f"{one_line(', '.join(schema.names))}{advice}"
