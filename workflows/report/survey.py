@@ -10,7 +10,6 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,8 +23,6 @@ from workflows.report.carried import MAX_CARRIED, Groups
 from workflows.report.quality_rules import NEAR_DUPLICATE, QUALITY_RULES, RULE_NAMES, hash_values, near_duplicates
 from workflows.report.scores import JUDGE_COLUMN, KEY_COLUMNS, Scores
 from workflows.storage.store import Storage
-
-T = TypeVar("T")
 
 # The largest value of each statistic, for the histograms; all start at 0.
 STATISTICS = {"mean_saturation": 1.0, "contrast": 0.5, "clipped_fraction": 1.0, "entropy": 8.0}
