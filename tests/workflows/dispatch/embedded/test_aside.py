@@ -26,6 +26,13 @@ def press_ctrl_c() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
+async def commit_1_of_2_shards(drained: asyncio.Event) -> None:
+    """Work that a Ctrl-C drains."""
+    press_ctrl_c()
+    await drained.wait()
+    raise DrainedError("interrupted: this run committed 1 of 2 shards")
+
+
 def test_it_runs_while_an_event_loop_runs_in_the_callers_thread() -> None:
     said: list[str] = []
 
@@ -55,13 +62,8 @@ def test_its_error_is_raised_as_it_is() -> None:
 def test_the_first_ctrl_c_drains_and_is_raised_with_what_was_done() -> None:
     drained = asyncio.Event()
 
-    async def main() -> None:
-        press_ctrl_c()
-        await drained.wait()
-        raise DrainedError("interrupted: this run committed 1 of 2 shards")
-
     with pytest.raises(KeyboardInterrupt, match="committed 1 of 2 shards"):
-        run_aside(main, drained.set)
+        run_aside(lambda: commit_1_of_2_shards(drained), drained.set)
 
 
 def test_a_ctrl_c_is_not_lost_if_the_work_ends_all_the_same() -> None:
@@ -106,13 +108,8 @@ def test_the_second_ctrl_c_cancels() -> None:
 def test_a_ctrl_c_drains_inside_asyncio_run_whose_handler_would_only_cancel_the_caller() -> None:
     drained = asyncio.Event()
 
-    async def main() -> None:
-        press_ctrl_c()
-        await drained.wait()
-        raise DrainedError("interrupted: this run committed 1 of 2 shards")
-
     async def notebook() -> None:
-        run_aside(main, drained.set)
+        run_aside(lambda: commit_1_of_2_shards(drained), drained.set)
 
     with pytest.raises(KeyboardInterrupt, match="committed 1 of 2 shards"):
         asyncio.run(notebook())
