@@ -125,11 +125,12 @@ def _target(module: str, shapes: Shapes, not_needed: tuple[str, ...], rename: Ca
 
     An adapter may have been trained on the language model alone, whose names lack its prefix.
     """
-    for name in (module, f"{module}.weight", f"language_model.{module}", f"language_model.{module}.weight"):
-        renamed = rename(name)
-        if renamed in shapes or renamed.startswith(not_needed):
-            return renamed
-    return None
+    names = (module, f"{module}.weight", f"language_model.{module}", f"language_model.{module}.weight")
+    renamed = [rename(name) for name in names]
+    return next(
+        (name for name in renamed if name in shapes),
+        next((name for name in renamed if name.startswith(not_needed)), None),
+    )
 
 
 def _change(

@@ -52,8 +52,8 @@ def load_weights(
     Reads both formats (.safetensors, .bin), whole or in shards, and only these tensors. `rename` turns the name of a
     stored tensor into its name in `expected`, `rename_in_adapters` does so for an adapter's, whose layout may be
     another one. `not_needed` has the prefixes of the tensors that stay on disk (and what each is, for readers). `tied`
-    has the tensors that may be missing, each with the one that it equals then. Every tensor is a copy in memory of its
-    own: its alignment, which may decide a library's choice of kernel, does not depend on its position in the file.
+    has the tensors that may be missing, each with the one that it is then. Every stored tensor is a copy in memory of
+    its own: its alignment, which may decide a library's choice of kernel, does not depend on its position in the file.
 
     Raises CheckpointError where a file is damaged, an expected tensor is missing or has another shape, or a tensor is
     neither expected, nor in `not_needed`, nor a table that follows from config.json.
@@ -62,16 +62,18 @@ def load_weights(
     source_of = {name: name if name in found else (tied or {}).get(name, name) for name in expected}
     found |= {name: found[source] for name, source in source_of.items() if source in found}
     _check_all_is_accounted_for(checkpoint, expected, found, not_needed)
-    merger = Merger(checkpoint, expected, not_needed=not_needed, rename=rename_in_adapters)
+    sources = {source: expected[name] for name, source in source_of.items()}
+    merger = Merger(checkpoint, expected | sources, not_needed=not_needed, rename=rename_in_adapters)
     for name, source in source_of.items():
         if name != source and merger.changes(name):
             raise CheckpointError(
                 f"an adapter changes {name}, which {checkpoint.path} ties to {source}; store it as a tensor of its own"
             )
-    return {
-        name: merger.merged(source, found[source].file.read(found[source].name)).to(device, dtype, copy=True)
-        for name, source in source_of.items()
+    loaded = {
+        source: merger.merged(source, found[source].file.read(found[source].name)).to(device, dtype, copy=True)
+        for source in sources
     }
+    return {name: loaded[source] for name, source in source_of.items()}
 
 
 def stored_dtypes(checkpoint: Checkpoint) -> dict[str, str]:

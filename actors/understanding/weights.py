@@ -88,7 +88,7 @@ def read_vision_weights(
         dtype=dtype,
         device=device,
     )
-    taken = {name: torch.cat([weights.pop(part) for part in parts]).view(ours[name]) for name, parts in stored.items()}
+    taken = {name: _joined([weights.pop(part) for part in parts]).view(ours[name]) for name, parts in stored.items()}
     return taken | weights
 
 
@@ -108,6 +108,10 @@ def stored_shapes(shape: VisionShape, vocab_size: int) -> Shapes:
     return {
         part: size for name, ours_size in ours.items() for part, size in _stored_shapes(name, ours_size, shape).items()
     }
+
+
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _text_model_shapes(llama: LlamaShape) -> Shapes:

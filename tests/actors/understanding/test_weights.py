@@ -11,7 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from actors.checkpoint.models import with_adapters
+from actors.checkpoint.open import Checkpoint
 from actors.errors import CheckpointError
+from actors.recipe import Adapter
 from actors.understanding.config import read_vision_shape
 from actors.understanding.weights import (
     LM_HEAD,
@@ -20,6 +23,7 @@ from actors.understanding.weights import (
     read_vision_weights,
     stored_shapes,
 )
+from tests.support.adapters import PEFT, write_adapter
 from tests.support.checkpoints import FLOW, TINY, fetched, published
 from tests.support.looking import write_transformers_layout
 
@@ -27,8 +31,8 @@ from tests.support.looking import write_transformers_layout
 NUM_NEEDED = {"Janus-1.3B": 293 + 4 + 1, "Janus-Pro-1B": 298, "Janus-Pro-7B": 298, "JanusFlow-1.3B": 293 + 2 + 1 + 1}
 
 
-def read(folder: Path, *, with_text_model: bool = False) -> dict[str, torch.Tensor]:
-    checkpoint = fetched(folder)
+def read(model: Path | Checkpoint, *, with_text_model: bool = False) -> dict[str, torch.Tensor]:
+    checkpoint = fetched(model) if isinstance(model, Path) else model
     shape = read_vision_shape(checkpoint.config)
     return read_vision_weights(checkpoint, shape, dtype=torch.float32, device="cpu", with_text_model=with_text_model)
 
@@ -66,6 +70,22 @@ def test_a_missing_text_head_is_tied_in_the_transformers_layout(declared: bool |
     declare(folder, "text_config", declared)
     weights = read(folder, with_text_model=True)
     assert torch.equal(weights[LM_HEAD], weights[f"{TEXT_MODEL}embed_tokens.weight"])
+    assert weights[LM_HEAD].data_ptr() == weights[f"{TEXT_MODEL}embed_tokens.weight"].data_ptr()
+
+
+@pytest.mark.parametrize("with_text_model", [False, True])
+def test_an_adapter_of_the_embeddings_changes_the_text_head_that_is_tied_to_them(
+    with_text_model: bool, tmp_path: Path
+) -> None:
+    folder = write_transformers_layout(tmp_path / "tied")
+    drop_tensor(folder, "lm_head.weight")
+    before = read(folder)[LM_HEAD]
+    a_RV, b_CR = torch.randn(2, len(before)), torch.randn(before.shape[1], 2)
+    module = f"{PEFT}{TEXT_MODEL}embed_tokens"
+    tensors = {f"{module}.lora_embedding_A": a_RV, f"{module}.lora_embedding_B": b_CR}
+    adapter = Adapter(name=str(write_adapter(tmp_path / "lora", tensors)))
+    after = read(with_adapters(fetched(folder), [adapter]), with_text_model=with_text_model)[LM_HEAD]
+    torch.testing.assert_close(after, before + 3 * (b_CR @ a_RV).T)
 
 
 @pytest.mark.parametrize(("layout", "declared"), [("original", None), ("original", False), ("transformers", False)])
