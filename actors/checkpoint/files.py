@@ -179,7 +179,7 @@ def _check_is_not_empty(folder: SmallFiles, name: str) -> None:
         raise CheckpointError(f"{name} of {folder.name} is empty")
 
 
-def some(names: Collection[str]) -> str:
+def some(names: Collection[str], *, most: int = _MAX_NAMES_SHOWN) -> str:
     """The first names of a listing, for messages."""
-    first = ", ".join(one_line(name) for name in sorted(names)[:_MAX_NAMES_SHOWN]) or "no files"
-    return f"{first} and {len(names) - _MAX_NAMES_SHOWN} more" if len(names) > _MAX_NAMES_SHOWN else first
+    first = ", ".join(one_line(name) for name in sorted(names)[:most]) or "no files"
+    return f"{first} and {len(names) - most} more" if len(names) > most else first

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 
+from actors.checkpoint.files import some
 from actors.checkpoint.kinds import refuse_a_language_model_alone, refuse_parts_of_tensors
 from actors.checkpoint.merge import Merger
 from actors.checkpoint.open import Checkpoint
 from actors.checkpoint.tensors import TensorFile, open_tensor_file, without_wrappers
 from actors.errors import CheckpointError, one_line
 
-_MAX_NAMES_SHOWN = 3
+_some = partial(some, most=3)  # the names of tensors are long
 
 # Tables that older versions of transformers stored with the weights. They follow from config.json.
 _BUFFERS = {"inv_freq", "cos_cached", "sin_cached", "position_ids"}
@@ -124,16 +126,17 @@ def _check_all_is_accounted_for(
     assert checkpoint.folder is not None
     folder = checkpoint.path
     refuse_parts_of_tensors(checkpoint.folder, found)
-    if missing := expected.keys() - found.keys():
+    missing = expected.keys() - found.keys()
+    if missing:
         refuse_a_language_model_alone(checkpoint.folder, expected, found)
-        _check_number_of_layers(checkpoint, expected, found)
-        if missing == expected.keys():
-            raise CheckpointError(
-                f"{folder} holds none of the {_count(missing)} that this job needs, such as "
-                f"{_some(missing, 1)}; it holds {_some(found)}"
-            )
-        raise CheckpointError(f"{folder} lacks {_count(missing)} that this job needs: {_some(missing)}")
     _check_number_of_layers(checkpoint, expected, found)
+    if missing and missing == expected.keys():
+        raise CheckpointError(
+            f"{folder} holds none of the {_count(missing)} that this job needs, such as {one_line(min(missing))}; "
+            f"it holds {_some(found) if found else 'no tensors'}"
+        )
+    if missing:
+        raise CheckpointError(f"{folder} lacks {_count(missing)} that this job needs: {_some(missing)}")
     unexpected = [name for name in found if name not in expected and not name.startswith(tuple(not_needed))]
     if unexpected:
         raise CheckpointError(
@@ -161,12 +164,5 @@ def _check_number_of_layers(checkpoint: Checkpoint, expected: Iterable[str], fou
         )
 
 
-def _count(names: Iterable[str]) -> str:
-    num_names = len(list(names))
-    return "1 tensor" if num_names == 1 else f"{num_names} tensors"
-
-
-def _some(names: Iterable[str], most: int = _MAX_NAMES_SHOWN) -> str:
-    ordered = sorted(map(one_line, names))
-    more = f" and {len(ordered) - most} more" if len(ordered) > most > 1 else ""
-    return ", ".join(ordered[:most]) + more
+def _count(names: Collection[str]) -> str:
+    return "1 tensor" if len(names) == 1 else f"{len(names)} tensors"

@@ -139,6 +139,12 @@ def test_a_missing_tensor_is_named(folder: Path, stored: dict[str, torch.Tensor]
         load(folder)
 
 
+def test_a_file_without_tensors_is_refused(folder: Path) -> None:
+    torch.save({}, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"none of the 226 tensors .*gen_aligner.layers.0.bias; it holds no tens"):
+        load(folder)
+
+
 def test_a_config_of_other_layers_than_the_weights_is_refused(folder: Path, stored: dict[str, torch.Tensor]) -> None:
     save_file(stored, folder / "model.safetensors")
     config = json.loads((folder / "config.json").read_text())
