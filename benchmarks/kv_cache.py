@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,7 +22,6 @@ from actors.request import RenderedImage
 from benchmarks.dtypes import compare
 from benchmarks.planning import provenance
 from examples.shapes.evaluate import load, render_images, share_right
-from examples.shapes.schedule import CHECKPOINTS
 from examples.shapes.world import Scene, held_out_pairs, held_out_singles
 
 CFG_WEIGHT = 5.0
@@ -34,12 +32,11 @@ def main() -> None:
     parser.add_argument("checkpoint", nargs="?", default="janus-shapes", help="(default: %(default)s)")
     parser.add_argument("--prompts", type=int, default=100, help="of one shape, and of two (default: %(default)s)")
     arguments = parser.parse_args()
-    bundled, num = CHECKPOINTS / arguments.checkpoint, arguments.prompts
-    folder = bundled if bundled.is_dir() else Path(arguments.checkpoint)
+    num = arguments.prompts
     scenes = [*held_out_singles(7, num), *held_out_pairs(7, num)]
-    exact = render(folder, scenes)
+    exact = render(arguments.checkpoint, scenes)
     with rounded_cache():
-        rounded = render(folder, scenes)
+        rounded = render(arguments.checkpoint, scenes)
     lines = ["| keys and values | same | until | one shape right | two shapes right |", "|:--|--:|--:|--:|--:|"]
     for name, images in (("float32", exact), ("fp8", rounded)):
         same, until = compare(_codes(exact), _codes(images))
@@ -51,9 +48,9 @@ def main() -> None:
     print(f"cfg_weight {CFG_WEIGHT:g}\n\n" + "\n".join(lines))
 
 
-def render(folder: Path, scenes: Sequence[Scene]) -> list[RenderedImage]:
+def render(checkpoint: str, scenes: Sequence[Scene]) -> list[RenderedImage]:
     """One image of each scene, with an engine of its own."""
-    return render_images(*load(folder), scenes, CFG_WEIGHT)
+    return render_images(*load(checkpoint), scenes, CFG_WEIGHT)
 
 
 @contextmanager

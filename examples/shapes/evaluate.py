@@ -21,7 +21,6 @@ from actors.noise import derive_seed
 from actors.recipe import Recipe
 from actors.request import ImageRequest, RenderedImage
 from examples.shapes.judge import faults
-from examples.shapes.schedule import CHECKPOINTS
 from examples.shapes.world import Scene, describe, held_out_pairs, held_out_singles
 
 WEIGHTS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0)
@@ -35,8 +34,7 @@ def main() -> None:
     parser.add_argument("--weights", type=float, nargs="+", default=WEIGHTS)
     parser.add_argument("--sheet", type=Path, help="PNG file for the first images of each weight")
     arguments = parser.parse_args()
-    bundled = CHECKPOINTS / arguments.checkpoint
-    engine, recipe = load(bundled if bundled.is_dir() else Path(arguments.checkpoint))
+    engine, recipe = load(arguments.checkpoint)
     kinds = {"single": held_out_singles(7, arguments.num), "pair": held_out_pairs(7, arguments.num)}
     rows = []
     print("weight " + " ".join(f"{kind:>8}" for kind in kinds))
@@ -50,13 +48,13 @@ def main() -> None:
         Image.fromarray(np.concatenate(rows)).save(arguments.sheet)
 
 
-def load(folder: Path) -> tuple[Engine, Recipe]:
-    """The engine of a checkpoint folder, in float32, and the recipe it was loaded with."""
-    checkpoint, vae = open_models(str(folder))
+def load(name: str | Path) -> tuple[Engine, Recipe]:
+    """The engine of a bundled checkpoint or of a folder, in float32, and the recipe it was loaded with."""
+    checkpoint, vae = open_models(str(name))
     family = FAMILIES[checkpoint.family]
     recipe = Recipe(
         family=checkpoint.family,
-        checkpoint=str(folder),
+        checkpoint=checkpoint.name,
         revision=None,
         weights_sha256="",
         prompt_format=checkpoint.prompt_format,

@@ -20,7 +20,6 @@ from actors.checkpoint.open import fetch_checkpoint
 from actors.understanding.looker import Looker
 from examples.shapes.judge import faults
 from examples.shapes.questions import changed, question_of, said_otherwise
-from examples.shapes.schedule import CHECKPOINTS
 from examples.shapes.train_vq import IMAGE_SIZE
 from examples.shapes.world import Scene, describe, draw, held_out_pairs, held_out_singles, read_prompt
 
@@ -30,8 +29,7 @@ def main() -> None:
     parser.add_argument("checkpoint", help="janus-shapes or a folder")
     parser.add_argument("--num", type=int, default=200, help="drawings of each kind (default: %(default)s)")
     arguments = parser.parse_args()
-    bundled = CHECKPOINTS / arguments.checkpoint
-    looker = load_looker(bundled if bundled.is_dir() else Path(arguments.checkpoint))
+    looker = load_looker(arguments.checkpoint)
     kinds = {"one shape": held_out_singles(7, arguments.num), "two shapes": held_out_pairs(7, arguments.num)}
     shares = {kind: shares_right(looker, scenes) for kind, scenes in kinds.items()}
     print(" | ".join(["| drawings", *shares["one shape"]]) + " |")
@@ -40,9 +38,9 @@ def main() -> None:
         print(" | ".join([f"| {kind}", *(f"{share:.1%}" for share in found.values())]) + " |")
 
 
-def load_looker(folder: Path) -> Looker:
-    """A checkpoint that looks at images, in float32."""
-    checkpoint, _ = open_models(str(folder))
+def load_looker(name: str | Path) -> Looker:
+    """A bundled checkpoint or a folder that looks at images, in float32."""
+    checkpoint, _ = open_models(str(name))
     return Looker(fetch_checkpoint(checkpoint), dtype="float32")
 
 
