@@ -14,7 +14,7 @@ TEXT_MODEL_STEMS = ("model", "pytorch_model")
 VAE_STEMS = ("diffusion_pytorch_model", "diffusion_pytorch_model")
 _ENDINGS = (".safetensors", ".bin")
 _OTHER_ENDINGS = (".pt", ".pth", ".ckpt")  # files of `torch.save`, like .bin
-_BESIDE = re.compile(r"adapter_model|training_args|optimizer|scheduler|rng_state|scaler")  # what training saves as well
+_TRAINING = re.compile(r"adapter_model|training_args|optimizer|scheduler|rng_state|scaler")  # next to the weights
 _SHARD = re.compile(r"-\d+-of-(\d+)\.")
 _HEADER_MAX_BYTES = 2**18  # the header of a 7B model's safetensors file has half as many
 _MAX_NAMES_SHOWN = 8
@@ -104,9 +104,10 @@ def find_weight_files(folder: SmallFiles, stems: tuple[str, str]) -> WeightFiles
 
 def _what_is_there(files: Collection[str], stems: tuple[str, str]) -> str:
     """What a folder without weights holds: a part of the shards, one file that may be the weights, or other files."""
-    found = sorted(name for name in files if name.endswith((*_ENDINGS, *_OTHER_ENDINGS)) and not _BESIDE.match(name))
-    if shards := [shard[1] for shard in map(_SHARD.search, found) if shard]:
-        return f"it holds {len(shards)} of {int(shards[0])} shards"
+    found = sorted(name for name in files if name.endswith((*_ENDINGS, *_OTHER_ENDINGS)) and not _TRAINING.match(name))
+    shards = [int(shard[1]) for shard in map(_SHARD.search, found) if shard]
+    if shards and len(shards) < shards[0]:
+        return f"it holds {len(shards)} of {shards[0]} shards"
     if len(found) != 1:
         return f"it holds {some(files)}"
     stem, ending = (stems[0], ".safetensors") if found[0].endswith(".safetensors") else (stems[1], ".bin")

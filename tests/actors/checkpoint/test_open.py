@@ -224,6 +224,13 @@ def test_shards_without_an_index_must_all_be_there(tiny: Path) -> None:
         open_checkpoint(str(tiny))
 
 
+def test_shards_of_another_name_are_listed(tiny: Path) -> None:
+    (tiny / "model.safetensors").rename(tiny / "weights-00001-of-00002.safetensors")
+    (tiny / "weights-00002-of-00002.safetensors").touch()
+    with pytest.raises(CheckpointError, match=r"holds no weights: .*; it holds config.json, .*weights-00001-of-00002"):
+        open_checkpoint(str(tiny))
+
+
 def test_weights_of_another_name_are_no_weights(tiny: Path) -> None:
     (tiny / "training_args.bin").touch()
     (tiny / "model.safetensors").rename(tiny / "consolidated.00.pth")
