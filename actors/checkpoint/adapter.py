@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from actors.checkpoint.files import find_weight_files, read_json, some
+from actors.checkpoint.files import find_weight_files, read_json
 from actors.checkpoint.find import find_folder
 from actors.checkpoint.kinds import ADAPTER_CONFIG
 from actors.checkpoint.name import read_model_name
@@ -63,14 +63,9 @@ def open_adapter(
     """
     model = read_model_name(name, revision)
     folder = find_folder(model.name, revision=model.revision, storage_options=storage_options)
-    files = folder.files()
-    if ADAPTER_CONFIG not in files:
-        raise CheckpointError(
-            f"{folder.name} holds no {ADAPTER_CONFIG}, so it is not an adapter as PEFT saves it; it holds {some(files)}"
-        )
-    config = read_json(folder, ADAPTER_CONFIG)
+    config = read_json(folder, ADAPTER_CONFIG, kind="an adapter as PEFT saves it")
     read_settings(config, folder.name)
-    weights = find_weight_files(folder, _STEMS)
+    weights, files = find_weight_files(folder, _STEMS), folder.files()
     names = (ADAPTER_CONFIG, *weights.names)
     return Checkpoint(
         name=model.name,

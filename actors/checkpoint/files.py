@@ -55,13 +55,14 @@ class SmallFiles(Protocol):
     def read(self, file_name: str) -> bytes: ...
 
 
-def read_json(folder: SmallFiles, file_name: str) -> dict[str, Any]:
-    """The object in a small JSON file of the folder. Raises CheckpointError if it is missing or not an object."""
+def read_json(folder: SmallFiles, file_name: str, *, kind: str = "a model folder") -> dict[str, Any]:
+    """The object in a small JSON file of the folder. Raises CheckpointError if it is missing or not an object.
+
+    `kind` is what a folder without the file is not.
+    """
     files = folder.files()
     if file_name not in files:
-        raise CheckpointError(
-            f"{folder.name} holds no {file_name}, so it is not a model folder; it holds {some(files)}"
-        )
+        raise CheckpointError(f"{folder.name} holds no {file_name}, so it is not {kind}; it holds {some(files)}")
     check_readable(folder, file_name)
     if files[file_name].size > MAX_BYTES:
         raise CheckpointError(
