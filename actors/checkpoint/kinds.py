@@ -30,6 +30,7 @@ _PARTS_OF_QUANTIZED = (
     *(".qweight", ".qzeros", ".g_idx", ".scales", ".biases", ".weight_packed", ".weight_scale", ".weight_scale_inv"),
 )
 _LANGUAGE_MODEL = "language_model."
+_PARTS_FOR_IMAGES = ("gen_", "vision_", "aligner.")
 
 
 def refuse_other_kinds(folder: SmallFiles) -> None:
@@ -95,11 +96,12 @@ def refuse_parts_of_tensors(folder: SmallFiles, names: Collection[str]) -> None:
 
 
 def refuse_a_language_model_alone(folder: SmallFiles, expected: Collection[str], found: Collection[str]) -> None:
-    """Raise CheckpointError if every expected tensor outside the language model is missing, but not those inside."""
+    """Raise CheckpointError if there are tensors of the language model, and none of any part for images."""
     inside = {name for name in expected if name.startswith(_LANGUAGE_MODEL)}
     names = {name if name.startswith(_LANGUAGE_MODEL) else f"{_LANGUAGE_MODEL}{name}" for name in found}
     outside = set(expected) - inside
-    if inside & names and outside.isdisjoint(found):
+    is_alone = outside.isdisjoint(found) and not any(name.startswith(_PARTS_FOR_IMAGES) for name in found)
+    if is_alone and inside & names:
         parts = sorted({name.partition(".")[0] for name in outside})
         is_flow = parts[0].startswith("vision_gen_")
         original = _original(folder, "deepseek-ai/JanusFlow-1.3B") if is_flow else _original(folder)

@@ -107,6 +107,15 @@ def test_a_checkpoint_without_a_tower_is_refused(tmp_path: Path) -> None:
         read(folder)
 
 
+def test_a_model_that_only_generates_is_not_taken_for_a_language_model(tmp_path: Path) -> None:
+    folder = copy_of(TINY, tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    kept = {k: v for k, v in tensors.items() if not k.startswith(("vision_model.", "aligner."))}
+    save_file(kept, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"lacks 33 tensors that this job needs: aligner"):
+        read(folder)
+
+
 def copy_of(folder: Path, parent: Path) -> Path:
     return Path(shutil.copytree(folder, parent / folder.name))
 
