@@ -7,6 +7,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import types
@@ -65,6 +66,7 @@ def read_footer(url: str, file: IO[bytes], size: int, names: Mapping[str, str]) 
             ) from error
         raise
     groups = _groups_of(url, thrift)
+    group_edges(url, metadata)  # checks them
     _check_text(url, groups, [names.get(name, name) for name in TEXT_COLUMNS])
     read = {names.get(name, name) for name in COLUMN_TYPES}
     return Footer(
@@ -74,6 +76,20 @@ def read_footer(url: str, file: IO[bytes], size: int, names: Mapping[str, str]) 
         row_bytes=_row_bytes(groups, read),
         metadata=metadata.metadata or {},
     )
+
+
+def group_edges(url: str, metadata: pq.FileMetaData) -> np.ndarray:
+    """The edges of the G row groups: group g has the rows from `edges[g]` to `edges[g + 1]`; int64 [G + 1].
+
+    Raises DamagedFileError for a footer that contradicts itself.
+    """
+    num_rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    if min(num_rows, default=0) < 0 or sum(num_rows) != metadata.num_rows:
+        raise DamagedFileError(
+            f"prompts: {url} cannot be read: the file is damaged (its footer counts {metadata.num_rows:,} rows, and "
+            f"{sum(num_rows):,} in its row groups)"
+        )
+    return np.cumsum([0, *num_rows], dtype=np.int64)
 
 
 def _read_tail(file: IO[bytes], size: int) -> bytes:

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from workflows.prompt_files.file import PromptsError
+from workflows.prompt_files.footer import group_edges
 from workflows.prompt_files.version import version_of
-from workflows.storage.damage import DamagedFileError
 from workflows.storage.parquet import read_batches
 from workflows.storage.store import open_url
 
@@ -67,17 +67,13 @@ def scan(url: str, version: str, options: str, columns: Sequence[str]) -> Iterat
 
 @functools.lru_cache(maxsize=8)
 def planned_footer(url: str, version: str, options: str) -> tuple[pq.FileMetaData, np.ndarray]:
-    """The footer of the file, if it has not changed since it was planned, and the edges of its G row groups.
+    """The footer of the file, if it has not changed since it was planned, and its `group_edges`.
 
-    Row group g has the rows from `edges[g]` to `edges[g + 1]`; int64 [G + 1]. Raises PromptsError for a file that has
-    changed, and DamagedFileError for a footer that contradicts itself.
+    Raises PromptsError for a file that has changed, and DamagedFileError for a footer that contradicts itself.
     """
     with open_planned(url, version, options) as file:
         footer = pq.read_metadata(file)
-    num_rows = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
-    if min(num_rows, default=0) < 0 or sum(num_rows) != footer.num_rows:
-        raise DamagedFileError(f"{url} cannot be read: the file is damaged (its row groups have other rows)")
-    return footer, np.cumsum([0, *num_rows], dtype=np.int64)
+    return footer, group_edges(url, footer)
 
 
 def open_planned(url: str, version: str, options: str) -> IO[bytes]:

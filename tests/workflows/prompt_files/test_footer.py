@@ -108,6 +108,17 @@ def test_an_unknown_codec_is_refused_by_name_and_column(tmp_path: Path) -> None:
         find_prompt_files(str(tmp_path), {})
 
 
+def test_a_footer_that_counts_other_rows_than_its_row_groups_is_refused_before_a_row_is_read(tmp_path: Path) -> None:
+    path = Path(write_prompts(tmp_path / "a.parquet", {"prompt": ["a"] * 45}, row_group_size=20))
+    data = path.read_bytes()
+    # FileMetaData: field 3, num_rows: 45 (zigzag 0x5a) becomes 44
+    assert data.count(b"\x16\x5a\x19") == 1
+    path.write_bytes(data.replace(b"\x16\x5a\x19", b"\x16\x58\x19"))
+
+    with pytest.raises(DamagedFileError, match=r"damaged \(its footer counts 44 rows, and 45 in its row groups\)"):
+        find_prompt_files(str(tmp_path), {})
+
+
 def test_text_of_many_megabytes_in_a_small_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     table = pa.table({"prompt": ["x" * (20 * 2**20), "a"]})
