@@ -32,16 +32,16 @@ def stay_as_parent() -> None:
     """Return in a child of this process. This process exits with the child's code, 128 + N after a signal N."""
     assert sys.platform == "linux", "waits for signals as Linux does"
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # else one is lost until we wait
-    last_word_ends, is_held = os.pipe()
+    read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(last_word_ends)
-        kept_open.append(is_held)
+        os.close(read_end)
+        kept_open.append(write_end)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return
-    os.close(is_held)
+    os.close(write_end)
     code = _end_of(child)
-    select.select([last_word_ends], [], [], LAST_WORD_SECONDS)  # readable once nobody holds its other end
+    select.select([read_end], [], [], LAST_WORD_SECONDS)  # readable once the child and the last word have ended
     os._exit(code)
 
 
