@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 FAREWELL = "farewell"
+NOTIFIED = "notified"
 SHOW_CURSOR = "\x1b[?25h"  # the live view hides it
 REASON = (
     "this process ended without a result. Ray ends it if Ray is lost on this machine (its raylet or one of its agents "
@@ -25,6 +26,7 @@ REASON = (
 )
 
 kept_open: list[int] = []  # file descriptors that a second process inherits, so that others see when it has ended
+_running: list[subprocess.Popen[bytes]] = []  # the second processes of the blocks that run
 _unsaid: list[subprocess.Popen[bytes]] = []  # the second processes that know an error which is not printed yet
 
 
@@ -54,6 +56,7 @@ def last_word(
     command = [sys.executable, "-I", "-S", __file__]
     witness = subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0, start_new_session=True, pass_fds=kept_open)
     _tell(witness, json.dumps(words))
+    _running.append(witness)
     try:
         yield
     except (InputError, JobFailure) as error:  # Ray may end this process before the command line has printed it
@@ -65,6 +68,14 @@ def last_word(
         raise
     else:
         _dismiss(witness)
+    finally:
+        _running.remove(witness)
+
+
+def on_done_is_notified() -> None:
+    """This process notifies `on_done` from here on. The second one does not, so that nothing is sent twice."""
+    for witness in _running:
+        _tell(witness, NOTIFIED)
 
 
 def all_is_said() -> None:
@@ -93,17 +104,17 @@ def _ray_logs() -> str:
 
 
 def _wait_and_speak() -> None:
-    """The second process: print the words of the last line, and notify, unless it is a farewell."""
+    """The second process: print the words of the last line unless it is a farewell, and notify unless that is done."""
     started_at = time.monotonic()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     lines = sys.stdin.read().splitlines() or [FAREWELL]
     if lines[-1] == FAREWELL:
         return
-    words = json.loads(lines[-1])
+    words = json.loads(next(line for line in reversed(lines) if line != NOTIFIED))
     for name in ("stdout", "stderr"):
         _print(name, words.get(name, ""))
-    if words.get("on_done"):
+    if words.get("on_done") and NOTIFIED not in lines:
         _notify(words["on_done"], words["facts"] | {"seconds": round(time.monotonic() - started_at, 1)})
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from actors.errors import InputError, one_line
 from jobs.terminal.exit_codes import DONE, INCOMPLETE, WRONG
+from jobs.terminal.last_word import on_done_is_notified
 from jobs.terminal.receiver import receiver_of
 from jobs.terminal.text import clock_text, counted
 from workflows.dispatch.drain import DrainedError
@@ -42,6 +43,7 @@ def notifying(on_done: str | None, job: str, output: str, show: Show) -> Iterato
         raise
     finally:
         facts = _facts(job, output, end, recorder.run, recorder.ended, time.monotonic() - started_at)
+        on_done_is_notified()
         with side_work("on_done was not notified", show.line):
             receiver.take((json.dumps(facts, ensure_ascii=False) + "\n").encode())
 

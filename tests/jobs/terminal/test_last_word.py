@@ -20,6 +20,8 @@ with last_word("nightly", "s3://bucket/café", advice="run it again", as_json="j
 print("over")
 """
 
+IMPORTS = "from jobs.api.show import SilentShow; from jobs.terminal.on_done import notifying"
+
 
 def end_of(ending: str, *, as_json: bool = False, on_done: str | None = None) -> subprocess.CompletedProcess[str]:
     """Run a process that ends in this way while its word is held for it."""
@@ -57,6 +59,16 @@ def test_on_done_is_notified_before_the_first_process_of_a_container_ends(tmp_pa
     assert told["text"].startswith("nightly failed · this process ended without a result")
     assert told["error"] in said
     assert said.endswith("note: on_done was not notified: the command ended with exit code 7\n")
+
+
+def test_on_done_is_not_notified_again_after_the_run_has_notified_it(tmp_path: Path) -> None:
+    on_done = f"cat >> {tmp_path}/told"
+    notifying = f'notifying({on_done!r}, "nightly", "out", SilentShow())'
+    ended = end_of(f"{IMPORTS}\n    with {notifying}: pass\n    os.kill(os.getpid(), 9)", on_done=on_done)
+
+    (told,) = (tmp_path / "told").read_text().splitlines()
+    assert json.loads(told)["state"] == "done"
+    assert "this process ended without a result" in ended.stderr
 
 
 def test_the_first_process_of_a_container_passes_signals_on(tmp_path: Path) -> None:
