@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -35,8 +35,12 @@ def _random_crop(pixels_CHW: torch.Tensor, size: int) -> torch.Tensor:
 
 def draw_batch(scenes: Iterable[Scene], rng: random.Random, image_size: int) -> torch.Tensor:
     """Drawings of complete scenes, float [B, 3, H, W] in [-1, 1]."""
-    arrays = np.stack([np.asarray(draw(scene, rng, image_size)) for scene in scenes])
-    return torch.from_numpy(arrays).to(device()).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return to_floats([np.asarray(draw(scene, rng, image_size)) for scene in scenes])
+
+
+def to_floats(images: Sequence[np.ndarray]) -> torch.Tensor:
+    """Images uint8 [H, W, 3] to float [B, 3, H, W] in [-1, 1]."""
+    return torch.from_numpy(np.stack(images)).to(device()).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def reconstruction_loss(decoded_BCHW: torch.Tensor, pixels_BCHW: torch.Tensor) -> torch.Tensor:

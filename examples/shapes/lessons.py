@@ -12,13 +12,13 @@ import torch
 
 from actors.recipe import CAPTION_QUESTION
 from actors.understanding.prompt import QuestionTokenizer
-from examples.shapes.images import draw_batch
+from examples.shapes.images import to_floats
 from examples.shapes.judge import Seen, differences, look
 from examples.shapes.questions import question_of, sentences
 from examples.shapes.schedule import device
 from examples.shapes.tokenizing import PATCH
 from examples.shapes.train_vq import IMAGE_SIZE
-from examples.shapes.world import BACKGROUNDS, COLORS, EXTENT, SHAPES, SIZES, Scene, describe, training_scenes
+from examples.shapes.world import BACKGROUNDS, COLORS, EXTENT, SHAPES, SIZES, Scene, describe, draw, training_scenes
 
 BATCH, QUESTIONS = 16, 6  # images to look at per step, and questions about each
 OWN_SHARE = 0.25  # of the images are the model's own
@@ -80,7 +80,7 @@ class Teacher:
         if index < BATCH * OWN_SHARE and (own := self.own[index % 2]):
             return self.rng.choice(own)
         scene = next(self.scenes)
-        return picture_of(_uint8(draw_batch([scene], self.rng, IMAGE_SIZE)[0]), scene)
+        return picture_of(np.asarray(draw(scene, self.rng, IMAGE_SIZE)), scene)
 
     def _lesson(self, pictures: list[Picture]) -> Lesson:
         texts = [self._texts(picture) for picture in pictures]
@@ -97,9 +97,8 @@ class Teacher:
             for row, (ids, _, verdicts) in enumerate(text for rows in texts for text in rows)
             if verdicts[-1] != IGNORED
         ]
-        pixels = np.stack([picture.pixels for picture in pictures])
         return Lesson(
-            pixels_B3SS=torch.from_numpy(pixels).to(device()).permute(0, 3, 1, 2).float() / 127.5 - 1,
+            pixels_B3SS=to_floats([picture.pixels for picture in pictures]),
             patches_BN=torch.tensor([covers(*picture.seen) for picture in pictures], device=device()),
             ids_BQS=torch.tensor(ids, device=device()),
             words_BQS=torch.tensor(words, device=device()),
@@ -149,10 +148,6 @@ def covers(background: str | None, things: list[Seen]) -> list[int]:
         cover = (over[0].color, over[0].shape, over[0].size) if over else background
         found.append(COVERS.index(cover) if cover in COVERS else IGNORED)
     return found
-
-
-def _uint8(pixels_CHW: torch.Tensor) -> np.ndarray:
-    return ((pixels_CHW + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
 def _first_difference(one: list[int], other: list[int]) -> int:
