@@ -104,7 +104,24 @@ def train_step(
     *,
     is_guided: bool,
 ) -> float:
-    """Take one step; return the loss per code. In the guided part of training, of the rows with their prompt only."""
+    """Take one step; return the loss per code."""
+    loss, cond_loss = rendering_loss(model, ids_BS, uncond_ids_BS, codes_BT, is_guided=is_guided)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return cond_loss.item()
+
+
+def rendering_loss(
+    model: JanusShapes,
+    ids_BS: torch.Tensor,
+    uncond_ids_BS: torch.Tensor,
+    codes_BT: torch.Tensor,
+    *,
+    is_guided: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss of a batch, and the loss per code in it; if it is guided, of the rows with their prompt only."""
     if is_guided:  # the same number of rows: half of the images, twice
         half = len(codes_BT) // 2
         ids_BS, codes_BT = torch.cat([ids_BS[:half], uncond_ids_BS[:half]]), codes_BT[:half].repeat(2, 1)
@@ -118,11 +135,7 @@ def train_step(
     if is_guided:
         loss, cond_loss = guided_loss(logprobs_BTV, codes_BT[:half])
     below_floor = F.relu(FLOOR - logprobs_BTV).square().mean()
-    optimizer.zero_grad(set_to_none=True)
-    (loss + FLOOR_WEIGHT * below_floor).backward()
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    return cond_loss.item()
+    return loss + FLOOR_WEIGHT * below_floor, cond_loss
 
 
 def guided_loss(logprobs_BTV: torch.Tensor, codes_PT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

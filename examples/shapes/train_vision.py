@@ -30,19 +30,17 @@ from examples.shapes.lessons import COVERS, IGNORED, Lesson, Picture, Teacher, i
 from examples.shapes.schedule import device, mixed_precision, parse_arguments, set_learning_rate, training_steps
 from examples.shapes.tokenizing import PATCH, collect_patches
 from examples.shapes.train_janus import (
-    FLOOR,
-    FLOOR_WEIGHT,
     OUTPUT,
     JanusShapes,
     checkpoint_config,
     example_batches,
-    guided_loss,
+    rendering_loss,
 )
 from examples.shapes.train_vq import IMAGE_SIZE, NUM_CODES, first_images
 from examples.shapes.world import training_scenes
 
 TOWER = {"patch_size": PATCH, "width": 96, "layers": 4, "heads": 4, "mlp_ratio": 4.0}
-RENDERED = 8  # rows of the step that trains rendering
+RENDERED = 8  # rows of the step that trains rendering: half as many images, with and without their prompts
 # The model's own images: how many there are of each guidance weight and temperature. More of them are wrong without
 # guidance, at high temperatures and at the highest weight.
 OWN_IMAGES, OWN_SETTINGS = 400, ((1.0, 1.0), (1.0, 1.3), (10.0, 1.0))
@@ -130,9 +128,9 @@ def train_step(
     loss, found = PATCHES * patches, {"patches": patches.item()}
     if drawings is not None:
         looking, parts = looking_loss(model, teacher, lesson, seen_BND)
-        rendering, cond_loss = rendering_loss(model, *drawings)
+        rendering, cond_loss = rendering_loss(model, *(rows[:RENDERED] for rows in drawings), is_guided=True)
         loss = loss + looking + RENDERING * rendering
-        found |= parts | {"rendering": cond_loss}
+        found |= parts | {"rendering": cond_loss.item()}
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -157,18 +155,6 @@ def looking_loss(
     loss = ANSWER * answers + EACH_WORD * each_word + WORDS * words
     parts = {"answer": answers, "each word": each_word, "words": words, "right answers": right}
     return loss, {name: part.item() for name, part in parts.items()}
-
-
-def rendering_loss(
-    model: SeeingShapes, ids_BS: torch.Tensor, uncond_ids_BS: torch.Tensor, codes_BT: torch.Tensor
-) -> tuple[torch.Tensor, float]:
-    """The loss of drawings with and without their prompts, as in `train_janus`, and its conditional part."""
-    ids_BS, uncond_ids_BS, codes_BT = (rows[: RENDERED // 2] for rows in (ids_BS, uncond_ids_BS, codes_BT))
-    with mixed_precision():
-        logits_BTV = model(torch.cat([ids_BS, uncond_ids_BS]), codes_BT.repeat(2, 1))
-    logprobs_BTV = logits_BTV.float().log_softmax(dim=-1)
-    loss, cond_loss = guided_loss(logprobs_BTV, codes_BT)
-    return loss + FLOOR_WEIGHT * F.relu(FLOOR - logprobs_BTV).square().mean(), cond_loss.item()
 
 
 def own_images(folder: Path, seed: int) -> Iterator[Picture]:
