@@ -49,7 +49,7 @@ def last_word(
         "stderr": f"janus-batch: {reason}\njanus-batch: {advice}\n",
     }
     if on_done:
-        from jobs.terminal.on_done import facts_of_lost
+        from jobs.terminal.notification import facts_of_lost
 
         words |= {"on_done": on_done, "facts": facts_of_lost(job, output, reason)}
     # -I -S: it needs nothing but the standard library. In its own session, no Ctrl-C reaches it.
