@@ -555,7 +555,7 @@ class JobSpec(_Section):
             )
         if self.prompt_column in self.columns.values():
             raise _plain_error(f"columns: {self.prompt_column} is the prompt_column already")
-        taker = next((name for name, written in self.columns.items() if written == "prompt" != name), None)
+        taker = next((name for name, written in self.columns.items() if written == "prompt"), None)
         if taker and self.task == "render" and self.prompt_column is None and "prompt" not in self.columns:
             raise _plain_error(
                 f"columns.{taker}: the column prompt has the prompts; prompt_column can name another one"
