@@ -93,6 +93,11 @@ def take_inventory(
 ) -> Inventory:
     """Read the manifest parts of each shard, and their scores. Raises ExportError, RowFilterError, ColumnError or
     DamagedFileError."""
+    if rules.sample is not None and layout.wants_whole_prompts and recipe.images_per_prompt > 1:
+        raise ExportError(
+            f"--sample picks single images, and this layout needs all {recipe.images_per_prompt} of each prompt, got "
+            f"--sample {rules.sample}; --where picks prompts"
+        )
     parts = [part for shard in shards for part in shard]
     scores = find_scores(source, parts)
     chooser = read_rules(rules, _columns_of_all(source, parts, scores, rules))

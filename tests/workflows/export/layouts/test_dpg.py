@@ -40,6 +40,22 @@ def test_each_prompt_gets_a_grid_in_reading_order(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+def test_a_sample_of_single_images_is_refused_because_it_tears_grids_apart(tmp_path: Path) -> None:
+    job = finished_with(tmp_path, {"id": ["x", "y"]}, recipe=FOUR)
+
+    with pytest.raises(ExportError, match="needs all 4 of each prompt, got --sample 1"):
+        export(job, tmp_path / "dpg", "dpg", rules=Rules(sample=1))
+    assert not (tmp_path / "dpg").exists()
+
+
+def test_a_sample_of_prompts_with_one_image_is_exported(tmp_path: Path) -> None:
+    job = finished_with(tmp_path, {"id": ["x", "y"]})
+
+    done = export(job, tmp_path / "dpg", "dpg", rules=Rules(sample=1))
+
+    assert (done.written.num_images, len(list((tmp_path / "dpg/images").iterdir()))) == (1, 1)
+
+
 def test_each_weight_of_a_sweep_gets_its_own_folder(tmp_path: Path) -> None:
     job = finished_with(tmp_path, {"id": ["x", "y"]}, recipe=recipe(cfg_weights=(1.0, 7.5), images_per_prompt=4))
 
