@@ -58,3 +58,10 @@ def without_ending(name: str) -> str:
     if found.compression is not None:
         name = name.rpartition(".")[0]
     return name[: -len(found.ending)]
+
+
+def names_with_same_ids(name: str) -> list[str]:
+    """The names of the same file in other formats, whose rows would have the same ids."""
+    stem = without_ending(name)
+    names = [f"{stem}{ending}{compression}" for ending in ENDINGS for compression in ("", *COMPRESSIONS)]
+    return [other for other in names if other != name and without_ending(other) == stem]

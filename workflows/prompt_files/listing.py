@@ -14,6 +14,7 @@ from actors.errors import one_line
 from workflows.prompt_files.file import PromptsError
 from workflows.prompt_files.formats import ALLOWED, ENDINGS, format_of, prompts_among, without_ending
 from workflows.prompt_files.hub import hub_files, is_hub
+from workflows.prompt_files.links import Listing, with_links_followed
 from workflows.storage.errors import error_of_web_server
 
 # What a table format keeps in its folder, next to data files of which some are removed rows.
@@ -47,25 +48,29 @@ def _is_dataset(root: str) -> bool:
     return root.strip("/").count("/") == 2
 
 
-def _globbed(fs: fsspec.AbstractFileSystem, root: str) -> tuple[str, dict[str, dict[str, Any]]]:
+def _globbed(fs: fsspec.AbstractFileSystem, root: str) -> tuple[str, Listing]:
     matches = fs.glob(root, detail=True)
     found = {path: info for path, info in matches.items() if info["type"] != "directory"}
     folder = root[: root.index(next(c for c in root if c in "*?["))].rpartition("/")[0]
     if not _is_hidden(root[len(folder) :]):  # as in a shell, hidden files must be asked for
         found = {path: info for path, info in found.items() if not _is_hidden(path[len(folder) :])}
+    found = with_links_followed(fs, found)
     _refuse_table_formats(folder, [path for name in TABLE_FOLDERS for path in fs.find(f"{folder}/{name}", 1)])
     if matches and not found:
         raise PromptsError(f"prompts: {root} matches folders only; {root}/*.parquet matches the files in them")
     return folder, found
 
 
-def _in_folder(fs: fsspec.AbstractFileSystem, root: str) -> dict[str, dict[str, Any]]:
-    """The prompt files of a folder, at any depth."""
+def _in_folder(fs: fsspec.AbstractFileSystem, root: str, outer: tuple[str, ...] = ()) -> Listing:
+    """The prompt files of a folder, at any depth. A link in one of the `outer` folders led to it."""
     found, folder = fs.find(root, detail=True), root.rstrip("/")
     _refuse_table_formats(root, found)
     if saved := _saved_dataset(fs, folder, found):
-        return {path: found[path] for path in saved}
-    return {path: found[path] for path in prompts_among(path for path in found if not _is_hidden(path[len(folder) :]))}
+        return with_links_followed(fs, {path: found[path] for path in saved})
+    visible = {path: info for path, info in found.items() if not _is_hidden(path[len(folder) :])}
+    roots = (*outer, folder)
+    files = with_links_followed(fs, visible, roots=roots, list_folder=lambda path: _in_folder(fs, path, roots))
+    return {path: files[path] for path in prompts_among(files)}
 
 
 def _saved_dataset(fs: fsspec.AbstractFileSystem, folder: str, found: Collection[str]) -> list[str]:

@@ -80,3 +80,46 @@ def test_what_is_no_parquet_file_is_told_the_endings(tmp_path: Path) -> None:
     (tmp_path / "prompts").write_text("prompt\na\n")
     with pytest.raises(PromptsError, match=r"is no Parquet file, it is CSV or other text; the ending of a name says"):
         names(tmp_path / "prompts")
+
+
+def test_a_link_stands_for_the_file_or_folder_that_it_points_to(tmp_path: Path) -> None:
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "prompts"
+    folder.mkdir()
+    for name in ("a", "days/split=train/b", "days/_temporary/c"):
+        write_prompts(elsewhere / f"{name}.parquet", {"prompt": [name]})
+    (folder / "a.parquet").symlink_to("../elsewhere/a.parquet")
+    (folder / "days").symlink_to(elsewhere / "days")
+    assert names(folder) == ["a.parquet", "days/split=train/b.parquet"]
+    assert names(folder / "*") == ["a.parquet"]  # as in a shell, a glob of one star finds no files in folders
+
+    a, b = find_prompt_files(str(folder), {})
+    assert (a.url, b.hive_values) == ((folder / "a.parquet").as_uri(), (("split", "train"),))
+    assert read_rows(b, 0, 1, {})["prompt"].to_pylist() == ["days/split=train/b"]
+    (copied,) = find_prompt_files(str(elsewhere / "a.parquet"), {})
+    assert a.version == copied.version
+
+
+def test_what_a_folder_has_under_its_own_name_and_as_a_link_counts_once(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "2026-11-26/a.parquet", {"prompt": ["a"]})
+    write_prompts(tmp_path / "b.parquet", {"prompt": ["b"]})
+    (tmp_path / "latest").symlink_to("2026-11-26")
+    (tmp_path / "latest.parquet").symlink_to("b.parquet")
+    (tmp_path / "2026-11-26/up").symlink_to("..")
+    assert names(tmp_path) == ["2026-11-26/a.parquet", "b.parquet"]
+    assert names(tmp_path / "*.parquet") == ["b.parquet"]
+
+
+def test_a_mounted_config_map_has_its_files_once(tmp_path: Path) -> None:
+    (tmp_path / "..2026_11_26").mkdir()
+    (tmp_path / "..2026_11_26/prompts.csv").write_text("prompt\na\n")
+    (tmp_path / "..data").symlink_to("..2026_11_26")
+    (tmp_path / "prompts.csv").symlink_to("..data/prompts.csv")
+    assert names(tmp_path) == ["prompts.csv"]
+    assert names(tmp_path / "*.csv") == ["prompts.csv"]
+
+
+def test_folders_that_link_to_each_other_are_listed_once(tmp_path: Path) -> None:
+    for name, other in (("one", "two"), ("two", "one")):
+        write_prompts(tmp_path / name / f"{name}.parquet", {"prompt": ["a"]})
+        (tmp_path / name / "link").symlink_to(tmp_path / other)
+    assert names(tmp_path / "one") == ["link/two.parquet", "one.parquet"]
