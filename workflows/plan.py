@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from actors.errors import InputError
+from workflows.prompt_files.formats import names_with_same_ids
 from workflows.prompts import PromptFile
 
 _SHARD_ID = re.compile(r".*-(?P<file>[0-9a-f]{12})-(?P<version>[0-9a-f]{8})-(?P<start>\d{9,})-(?P<stop>\d{9,})$")
@@ -156,10 +157,15 @@ def make_plan(files: Iterable[PromptFile], committed_shards: Iterable[str], shar
     files = tuple(files)
     by_hash = {_name_hash(file.name): file for file in files}
     committed: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    gone: dict[tuple[str, str], int] = defaultdict(int)
     for shard_id in committed_shards:
         match = _SHARD_ID.match(shard_id)
-        if match is None or match["file"] not in by_hash:
-            continue  # of a prompt file that was removed since: its images stay
+        if match is None:
+            continue
+        if match["file"] not in by_hash:  # of a prompt file that was removed since: its images stay
+            key = match["file"], match["version"]
+            gone[key] = max(gone[key], int(match["stop"]))
+            continue
         file = by_hash[match["file"]]
         if match["version"] != file.version:
             raise SourceChangedError(
@@ -169,7 +175,25 @@ def make_plan(files: Iterable[PromptFile], committed_shards: Iterable[str], shar
                 "before 2026-11-26, cannot be resumed"
             )
         committed[file.name].append((int(match["start"]), int(match["stop"])))
+    _check_none_is_renamed((file for file in files if gone and file.name not in committed), gone)
     return Plan(files=files, committed={name: sorted(r) for name, r in committed.items()}, shard_rows=shard_rows)
+
+
+def _check_none_is_renamed(files: Iterable[PromptFile], gone: dict[tuple[str, str], int]) -> None:
+    """Raise SourceChangedError for a file without committed rows that were rendered from a file which is `gone`.
+
+    `gone`: (hash of its name, version) -> its last committed row.
+    """
+    last_rows = {version: row for (_, version), row in gone.items()}
+    for file in files:
+        names = {_name_hash(name): name for name in names_with_same_ids(file.name)}
+        renamed = next((names[name] for name, _ in gone if name in names), None)
+        if renamed is not None or last_rows.get(file.version, file.num_rows + 1) <= file.num_rows:
+            what = f"the ids of the rows of {renamed}" if renamed else "the content of a file with another name"
+            raise SourceChangedError(
+                f"prompts: {file.url} has {what}, which was rendered into this output and is gone. A file with a new "
+                "name is rendered again: give it its old name and format, or render into another output folder"
+            )
 
 
 def shard_of(files: Iterable[PromptFile], shard_id: str, *, retry: int) -> Shard | None:

@@ -129,6 +129,41 @@ def test_a_changed_file_without_rendered_rows_is_allowed() -> None:
     assert ranges_of(plan) == [("b.parquet", 0, 10)]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "version", "told"),
+    [
+        ("a.parquet", "b.parquet", "0badcafe", "has the content of a file with another name, which was rendered into"),
+        ("split=a/0.parquet", "split=b/0.parquet", "0badcafe", "has the content of a file with another name"),
+        (
+            "a.csv.gz",
+            "a.csv",
+            "ffffffff",
+            r"has the ids of the rows of a\.csv\.gz, which was rendered into this output",
+        ),
+        ("x/a.jsonl", "x/a.parquet", "ffffffff", r"has the ids of the rows of x/a\.jsonl"),
+    ],
+)
+def test_a_file_that_was_renamed_after_its_rows_were_rendered_is_refused(
+    old: str, new: str, version: str, told: str
+) -> None:
+    committed = [Shard(file=prompt_file(old), start=0, stop=4).id]
+
+    with pytest.raises(SourceChangedError, match=rf"/p/{new} {told}.* give it its old name"):
+        make_plan([prompt_file(new, version=version)], committed, 4)
+    assert make_plan([prompt_file(old), prompt_file(new, version=version)], committed, 4).num_rows == 20
+
+
+def test_a_new_file_is_no_renamed_one() -> None:
+    committed = [Shard(file=prompt_file("a.csv"), start=0, stop=10).id]
+
+    for new in (
+        prompt_file("b.csv", version="ffffffff"),
+        prompt_file("b.csv", num_rows=9),
+        prompt_file("sub/a.txt", version="1"),
+    ):
+        assert ranges_of(make_plan([new], committed, 10)) == [(new.name, 0, new.num_rows)]
+
+
 def test_shards_are_made_one_at_a_time() -> None:
     plan = make_plan([prompt_file(num_rows=10**12)], [], 1)
 
