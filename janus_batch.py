@@ -25,6 +25,11 @@ ROOT = os.path.dirname(os.path.abspath(__file__))
 def main() -> None:
     """Run the command line."""
     try:
+        os.getcwd()
+    except OSError:
+        print("janus-batch: the current folder is gone or cannot be read; change to another folder", file=sys.stderr)
+        sys.exit(2)
+    try:
         own_packages_first()()
     except ImportError as error:
         print(f"janus-batch: {error}", file=sys.stderr)

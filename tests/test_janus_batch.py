@@ -66,6 +66,15 @@ def test_a_plan_is_made_next_to_files_of_the_same_names(
     assert "2, of which 0 are done" in answer.stdout
 
 
+def test_a_current_folder_that_was_removed_is_named(tmp_path: Path) -> None:
+    command = f'rmdir "$PWD"; exec {sys.executable} -P {ROOT}/janus_batch.py --help'
+
+    answer = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr == "janus-batch: the current folder is gone or cannot be read; change to another folder\n"
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize(("form_here", "form_on_path"), [(as_modules, as_packages), (as_packages, as_modules)])
