@@ -79,7 +79,8 @@ class _Loader(yaml.SafeLoader):
             )
             raise ConstructorError(None, None, rule, node.start_mark)
         try:
-            return super().construct_object(node, deep)
+            value = super().construct_object(node, deep)
+            return _with_whole_characters(value) if isinstance(value, str) else value
         except (ValueError, KeyError, AttributeError, TypeError, OverflowError) as error:
             kind = node.tag.rpartition(":")[2]
             raise ConstructorError(None, None, f"the value is not of type {kind}", node.start_mark) from error
@@ -95,3 +96,8 @@ class _Loader(yaml.SafeLoader):
                 raise ConstructorError(None, None, f"duplicate key `{one_line(key.value)}`", key.start_mark)
             seen.add(name)
         return super().construct_mapping(node, deep)
+
+
+def _with_whole_characters(text: str) -> str:
+    """JSON, which is YAML, may write a character as two halves: `"\\ud83d\\ude00"`. A half alone stays one."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")

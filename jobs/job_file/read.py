@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ def check_fields(fields: dict[str, Any], settings: Iterable[str] = ()) -> JobSpe
     fields = copy.deepcopy(fields)
     for setting in settings:
         _apply(fields, setting)
+    if broken := next(_broken_texts(fields), None):
+        raise JobFileError(f"{broken}: must be Unicode text, without half a character or bytes that are not UTF-8")
     try:
         return JobSpec.model_validate(fields)
     except pydantic.ValidationError as error:
@@ -90,6 +92,19 @@ def _apply(fields: dict[str, Any], setting: str) -> None:
         fields[last] = load_yaml(text)
     except ValueError as error:
         raise JobFileError(f"--set {key}: {error}") from error
+
+
+def _broken_texts(value: Any, key: str = "") -> Iterator[str]:
+    """The dotted key of each text that cannot be encoded. The values may be secrets."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _broken_texts(inner, f"{key}.{one_line(str(name))}".lstrip("."))
+            yield from _broken_texts(name, f"{key}.{one_line(str(name))}".lstrip("."))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _broken_texts(inner, f"{key}.{number}")
+    elif isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+        yield key
 
 
 def _kind_of(value: Any) -> str:

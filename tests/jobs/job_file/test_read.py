@@ -226,3 +226,20 @@ def test_any_file_is_a_job_or_is_refused_in_short_lines(seed: int, tmp_path: Pat
             assert all(len(line) < 600 and line.isprintable() for line in lines), data
         assert time.process_time() - start < 5, data
     assert 10 < num_jobs < 240
+
+
+@pytest.mark.parametrize(
+    ("fields", "key"),
+    [
+        ({"storage": {"endpoint_url": "\ud83e"}}, "storage.endpoint_url"),
+        ({"storage": {"\ud83e": "x"}}, r"storage.\?"),
+        ({"on_done": "echo \udcff"}, "on_done"),
+        ({"model": {"checkpoint": "org/name", "revision": "\ud83e"}}, "model.revision"),
+        ({"schedule": {"cron": "0 0 * * *", "time_zone": "\ud83e"}}, "schedule.time_zone"),
+        ({"model": {"checkpoint": "janus-shapes", "adapter": [{"name": "\udcff"}]}}, "model.adapter.0.name"),
+        ({"\udcff": 1}, r"\?"),
+    ],
+)
+def test_text_with_half_a_character_is_refused_by_its_key(fields: dict[str, object], key: str) -> None:
+    with pytest.raises(JobFileError, match=rf"^{key}: must be Unicode text, without half a character"):
+        check_fields({**SMALLEST, **fields})
