@@ -596,6 +596,24 @@ class JobSpec(_Section):
     def has_dates(self) -> bool:
         return has_dates(self.prompts) or has_dates(self.output)
 
+    @property
+    def models(self) -> dict[str, str]:
+        """The models that the job opens, by key: each a folder, a URL, a hub id or a bundled name."""
+        adapters = [section.name for variant in self.model.adapter or () for section in variant]
+        named = {
+            "model.checkpoint": self.model.checkpoint,
+            "model.vae": self.model.vae,
+            "judge.checkpoint": self.judge and self.judge.checkpoint,
+            **{f"model.adapter {number}": name for number, name in enumerate(adapters, 1)},
+        }
+        return {key: name for key, name in named.items() if name}
+
+    @property
+    def data_folders(self) -> dict[str, str]:
+        """The prompts, and the folder of the images that a job looks at if it names one, by key."""
+        root = self.understand and self.understand.root
+        return {"prompts": self.prompts, **({"understand.root": root} if root else {})}
+
 
 def _sections_of(item: Any) -> Any:
     """The adapters of one model of a sweep: a name, a section, a list of both, or none."""

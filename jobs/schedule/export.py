@@ -63,11 +63,9 @@ def _check_cron(job: ScheduledJob, target: str) -> None:
 
 def _check_locations(job: ScheduledJob) -> None:
     """Raise ScheduleError for a relative path: the container runs in another folder."""
-    judge = job.spec.judge
-    models = {"model.checkpoint": job.spec.model.checkpoint, "judge.checkpoint": (judge and judge.checkpoint) or ""}
-    locations = {"prompts": job.spec.prompts, "output": job.spec.output}
-    for key, name in models.items():
-        if name.startswith((".", "~")) or (name and Path(name).is_dir()):  # else a bundled name or a hub id
+    locations = {**job.spec.data_folders, "output": job.spec.output}
+    for key, name in job.spec.models.items():
+        if name.startswith((".", "~")) or Path(name).is_dir():  # else a bundled name or a hub id
             locations[key] = name
     for key, location in locations.items():
         if "://" not in location and not location.startswith("/"):

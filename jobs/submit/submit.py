@@ -88,7 +88,7 @@ def _upload(
     options: dict[str, Any],
 ) -> None:
     folder, runtime_env = Path(working_dir) if working_dir else default_working_dir(), options["runtime_env"]
-    needed = _relative_paths(spec, folder)
+    needed = relative_paths(spec, folder)
     with tempfile.TemporaryDirectory(prefix="janus-batch-") as staged:
         stage(Path(staged), folder, job_file, needed)
         check_upload(Path(staged), folder, needed, runtime_env.get("excludes", []))
@@ -97,20 +97,12 @@ def _upload(
         server.submit(submission_id, entrypoint(folder, job_file, render_options), **options)
 
 
-def _relative_paths(spec: JobSpec, folder: Path) -> dict[str, str]:
+def relative_paths(spec: JobSpec, folder: Path) -> dict[str, str]:
     """The relative paths in the job file, by key. A model may also be a hub id or a bundled name."""
-    judge = spec.judge and spec.judge.checkpoint
-    models = {
-        "model.checkpoint": spec.model.checkpoint,
-        "model.vae": spec.model.vae or "",
-        "judge.checkpoint": judge or "",
-    }
-    adapters = [section.name for variant in spec.model.adapter or () for section in variant]
-    models |= {f"model.adapter {number}": name for number, name in enumerate(adapters, 1)}
-    folders = {key: name for key, name in models.items() if name and (name[0] == "." or (folder / name).is_dir())}
+    folders = {key: name for key, name in spec.models.items() if name[0] == "." or (folder / name).is_dir()}
     return {
         key: location
-        for key, location in {"prompts": spec.prompts, **folders}.items()
+        for key, location in {**spec.data_folders, **folders}.items()
         if "://" not in location and not location.startswith(("/", "~"))
     }
 

@@ -73,6 +73,10 @@ def test_a_line_break_does_not_become_a_line_of_the_crontab(
         ({"prompts": "prompts/x"}, "prompts"),
         ({"output": "~/out"}, "output"),
         ({"model": {"checkpoint": "./ck"}}, "model.checkpoint"),
+        ({"model": {"checkpoint": "deepseek-ai/JanusFlow-1.3B", "vae": "./vae"}}, "model.vae"),
+        ({"model": {"checkpoint": "janus-shapes", "adapter": ["none", "~/lora"]}}, "model.adapter 1"),
+        ({"judge": {"checkpoint": "./judge"}}, "judge.checkpoint"),
+        ({"task": "understand", "understand": {"root": "images"}}, "understand.root"),
     ],
 )
 def test_a_relative_path_is_not_exported_to_a_container(changes: dict[str, object], key: str, tmp_path: Path) -> None:
