@@ -124,6 +124,45 @@ def test_a_job_refused_for_its_guidance_weight_is_planned_with_the_advised_setti
 
 
 @pytest.mark.parametrize(
+    "column",
+    [
+        *(
+            "Caption",
+            "prompt text",
+            "it's prompt",
+            "prompt, short",
+            "prompt (en)",
+            "2. prompt",
+            "prompt: x",
+            "# prompt",
+        ),
+        *(
+            "123",
+            "true",
+            "Null",
+            "[prompt]",
+            "{prompt}",
+            "- prompt",
+            " prompt ",
+            '"prompt"',
+            "*prompt",
+            "@prompt",
+            "a\tb",
+        ),
+    ],
+)
+def test_the_column_that_a_refusal_advises_is_taken_whatever_its_name_is(
+    command: Command, tmp_path: Path, column: str
+) -> None:
+    command.write(prompts=write_prompts(tmp_path / "prompts.parquet", {column: ["a red square"]}))
+    code, _, refusal = command("plan", str(command.job_file))
+    assert code == 2
+
+    advised = shlex.split(re.search(r"did you mean `(.*)`\?", refusal)[1])
+    assert command("plan", str(command.job_file), *advised)[0] == 0
+
+
+@pytest.mark.parametrize(
     ("setting", "key"),
     [
         ("sampling.cfg_weight=[3,7]", "sampling.cfg_weight"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 _ARGUMENTS = {
@@ -27,5 +28,6 @@ def _argument(found: re.Match[str]) -> str:
     if not found["key"]:
         return _ARGUMENTS.get(found[0], found[0])
     section, _, key = found["key"].rpartition(".")
-    value = found["value"] if _NUMBER.fullmatch(found["value"]) else repr(found["value"])
+    text = found["value"]
+    value = text if _NUMBER.fullmatch(text) else repr(json.loads(text) if text.startswith('"') else text)
     return f"{section}={{{key!r}: {value}}}" if section else f"{key}={value}"

@@ -74,7 +74,7 @@ def _read(path: str) -> str:
 
 def _advice(path: str) -> str:
     """What to do with a file whose name says that it holds prompts."""
-    return "; a file of prompts is given as --prompts PATH" if format_of(path).ending else ""
+    return "; a file of prompts is given as --prompts PATH to `janus-batch render`" if format_of(path).ending else ""
 
 
 def _apply(fields: dict[str, Any], setting: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shlex
 from collections import Counter
@@ -91,6 +92,19 @@ def check_names(url: str, schema: pa.Schema) -> None:
 LIKELY_NAMES = ("caption", "text", "prompts", "prompt_en", "captions", "description", "instruction", "title")
 LIKELY_PARTS = ("prompt", "caption")
 
+_PLAIN_YAML = re.compile(r"[^\W\d]([\w .,'()/=-]*[\w.')])?")  # text without quotes
+_YAML_WORDS = (
+    "true",
+    "false",
+    "yes",
+    "no",
+    "on",
+    "off",
+    "y",
+    "n",
+    "null",
+)  # not text, to one version of YAML or another
+
 
 def check_columns(url: str, schema: pa.Schema, ignored_columns: Iterable[str], *, reads_images: bool = False) -> None:
     """Raise PromptsError unless `prompt` (or `image`) exists and every column read has an allowed type."""
@@ -120,8 +134,9 @@ def _advice(url: str, schema: pa.Schema) -> str:
 
 
 def setting(key: str, value: str) -> str:
-    """KEY=VALUE as a shell takes it."""
-    return shlex.quote(f"{key}={one_line(value)}")
+    """KEY=VALUE as a shell takes it. A text that YAML would read as something else, such as `123`, is in quotes."""
+    is_plain = _PLAIN_YAML.fullmatch(value) and value.lower() not in _YAML_WORDS
+    return shlex.quote(f"{key}={one_line(value if is_plain else json.dumps(value, ensure_ascii=False))}")
 
 
 def sounds_like_prompts(name: str) -> bool:

@@ -125,6 +125,7 @@ def test_a_job_that_fails_says_what_to_do(tmp_path: Path) -> None:
     [
         ("did you mean `--set prompt_column=Caption`?", "did you mean `prompt_column='Caption'`?"),
         ("`--set 'prompt_column=My prompt'`", "`prompt_column='My prompt'`"),
+        ("`--set 'prompt_column=\"My prompt: x\"'`", "`prompt_column='My prompt: x'`"),
         ("start fewer with --set workers.max=1", "start fewer with workers={'max': 1}"),
         ("wait with --wait-for-output, or --ignore-lease", 'wait with when_held="wait", or when_held="ignore"'),
         ("use `janus-batch submit --address URL`", "use `janus-batch submit --address URL`"),

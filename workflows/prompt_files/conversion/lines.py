@@ -19,6 +19,7 @@ from workflows.storage.foreign import foreign_kind
 MAX_LINE_BYTES = 16 * 2**20  # no prompt is as long; a file may still consist of one line of many gigabytes
 CHUNK_ROWS, CHUNK_CHARACTERS = 20_000, 4 * 2**20  # rows that are in memory together
 _OTHER_KINDS = re.compile(rb"\x1f\x8b|PK\x03\x04|PAR1|BZh|\x28\xb5\x2f\xfd|\xfd7zXZ|ARROW1|\xff\xff\xff\xff")
+_POINTER_OR_PAGE = re.compile(rb"version https://git-lfs|\s*<(!doctype|html|\?xml)", re.IGNORECASE)
 _RETURN_ALONE = re.compile(rb"\r(?![\r\n])")  # between other characters
 
 REMEDY = 'save the file as UTF-8 (in Excel: "CSV UTF-8"), or convert it (iconv -f ENCODING -t UTF-8)'
@@ -73,6 +74,8 @@ def _check_first(line: bytes, url: str) -> None:
     if _OTHER_KINDS.match(line):
         kind = foreign_kind(line) or "a Parquet file"
         raise PromptsError(f"prompts: {url} is {kind}, and its name says text; name it after its format")
+    if _POINTER_OR_PAGE.match(line.removeprefix(codecs.BOM_UTF8)):
+        raise PromptsError(f"prompts: {url} is {foreign_kind(line.removeprefix(codecs.BOM_UTF8))}")
     is_wide = b"\0\0" in (line[0:4:2], line[1:4:2])  # every other byte of ASCII
     if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or is_wide:
         raise PromptsError(f"prompts: {url} is UTF-16 text; {REMEDY}")

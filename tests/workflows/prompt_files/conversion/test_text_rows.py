@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import gzip
 import lzma
 from pathlib import Path
 
@@ -35,3 +36,21 @@ def test_an_empty_file_has_no_prompts(tmp_path: Path) -> None:
     (tmp_path / "a.txt").touch()
     (file,) = find_prompt_files(str(tmp_path), {})
     assert file.num_rows == 0
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.jsonl", "a.txt.gz"])
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 5\n", "is a Git LFS pointer; `git lfs pull`"),
+        ("\ufeff<!DOCTYPE html>\n<title>Sign in</title>\n", "is an HTML or XML page"),
+    ],
+)
+def test_what_a_clone_or_a_download_left_in_place_of_prompts_is_named(
+    tmp_path: Path, name: str, content: str, kind: str
+) -> None:
+    data = content.encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+
+    with pytest.raises(PromptsError, match=f"{name} {kind}"):
+        find_prompt_files(str(tmp_path / name), {})
