@@ -97,7 +97,7 @@ def _varlen_attention() -> Callable[..., torch.Tensor]:
     """torch's attention of packed sequences, which takes a second to import."""
     from torch.nn.attention.varlen import varlen_attn
 
-    # Without splits a sequence's bits do not depend on the longest one. Torch has neither before 2.13.
+    # Without splits a sequence's bits do not depend on the longest one. Torch 2.11 has neither.
     has_splits = "num_splits" in inspect.signature(varlen_attn).parameters
     return functools.partial(varlen_attn, num_splits=1) if has_splits else varlen_attn
 

@@ -2,14 +2,18 @@
 
     python -m tests.support.compile_kernels
 
-The launches come from the code itself, run on torch's meta device. For a process of its own: Triton's interpreter,
-which the other tests run in, is switched on before Triton is imported.
+The launches come from the code itself, run on torch's meta device. Kernels whose registers do not suffice are named:
+they keep numbers in local memory. For a process of its own: Triton's interpreter, which the other tests run in, is
+switched on before Triton is imported.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import re
+import subprocess
+import tempfile
 from typing import Any
 
 import torch
@@ -43,7 +47,7 @@ def main() -> None:
             _run_llama(PackedLlama(dict(weights), SHAPE, cache_dtype=cache_dtype))
         x = torch.empty(16, 2048, dtype=dtype, device=META)
         matmul(x, x, x[0, :16])
-        for num_channels in (128, 512):
+        for num_channels in (128, 256, 512):
             _run_group_norms(torch.empty(1, num_channels, 48, 48, dtype=dtype, device=META))
     print(f"compiled {len(compiled)} kernels")
 
@@ -72,9 +76,25 @@ def _compile(kernel: Kernel, *args: Any, num_warps: int, **constants: Any) -> No
         key = (kernel.function.__name__, str(capability), *signature.values(), *map(str, constants.values()))
         if key not in compiled:
             constexprs = {(index,): values[name] for index, name in enumerate(parameters) if name in constants}
-            source = ASTSource(kernel.compiled, signature, constexprs)
-            triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": num_warps})
+            pointers = [index for index, kind in enumerate(signature.values()) if kind.startswith("*")]
+            aligned = {(index,): [["tt.divisibility", 16]] for index in pointers}  # as torch allocates tensors
+            source = ASTSource(kernel.compiled, signature, constexprs, aligned)
+            target = GPUTarget("cuda", capability, 32)
+            found = triton.compile(source, target=target, options={"num_warps": num_warps})
             compiled.add(key)
+            if num_bytes := _local_bytes(found.asm["cubin"]):
+                kinds = [kind for kind in signature.values() if kind != "constexpr"]
+                print(kernel.function.__name__, *kinds, f"on {capability}: {num_bytes} local bytes")
+
+
+def _local_bytes(cubin: bytes) -> int:
+    """Bytes of local memory of a thread."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", file.name]
+        usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return sum(map(int, re.findall(r"\b(?:STACK|LOCAL):(\d+)", usage)))
 
 
 def _type_of(value: Any, parameter: inspect.Parameter) -> str:
