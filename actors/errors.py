@@ -4,12 +4,13 @@ import reprlib
 
 MAX_SHOWN = 120  # characters of a value in an error message
 
-# Out-of-memory errors whose class says nothing: torch's CPU allocator, cuBLAS, cuDNN, the CUDA runtime, the kernel.
+# Out-of-memory errors whose class says nothing: torch's CPU allocator, cuBLAS, cuDNN, CUDA, Triton, the kernel.
 OUT_OF_MEMORY_PHRASES = (
     "can't allocate memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUDA error: out of memory",
+    "Triton Error [CUDA]: out of memory",
     "Cannot allocate memory",
 )
 

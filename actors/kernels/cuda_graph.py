@@ -34,11 +34,15 @@ class GraphPool:
 
     def _capture(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
         """`work` runs once before, so that libraries and kernels are set up outside of the capture."""
-        self._stream.wait_stream(torch.cuda.current_stream())
+        current = torch.cuda.current_stream()
+        self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
             work()
-        torch.cuda.current_stream().wait_stream(self._stream)
+        current.wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._memory, stream=self._stream):
+        with (
+            torch.cuda.stream(current),  # a capture that fails leaves its own stream as the current one
+            torch.cuda.graph(graph, pool=self._memory, stream=self._stream, capture_error_mode="thread_local"),
+        ):
             work()
         return graph

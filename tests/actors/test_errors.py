@@ -26,12 +26,14 @@ def test_an_allocation_that_fails_on_the_host_is_out_of_memory(allocate: Callabl
 def test_an_allocation_that_fails_on_a_gpu_is_out_of_memory() -> None:
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"))
     assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    assert is_out_of_memory(RuntimeError("Triton Error [CUDA]: out of memory"))
 
 
 @pytest.mark.parametrize(
     "error",
     [
         RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"),
         ValueError("can't allocate memory for this prompt"),
         OSError(28, "No space left on device"),
     ],

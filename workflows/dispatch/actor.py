@@ -28,6 +28,9 @@ SHARDS_IN_FLIGHT = 3
 MAX_TASKS_PER_ACTOR = 3
 
 
+_DEVICE_ERRORS = ("CUDA error", "cuDNN error", "Triton Error [CUDA]")
+
+
 class DeviceLostError(RuntimeError):
     """A GPU failed under the engine; this process can no longer use it."""
 
@@ -118,10 +121,10 @@ class Actor:
 
 @contextmanager
 def _device_errors() -> Iterator[None]:
-    """Turn a CUDA failure into a DeviceLostError. Torch mostly raises a plain RuntimeError, so the text decides."""
+    """Turn a CUDA failure into a DeviceLostError. Libraries mostly raise a plain RuntimeError, so the text decides."""
     try:
         yield
     except RuntimeError as error:
-        if "CUDA error" not in str(error) and "cuDNN error" not in str(error):
+        if not any(phrase in str(error) for phrase in _DEVICE_ERRORS):
             raise
         raise DeviceLostError(str(error)) from error
