@@ -83,7 +83,7 @@ def compile_filter(text: str, schema: pa.Schema, *, name: str = "where") -> RowF
     expression = _parse(text, name)
     columns = tuple(dict.fromkeys(_check_tree(expression, schema.names, name)))
     _check_case(columns, name)
-    table = pa.schema([schema.field(schema.get_field_index(column)) for column in columns]).empty_table()
+    table = pa.table([_empty_column(schema.field(schema.get_field_index(column)), name) for column in columns], columns)
     with _database().cursor() as session:
         session.register("rows", table if columns else pa.table({"_": pa.array([], pa.int8())}))
         try:
@@ -95,6 +95,21 @@ def compile_filter(text: str, schema: pa.Schema, *, name: str = "where") -> RowF
             f"{name}: must be a condition, which is true or false for a row; {one_line(text)} has the type {kind}"
         )
     return RowFilter(name=name, text=text, columns=columns)
+
+
+def _empty_column(field: pa.Field, name: str) -> pa.Array:
+    """No values of a column's type. Raises RowFilterError for a type that DuckDB does not read, such as half floats."""
+    import duckdb
+
+    try:
+        column = pa.schema([field]).empty_table().column(0)
+        with _database().cursor() as session:
+            session.register("rows", pa.table([column], ["column"]))
+    except (duckdb.Error, NotImplementedError) as error:
+        raise RowFilterError(
+            f"{name}: cannot read column {one_line(field.name)}, whose type is {one_line(str(field.type))}"
+        ) from error
+    return column
 
 
 def _parse(text: str, name: str) -> dict[str, Any]:

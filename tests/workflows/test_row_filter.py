@@ -139,3 +139,21 @@ def test_moments_are_read_in_utc_on_every_machine(monkeypatch: pytest.MonkeyPatc
 def test_long_lists_are_allowed() -> None:
     names = ", ".join(f"'{number}'" for number in range(20 * MAX_DEPTH))
     assert selected(f"prompt not in ({names})") == [0, 1, 3]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.float16(),
+        pa.decimal256(5, 2),
+        pa.list_(pa.uuid()),
+        pa.list_(pa.float16()),
+        pa.fixed_shape_tensor(pa.int8(), [2, 2], permutation=[1, 0]),
+    ],
+)
+def test_a_column_that_duckdb_does_not_read_is_named_with_its_type(kind: pa.DataType) -> None:
+    schema = pa.schema([("a", pa.int64()), ("odd", kind)])
+
+    with pytest.raises(RowFilterError, match=r"^where: cannot read column odd, whose type is \S.*$"):
+        compile_filter("a > 1 and odd is not null", schema)
+    assert compile_filter("a > 1", schema).columns == ("a",)

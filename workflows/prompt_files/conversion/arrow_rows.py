@@ -10,7 +10,7 @@ from typing import IO
 import pyarrow as pa
 from pyarrow import ipc
 
-from actors.errors import one_line
+from actors.errors import one_line, reason_line
 from workflows.prompt_files.column_types import TypeConflictError, plain_type
 from workflows.prompt_files.conform import conform
 from workflows.prompt_files.file import PromptsError, prompt_errors
@@ -35,10 +35,15 @@ class ArrowRows:
     def schema(self) -> pa.Schema:
         """The columns in plain types. Raises PromptsError and DamagedFileError."""
         with self._read() as (schema, _):
-            try:
-                return pa.schema([(field.name, plain_type(field.type)) for field in schema])
-            except TypeConflictError as error:
-                raise PromptsError(f"prompts: {self._url} cannot be converted: {one_line(str(error))}") from error
+            return pa.schema([(field.name, self._plain_type(field)) for field in schema])
+
+    def _plain_type(self, field: pa.Field) -> pa.DataType:
+        try:
+            return plain_type(field.type)
+        except TypeConflictError as error:
+            raise PromptsError(
+                f"prompts: column `{one_line(field.name)}` of {self._url} cannot be carried: {reason_line(error)}"
+            ) from error
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         schema = self.schema

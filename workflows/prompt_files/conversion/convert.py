@@ -11,7 +11,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.errors import one_line
+from actors.errors import one_line, reason_line
 from workflows.job import PromptReading
 from workflows.prompt_files.conversion.arrow_rows import ArrowRows
 from workflows.prompt_files.conversion.csv_rows import CsvRows
@@ -64,16 +64,29 @@ def convert(source: Source, target: str) -> int:
     form = format_of(source.path)
     text = TextFile(source.fs, source.path, source.url, form.compression)
     rows = _arrow_rows(source) if form.name == ARROW else _text_rows(source, text)
-    try:
-        with pq.ParquetWriter(target, rows.schema, compression="zstd") as writer:
-            for batch in rows.batches():
+    _check_columns(source.url, rows.schema.empty_table())
+    with pq.ParquetWriter(target, rows.schema, compression="zstd") as writer:
+        for batch in rows.batches():
+            try:
                 writer.write_batch(batch)
-            writer.add_key_value_metadata({NUM_SKIPPED: str(rows.num_skipped)})
-    except pa.ArrowNotImplementedError as error:
-        raise PromptsError(f"prompts: {source.url} cannot be converted to Parquet: {one_line(str(error))}") from error
+            except pa.ArrowInvalid:  # a value, such as a moment in seconds that overflows milliseconds
+                _check_columns(source.url, pa.table(batch))
+                raise
+        writer.add_key_value_metadata({NUM_SKIPPED: str(rows.num_skipped)})
     if form.name == ARROW:  # may have a table of contents at its end
         return int(source.fs.size(source.path))
     return text.num_bytes_read
+
+
+def _check_columns(url: str, table: pa.Table) -> None:
+    """Raise PromptsError for the first column whose type or values Parquet cannot hold. In memory: no disk is full."""
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        try:
+            pq.write_table(pa.table([column], [name]), pa.BufferOutputStream())
+        except (pa.ArrowException, OSError) as error:
+            raise PromptsError(
+                f"prompts: column `{one_line(name)}` of {url} cannot be carried: {reason_line(error)}"
+            ) from error
 
 
 def _text_rows(source: Source, text: TextFile) -> Rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -70,4 +71,24 @@ def test_a_feather_file_and_its_views_and_dictionaries(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.arrow").write_bytes(b"ARROW1 and nothing else")
     with pytest.raises(DamagedFileError, match=r"prompts: .*a.arrow cannot be read: the file is damaged"):
+        find_prompt_files(str(tmp_path), {})
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        (pa.array([b"", b""], pa.binary(0)), "FIXED_LEN_BYTE_ARRAY length: 0"),
+        (pa.array([Decimal("1E+2"), None], pa.decimal128(5, -2)), "Scale must be a non-negative integer"),
+        (pa.array([2**62, None], pa.timestamp("s")), "overflow when casting timestamp value"),
+        (pa.array([[2**62], None], pa.list_(pa.timestamp("s"))), "overflow when casting timestamp value"),
+        (pa.array([{}, None], pa.struct([])), "struct<> has no fields"),
+        (pa.array([None, None], pa.month_day_nano_interval()), "Unhandled type .* month_day_nano_interval"),
+    ],
+)
+def test_a_column_that_parquet_cannot_hold_is_refused_by_its_name(
+    tmp_path: Path, column: pa.Array, reason: str
+) -> None:
+    feather.write_feather(pa.table({"prompt": ["a", "b"], "odd": column}), str(tmp_path / "a.arrow"))
+
+    with pytest.raises(PromptsError, match=rf"prompts: column `odd` of .*a.arrow cannot be carried: .*{reason}"):
         find_prompt_files(str(tmp_path), {})
