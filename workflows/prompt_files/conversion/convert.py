@@ -64,13 +64,17 @@ def convert(source: Source, target: str) -> int:
     form = format_of(source.path)
     text = TextFile(source.fs, source.path, source.url, form.compression)
     rows = _arrow_rows(source) if form.name == ARROW else _text_rows(source, text)
-    _check_columns(source.url, rows.schema.empty_table())
+    for field in rows.schema:
+        with _carried_errors(source.url, field.name):  # in memory, where no disk is full
+            pq.ParquetWriter(pa.BufferOutputStream(), pa.schema([field])).close()
     with pq.ParquetWriter(target, rows.schema, compression="zstd") as writer:
         for batch in rows.batches():
             try:
                 writer.write_batch(batch)
             except pa.ArrowInvalid:  # a value, such as a moment in seconds that overflows milliseconds
-                _check_columns(source.url, pa.table(batch))
+                for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                    with _carried_errors(source.url, name):
+                        pq.write_table(pa.table([column], [name]), pa.BufferOutputStream())
                 raise
         writer.add_key_value_metadata({NUM_SKIPPED: str(rows.num_skipped)})
     if form.name == ARROW:  # may have a table of contents at its end
@@ -78,15 +82,14 @@ def convert(source: Source, target: str) -> int:
     return text.num_bytes_read
 
 
-def _check_columns(url: str, table: pa.Table) -> None:
-    """Raise PromptsError for the first column whose type or values Parquet cannot hold. In memory: no disk is full."""
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        try:
-            pq.write_table(pa.table([column], [name]), pa.BufferOutputStream())
-        except (pa.ArrowException, OSError) as error:
-            raise PromptsError(
-                f"prompts: column `{one_line(name)}` of {url} cannot be carried: {reason_line(error)}"
-            ) from error
+@contextmanager
+def _carried_errors(url: str, name: str) -> Iterator[None]:
+    """Raise PromptsError for a column whose type or values Parquet cannot hold."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        reason = reason_line(error)
+        raise PromptsError(f"prompts: column `{one_line(name)}` of {url} cannot be carried: {reason}") from error
 
 
 def _text_rows(source: Source, text: TextFile) -> Rows:

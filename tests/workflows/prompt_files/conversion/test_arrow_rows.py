@@ -92,3 +92,13 @@ def test_a_column_that_parquet_cannot_hold_is_refused_by_its_name(
 
     with pytest.raises(PromptsError, match=rf"prompts: column `odd` of .*a.arrow cannot be carried: .*{reason}"):
         find_prompt_files(str(tmp_path), {})
+
+
+def test_tensors_with_a_permutation_are_carried(tmp_path: Path) -> None:
+    kind = pa.fixed_shape_tensor(pa.int8(), [2, 2], permutation=[1, 0])
+    tensors = pa.ExtensionArray.from_storage(kind, pa.array([[1, 2, 3, 4]], kind.storage_type))
+    feather.write_feather(pa.table({"prompt": ["a"], "x": tensors}), str(tmp_path / "a.arrow"))
+
+    (file,) = find_prompt_files(str(tmp_path), {})
+
+    assert read_rows(file, 0, 1, {})["x"].combine_chunks().equals(tensors)
