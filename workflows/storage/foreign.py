@@ -8,13 +8,11 @@ import pyarrow as pa
 
 HEAD_BYTES = 1024  # that `foreign_kind` looks at
 
-ARROW_KIND = "Arrow IPC or Feather"
-
 # How files that are no Parquet files begin, and what they are.
 FOREIGN_FILES = (
     (rb"version https://git-lfs", "a Git LFS pointer; `git lfs pull` fetches the file"),
     (rb"\s*<(!doctype|html|\?xml)", "an HTML or XML page, as web servers answer errors"),
-    (rb"ARROW1|FEA1|\xff\xff\xff\xff", ARROW_KIND),
+    (rb"ARROW1|FEA1|\xff\xff\xff\xff", "Arrow IPC or Feather"),
     (rb"PK\x03\x04", "a zip archive or an Excel workbook"),
     (rb"\x1f\x8b|\x28\xb5\x2f\xfd|BZh|\xfd7zXZ", "a compressed file"),
     (rb"7z\xbc\xaf", "a 7-Zip archive"),

@@ -15,9 +15,9 @@ from workflows.prompt_files.column_types import TypeConflictError, plain_type
 from workflows.prompt_files.conform import conform
 from workflows.prompt_files.file import PromptsError, prompt_errors
 from workflows.storage.damage import DamagedFileError
-from workflows.storage.foreign import ARROW_KIND, HEAD_BYTES, foreign_kind
+from workflows.storage.foreign import HEAD_BYTES, foreign_kind
 
-_FILE_MAGIC = b"ARROW1"
+_FILE_MAGIC, _STREAM_MAGIC = b"ARROW1", b"\xff\xff\xff\xff"
 BATCH_BYTES = 8 * 2**20
 
 
@@ -80,7 +80,15 @@ class ArrowRows:
             with prompt_errors(self._url):
                 yield
         except DamagedFileError as error:
-            kind = foreign_kind(head)
-            if kind is None or kind == ARROW_KIND:
+            if head.startswith((_FILE_MAGIC, _STREAM_MAGIC)):
                 raise
-            raise PromptsError(f"prompts: {self._url} is no Arrow file, it is {kind}") from error
+            raise PromptsError(f"prompts: {self._url} is no Arrow file, it is {_kind_of(head)}") from error
+
+
+def _kind_of(head: bytes) -> str:
+    """What a file is that begins like no Arrow file."""
+    if head.startswith(b"PAR1"):
+        return "a Parquet file; rename it to .parquet"
+    if head.startswith(b"FEA1"):
+        return "Feather version 1; write it with version 2"
+    return foreign_kind(head) or "data of another format"

@@ -75,6 +75,22 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"PAR1 and so on", "a Parquet file; rename it to .parquet"),
+        (b"FEA1 and so on", "Feather version 1; write it with version 2"),
+        (b"ORC and so on", "ORC"),
+        (b"\x7fELF\x02\x01 and so on", "data of another format"),
+        (b"", "empty"),
+    ],
+)
+def test_a_file_of_another_format_is_not_called_damaged(tmp_path: Path, data: bytes, kind: str) -> None:
+    (tmp_path / "a.arrow").write_bytes(data)
+    with pytest.raises(PromptsError, match=rf"prompts: .*a.arrow is no Arrow file, it is {kind}"):
+        find_prompt_files(str(tmp_path), {})
+
+
+@pytest.mark.parametrize(
     ("column", "reason"),
     [
         (pa.array([b"", b""], pa.binary(0)), "FIXED_LEN_BYTE_ARRAY length: 0"),
