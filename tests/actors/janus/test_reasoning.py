@@ -44,8 +44,8 @@ def llama() -> transformers.LlamaForCausalLM:
 def reasoner(name: str, **changes: object) -> Reasoner:
     janus = engine()
     protocol = dataclasses.replace(PROTOCOLS[name], **{"max_tokens": NUM, **changes})
-    head_VC = read_weights(fetched(TINY), dtype=torch.float32, device="cpu", with_text_head=True)[TEXT_HEAD]
-    return Reasoner(protocol, janus.tokenizer, janus.model.llama, head_VC, janus.loops)
+    weights = read_weights(fetched(TINY), dtype=torch.float32, device=janus.torch_device, with_text_head=True)
+    return Reasoner(protocol, janus.tokenizer, janus.model.llama, weights[TEXT_HEAD], janus.loops)
 
 
 @torch.inference_mode()
@@ -174,7 +174,7 @@ def test_a_prompt_must_leave_room_for_the_longest_text() -> None:
 
 def test_logits_that_are_not_finite_reject_the_image(short: None) -> None:
     janus = engine(protocol="got-r1")
-    janus.reasoner.loops.model.head.second = lambda x_RC: torch.full((len(x_RC), 400), torch.nan)
+    janus.reasoner.loops.model.head.second = lambda x_RC: x_RC.new_full((len(x_RC), 400), torch.nan)
     (answer,) = janus.render([request("a fox")])
     assert isinstance(answer, Rejection)
     assert answer.reason == "the model's logits became NaN or infinite while it wrote the text before the image"

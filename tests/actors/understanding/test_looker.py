@@ -93,6 +93,7 @@ def test_a_row_of_nans_is_nan_and_its_neighbors_keep_their_bits() -> None:
 
 def test_when_memory_runs_out_fewer_rows_are_looked_at_together(monkeypatch: pytest.MonkeyPatch) -> None:
     model, sizes = looker(), []
+    monkeypatch.setattr(model, "_rows_per_part", 4)  # as on a CPU
     expected = model.score(images(), QUESTIONS * 3)
     read = model.reader.read
 
