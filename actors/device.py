@@ -30,6 +30,7 @@ def find_device() -> tuple[torch.device, str]:
         check_capability(torch.cuda.get_device_name(), torch.cuda.get_device_capability())
         check_toolchain(find_toolchain())
         torch.backends.cudnn.allow_tf32 = False  # the default for convolutions: float32 of 10 bits
+        torch.backends.cudnn.deterministic = True  # no convolution whose sums come in another order each time
         return torch.device("cuda"), torch.cuda.get_device_name()
     return torch.device("cpu"), f"cpu {torch.backends.cpu.get_cpu_capability()}"
 

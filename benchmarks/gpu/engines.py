@@ -135,6 +135,7 @@ def _streamed(
         limit=len(batches[0]) / limit,
         note=f"batches of {len(batches[0])}, done after {', '.join(f'{t:.2f}' for t in times)} s",
     )
+    yield Row(name=f"{name}: first images", value=times[0], unit="s", limit=limit)
     num_compared = min(NUM_COMPARED, len(answers))
     alone = engine.render(batches[-1][:num_compared])
     num_same = sum(a.pixels.tobytes() == b.pixels.tobytes() for a, b in zip(alone, answers, strict=False))

@@ -9,6 +9,7 @@ weights, together larger than a GPU's cache: in a decode step every weight comes
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import shutil
 import subprocess
@@ -82,7 +83,12 @@ def kernels(stage: Stage) -> Iterator[Row]:
 def _machine(stage: Stage) -> str:
     """The device, the commit where git knows one, and the versions."""
     device = torch.cuda.get_device_name() if stage.device.type == "cuda" else "a CPU"
-    parts = [device, *(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "triton", "transformers"))]
+    parts = [device]
+    for name in ("torch", "triton", "transformers"):
+        with contextlib.suppress(
+            importlib.metadata.PackageNotFoundError
+        ):  # some builds of torch bring their own Triton
+            parts.append(f"{name} {importlib.metadata.version(name)}")
     if torch.version.cuda:
         parts.append(f"CUDA {torch.version.cuda}")
     if shutil.which("git"):

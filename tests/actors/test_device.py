@@ -25,6 +25,15 @@ def test_the_device_is_the_gpu_by_name_or_the_cpu_by_instruction_set() -> None:
         assert (device.type, name) == ("cpu", f"cpu {torch.backends.cpu.get_cpu_capability()}")
 
 
+def test_convolutions_of_a_gpu_are_in_full_float32_and_add_up_in_one_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, found in (("is_available", True), ("get_device_name", "H100"), ("get_device_capability", (9, 0))):
+        monkeypatch.setattr(torch.cuda, name, lambda found=found: found)
+    monkeypatch.setattr("actors.device.check_toolchain", lambda found: None)
+    with torch.backends.cudnn.flags(allow_tf32=True, deterministic=False):
+        assert find_device() == (torch.device("cuda"), "H100")
+        assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic) == (False, True)
+
+
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
