@@ -56,7 +56,7 @@ def absolute_location(location: str, name: str = "location", *, is_written: bool
         raise LocationError(f"{name}: {error}{shown_location(location)}") from error
     path = _local_path(location)
     if path is not None:
-        return os.path.abspath(os.path.expanduser(path))
+        return re.sub("^//", "/", os.path.abspath(os.path.expanduser(path)))  # Python keeps two slashes in front
     scheme, _, rest = location.partition("://")
     return f"{scheme.lower()}://{rest}".rstrip("/")
 
@@ -115,7 +115,7 @@ def lies_among(output: str, prompts: str) -> bool:
     (store, output), (other_store, prompts) = _comparable(output), _comparable(prompts)
     if store != other_store:
         return False
-    if f"{output}/".startswith(f"{prompts}/"):
+    if f"{output}/".startswith(f"{prompts.rstrip('/')}/"):
         return True
     pattern = re.compile(glob_translate(prompts)) if _MAGIC.search(prompts) else None
     return pattern is not None and any(pattern.match(f"{output}/{file}") for file in _OUTPUT_FILES)

@@ -17,6 +17,7 @@ ON_POSIX = pytest.mark.skipif(os.name != "posix", reason="these are paths on Win
     [
         ("/data/prompts/", "/data/prompts"),
         ("/data/../data//prompts", "/data/prompts"),
+        ("//data/prompts", "/data/prompts"),
         ("prompts", "{cwd}/prompts"),
         ("./prompts/**/*.parquet", "{cwd}/prompts/**/*.parquet"),
         ("~/prompts", "{home}/prompts"),
@@ -104,6 +105,7 @@ def test_a_path_that_exists_is_taken_literally(name: str, tmp_path: Path, monkey
     [
         ("/q", "/q"),
         ("/q/out", "/q"),
+        ("/q/out", "/"),
         ("/q/out", "/q/**/*.parquet"),
         ("/q/out", "/q/*/*/*.parquet"),
         ("/q/out", "/*/out/manifest/*"),
