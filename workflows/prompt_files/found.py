@@ -176,10 +176,15 @@ def _renamed(
 
 
 def _partitions(name: str) -> dict[str, str | None]:
-    """The `key=value` folders of a file's name; None is null."""
-    parts = [part.partition("=") for part in name.split("/")[:-1] if "=" in part]
-    pairs = {unquote(key): None if value == NULL_PARTITION else unquote(value) for key, _, value in parts}
-    return {key: value for key, value in pairs.items() if key}
+    """The `key=value` folders of a file's name; None is null. Raises PromptsError for a key with two values."""
+    pairs: dict[str, str | None] = {}
+    for part in name.split("/")[:-1]:
+        key, sign, written = part.partition("=")
+        if sign and key:
+            key, value = unquote(key), None if written == NULL_PARTITION else unquote(written)
+            if pairs.setdefault(key, value) != value:
+                raise PromptsError(f"prompts: the folders of {one_line(name)} set `{one_line(key)}` to two values")
+    return pairs
 
 
 def _footer_cache(fs: fsspec.AbstractFileSystem) -> dict[str, Any]:

@@ -39,6 +39,7 @@ def matching_files(fs: fsspec.AbstractFileSystem, root: str) -> tuple[str, list[
         folder, found = "/".join(root.split("/")[:3]), hub_files(fs, root)
     else:
         folder, found = root.rstrip("/"), _in_folder(fs, root)
+    _check_names(found)
     _check_one_format(root, folder, found)
     return folder, [found[path] for path in sorted(found)]
 
@@ -96,6 +97,13 @@ def _saved_dataset(fs: fsspec.AbstractFileSystem, folder: str, found: Collection
     if missing := [file for file in files if file not in found]:
         raise PromptsError(f"prompts: {missing[0]} is missing, which {state} names")
     return files
+
+
+def _check_names(found: Iterable[str]) -> None:
+    """Raise PromptsError for a file whose name is not UTF-8: neither a manifest nor job.json can hold it."""
+    for path in found:
+        if any("\ud800" <= character <= "\udfff" for character in path):
+            raise PromptsError(f"prompts: the name of {one_line(path)} is not UTF-8 text; rename the file")
 
 
 def _check_one_format(root: str, folder: str, found: Collection[str]) -> None:

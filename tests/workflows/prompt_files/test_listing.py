@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,21 @@ def test_partitions_are_columns_of_files_of_every_format(tmp_path: Path) -> None
         {"prompt": "one", "day": 1},
         {"prompt": "two", "day": 2},
     ]
+
+
+def test_folders_that_set_a_column_to_two_values_are_refused(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "day=1/day=2/a.parquet", {"prompt": ["one"]})
+    with pytest.raises(PromptsError, match=r"the folders of day=1/day=2/a.parquet set `day` to two values"):
+        find_prompt_files(str(tmp_path), {})
+
+
+def test_a_file_whose_name_is_not_utf8_is_refused_by_it(tmp_path: Path) -> None:
+    try:
+        (tmp_path / os.fsdecode(b"caf\xe9.parquet")).touch()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    with pytest.raises(PromptsError, match=r"prompts: the name of .*/caf\?.parquet is not UTF-8 text; rename the file"):
+        find_prompt_files(str(tmp_path), {})
 
 
 def test_what_is_no_parquet_file_is_told_the_endings(tmp_path: Path) -> None:
