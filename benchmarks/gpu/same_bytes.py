@@ -13,6 +13,7 @@ from actors.janusflow.engine import JanusFlowEngine
 from actors.request import ImageRequest, Rejection, RenderedImage
 from benchmarks.gpu.row import Row
 from benchmarks.gpu.stage import Stage, different_prompts, requests
+from benchmarks.gpu.which_stage import compare_stages
 
 
 def janus(stage: Stage) -> Iterator[Row]:
@@ -61,9 +62,10 @@ def _rows(
 ) -> Iterator[Row]:
     """Compare a batch of all with: each of two alone, a part in reverse order, and a part shuffled among others.
 
-    The last is also streamed in two batches, so that images are decoded while others are computed.
+    The last is also streamed in two batches, so that images are decoded while others are computed. Where images
+    differ, the engine's stages are compared, too.
     """
-    chance, expected = random.Random(3), _stream(engine, [mixed])
+    chance, expected, are_same = random.Random(3), _stream(engine, [mixed]), True
     shuffled = [*chance.sample(mixed, (len(mixed) + 1) // 2), *others]
     chance.shuffle(shuffled)
     for company, batches in (
@@ -77,12 +79,15 @@ def _rows(
         compared = [image_id for image_id in found if image_id in expected]
         for part in parts:
             num_same = sum(_same(found[i], expected[i], part) for i in compared)
+            are_same = are_same and num_same == len(compared)
             yield Row(
                 name=f"{name}: same {part}, {company}",
                 value=num_same,
                 unit=f"of {len(compared)}",
                 is_ok=num_same == len(compared),
             )
+    if not are_same:
+        yield from compare_stages(name, engine, mixed)
 
 
 def _stream(

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.gpu import contestants, referee, same_bytes, stage
+from actors.kernels.image_decoder import Pixels
+from benchmarks.gpu import contestants, referee, same_bytes, stage, which_stage
 from benchmarks.gpu.contestants import Contestant
 from benchmarks.gpu.referee import Table
 from benchmarks.gpu.row import Row
@@ -108,17 +109,51 @@ def test_a_row_reaches_a_share_of_its_limit_in_either_direction() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("family", [same_bytes.janus, same_bytes.flow], ids=["janus", "janusflow"])
 def test_an_image_on_a_gpu_has_the_same_bytes_in_any_company_and_order(family, dtype: str, tmp_path: Path) -> None:
-    tiny = Stage(
-        device=torch.device("cuda"),
-        dtype=dtype,
-        is_rehearsal=True,
-        known={},
-        ceilings=Ceilings(bytes_per_s=1.0, flops_per_s=1.0),
-        folder=tmp_path,
-    )
-    rows = list(family(tiny))
+    rows = list(family(tiny_stage("cuda", dtype, tmp_path)))
     assert len(rows) == 10
     assert [row.to_markdown() for row in rows if not row.is_ok] == []
+
+
+def tiny_stage(device: str, dtype: str, folder: Path) -> Stage:
+    ceilings = Ceilings(bytes_per_s=1.0, flops_per_s=1.0)
+    return Stage(
+        device=torch.device(device), dtype=dtype, is_rehearsal=True, known={}, ceilings=ceilings, folder=folder
+    )
+
+
+@runs_engines_on_a_cpu
+def test_where_images_differ_the_first_stage_with_other_numbers_is_found(tmp_path: Path) -> None:
+    engine = tiny_stage("cpu", "float32", tmp_path).janus_engine("Janus-Pro-1B")
+    decode = engine.decode_pixels
+
+    def decode_by_place(codes_BN: torch.Tensor) -> Pixels:
+        decoded = decode(codes_BN)
+        decoded.pixels.add_(torch.arange(len(codes_BN), dtype=torch.uint8).view(-1, 1, 1, 1))
+        return decoded
+
+    engine.decode_pixels = decode_by_place
+    images = stage.requests(stage.different_prompts(3, most_words=5), cfg_weight=1.0, temperature=1.0)
+    rows = list(same_bytes._rows("tiny", engine, images, [], ("codes", "pixels")))
+
+    assert {row.name for row in rows if "codes" in row.name and not row.is_ok} == set()
+    assert [(row.name, row.is_ok) for row in rows[-4:]] == [
+        ("tiny: numbers of prompts", True),
+        ("tiny: numbers of hidden states", True),
+        ("tiny: numbers of logits", True),
+        ("tiny: numbers of images", False),
+    ]
+
+
+@runs_engines_on_a_cpu
+def test_no_stage_of_janusflow_has_other_numbers_in_other_calls(tmp_path: Path) -> None:
+    engine = tiny_stage("cpu", "float32", tmp_path).flow_engine()
+    images = stage.requests(stage.different_prompts(3), cfg_weight=2.0, num_inference_steps=1)
+    rows = list(which_stage.compare_stages("tiny", engine, images))
+    assert [(row.name.rpartition(" of ")[2], row.is_ok) for row in rows] == [
+        ("prompts", True),
+        ("velocities", True),
+        ("images", True),
+    ]
 
 
 def test_prompts_are_all_different_and_of_several_lengths() -> None:
