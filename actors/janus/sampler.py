@@ -1,6 +1,6 @@
 """From guided logits to the images' next codes: inverse CDF, each image with its own uniform numbers and temperature.
 
-B images, V codebook entries.
+B images, V codebook entries, in N blocks of K.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from actors.device import send
 from actors.noise import uniform_noise
 from actors.request import ImageRequest
+
+BLOCK = 128  # entries
 
 
 class CodeSampler:
@@ -51,9 +54,30 @@ def sample_codes(logits_BV: torch.Tensor, uniform_B: torch.Tensor, temperature_B
     # So cold that every other code's probability is exactly 0, and a power of two, which merges no two logits.
     divisor_B = torch.where(is_greedy_B, 2.0**-64, temperature_B)
     probs_BV = torch.softmax(logits_BV / divisor_B[:, None], dim=-1)
+    uniform_B = torch.where(is_greedy_B, 0.0, uniform_B)
     if probs_BV.device.type != "cpu":
         # Whole numbers, whose sums are exact: a GPU adds in an order that depends on the number of images.
-        probs_BV = (probs_BV * 2.0**40).round()
+        return first_beyond((probs_BV * 2.0**40).round(), uniform_B)
     cdf_BV = probs_BV.cumsum(dim=-1, dtype=torch.float64)
-    threshold_B = torch.where(is_greedy_B, 0.0, uniform_B) * cdf_BV[:, -1]
-    return torch.searchsorted(cdf_BV, threshold_B[:, None], right=True).squeeze(1).clamp(max=logits_BV.shape[1] - 1)
+    return _search(cdf_BV, uniform_B * cdf_BV[:, -1])
+
+
+def first_beyond(weights_BV: torch.Tensor, uniform_B: torch.Tensor) -> torch.Tensor:
+    """What a search of all the cumulative sums finds, for whole numbers: a block first, then one of its numbers.
+
+    A GPU adds up a row of a whole vocabulary with few of its threads.
+    """
+    blocks_BNK = F.pad(weights_BV, (0, -weights_BV.shape[1] % BLOCK)).unflatten(1, (-1, BLOCK))
+    sums_BN = blocks_BNK.sum(dim=-1, dtype=torch.float64)
+    cdf_BN = sums_BN.cumsum(dim=-1)
+    threshold_B = uniform_B * cdf_BN[:, -1]
+    block_B1 = _search(cdf_BN, threshold_B)[:, None]
+    before_B1 = cdf_BN.gather(1, block_B1) - sums_BN.gather(1, block_B1)
+    block_BK = blocks_BNK.gather(1, block_B1[:, :, None].expand(-1, -1, BLOCK))[:, 0]
+    code_B = _search(before_B1 + block_BK.cumsum(dim=-1, dtype=torch.float64), threshold_B)
+    return (block_B1[:, 0] * BLOCK + code_B).clamp(max=weights_BV.shape[1] - 1)
+
+
+def _search(cdf_BV: torch.Tensor, threshold_B: torch.Tensor) -> torch.Tensor:
+    """The first index whose sum exceeds the threshold, [B]; the last one where none does."""
+    return torch.searchsorted(cdf_BV, threshold_B[:, None], right=True)[:, 0].clamp(max=cdf_BV.shape[1] - 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from actors.janus.sampler import CodeSampler, sample_codes
+from actors.janus.sampler import CodeSampler, first_beyond, sample_codes
 from actors.noise import uniform_noise
 from actors.request import ImageRequest
 from tests.support.janus_engine import request
@@ -39,6 +39,23 @@ def test_temperature_0_is_argmax_down_to_the_last_bit_and_takes_the_first_of_equ
     codes = sample_codes(logits, torch.rand(64, dtype=torch.float64), torch.zeros(64))
     assert codes[:2].tolist() == [500, 7]
     assert codes.tolist() == logits.argmax(dim=1).tolist()
+
+
+@pytest.mark.parametrize("num_codes", [1, 127, 128, 1000, 16384])
+def test_a_search_by_blocks_finds_what_a_search_of_all_sums_finds(num_codes: int) -> None:
+    """Whole numbers, most of them 0; half of the uniform numbers fall on the edge between two codes."""
+    chance = torch.Generator().manual_seed(num_codes)
+    weights = (torch.rand(400, num_codes, generator=chance) ** 40 * 2**40).round()
+    weights[weights < 2**30] = 0
+    weights[:, -1] += 1
+    cdf = weights.cumsum(dim=1, dtype=torch.float64)
+    uniform = torch.rand(400, generator=chance, dtype=torch.float64)
+    edges = cdf[torch.arange(200), torch.randint(num_codes, (200,), generator=chance)] / cdf[:200, -1]
+    uniform[:200] = edges.clamp(max=1 - 2.0**-53)
+    uniform[0], uniform[1] = 0.0, 1 - 2.0**-53
+    expected = [int((sums <= u * sums[-1]).sum()) for sums, u in zip(cdf, uniform, strict=True)]
+    assert first_beyond(weights, uniform).tolist() == expected
+    assert len(set(expected)) > min(num_codes, 100) / 2
 
 
 def loaded(requests: list[ImageRequest], num_codes: int) -> CodeSampler:
