@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from actors.janus import engine as janus_module
 from actors.janus.engine import JanusEngine
 from actors.janus.network import read_weights
 from actors.janus.sampler import sample_codes
@@ -158,6 +159,23 @@ def test_seeds_decide_images_and_weight_1_takes_no_unconditional_row(janus: Janu
     assert first.codes.tolist() == again.codes.tolist() != other.codes.tolist()
     assert janus.tokenize(request(PROMPTS[0], cfg_weight=1.0)).uncond is None
     assert janus.tokenize(request(PROMPTS[0], cfg_weight=2.0)).uncond is not None
+
+
+def test_unconditional_prompts_are_kept_up_to_a_number_of_tokens(
+    janus: JanusEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long ones would take the memory that prompts and images need."""
+    requests = [request("a cat" + " and a dog" * num) for num in (0, 3, 1)]
+    lengths = [len(janus.tokenize(asked).cond) for asked in requests]
+    images = [image.codes.tolist() for asked in requests for image in janus.render([asked])]
+    monkeypatch.setattr(janus_module, "MAX_UNCOND_TOKENS", lengths[1] + lengths[2])
+    janus._uncond_states.clear()
+    for asked, codes in zip(requests, images, strict=True):
+        assert janus.render([asked])[0].codes.tolist() == codes
+    assert [len(ids) for ids in janus._uncond_states] == lengths[1:]
+    monkeypatch.setattr(janus_module, "MAX_UNCOND_TOKENS", 0)
+    assert janus.render(requests[:1])[0].codes.tolist() == images[0]
+    assert janus._uncond_states == {}
 
 
 def test_a_negative_prompt_replaces_the_unconditional_one(janus: JanusEngine) -> None:
