@@ -69,6 +69,8 @@ def score(
     check_scorer_name(name)
     storage, claim = open_output(output, endpoint_url)
     if kind == "duplicates":
+        if settings:
+            raise ScoresError(f"--set: --scorer duplicates starts no actors; got {shown(settings[0])}")
         facts = _find_duplicates(storage, name, options)
     else:
         how: dict[str, Any] = {"address": address, "as_json": as_json, "is_quiet": is_quiet}

@@ -43,6 +43,10 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         (["--scorer", "judge", "--question", ""], "judge.question"),
         (["--scorer", "duplicates", "--name", "../alike"], "a scorer's name has lower-case letters"),
         (["--scorer", "mine.py:prompt"], "prompt is a column of the manifest; give the scores another name"),
+        (
+            ["--scorer", "duplicates", "--set", "workers.max=2"],
+            "--scorer duplicates starts no actors; got 'workers.max=2'",
+        ),
         (["--scorer", "judge", "--set", "sampling.seed=1"], "score takes the keys of `workers`"),
     ],
 )

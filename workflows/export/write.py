@@ -26,7 +26,7 @@ from workflows.export.provenance import Credentials
 from workflows.export.push import open_repository, push_export
 from workflows.export.rules import NO_RULES, Rules
 from workflows.export.shards import Work, read_shard, write_shard
-from workflows.output.claim import Claim, read_claim
+from workflows.output.claim import SUCCESS_FILE, Claim, read_claim
 from workflows.output.manifest import committed_parts, kind_of_recipe, parts_of_shards
 from workflows.output.remaining import completion_of
 from workflows.output.tally import tally_output
@@ -165,9 +165,10 @@ def _check_complete(source: Storage, claim: Claim, parts: list[str], allow_incom
     completion = completion_of(source, claim, parts)
     if not completion.is_finished and not allow_incomplete:
         missing = "an unknown number of" if completion.num_missing is None else f"{completion.num_missing:,}"
+        lack = f"{missing} images are missing" if completion.num_missing != 0 else f"{SUCCESS_FILE} is missing"
         raise ExportError(
-            f"{source.url} is not complete ({missing} images are missing); finish it with `janus-batch render`, or "
-            "export the images it has with --allow-incomplete"
+            f"{source.url} is not complete ({lack}); finish it with `janus-batch render`, or export the images it has "
+            "with --allow-incomplete"
         )
     return completion.num_missing
 

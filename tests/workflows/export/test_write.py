@@ -58,6 +58,12 @@ def test_an_incomplete_output_is_refused_unless_the_user_allows_it(tmp_path: Pat
     assert export(job, tmp_path / "ds", "webdataset", allow_incomplete=True).num_missing == 2
 
     finished(job)
+    (tmp_path / "out/_SUCCESS").rename(tmp_path / "marked")
+    with pytest.raises(
+        ExportError, match=r"out is not complete \(_SUCCESS is missing\); finish it with `janus-batch r"
+    ):
+        export(job, tmp_path / "ds", "webdataset")
+    (tmp_path / "marked").rename(tmp_path / "out/_SUCCESS")
     done = export(job, tmp_path / "ds", "webdataset")
     assert (done.num_shards_before, done.num_shards, done.written.num_images) == (1, 2, 4)
 
