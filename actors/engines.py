@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, cast
 
-from actors.checkpoint.doctor import Finding, check_guidance, check_tokenizer
+from actors.checkpoint.doctor import Finding, Use, check_guidance, check_tokenizer
 from actors.checkpoint.models import open_models
 from actors.checkpoint.open import (
     Checkpoint,
@@ -78,6 +78,7 @@ def open_looking_engine(recipe: Recipe, look: Look, storage_options: Mapping[str
         )
     )
     check_digest(checkpoint, recipe.weights_sha256)
+    _refuse_unfit_to_look(checkpoint, "looking", "rendering")
     return cast("Engine", LookingEngine(looker_class(checkpoint, dtype=recipe.dtype), look))
 
 
@@ -86,8 +87,8 @@ def start_engine(
 ) -> Engine:
     """The recipe's engine from opened models: fetch them, check their digests, examine them, load them.
 
-    Raises OtherWeightsError, or CheckpointError where the tokenizer or the guidance of the checkpoint is faulty (see
-    `actors.checkpoint.doctor`) and faults are not allowed.
+    Raises OtherWeightsError, or CheckpointError where the tokenizer, the guidance or a number of the checkpoint is
+    faulty (see `actors.checkpoint.doctor`) and faults are not allowed.
     """
     if checkpoint.folder is None:
         return load_engine(recipe)
@@ -97,11 +98,25 @@ def start_engine(
     for (adapter, _), recorded in zip(models[0].adapters, recipe.adapters, strict=True):
         check_digest(adapter, recorded.sha256)
     if not allow_faults:
-        _refuse_faults(recipe, check_tokenizer(models[0]))
+        _refuse_faults(recipe, [*check_tokenizer(models[0]), *_values(models, "rendering")])
     engine = load_engine(recipe, *models)
     if not allow_faults:
         _refuse_faults(recipe, check_guidance(engine))
     return engine
+
+
+def _values(models: Iterable[Checkpoint], *uses: Use) -> Iterator[Finding]:
+    from actors.checkpoint.values import check_values  # loads torch
+
+    for model in models:
+        yield from check_values(model, uses)
+
+
+def _refuse_unfit_to_look(checkpoint: Checkpoint, *uses: Use) -> None:
+    """Raise CheckpointError for numbers with which no answer would be one."""
+    for finding in _values([checkpoint], *uses):
+        if not finding.is_ok:
+            raise CheckpointError(f"{checkpoint.name} cannot look at images: {finding.detail}")
 
 
 def load_engine(recipe: Recipe, *models: Checkpoint) -> Engine:
@@ -179,5 +194,6 @@ def open_looker(recipe: Recipe, storage_options: Mapping[str, Any], engine: Engi
         )
     )
     check_digest(checkpoint, judge.weights_sha256)
+    _refuse_unfit_to_look(checkpoint, "looking")
     llama = cast("Any", engine).text_model() if engine is not None and judge.is_own else None
     return cast("Looker", looker_class(checkpoint, dtype=recipe.dtype, llama=llama))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -104,7 +105,22 @@ def _findings(spec: JobSpec, printer: Printer) -> Iterator[Finding]:
         opened = open_vae(model.vae, checkpoint, revision=model.vae_revision, storage_options=spec.storage)
         vae = fetch_checkpoint(opened)
         yield Finding(check="vae", detail=vae.name, facts={"vae": vae.name})
-    yield from _check_engine(spec, (checkpoint, vae), printer)
+    of_engine: list[Finding] = []
+    for finding in _check_engine(spec, (checkpoint, vae), printer):
+        of_engine.append(finding)
+        yield finding
+    is_faulty = any(not finding.is_ok for finding in of_engine)
+    for finding in _check_values(checkpoint, vae, printer):
+        # The tensor that explains a fault above is not another fault.
+        yield replace(finding, is_ok=True, is_note=True) if is_faulty and not finding.is_ok else finding
+
+
+def _check_values(checkpoint: Checkpoint, vae: Checkpoint | None, printer: Printer) -> list[Finding]:
+    from actors.checkpoint.values import check_values  # loads torch
+
+    with printer.step("reading every number"):
+        of_vae = check_values(vae) if vae else ()
+        return [*check_values(checkpoint), *(replace(finding, check="numbers of the vae") for finding in of_vae)]
 
 
 def _check_engine(spec: JobSpec, models: Models, printer: Printer) -> Iterator[Finding]:

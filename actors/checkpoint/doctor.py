@@ -27,6 +27,8 @@ OPTIONAL_PARTS = (
     ("vision tower", {"vision_model", "vision_und_enc_model"}, "captions and judging"),
 )
 
+Use = Literal["rendering", "looking"]  # what a tensor is for
+
 PROBE_PROMPT = "a photo of a red apple on a wooden table"
 PROBE_PROMPTS = (PROBE_PROMPT, "two blue squares", "a red circle above a green square", "a dog left of a bicycle")
 

@@ -16,7 +16,7 @@ from actors.errors import CheckpointError, one_line
 # What `weights_only` says of a Python object, with advice to trust it.
 _OBJECT = re.compile(r"Unsupported global: GLOBAL ([\w.]+)")
 
-_READ = ("bfloat16", "float16", "float32", "float64")
+READ_DTYPES = ("bfloat16", "float16", "float32", "float64")
 _SAFETENSORS_DTYPES = {
     **{"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"},
     **{"I8": "int8", "U8": "uint8", "I32": "int32", "I64": "int64", "BOOL": "bool"},
@@ -48,10 +48,10 @@ class TensorFile(ABC):
 
     def check_dtype(self, name: str) -> None:
         """Raise CheckpointError for a tensor whose dtype is not read."""
-        if self.dtypes[name] not in _READ:
+        if self.dtypes[name] not in READ_DTYPES:
             raise CheckpointError(
                 f"{one_line(name)} in {self.path} is stored as {self.dtypes[name]}, and quantized weights cannot be "
-                f"read; a tensor must be {', '.join(_READ[:-1])} or {_READ[-1]}"
+                f"read; a tensor must be {', '.join(READ_DTYPES[:-1])} or {READ_DTYPES[-1]}"
             )
 
     @abstractmethod

@@ -13,15 +13,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from actors.checkpoint.models import open_models
 from actors.checkpoint.open import weights_digest
-from actors.engines import load_engine, open_engine
+from actors.engines import load_engine, open_engine, open_looker
 from actors.errors import CheckpointError, DeviceFullError, OtherWeightsError
 from actors.families import FAMILIES
 from actors.janus.engine import JanusEngine
 from actors.prompt.tokenizer import PromptTokenizer
-from actors.recipe import Recipe
+from actors.recipe import Judge, Recipe
 from actors.request import ImageRequest
 from tests.support.checkpoints import FLOW, TINY, fetched
 from tests.support.hub_server import COMMIT, HubServer
@@ -162,6 +163,42 @@ def test_weights_other_than_the_recipes_are_refused(folder: Path, changed: str, 
 
     with pytest.raises(OtherWeightsError, match=r"holds other weights now: their SHA-256 is \w{64}, the job was begun"):
         open_engine(recipe, {})
+
+
+@pytest.mark.parametrize(
+    ("tensor", "told"),
+    [
+        (
+            "gen_vision_model.decoder.conv_out.bias",
+            r"is faulty \(numbers for rendering: gen_vision_model\.decoder\.conv_out",
+        ),
+        ("aligner.layers.0.bias", r"cannot look at images: aligner\.layers\.0\.bias has NaN or infinite numbers"),
+    ],
+)
+def test_nan_in_a_part_that_renders_or_judges_is_refused_before_the_part_is_loaded(
+    tensor: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first prediction has none, so a job would reject each image after it was rendered."""
+    folder = Path(shutil.copytree(TINY, tmp_path / "faulty"))
+    tensors = load_file(folder / "model.safetensors")
+    tensors[tensor][-1] = torch.nan
+    save_file(tensors, folder / "model.safetensors")
+    monkeypatch.setattr("actors.engines.load_engine", lambda *_: pytest.fail("an engine was loaded"))
+    monkeypatch.setattr("actors.engines.check_guidance", lambda engine: [])
+    recipe = recipe_of(str(folder))
+    judge = Judge(
+        question="Is this {prompt}?",
+        family="janus",
+        checkpoint=str(folder),
+        revision=None,
+        weights_sha256=recipe.weights_sha256,
+        prompt_format=recipe.prompt_format,
+        is_own=False,
+        looker="look-1",
+    )
+
+    with pytest.raises(CheckpointError, match=told):
+        open_looker(replace(recipe, judge=judge), {}) if "aligner" in tensor else open_engine(recipe, {})
 
 
 def test_a_checkpoint_of_another_family_is_refused() -> None:
