@@ -63,14 +63,13 @@ class PagePool:
         self.scales = torch.empty(size, device=device) if dtype == FP8 else None
 
     def put(self, page: int, kv: torch.Tensor) -> None:
-        """Write up to PAGE keys and values [L, 2, K, T, D] to the first slots of a page."""
-        num_slots = kv.shape[3]
+        """Write keys and values [L, 2, K, T, D] to the slots of consecutive pages, from this one on."""
         if self.scales is None:
-            self.kv[:, :, page, :, :num_slots] = kv
+            _fill_pages(self.kv, page, kv)
         else:
             quantized, scales = to_fp8(kv)
-            self.kv[:, :, page, :, :num_slots] = quantized
-            self.scales[:, :, page, :, :num_slots] = scales[..., 0]
+            _fill_pages(self.kv, page, quantized)
+            _fill_pages(self.scales, page, scales[..., 0])
 
 
 class PagedCache:
@@ -95,11 +94,20 @@ class PagedCache:
             if num_used > self.pool.num_pages:
                 raise ValueError(f"the rows of a batch need more than the {self.pool.num_pages} pages of the cache")
             table_RM[row, : len(pages)] = torch.tensor(pages)
-            for page, part in zip(pages, state.kv.split(PAGE, dim=3), strict=False):
-                self.pool.put(page, part)
+            self.pool.put(pages.start, state.kv)
         self.table_RM.copy_(send(table_RM, self.table_RM.device))
         lengths = [state.num_tokens for state in states]
         return torch.tensor([*lengths, *[EMPTY_ROW] * (self.num_rows - len(states))])
+
+
+def _fill_pages(pages: torch.Tensor, first: int, values: torch.Tensor) -> None:
+    """Write [L, 2, K, T, ...] to pages [L, 2, P, K, PAGE, ...]: the full ones at once, then the rest."""
+    num_full, num_left = divmod(values.shape[3], PAGE)
+    full, left = values.split([num_full * PAGE, num_left], dim=3)
+    if num_full:
+        pages[:, :, first : first + num_full] = full.unflatten(3, (num_full, PAGE)).transpose(2, 3)
+    if num_left:
+        pages[:, :, first + num_full, :, :num_left] = left
 
 
 def cache_dtype_for(kv_cache: str | None, device: torch.device) -> torch.dtype | None:

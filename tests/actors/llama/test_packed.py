@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from actors.errors import CheckpointError
-from actors.kernels.attention import FP8, PAGE
+from actors.kernels.attention import FP8, PAGE, to_fp8
 from actors.llama import packed
-from actors.llama.cache import PagedCache, PagePool, PromptState, pages_of
+from actors.llama.cache import EMPTY_ROW, PagedCache, PagePool, PromptState, pages_of
 from actors.llama.packed import PackedLlama
 from actors.llama.packing import pack
 from tests.support.random_llama import llama_shape, random_llama, random_weights
-from tests.support.triton import DEVICE, needs_triton
+from tests.support.triton import DEVICE, needs_triton, random
 
 # Small: the interpreter takes milliseconds for each program of a launch.
 SMALL = {"hidden_size": 32, "intermediate_size": 40, "head_dim": 8}
@@ -172,6 +172,25 @@ def test_new_tokens_after_kept_ones_match_the_whole_sequence() -> None:
 def test_a_head_that_kernels_cannot_hold_is_refused() -> None:
     with pytest.raises(CheckpointError, match=r"power of two\), got 24"):
         packed_llama(llama_shape(head_dim=24))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, FP8])
+def test_the_slots_of_a_row_hold_its_prompt(dtype: torch.dtype) -> None:
+    states = [
+        PromptState(hidden_C=torch.zeros(8), kv=random(2, 2, 3, num_tokens, 8, seed=num_tokens).cpu())
+        for num_tokens in (3, PAGE, 2 * PAGE + 5)
+    ]
+    pool = PagePool((2, 12, 3, 8), dtype=dtype, device=torch.device("cpu"))
+    cache = PagedCache(pool, num_rows=4, num_new=NUM_NEW, context_length=4 * PAGE)
+    assert cache.load(states).tolist() == [3, PAGE, 2 * PAGE + 5, EMPTY_ROW]
+    for row, state in enumerate(states):
+        for token in range(state.num_tokens):
+            page, slot = cache.table_RM[row, token // PAGE], token % PAGE
+            expected = state.kv[:, :, :, token]
+            if dtype == FP8:
+                expected, scales = to_fp8(expected)
+                assert torch.equal(pool.scales[:, :, page, :, slot, None], scales)
+            assert torch.equal(pool.kv[:, :, page, :, slot].float(), expected.float())
 
 
 def test_a_batch_with_more_pages_than_the_pool_is_refused() -> None:
