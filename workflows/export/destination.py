@@ -16,6 +16,8 @@ import numpy as np
 
 from actors.errors import JobFailure
 from workflows.export.layouts.layout import ExportError, ExportLayout, Written
+from workflows.output.claim import check_not_among_files
+from workflows.storage.path import folders_around
 from workflows.storage.store import Storage, is_draft
 
 MARKS = ".export"  # readers of data folders skip names that begin with a dot
@@ -49,9 +51,19 @@ def claim_destination(dest: Storage, source: Storage, claim: dict[str, Any]) -> 
             raise ExportError(
                 f"{dest.url} holds files and is not an export of janus-batch; export into an empty folder"
             )
+        _check_no_export_around(dest)
+        check_not_among_files(dest)
         if dest.create(CLAIM_FILE, text.encode()):
             return
     _check_claim(dest, claim)
+
+
+def _check_no_export_around(dest: Storage) -> None:
+    """Raise ExportError for a folder in an export, whose next run would remove files that are not its own."""
+    for folder, _ in folders_around(dest.url):
+        with contextlib.suppress(PermissionError):
+            if Storage(folder, dest.options).exists(CLAIM_FILE):
+                raise ExportError(f"{dest.url} is inside the export {folder}; export into a folder outside of it")
 
 
 def check_apart(dest: Storage, source: Storage) -> None:

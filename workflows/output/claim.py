@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import json
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,10 +20,11 @@ from actors.recipe import Recipe
 from janus_batch import VERSION
 from workflows.job import Images, PromptReading, RenderJob, Workers
 from workflows.storage.errors import NotAFileError, StorageError, storage_errors
-from workflows.storage.path import absolute_location, stable_location
+from workflows.storage.path import absolute_location, folders_around, stable_location
 from workflows.storage.store import CONDITIONAL_CREATE, Storage
 
 JOB_FILE, SUCCESS_FILE = "job.json", "_SUCCESS"
+OUTPUT_FOLDERS = ("images", "manifest", "rejected", "scores", "prompts")
 MAX_CLAIM_BYTES = 16 * 2**20
 MAX_SHARD_ROWS = 1_000_000
 
@@ -92,12 +94,22 @@ def claim_output(job: RenderJob, job_file: dict[str, Any]) -> bool:
                 raise StorageError(
                     f"{job.output} holds a manifest and no {JOB_FILE}: it is not an output of janus-batch"
                 )
+            check_not_among_files(storage)
             _check_first_writer_wins(storage)
             if storage.create(JOB_FILE, _to_json(_claim_of(job, job_file))):
                 return False
         _check_same_job(job, read_claim(storage))
         storage.remove(SUCCESS_FILE)
         return True
+
+
+def check_not_among_files(storage: Storage) -> None:
+    """Raise StorageError for a folder among the files of an output: their readers would take its files for theirs."""
+    for folder, below in folders_around(storage.url):
+        if below.partition("/")[0] in OUTPUT_FOLDERS:
+            with suppress(PermissionError):
+                if Storage(folder, storage.options).exists(JOB_FILE):
+                    raise StorageError(f"{storage.url} is among the files of the output {folder}; name another folder")
 
 
 def restore_claim(job: RenderJob, job_file: dict[str, Any]) -> None:

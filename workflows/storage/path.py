@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import fsspec
@@ -119,6 +119,15 @@ def lies_among(output: str, prompts: str) -> bool:
         return True
     pattern = re.compile(glob_translate(prompts)) if _MAGIC.search(prompts) else None
     return pattern is not None and any(pattern.match(f"{output}/{file}") for file in _OUTPUT_FILES)
+
+
+def folders_around(location: str) -> Iterator[tuple[str, str]]:
+    """Each folder that an absolute location is in, the nearest first, and the path from there to the location."""
+    scheme, _, path = ("", "", os.path.realpath(location)) if is_local(location) else location.partition("://")
+    parts = path.rstrip("/").split("/")
+    for number in range(len(parts) - 1, 0, -1):
+        if folder := "/".join(parts[:number]):
+            yield f"{scheme}://{folder}" if scheme else folder, "/".join(parts[number:])
 
 
 def stable_location(location: str) -> str:

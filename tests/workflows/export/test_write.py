@@ -151,6 +151,19 @@ def test_a_destination_inside_the_output_is_refused(tmp_path: Path, dest: str) -
     assert bytes_of(tmp_path / "out") == before
 
 
+def test_a_destination_inside_another_export_or_output_is_refused(tmp_path: Path) -> None:
+    job = finished(make_job(prompts_of(tmp_path), tmp_path / "out"))
+    other = finished(make_job(job.prompts, tmp_path / "other"))
+    export(job, tmp_path / "ds", "imagefolder")
+    before = bytes_of(tmp_path)
+
+    with pytest.raises(ExportError, match=r"ds/sub/x is inside the export .*/ds; export into a folder outside of it"):
+        export(job, tmp_path / "ds/sub/x", "parquet")
+    with pytest.raises(StorageError, match=r"other/images/x is among the files of the output .*/other"):
+        export(job, f"{other.output}/images/x", "parquet")
+    assert bytes_of(tmp_path) == before
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", "\0"])
 def test_a_damaged_claim_is_named(tmp_path: Path, text: str) -> None:
     job = finished(make_job(prompts_of(tmp_path), tmp_path / "out"))

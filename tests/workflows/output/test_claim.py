@@ -57,6 +57,16 @@ def test_a_free_output_is_claimed_before_any_other_file_exists(job: RenderJob) -
     }
 
 
+def test_an_output_among_the_files_of_another_one_is_refused(job: RenderJob) -> None:
+    claim_output(job, {})
+
+    for folder in ("images", "manifest/x", "scores/clip"):
+        with pytest.raises(StorageError, match=rf"out/{folder} is among the files of the output .*/out; name another"):
+            claim_output(make_job(job.prompts, f"{job.output}/{folder}"), {})
+    assert list(bytes_of(job.output)) == ["job.json"]
+    assert claim_output(make_job(job.prompts, f"{job.output}/second"), {}) is False
+
+
 def test_the_same_job_resumes_and_removes_the_mark_of_success(job: RenderJob) -> None:
     claim_output(job, {})
     first = Path(job.output, "job.json").read_bytes()

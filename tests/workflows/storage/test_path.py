@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from workflows.storage.path import LocationError, absolute_location, lies_among, stable_location
+from workflows.storage.path import LocationError, absolute_location, folders_around, lies_among, stable_location
 
 ON_POSIX = pytest.mark.skipif(os.name != "posix", reason="these are paths on Windows")
 
@@ -131,6 +131,12 @@ def test_an_output_among_the_prompts_is_known(output: str, prompts: str) -> None
 )
 def test_an_output_next_to_the_prompts_is_no_fault(output: str, prompts: str) -> None:
     assert not lies_among(output, prompts)
+
+
+def test_the_folders_around_a_location_come_with_the_path_from_there() -> None:
+    assert list(folders_around("/no/such/x")) == [("/no/such", "x"), ("/no", "such/x")]
+    assert list(folders_around("s3://b/q/out")) == [("s3://b/q", "out"), ("s3://b", "q/out")]
+    assert list(folders_around("s3://b")) == []
 
 
 def test_links_do_not_hide_an_output_among_the_prompts(tmp_path: Path) -> None:
