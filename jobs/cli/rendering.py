@@ -53,14 +53,16 @@ def render(
     from jobs.job_file.dates import dated
     from jobs.job_file.one_line import one_line_spec
     from jobs.job_file.read import read_job_file
-    from jobs.job_file.sweep import jobs_of_sweep
+    from jobs.job_file.sweep import check_outputs_apart, jobs_of_sweep
     from jobs.render import render
 
     if not job_files or any(given.values()):
         specs = [one_line_spec(job_files, settings, **given)]
     else:
         specs = [read_job_file(job_file, list(settings)) for job_file in job_files]
-    for job in [job for spec in specs for job in jobs_of_sweep(dated(spec, scheduled_at))]:
+    jobs = [job for spec in specs for job in jobs_of_sweep(dated(spec, scheduled_at))]
+    check_outputs_apart(jobs)
+    for job in jobs:
         render(
             job,
             prompts=given["prompts"],

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
 
+from jobs.job_file.errors import JobFileError
 from jobs.job_file.spec import NO_ADAPTER, AdapterSection, JobSpec
 from workflows.output.given_prompts import given_prompts_location
+from workflows.storage.path import absolute_location, are_same_location
 
 
 def jobs_of_sweep(spec: JobSpec) -> list[JobSpec]:
@@ -19,6 +23,20 @@ def jobs_of_sweep(spec: JobSpec) -> list[JobSpec]:
     if len(variants) < 2:
         return [spec]
     return [_job_of(spec, variant, label) for variant, label in zip(variants, _labels(variants), strict=True)]
+
+
+def check_outputs_apart(jobs: Sequence[JobSpec]) -> None:
+    """Raise JobFileError for different jobs of a command that have one output, before the first one is rendered."""
+    for one, other in combinations(jobs, 2):
+        if _contents(one) != _contents(other) and are_same_location(
+            *(absolute_location(j.output) for j in (one, other))
+        ):
+            raise JobFileError(f"output: {one.name} and {other.name} are different jobs, and both have {other.output}")
+
+
+def _contents(job: JobSpec) -> dict[str, Any]:
+    """What decides the files of an output."""
+    return job.model_dump(exclude={"name", "output", "workers", "on_done", "schedule"})
 
 
 def _job_of(spec: JobSpec, variant: list[AdapterSection], label: str) -> JobSpec:

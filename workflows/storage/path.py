@@ -121,6 +121,11 @@ def lies_among(output: str, prompts: str) -> bool:
     return pattern is not None and any(pattern.match(f"{output}/{file}") for file in _OUTPUT_FILES)
 
 
+def are_same_location(one: str, other: str) -> bool:
+    """Whether two absolute locations are one, with symbolic links and the aliases of schemes resolved."""
+    return _comparable(one) == _comparable(other)
+
+
 def folders_around(location: str) -> Iterator[tuple[str, str]]:
     """Each folder that an absolute location is in, the nearest first, and the path from there to the location."""
     scheme, _, path = ("", "", os.path.realpath(location)) if is_local(location) else location.partition("://")

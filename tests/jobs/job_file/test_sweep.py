@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from jobs.job_file.errors import JobFileError
 from jobs.job_file.read import check_fields
 from jobs.job_file.resolve import resolve
 from jobs.job_file.spec import JobSpec
-from jobs.job_file.sweep import jobs_of_sweep
+from jobs.job_file.sweep import check_outputs_apart, jobs_of_sweep
 
 
 def spec_of(adapter: Any) -> JobSpec:
@@ -83,3 +84,18 @@ def test_a_family_without_weights_takes_no_adapter() -> None:
     spec = check_fields({"prompts": "/p", "output": "/o", "model": {"checkpoint": "toy", "adapter": "a"}})
     with pytest.raises(ValueError, match="toy has no weights that an adapter could be merged into"):
         resolve(spec, num_gpus=0)
+
+
+@pytest.mark.parametrize("spelling", ["./out", "out/", "sub/../out", "{here}/out", "file://{here}/out", "link/out"])
+def test_different_jobs_with_one_output_are_refused_before_the_first(
+    spelling: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path)
+    fields = {"prompts": "p.parquet", "output": "out", "model": {"checkpoint": "toy"}}
+    again = {**fields, "output": spelling.format(here=tmp_path)}
+
+    with pytest.raises(JobFileError, match=r"^output: a and b are different jobs, and both have"):
+        check_outputs_apart([check_fields({**fields, "name": "a"}), check_fields({**again, "name": "b", "limit": 3})])
+    check_outputs_apart([check_fields({**fields, "name": "a"}), check_fields({**again, "name": "b"})])
+    check_outputs_apart([check_fields(fields), check_fields({**fields, "output": "out-2", "limit": 3})])
