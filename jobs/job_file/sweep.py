@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import combinations
 from typing import Any
 
 from jobs.job_file.errors import JobFileError
 from jobs.job_file.spec import NO_ADAPTER, AdapterSection, JobSpec
 from workflows.output.given_prompts import given_prompts_location
-from workflows.storage.path import absolute_location, are_same_location
+from workflows.storage.path import absolute_location, real_location
 
 
 def jobs_of_sweep(spec: JobSpec) -> list[JobSpec]:
@@ -27,11 +26,11 @@ def jobs_of_sweep(spec: JobSpec) -> list[JobSpec]:
 
 def check_outputs_apart(jobs: Sequence[JobSpec]) -> None:
     """Raise JobFileError for different jobs of a command that have one output, before the first one is rendered."""
-    for one, other in combinations(jobs, 2):
-        if _contents(one) != _contents(other) and are_same_location(
-            *(absolute_location(j.output) for j in (one, other))
-        ):
-            raise JobFileError(f"output: {one.name} and {other.name} are different jobs, and both have {other.output}")
+    first_of: dict[tuple[str, str], JobSpec] = {}
+    for job in jobs:
+        first = first_of.setdefault(real_location(absolute_location(job.output)), job)
+        if _contents(first) != _contents(job):
+            raise JobFileError(f"output: {first.name} and {job.name} are different jobs, and both have {job.output}")
 
 
 def _contents(job: JobSpec) -> dict[str, Any]:

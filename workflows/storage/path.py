@@ -112,7 +112,7 @@ def check_new_file(file: str, outputs: Iterable[str], name: str) -> None:
 
 def lies_among(output: str, prompts: str) -> bool:
     """Whether the prompts (a file, folder or glob) would select files of the output. Both are absolute."""
-    (store, output), (other_store, prompts) = _comparable(output), _comparable(prompts)
+    (store, output), (other_store, prompts) = real_location(output), real_location(prompts)
     if store != other_store:
         return False
     if f"{output}/".startswith(f"{prompts.rstrip('/')}/"):
@@ -121,9 +121,16 @@ def lies_among(output: str, prompts: str) -> bool:
     return pattern is not None and any(pattern.match(f"{output}/{file}") for file in _OUTPUT_FILES)
 
 
-def are_same_location(one: str, other: str) -> bool:
-    """Whether two absolute locations are one, with symbolic links and the aliases of schemes resolved."""
-    return _comparable(one) == _comparable(other)
+def real_location(location: str) -> tuple[str, str]:
+    """The store of an absolute location, and the path there with links resolved up to the first glob character."""
+    if not is_local(location):
+        scheme, _, rest = location.partition("://")
+        return _ALIASES.get(scheme, scheme), rest
+    magic = None if os.path.lexists(location) else _MAGIC.search(location)
+    if magic is None:
+        return "", os.path.realpath(location)
+    folder, slash, pattern = location[: magic.start()].rpartition("/")
+    return "", os.path.realpath(folder or "/").rstrip("/") + slash + pattern + location[magic.start() :]
 
 
 def folders_around(location: str) -> Iterator[tuple[str, str]]:
@@ -193,15 +200,3 @@ def _check_url(url: str) -> None:
         raise ValueError("the URL names no bucket")
     if "" in parts[1:] or {".", ".."} & set(parts[1:]):
         raise ValueError("a URL cannot have an empty part (//) or the parts . and ..")
-
-
-def _comparable(location: str) -> tuple[str, str]:
-    """The store of a location, and the path in it with symbolic links resolved up to the first glob character."""
-    if not is_local(location):
-        scheme, _, rest = location.partition("://")
-        return _ALIASES.get(scheme, scheme), rest
-    magic = None if os.path.lexists(location) else _MAGIC.search(location)
-    if magic is None:
-        return "", os.path.realpath(location)
-    folder, slash, pattern = location[: magic.start()].rpartition("/")
-    return "", os.path.realpath(folder or "/").rstrip("/") + slash + pattern + location[magic.start() :]
