@@ -8,8 +8,10 @@ of the program: `render` and `open`. Importing it loads nothing else.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -19,11 +21,35 @@ if TYPE_CHECKING:
 __all__ = ["VERSION", "InputError", "JobFailure", "Output", "open", "render"]
 
 VERSION = "0.1.0"
+INTERRUPTED = "janus-batch: interrupted; run the same command again to resume"
 ROOT = os.path.dirname(os.path.abspath(__file__))
 
 
 def main() -> None:
     """Run the command line."""
+    treat_sigterm_as_ctrl_c()
+    try:
+        run_command_line = _load_command_line()
+    except KeyboardInterrupt:
+        print(INTERRUPTED, file=sys.stderr)
+        sys.exit(1)
+    run_command_line()
+
+
+def treat_sigterm_as_ctrl_c() -> None:
+    """Handle SIGTERM, which `kill`, Kubernetes and Ray's job server send, like a Ctrl-C.
+
+    The signal is not passed on as SIGINT, because Ray starts job drivers with SIGINT blocked.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        handler = signal.getsignal(signal.SIGINT)
+        (handler if callable(handler) else signal.default_int_handler)(number, frame)
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def _load_command_line() -> Callable[[], None]:
     try:
         os.getcwd()
     except OSError:
@@ -38,7 +64,7 @@ def main() -> None:
     from jobs.terminal.streams import keep_streams
 
     keep_streams()
-    run_command_line()
+    return run_command_line
 
 
 # ---- the Python API --------------------------------------------------------------------------------------------------

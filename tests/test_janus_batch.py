@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from janus_batch import VERSION
+from janus_batch import INTERRUPTED, VERSION
 from tests.support.command import ROOT, write_job
 from tests.support.named_alike import NAMES, as_folders, as_modules, as_packages
 from tests.support.toy_job import make_job, manifest_of, write_prompts
@@ -105,3 +106,29 @@ def test_a_package_that_was_imported_before_is_named(tmp_path: Path) -> None:
 
 def test_the_version_is_the_installed_one() -> None:
     assert version("janus-batch") == VERSION
+
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=["SIGINT", "SIGTERM"])
+def test_a_signal_while_the_program_loads_ends_it_with_one_line(number: signal.Signals, tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text(f"import os\nos.kill(os.getpid(), {number.value})\n")
+
+    answer = run(["-m", "jobs"], "--version", cwd=tmp_path, on_path=tmp_path)
+
+    assert (answer.returncode, answer.stdout, answer.stderr) == (1, "", f"{INTERRUPTED}\n")
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=["SIGINT", "SIGTERM"])
+def test_a_signal_ends_a_verb_that_has_not_started_ray_with_one_line(number: signal.Signals, tmp_path: Path) -> None:
+    lines = (
+        "import os, sys, click, janus_batch, jobs.cli.main as main",
+        f"main.cli.add_command(click.Command('verb', callback=lambda: os.kill(os.getpid(), {number.value})))",
+        "sys.argv[1:] = ['verb']",
+        "janus_batch.main()",
+    )
+
+    answer = run(["-c", "\n".join(lines)], cwd=tmp_path, on_path=tmp_path)
+
+    assert (answer.returncode, answer.stdout, answer.stderr) == (1, "", f"\n{INTERRUPTED}\n")

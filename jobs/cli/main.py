@@ -9,7 +9,7 @@ import sys
 import click
 
 from actors.errors import InputError, JobFailure
-from janus_batch import VERSION
+from janus_batch import INTERRUPTED, VERSION
 from jobs.cli import checkpoints, completion, outputs, rendering
 from jobs.terminal.exit_codes import INCOMPLETE, WRONG
 from jobs.terminal.first_process import outlive_in_a_container
@@ -46,8 +46,8 @@ for command in COMMANDS:
 
 def main() -> None:
     """Run a verb. Whatever it raises becomes one clear line and the right exit code."""
-    outlive_in_a_container()
     try:
+        outlive_in_a_container()
         sys.exit(cli(prog_name="janus-batch", standalone_mode=False))
     except click.ClickException as error:
         error.show()
@@ -55,7 +55,7 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         # Ray takes seconds to shut down. A second Ctrl-C exits at once: what was started here ends with this process.
         signal.signal(signal.SIGINT, lambda *_: os._exit(INCOMPLETE))
-        click.echo("janus-batch: interrupted; run the same command again to resume", err=True)
+        click.echo(INTERRUPTED, err=True)
         sys.exit(INCOMPLETE)
     except (InputError, JobFailure) as error:
         click.echo(failure_text(error), err=True, nl=False)

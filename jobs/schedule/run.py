@@ -6,7 +6,6 @@ Each due run is recorded before it is started. This process can end at any momen
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,7 +39,6 @@ def schedule(
     and ScheduleError if the state file cannot be used.
     """
     jobs = read_scheduled_jobs(job_files, settings)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` and systemd end it as Ctrl-C does
     with _opened(state_file) as state:
         state.put_back_interrupted()
         runner = Runner(state, jobs, settings, address, acceptance=acceptance)

@@ -6,11 +6,9 @@ import asyncio
 import glob
 import math
 import os
-import signal
 import threading
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
-from types import FrameType
 from typing import Any, TypeAlias, TypeVar, cast
 
 # Read once, when ray is imported. The driver reports a lost actor, node or raylet itself, with the reason, in one line;
@@ -24,6 +22,7 @@ import ray
 from ray.autoscaler.v2.sdk import get_cluster_resource_state
 from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
+from janus_batch import treat_sigterm_as_ctrl_c
 from workflows.dispatch.actor import SHARDS_IN_FLIGHT, Actor, EngineActor, EngineCard
 from workflows.dispatch.progress import Progress
 from workflows.dispatch.ray_start import ClusterError, join_ray, start_ray
@@ -79,7 +78,7 @@ class Cluster:
             raise KeyboardInterrupt from error
         finally:
             if threading.current_thread() is threading.main_thread():
-                _treat_sigterm_as_ctrl_c()
+                treat_sigterm_as_ctrl_c()  # Ray's own handler prints a stack and aborts
 
     def num_gpus(self) -> int:
         """GPUs of the cluster, which is joined for it; of this machine, if Ray is to be started here."""
@@ -194,17 +193,3 @@ class Cluster:
     def is_node_alive(self, node_id: str) -> bool:
         """Whether the cluster still has this node."""
         return any(node["Alive"] for node in ray.nodes() if node["NodeID"] == node_id)
-
-
-def _treat_sigterm_as_ctrl_c() -> None:
-    """Handle SIGTERM, which `kill`, Kubernetes and Ray's job server send, like a Ctrl-C.
-
-    Ray's own handler prints a stack and aborts. The signal is not passed on as SIGINT, because Ray starts job drivers
-    with SIGINT blocked.
-    """
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        handler = signal.getsignal(signal.SIGINT)
-        (handler if callable(handler) else signal.default_int_handler)(number, frame)
-
-    signal.signal(signal.SIGTERM, interrupt)
