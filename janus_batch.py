@@ -7,6 +7,7 @@ of the program: `render` and `open`. Importing it loads nothing else.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -33,7 +34,12 @@ def main() -> None:
     except KeyboardInterrupt:
         print(INTERRUPTED, file=sys.stderr)
         sys.exit(1)
-    run_command_line()
+    atexit.register(_ignore_signals)
+    try:
+        run_command_line()
+    except SystemExit as end:
+        _end_at_once_on_signals(end.code)
+        raise
 
 
 def treat_sigterm_as_ctrl_c() -> None:
@@ -47,6 +53,21 @@ def treat_sigterm_as_ctrl_c() -> None:
         (handler if callable(handler) else signal.default_int_handler)(number, frame)
 
     signal.signal(signal.SIGTERM, interrupt)
+
+
+def _end_at_once_on_signals(code: Any) -> None:
+    """Let a signal no longer change how the run ends: all is said, but Ray takes a second to shut down, or longer. What
+    this process started ends with it.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    signal.signal(signal.SIGINT, lambda *_: os._exit(code or 0))  # and SIGTERM, which is treated as Ctrl-C
+
+
+def _ignore_signals() -> None:
+    """At the very end, when Python removes its own handlers and a signal would kill the process."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _load_command_line() -> Callable[[], None]:

@@ -120,15 +120,36 @@ def test_a_signal_while_the_program_loads_ends_it_with_one_line(number: signal.S
     assert (answer.returncode, answer.stdout, answer.stderr) == (1, "", f"{INTERRUPTED}\n")
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=["SIGINT", "SIGTERM"])
-def test_a_signal_ends_a_verb_that_has_not_started_ray_with_one_line(number: signal.Signals, tmp_path: Path) -> None:
-    lines = (
-        "import os, sys, click, janus_batch, jobs.cli.main as main",
-        f"main.cli.add_command(click.Command('verb', callback=lambda: os.kill(os.getpid(), {number.value})))",
+def run_verb(tmp_path: Path, number: signal.Signals, *lines: str) -> tuple[int, str, str]:
+    """The exit code and the output of a verb of these lines, in which `interrupt()` sends the process a signal."""
+    program = (
+        "import atexit, os, sys, click, janus_batch, jobs.cli.main as main",
+        f"def interrupt(kill=os.kill, process=os.getpid()): kill(process, {number.value})",
+        "@main.cli.command()",
+        "def verb():",
+        *(f"    {line}" for line in lines),
         "sys.argv[1:] = ['verb']",
         "janus_batch.main()",
     )
+    answer = run(["-c", "\n".join(program)], cwd=tmp_path, on_path=tmp_path)
+    return answer.returncode, answer.stdout, answer.stderr
 
-    answer = run(["-c", "\n".join(lines)], cwd=tmp_path, on_path=tmp_path)
 
-    assert (answer.returncode, answer.stdout, answer.stderr) == (1, "", f"\n{INTERRUPTED}\n")
+@pytest.mark.parametrize("number", SIGNALS, ids=["SIGINT", "SIGTERM"])
+def test_a_signal_ends_a_verb_that_has_not_started_ray_with_one_line(number: signal.Signals, tmp_path: Path) -> None:
+    assert run_verb(tmp_path, number, "interrupt()") == (1, "", f"\n{INTERRUPTED}\n")
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    "when",
+    ["atexit.register(interrupt)", "main.at_the_end = type('AtTheEnd', (), {'__del__': lambda self: interrupt()})()"],
+    ids=["Ray shuts down", "Python ends"],
+)
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_signal_after_the_result_changes_nothing(
+    code: int, when: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    lines = (when, "sys.stdout.write('the result')", f"sys.exit({code})")
+
+    assert run_verb(tmp_path, number, *lines) == (code, "the result", "")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 
 import click
@@ -53,8 +51,6 @@ def main() -> None:
         error.show()
         sys.exit(WRONG)
     except (KeyboardInterrupt, click.Abort):
-        # Ray takes seconds to shut down. A second Ctrl-C exits at once: what was started here ends with this process.
-        signal.signal(signal.SIGINT, lambda *_: os._exit(INCOMPLETE))
         click.echo(INTERRUPTED, err=True)
         sys.exit(INCOMPLETE)
     except (InputError, JobFailure) as error:
