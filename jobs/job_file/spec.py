@@ -12,6 +12,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from actors.errors import shown
 from actors.prompt.template import TEMPLATES
 from actors.prompt.tokenizer import BEGIN_OF_IMAGE, BOS
 from actors.recipe import CAPTION_QUESTION, CAPTION_TOKENS, PROMPT_FIELD
@@ -392,7 +393,7 @@ class ScheduleSection(_Section):
         try:
             check_cron(self.cron, self.time_zone)
         except ValueError as error:
-            raise _plain_error(f"schedule.cron: {error}, got {self.cron!r} in {self.time_zone}") from error
+            raise _plain_error(f"schedule.cron: {error}, got {shown(self.cron)} in {shown(self.time_zone)}") from error
         if self.when_running == "queue" and not self.catch_up:
             raise _plain_error("schedule.catch_up: must be at least 1 with when_running: queue, got 0")
         return self

@@ -76,12 +76,19 @@ def read_mark(dest: Storage, shard_id: str) -> Mark | None:
     """The mark of a shard that is already exported; None if it is missing or damaged."""
     try:
         mark = json.loads(dest.read(_mark_name(shard_id)))
-        written = {str(split): Written(**counts) for split, counts in mark["written"].items()}
+        written = {str(split): Written(**_checked(counts)) for split, counts in mark["written"].items()}
         details = {str(split): [str(detail) for detail in found] for split, found in mark["details"].items()}
-        names = [str(name) for name in mark["names"]]
+        names = [str(name).encode().decode() for name in mark["names"]]
         return Mark(digest=str(mark["digest"]), written=written, names=names, details=details)
     except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def _checked(counts: dict[str, Any]) -> dict[str, int]:
+    """Raises ValueError for counts that no export wrote."""
+    if any(type(number) is not int or number < 0 for number in counts.values()):
+        raise ValueError("a count must be a whole number")
+    return counts
 
 
 def write_mark(dest: Storage, shard_id: str, mark: Mark) -> None:

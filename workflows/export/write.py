@@ -185,7 +185,7 @@ def _write_shards(
     for number, parts in enumerate(shards, start=1):
         shard = read_shard(work, parts)
         mark = read_mark(work.dest, parts[0])
-        if mark is None or mark.digest != shard.digest:
+        if mark is None or mark.digest != shard.digest or not mark.written.keys() <= splits.keys():
             mark = write_shard(work, parts[0], shard)
             write_mark(work.dest, parts[0], mark)
         else:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from actors.errors import shown
 from workflows.output.encode import EXTENSIONS
-from workflows.output.manifest import kind_of_part, manifest_name, own_schema, part_errors
+from workflows.output.manifest import kind_of_part, manifest_name, marks_of, own_schema, part_errors
 from workflows.storage.parquet import check_names, open_parquet, typed_column
 from workflows.storage.store import Storage
 
@@ -36,7 +36,7 @@ def read_part(storage: Storage, part: str, columns: Sequence[str] | None = None,
 
     A nullable column that the part does not have is all null, and so is a column of the judge that is named where
     nothing was judged. Raises FileNotFoundError, and DamagedFileError for a missing column, a value of the wrong type,
-    or an id or location that would lead out of the output.
+    or an id or location that would lead out of the output. `kind_of_part` takes the metadata of the table, too.
     """
     name = manifest_name(part)
     data = storage.read(name)
@@ -54,7 +54,8 @@ def read_part(storage: Storage, part: str, columns: Sequence[str] | None = None,
         table = file.read(None if columns is None else [*read, *carried])
         fields = [(own if column in own.names else _ALL_COLUMNS).field(column) for column in wanted]
         found = [_own_column(table.select(read), field, _PATTERNS_OF.get(kind, PATTERNS)) for field in fields]
-        return pa.table([*found, *(table[column] for column in carried)], names=[*wanted, *carried])
+        read_table = pa.table([*found, *(table[column] for column in carried)], names=[*wanted, *carried])
+        return read_table.replace_schema_metadata(marks_of(kind))
 
 
 def _is_due(field: pa.Field, present: Sequence[str]) -> bool:

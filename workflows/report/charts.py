@@ -81,7 +81,9 @@ def score_charts(survey: Survey) -> dict[str, dict[float | None, ScoreChart]]:
 
 def _score_charts(survey: Survey, name: str) -> dict[float | None, ScoreChart]:
     values = {
-        weight: np.concatenate(facts.scores[name]) for weight, facts in survey.weights.items() if name in facts.scores
+        weight: np.concatenate(facts.scores[name], dtype=np.float64)
+        for weight, facts in survey.weights.items()
+        if name in facts.scores
     }
     values = {weight: found for weight, found in values.items() if len(found)}
     if not values:
@@ -89,10 +91,8 @@ def _score_charts(survey: Survey, name: str) -> dict[float | None, ScoreChart]:
     lowest, highest = min(found.min() for found in values.values()), max(found.max() for found in values.values())
     if lowest >= 0 and highest <= 1:
         lowest, highest = 0.0, 1.0  # a probability
-    shares = {
-        weight: np.histogram(found, NUM_BINS, (lowest, highest if highest > lowest else lowest + 1))[0] / len(found)
-        for weight, found in values.items()
-    }
+    limits = (lowest, highest if highest > lowest else lowest + max(1.0, abs(lowest)))
+    shares = {weight: np.histogram(found, NUM_BINS, limits)[0] / len(found) for weight, found in values.items()}
     top = max(share.max() for share in shares.values())
     return {
         weight: ScoreChart(

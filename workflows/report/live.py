@@ -21,7 +21,7 @@ from workflows.dispatch.side_task import SideTask
 from workflows.job import RenderJob
 from workflows.output.claim import read_claim
 from workflows.output.images import WrittenBatch
-from workflows.output.manifest import committed_parts, own_schema
+from workflows.output.manifest import PartKind, committed_parts, marks_of, own_schema
 from workflows.output.remaining import Completion
 from workflows.report.page import LiveFacts, ReportFacts, make_page
 from workflows.report.rejections import collect_rejections
@@ -177,7 +177,8 @@ def _newest_images(
 ) -> list[SelectedImage]:
     """The newest images of both, the last one first. A committed image counts once."""
     rows = [row for batch in newest for row in batch.rows]
-    schema = own_schema("judged" if any(JUDGE_COLUMN in row for row in rows) else "images")
+    kind: PartKind = "judged" if any(JUDGE_COLUMN in row for row in rows) else "images"
+    schema = own_schema(kind).with_metadata(marks_of(kind))
     table = pa.Table.from_pylist([{**row, **dict.fromkeys(BULK_COLUMNS)} for row in rows], schema)
     everything, scores = np.arange(table.num_rows), Scores.of_manifest(table)
     written = images_of(table, everything, np.ones(table.num_rows, bool), scores, survey.near_duplicates)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import pyarrow as pa
 
+from workflows.output.manifest import kind_of_part
 from workflows.scores.parts import KEY_SCHEMA, is_value, read_scores, scored_parts, scorer_names, scores_of_rows
 from workflows.storage.store import Storage
 
@@ -40,7 +41,7 @@ class Scores:
     @staticmethod
     def of_manifest(rows: pa.Table) -> dict[str, np.ndarray]:
         """The judge's score, if the rows have it."""
-        if JUDGE_COLUMN not in rows.column_names or rows[JUDGE_COLUMN].null_count == rows.num_rows:
+        if kind_of_part(rows.schema.metadata) != "judged":  # a column of this name may be carried
             return {}
         return {JUDGE_COLUMN: _as_floats(rows[JUDGE_COLUMN])}
 

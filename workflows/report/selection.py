@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from workflows.output.manifest import JUDGE_SCHEMA, NUM_READERS, own_schema
+from workflows.output.manifest import NUM_READERS, kind_of_part, own_schema
 from workflows.output.parts import read_part
 from workflows.report.carried import MAX_CARRIED, carried_texts
 from workflows.report.quality_rules import NEAR_DUPLICATE, QUALITY_RULES, RULE_NAMES, hash_values
@@ -176,7 +176,7 @@ def images_of(
 
 def _own_names(table: pa.Table) -> list[str]:
     """The manifest's columns, with those of the judge if the part is judged."""
-    return list(own_schema("judged" if set(JUDGE_SCHEMA.names) <= set(table.column_names) else "images").names)
+    return list(own_schema(kind_of_part(table.schema.metadata)).names)
 
 
 def _carried(table: pa.Table) -> pa.Table:

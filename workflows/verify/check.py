@@ -18,7 +18,9 @@ from workflows.output.manifest import (
     NUM_READERS,
     REJECTED_SCHEMA,
     committed_parts,
+    kind_of_part,
     manifest_name,
+    own_schema,
     parts_of_shards,
     read_rejected,
     rejected_file,
@@ -162,9 +164,10 @@ def _check_shard(storage: Storage, parts: list[str], recipe: Recipe) -> _Checked
 def _read_part(storage: Storage, part: str) -> list[dict[str, Any]]:
     """The rows of a part of the manifest. All columns are read, so that every page's checksum is checked."""
     table = read_part(storage, part)
-    columns = [name for name in (*COLUMNS, *JUDGE_COLUMNS) if name in table.column_names]
-    rows: list[dict[str, Any]] = table.select(columns).to_pylist()
-    return [_NO_IMAGE | row for row in rows] if "answer" in table.column_names else rows
+    kind = kind_of_part(table.schema.metadata)
+    own = own_schema(kind).names  # carried columns may have the names of a judge's
+    rows: list[dict[str, Any]] = table.select([name for name in (*COLUMNS, *JUDGE_COLUMNS) if name in own]).to_pylist()
+    return [_NO_IMAGE | row for row in rows] if kind == "answers" else rows
 
 
 def _check_counts(

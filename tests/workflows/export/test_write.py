@@ -174,6 +174,28 @@ def test_a_damaged_claim_is_named(tmp_path: Path, text: str) -> None:
         export(job, tmp_path / "ds", "imagefolder")
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"num_pairs": 0', '"num_pairs": "x"'),
+        ('"num_pairs": 0', '"num_pairs": null'),
+        ('"num_images": 2', '"num_images": -2'),
+        ('"written": {""', '"written": {"test"'),
+        ('"names": [', '"names": ["\\ud800", '),
+    ],
+)
+def test_a_shard_whose_mark_was_edited_is_written_again(tmp_path: Path, old: str, new: str) -> None:
+    job = finished_with(tmp_path, {"id": ["a", "b"]})
+    export(job, tmp_path / "ds", "imagefolder")
+    whole = bytes_of(tmp_path / "ds")
+    [mark] = (mark for mark in (tmp_path / "ds/.export").iterdir() if mark.name != "claim.json")
+    assert old in mark.read_text()
+    mark.write_text(mark.read_text().replace(old, new))
+
+    assert export(job, tmp_path / "ds", "imagefolder").num_shards_before == 0
+    assert bytes_of(tmp_path / "ds") == whole
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"written": {"num_images": 4}, "columns": "x"}', "\0"])
 def test_a_shard_with_a_damaged_mark_is_written_again(tmp_path: Path, text: str) -> None:
     job = finished_with(tmp_path, {"id": ["a", "b"]})

@@ -19,7 +19,7 @@ from tests.support import toy_job
 from tests.support.report_page import Page
 from workflows.job import Images, RenderJob
 from workflows.output.claim import mark_success
-from workflows.output.manifest import committed_parts
+from workflows.output.manifest import JUDGE_SCHEMA, committed_parts
 from workflows.output.parts import read_part
 from workflows.report import selection
 from workflows.report.write import write_report
@@ -257,6 +257,33 @@ def test_scores_are_shown_in_the_order_of_the_images(tmp_path: Path) -> None:
     assert page.data["scores"] == ["clip"]
     assert page.images["scores"] == [[None] * 4 + [0.4, 0.5, 0.6, 0.7, 0.8, 0.9]]
     assert "Weight Scored Mean clip 5 6 0.65 0 1" in page.text
+
+
+def test_scores_that_are_large_and_alike_are_shown(tmp_path: Path) -> None:
+    job = rendered(tmp_path, ["a", "b"])
+    storage, scorer = Storage(job.output), Scorer(name="mine", version="1")
+    claim_scores(storage, scorer)
+    for part in committed_parts(storage):
+        keys = read_part(storage, part, ["image_id", "image_sha256"])
+        write_scores(storage, scorer, part, keys.append_column("score", pa.array([1e17, 1e17])))
+
+    assert report_of(job).images["scores"] == [[1e17, 1e17]]
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_columns_carried_from_the_manifest_of_a_judged_job_are_no_verdicts_of_this_one(
+    tmp_path: Path, as_text: bool
+) -> None:
+    judged = toy_job.recipe(judge=toy_job.judge(best_of=2, caption_tokens=16))
+    [row] = toy_job.manifest_of(rendered(tmp_path / "judged", ["a"], recipe=judged))
+    columns = {name: [str(row[name]) if as_text else row[name]] for name in JUDGE_SCHEMA.names}
+    job = rendered(tmp_path, ["a"], columns=columns)
+
+    page = report_of(job)
+
+    assert page.data["scores"] == []
+    assert "candidates" not in page.images
+    assert toy_job.faults_of(job) == []
 
 
 def test_a_judged_job_shows_scores_captions_and_the_candidates_that_were_not_kept(tmp_path: Path) -> None:
