@@ -22,6 +22,8 @@ MAX_TEMPORARY_BYTES = 43 if sys.platform == "linux" else 39
 # ready in time: Ray has no class of its own for that.
 LASTING_ERRORS = (OSError, ValueError, TypeError, ImportError)
 BRIEF_OS_ERRORS = (ConnectionError, TimeoutError)
+# By default Ray starts a worker for every core at once. Those of a run start when its actors and tasks need them.
+SYSTEM_CONFIG = {"prestart_worker_first_driver": False}
 
 
 class ClusterError(InputError):
@@ -41,7 +43,7 @@ def start_ray() -> None:
     _check_temporary_folder()
     for is_last in (False, True):
         try:
-            return _init("local", include_dashboard=False)
+            return _init("local", include_dashboard=False, _system_config=SYSTEM_CONFIG)
         except Exception as error:  # Ray raises no class of its own here
             ray.shutdown()
             if is_last or not _may_pass(error):

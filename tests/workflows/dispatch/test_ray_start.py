@@ -42,9 +42,11 @@ class Start:
 
     def __init__(self, *errors: Exception) -> None:
         self.errors, self.num_calls = list(errors), 0
+        self.options: dict[str, object] = {}
 
-    def __call__(self, *_args: object, **_options: object) -> None:
+    def __call__(self, *_args: object, **options: object) -> None:
         self.num_calls += 1
+        self.options = options
         if self.errors:
             raise self.errors.pop(0)
 
@@ -65,6 +67,15 @@ def test_a_slow_start_is_tried_once_more(patch: pytest.MonkeyPatch, error: Excep
     start_ray()
 
     assert start.num_calls == 2
+
+
+def test_a_local_ray_starts_no_worker_before_it_is_needed(patch: pytest.MonkeyPatch) -> None:
+    """Ray's default is a worker of 50 to 90 MB for every core, whatever the run needs."""
+    start = Start()
+    patch.setattr(ray, "init", start)
+    start_ray()
+
+    assert start.options["_system_config"] == {"prestart_worker_first_driver": False}
 
 
 def test_a_second_slow_start_is_reported_with_what_to_do(patch: pytest.MonkeyPatch) -> None:
