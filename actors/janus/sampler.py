@@ -67,7 +67,9 @@ def first_beyond(weights_BV: torch.Tensor, uniform_B: torch.Tensor) -> torch.Ten
 
     A GPU adds up a row of a whole vocabulary with few of its threads.
     """
-    blocks_BNK = F.pad(weights_BV, (0, -weights_BV.shape[1] % BLOCK)).unflatten(1, (-1, BLOCK))
+    num_missing = -weights_BV.shape[1] % BLOCK
+    padded_BV = F.pad(weights_BV, (0, num_missing)) if num_missing else weights_BV  # F.pad copies even if it adds none
+    blocks_BNK = padded_BV.unflatten(1, (-1, BLOCK))
     sums_BN = blocks_BNK.sum(dim=-1, dtype=torch.float64)
     cdf_BN = sums_BN.cumsum(dim=-1)
     threshold_B = uniform_B * cdf_BN[:, -1]
