@@ -27,19 +27,23 @@ _PARAMETER = re.compile(r"[?&#;]([^=&#;?\s]+)=")
 _SIGN_IN = {"code", "jsessionid", "phpsessid", "session", "sessionid", "sid"}
 _SECRET_VALUE = re.compile(
     r"^\s*(bearer|basic)\s+\S|\b(AKIA|ASIA)[0-9A-Z]{16}\b|-----BEGIN "
-    # Tokens by their form: JSON web tokens, GitHub, GitLab, Hugging Face, OpenAI and Stripe, Google, Slack.
+    # Tokens by their form: JSON web tokens, GitHub, GitLab, Hugging Face, OpenAI and Stripe, Google, Slack, Telegram.
     r"|\beyJ[\w-]{8,}\.[\w-]{8,}\.|\bgh[opsur]_\w{30,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{20}|\bhf_\w{30,}"
-    r"|\bsk[-_][\w-]{20,}|\bAIza[\w-]{35}|\bxox[abeoprs]-[\w-]{8,}",
+    r"|\bsk[-_][\w-]{20,}|\bAIza[\w-]{35}|\bxox[abeoprs]-[\w-]{8,}|\b\d{6,}:AA[\w-]{30,}",
     re.IGNORECASE,
 )
-_OF_THE_SHELL = r"(?!\s*[\"']?(?:(?:bearer|basic|token)\s+)?[\"']?\$)"  # a variable of the shell is no secret
+# A variable or a command of the shell is no secret, nor is one of the environment in jq.
+_OF_THE_SHELL = r"(?!\s*[\"']?(?:(?:bearer|basic|token)\s+)?[\"']?(?:[$`]|env\.\w))"
 # As in `Authorization: x`, `AccountName=a;AccountKey=b` and `{"token": "x"}`;
-_ASSIGNED = re.compile(rf"(?:^|[;,&\s{{\"'])([\w-]+)[\"']?\s*[:=]{_OF_THE_SHELL}\s*(?=[^\s:=])", re.IGNORECASE)
+_ASSIGNED = re.compile(rf"(?:^|[;,&\s{{\"']|\$env:)([\w-]+)[\"']?\s*[:=]{_OF_THE_SHELL}\s*(?=[^\s:=])", re.IGNORECASE)
 # as in `--token x`, but not `--token-file x`;
 _OPTION = re.compile(rf"(?:^|\s)--([\w-]+)(?<!-file)(?<!-path)(?<!-jar)\s+{_OF_THE_SHELL}[^\s-]", re.IGNORECASE)
-# and as in `curl -u name:x` and `sshpass -p x`, but not `docker run -u 1000:1000`.
+# as in `config set token x`;
+_SET = re.compile(rf"\sset\s+([\w.-]+)\s+{_OF_THE_SHELL}[^\s-]", re.IGNORECASE)
+# and as in `curl -u name:x`, `docker login -p x` and `sshpass -p x`, but not `docker run -u 1000:1000`.
 _LOGIN = re.compile(
     r"(?:^|\s)-(?:u|-user)[\s=]*(?![\"']?\$|\d+:\d+(?:\s|$))[^\s:]+:(?!\$)\S|\bsshpass\s+-p\s*(?![\"']?\$)\S"
+    r"|\blogin\s[^|;&]*-p\s+(?![\"']?[$`])\S"
 )
 
 
@@ -70,7 +74,7 @@ def secret_in(value: Any) -> str | None:
     for name, text in _leaves(value):
         if name is not None and is_secret_name(name):
             return f"`{name}`"
-        named = [*_ASSIGNED.findall(text), *_OPTION.findall(text)]
+        named = [*_ASSIGNED.findall(text), *_OPTION.findall(text), *_SET.findall(text)]
         if _SECRET_VALUE.search(text) or _LOGIN.search(text) or any(map(is_secret_name, named)):
             return "a value that is a secret"
         if found := secret_in_address(text):
