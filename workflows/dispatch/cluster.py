@@ -31,6 +31,7 @@ from workflows.dispatch.steps import ShardSteps
 from workflows.job import RenderJob
 
 CPUS_PER_ACTOR = 2  # of a pool without GPUs whose size the job file leaves open
+ACCELERATOR = "accelerator_type:"  # begins the name of Ray's resource for a type of GPU
 NODE_LABEL = "ray.io/node-id"
 
 T = TypeVar("T")
@@ -186,6 +187,15 @@ class Cluster:
         ]
         return sum(counts)
 
+    def describe_room(self, job: RenderJob, num_cpus: float) -> str:
+        """What an actor waits for, and what the cluster has of it: a job may wait for what never comes."""
+        workers, resources = job.workers, ray.cluster_resources()
+        wanted = [_counted(num_cpus, "CPU")] + [_counted(workers.gpus_per_actor, "GPU")] * bool(workers.gpus_per_actor)
+        wanted += [f"{ACCELERATOR}{workers.accelerator_type}"] * bool(workers.accelerator_type)
+        has = [_counted(resources.get(name, 0), name) for name in ("CPU", "GPU")]
+        has += sorted(name for name in resources if name.startswith(ACCELERATOR))
+        return f"no actor has room yet: each asks for {', '.join(wanted)}; the cluster has {', '.join(has)} in all"
+
     def draining_nodes(self) -> set[str]:
         """The nodes about to go away: after a spot notice, `ray drain-node`, or a scale-down by the autoscaler."""
         return set(ray._private.state.state.get_draining_nodes())  # Ray's own libraries call it; no name is public
@@ -193,3 +203,7 @@ class Cluster:
     def is_node_alive(self, node_id: str) -> bool:
         """Whether the cluster still has this node."""
         return any(node["Alive"] for node in ray.nodes() if node["NodeID"] == node_id)
+
+
+def _counted(num: float, name: str) -> str:
+    return f"{num:g} {name}" if num == 1 else f"{num:g} {name}s"

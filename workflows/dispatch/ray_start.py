@@ -16,6 +16,7 @@ from actors.errors import InputError, JobFailure, one_line, reason_line
 from janus_batch import own_packages_first
 
 CONNECT_SECONDS = 10
+HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # with empty settings
 # Of the 107 (macOS: 103) bytes of a socket's path. Ray adds /session_<date>_<process>/sockets/plasma_store.
 MAX_TEMPORARY_BYTES = 43 if sys.platform == "linux" else 39
 # Errors of a Ray that cannot start here, however often it is tried. Everything else may be a part of Ray that was not
@@ -53,23 +54,38 @@ def start_ray() -> None:
 
 
 def join_ray(address: str) -> None:
-    """Join the cluster at `address`. Raises ClusterError.
+    """Join the cluster at `address`, which is the option --address or the variable RAY_ADDRESS. Raises ClusterError.
 
-    Checks first that something listens there: Ray would wait for minutes.
+    Checks first that a server of Ray's kind listens there: Ray would wait for minutes.
     """
     try:
         if "://" in address:
             raise ValueError("this is the URL of a server in front of a cluster")
         if address != "auto":
-            host, _, port = address.rpartition(":")
-            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+            _check_speaks_grpc(address)
         _init(address)
     except Exception as error:
+        name = "RAY_ADDRESS" if address == os.environ.get("RAY_ADDRESS") else "--address"
         raise ClusterError(
-            f"--address: no Ray cluster can be joined at {address} ({reason_line(error)}); allowed are auto and the "
+            f"{name}: no Ray cluster can be joined at {address} ({reason_line(error)}); allowed are auto and the "
             "HOST:PORT of a head node, used from a machine of the cluster. From elsewhere use `janus-batch submit "
             "--address URL`"
         ) from error
+
+
+def _check_speaks_grpc(address: str) -> None:
+    """Raise OSError or ValueError unless a server at HOST:PORT answers as those of Ray's head node do."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError("this is not HOST:PORT")
+    with socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS) as connection:
+        if os.environ.get("RAY_USE_TLS", "0") != "0":
+            return
+        connection.sendall(HTTP2_GREETING)
+        answer = connection.recv(9)  # the head of a frame, the fourth byte of which is 4 for settings
+    if answer[3:4] != b"\4":
+        dashboard = "; the dashboard's port, 8265, is another one than that of the head node, 6379"
+        raise ValueError(f"the server there is not Ray's{dashboard if answer.startswith(b'HTTP') else ''}")
 
 
 def _may_pass(error: Exception) -> bool:

@@ -86,6 +86,7 @@ class Watch:
     ) -> None:
         self._job, self._cluster, self._progress, self._queue = job, cluster, progress, queue
         self._pool, self._watchdog, self._seconds = pool, watchdog, seconds
+        self._has_told_room = False
 
     async def keep(self) -> None:
         """Look until cancelled."""
@@ -100,6 +101,9 @@ class Watch:
             if any(slot.state in ("starting", "waiting") for slot in self._progress.slots):
                 lacking = await asyncio.to_thread(self._cluster.num_lacking_room, self._job, self._pool.num_cpus)
                 self._progress.room_is_lacking(lacking)
+                if lacking and not self._has_told_room and self._progress.rendering_since is None:
+                    self._has_told_room = True
+                    self._progress.note(self._cluster.describe_room(self._job, self._pool.num_cpus))
 
     async def _end_silent(self, actor: Actor, seconds: float) -> None:
         """Report a stuck actor, its shards and its position, and kill it; its shards are retried."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -113,6 +115,43 @@ def test_a_port_where_nothing_listens_is_refused_before_ray_waits_for_it(patch: 
         join_ray(f"127.0.0.1:{free_port()}")
 
     assert start.num_calls == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "the server there is not Ray's; the dashboard's port, 8265, is another"),
+        (b"", "the server there is not Ray's"),
+        (None, "timed out"),
+    ],
+    ids=["dashboard", "closes", "silent"],
+)
+def test_a_server_that_is_not_rays_is_refused_before_ray_waits_for_it(
+    patch: pytest.MonkeyPatch, answer: bytes | None, message: str
+) -> None:
+    patch.setattr("workflows.dispatch.ray_start._init", lambda address: pytest.fail("Ray waits for minutes"))
+    patch.setattr("workflows.dispatch.ray_start.CONNECT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        patch.setenv("RAY_ADDRESS", address)
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            connection.recv(64)
+            if answer is not None:
+                connection.sendall(answer)
+                connection.close()
+            else:
+                held.append(connection)
+
+        held: list[socket.socket] = []
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(ClusterError, match=f"RAY_ADDRESS: no Ray cluster can be joined at {address}.*{message}"):
+            join_ray(address)
+        thread.join()
+        for connection in held:
+            connection.close()
 
 
 def test_on_macos_the_long_folder_of_tmpdir_is_no_fault(patch: pytest.MonkeyPatch) -> None:
