@@ -10,6 +10,7 @@ from actors.checkpoint.doctor import Finding, Use
 from actors.checkpoint.files import some
 from actors.checkpoint.open import Checkpoint
 from actors.checkpoint.tensors import READ_DTYPES, open_tensor_file, without_wrappers
+from actors.checkpoint.weights import BUFFERS
 
 # Modules, by any layout's name: of what looks at images, of what no job runs, and of residual branches, which training
 # may leave at zero.
@@ -38,6 +39,8 @@ def check_values(checkpoint: Checkpoint, uses: Collection[Use] = ("rendering", "
 
 def _use_of(name: str) -> Use | None:
     modules = set(name.split("."))
+    if modules & BUFFERS:
+        return None
     if modules & _LOOKING:
         return None if modules & _POOLING else "looking"
     return None if modules & _NOT_USED else "rendering"

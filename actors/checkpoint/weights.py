@@ -19,8 +19,8 @@ from actors.errors import CheckpointError, one_line
 
 _some = partial(some, most=3)  # the names of tensors are long
 
-# Tables that older versions of transformers stored with the weights. They follow from config.json.
-_BUFFERS = {"inv_freq", "cos_cached", "sin_cached", "position_ids"}
+# Tables that older versions of transformers stored with the weights, and a count of training. None is a weight.
+BUFFERS = {"inv_freq", "cos_cached", "sin_cached", "position_ids", "num_batches_tracked"}
 
 _TEXT_LAYER = re.compile(r"language_model\.model\.layers\.(\d+)\.")
 
@@ -95,7 +95,7 @@ def _open_files(checkpoint: Checkpoint) -> list[TensorFile]:
 def _find(checkpoint: Checkpoint, expected: Shapes, rename: Callable[[str], str]) -> dict[str, _Stored]:
     """All tensors of the weight files by their names in `expected`, without the names of what is around the model."""
     stored = [_Stored(file=file, name=name) for file in _open_files(checkpoint) for name in file.shapes]
-    stored = [one for one in stored if one.name.rpartition(".")[2] not in _BUFFERS]
+    stored = [one for one in stored if one.name.rpartition(".")[2] not in BUFFERS]
     names = [without_wrappers(one.name) for one in stored]
     outer = _outer_name(names, expected, rename)
     names = [rename(name.removeprefix(outer)) for name in names]

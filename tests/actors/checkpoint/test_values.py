@@ -78,3 +78,11 @@ def test_what_training_may_leave_is_no_fault(
     tmp_path: Path, name: str, file: str, tensor: str, change: Callable[[torch.Tensor], object]
 ) -> None:
     assert faults_of(changed(tmp_path, name, file, tensor, change)) == {}
+
+
+def test_the_numbers_of_a_table_that_is_no_weight_do_not_count(tmp_path: Path) -> None:
+    folder = changed(tmp_path, "janus-tiny", MODEL, "gen_embed.weight", lambda tensor: None)
+    tensors = load_file(folder / MODEL)
+    tensors["language_model.model.layers.0.self_attn.rotary_emb.cos_cached"] = torch.full((4, 4), torch.nan)
+    save_file(tensors, folder / MODEL)
+    assert faults_of(folder) == {}
