@@ -29,6 +29,10 @@ TYPICAL_PROMPT = 128  # tokens: longer than 98 in 100 prompts that people write
 CPU_IMAGES = (16, 8, 4, 2, 1)  # per batch: matrix products reach full speed at 32 rows, not yet at 16
 CPU_SHARE = 0.125  # of the machine's memory, for keys and values
 
+# Unconditional prompts that are kept from batch to batch: their tokens on a CPU, and as a share of the cache on a GPU.
+CPU_KEPT_TOKENS = 4096
+GPU_KEPT_SHARE = 1 / 32
+
 GPU_ROWS = 256  # at most: one more row costs its keys and values, one more batch all the weights
 FP8_ROWS = 512  # the same with keys and values of half the size
 GPU_SHARE = 0.75  # of the memory that is free next to the weights; the rest is for prompts and images
@@ -45,6 +49,7 @@ class CpuLoops:
     def __init__(self, model: CodeModel, num_codes: int, new_sampler: NewSampler = CodeSampler) -> None:
         self.model, self.num_codes, self._new_sampler = model, num_codes, new_sampler
         self.longest_prompt = model.llama.shape.context_length - num_codes
+        self.num_kept_tokens = CPU_KEPT_TOKENS
         self._memory = torch.empty(0)
 
     def for_text(self, model: CodeModel, num_tokens: int, new_sampler: NewSampler) -> CpuLoops:
@@ -91,6 +96,7 @@ class GpuLoops:
         size = (llama.shape.num_layers, num_pages, llama.shape.num_kv_heads, llama.shape.head_dim)
         self.pool = PagePool(size, dtype=llama.cache_dtype, device=self.device)
         self.longest_prompt = min(llama.shape.context_length, num_pages // 2 * PAGE) - num_codes
+        self.num_kept_tokens = int(num_pages * PAGE * GPU_KEPT_SHARE)
         self._graphs = GraphPool() if self.device.type == "cuda" else None
         self._loops: dict[tuple[int, int], DecodeLoop] = {}
 

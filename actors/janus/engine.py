@@ -38,10 +38,6 @@ from actors.request import ImageRequest, Rejection, RenderedImage, refusal_of_pr
 # B images, G of them guided, R rows of the model (cond rows first, then one uncond row for each guided image, then
 # empty rows), N codes of an image, T tokens or cache slots, C hidden channels, V codebook entries.
 
-# Of the unconditional prompts that are kept from batch to batch, one for each length: all lengths up to 90, which is
-# 0.8 GB in a model of 1B and 2 GB in one of 7B.
-MAX_UNCOND_TOKENS = 4096
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromptIds:
@@ -290,7 +286,7 @@ class JanusEngine:
         for ids in missing:
             if list(ids) == self.tokenizer.uncond_ids(len(ids)):
                 self._uncond_states[ids] = states[ids]
-        while sum(map(len, self._uncond_states)) > MAX_UNCOND_TOKENS:
+        while sum(map(len, self._uncond_states)) > self.loops.num_kept_tokens:
             del self._uncond_states[next(iter(self._uncond_states))]
         return [states[ids] for ids in ids_of_rows]
 

@@ -91,6 +91,10 @@ def test_the_longest_prompt_is_what_two_rows_have_pages_for() -> None:
     assert loops(2 * PAGES_OF_ROW).longest_prompt == PAGES_OF_ROW * PAGE - NUM_CODES
 
 
+def test_kept_prompts_take_a_small_share_of_a_gpus_memory() -> None:
+    assert loops(7 * PAGES_OF_ROW).num_kept_tokens * 32 == 7 * PAGES_OF_ROW * PAGE
+
+
 def test_a_gpu_without_memory_for_one_image_is_refused() -> None:
     with pytest.raises(DeviceFullError, match=r"one image need 0\.0 GB of GPU memory; 0\.0 GB are free"):
         loops(2 * PAGES_OF_ROW - 1)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from actors.janus import engine as janus_module
 from actors.janus.engine import JanusEngine
 from actors.janus.network import read_weights
 from actors.janus.sampler import sample_codes
@@ -168,12 +167,12 @@ def test_unconditional_prompts_are_kept_up_to_a_number_of_tokens(
     requests = [request("a cat" + " and a dog" * num) for num in (0, 3, 1)]
     lengths = [len(janus.tokenize(asked).cond) for asked in requests]
     images = [image.codes.tolist() for asked in requests for image in janus.render([asked])]
-    monkeypatch.setattr(janus_module, "MAX_UNCOND_TOKENS", lengths[1] + lengths[2])
+    monkeypatch.setattr(janus.loops, "num_kept_tokens", lengths[1] + lengths[2])
     janus._uncond_states.clear()
     for asked, codes in zip(requests, images, strict=True):
         assert janus.render([asked])[0].codes.tolist() == codes
     assert [len(ids) for ids in janus._uncond_states] == lengths[1:]
-    monkeypatch.setattr(janus_module, "MAX_UNCOND_TOKENS", 0)
+    monkeypatch.setattr(janus.loops, "num_kept_tokens", 0)
     assert janus.render(requests[:1])[0].codes.tolist() == images[0]
     assert janus._uncond_states == {}
 
