@@ -17,6 +17,7 @@ from tests.support.toy_job import write_prompts
 from workflows.prompts import PromptsError, find_prompt_files, read_rows
 from workflows.storage.damage import DamagedFileError
 from workflows.storage.errors import StorageError, StorageUnreachable
+from workflows.storage.store import FIRST_CONTACT
 
 
 def names(pattern: Path | str, **options) -> list[str]:
@@ -390,6 +391,25 @@ def test_an_endpoint_that_never_answers_is_tried_twice(aws_environment: None) ->
         silent.accept()
         with pytest.raises(TimeoutError):
             silent.accept()
+
+
+def test_a_web_server_that_never_answers_is_left_after_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FIRST_CONTACT, "read_timeout", 0.2)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+
+        with pytest.raises(StorageUnreachable, match=r"prompts.parquet cannot be reached: .*[Tt]imeout"):
+            names(f"http://127.0.0.1:{silent.getsockname()[1]}/prompts.parquet")
+
+
+def test_storage_options_do_not_apply_to_prompts_on_a_web_server() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and does not listen
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/prompts.parquet"
+
+        with pytest.raises(StorageUnreachable, match=r"prompts.parquet cannot be reached"):
+            names(url, client_kwargs={"region_name": "eu-west-1"}, endpoint_url=1, block_size="x")
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ def describe(fs: fsspec.AbstractFileSystem, folder: str, info: dict[str, Any], r
     check_is_file(url, info)
     with storage_errors(url), fs.open(info["name"], "rb", **_footer_cache(fs)) as file:
         footer = read_footer(url, file, info["size"], reading.columns)
+        _check_ranges(fs, url, info["name"])
         return _found(url, name_of(info, folder), version_of(fs, info), info, footer, reading)
 
 
@@ -92,6 +93,17 @@ def describe_converted(
 def check_is_file(url: str, info: dict[str, Any]) -> None:
     if info["type"] != "file":  # opening a FIFO waits for a writer
         raise PromptsError(f"prompts: {url} is a pipe, a socket, a device or a broken link; prompts are files")
+    if info["size"] is None:
+        raise PromptsError(f"prompts: the web server does not say how large {url} is; download the file first")
+
+
+def _check_ranges(fs: fsspec.AbstractFileSystem, url: str, path: str) -> None:
+    """Raise PromptsError for a web server that sends whole files only: Parquet is read from the middle."""
+    if "http" in fs.protocol and len(fs.cat_file(path, 1, 3)) != 2:
+        raise PromptsError(
+            f"prompts: the web server of {url} sends no parts of files (HTTP ranges), which Parquet needs; download "
+            "the file first"
+        )
 
 
 def name_of(info: dict[str, Any], folder: str) -> str:

@@ -89,11 +89,11 @@ def does_not_answer(error: BaseException) -> bool:
     names = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, LASTING_ERRORS) or names & _SETTINGS_AT_FAULT:
         return False
-    if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
-        return True
+    if isinstance(error, ConnectionError | TimeoutError | socket.gaierror) or names & _LOST_CONNECTIONS:
+        return True  # also half an answer, whose cause in aiohttp has a status of 400
     if (status := _http_status(error)) is not None:
         return status in _BUSY_STATUSES
-    return bool(names & _LOST_CONNECTIONS) or (isinstance(error, OSError) and error.errno in _BUSY_ERRNOS)
+    return isinstance(error, OSError) and error.errno in _BUSY_ERRNOS
 
 
 def is_transient(error: BaseException) -> bool:

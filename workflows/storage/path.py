@@ -185,7 +185,7 @@ def _check_path(path: str) -> None:
 
 def _check_url(url: str) -> None:
     scheme, _, rest = url.partition("://")
-    if "::" in url:
+    if "::" in re.sub(r"(?<=://)\[[0-9A-Fa-f:.]+\]", "", url):  # an IPv6 address may have it
         raise ValueError("`::` (chained URLs) is not supported")
     if _VARIABLE.search(rest):
         raise ValueError("variables such as $HOME and ${NAME} are not expanded; write the URL itself")

@@ -280,14 +280,15 @@ def open_url(
     With `is_first_contact`, an S3 store that cannot be reached fails within seconds.
     """
     protocol = "file" if is_local(url) else url.partition("://")[0]
-    is_s3 = protocol in ("s3", "s3a")
+    is_s3, timeouts = protocol in ("s3", "s3a"), FIRST_CONTACT if is_first_contact else EACH_CALL
     with storage_errors(url):
         file_system = fsspec.get_filesystem_class(protocol)
         options = _options_of(file_system, protocol, options)
         shown = ", ".join(options)
         try:
+            if protocol in ("http", "https"):
+                options = {"client_kwargs": {"timeout": _web_timeout(timeouts)}}
             if is_s3:
-                timeouts = FIRST_CONTACT if is_first_contact else EACH_CALL
                 options = {**options, "config_kwargs": {**timeouts, **options.get("config_kwargs", {})}}
             # url_to_fs would cut a path or key at `::`.
             fs = file_system(**{**file_system._get_kwargs_from_urls(url), **options})
@@ -305,13 +306,22 @@ def _options_of(file_system: type[fsspec.AbstractFileSystem], protocol: str, opt
     """The options that apply to this file system. A job writes them for its object store, but its prompts may be on a
     local disk, a web server or the hub.
     """
-    if protocol == "file":
+    if protocol in ("file", "http", "https"):
         return {}
     options = {key: value for key, value in options.items() if key != CONDITIONAL_CREATE}
-    if protocol not in ("http", "https", "hf"):
+    if protocol != "hf":
         return options
     named = inspect.signature(file_system.__init__).parameters
     return {key: value for key, value in options.items() if key in named}
+
+
+def _web_timeout(timeouts: dict[str, Any]) -> Any:
+    """The same timeouts for a web server. aiohttp's own default is five minutes for a file of any size."""
+    import aiohttp  # late: most jobs read no web server
+
+    return aiohttp.ClientTimeout(
+        total=None, sock_connect=timeouts["connect_timeout"], sock_read=timeouts["read_timeout"]
+    )
 
 
 @contextlib.contextmanager

@@ -63,6 +63,13 @@ def s3_answer(status: int, code: str) -> OSError:
     return translate_boto_error(botocore.exceptions.ClientError(response, "GetObject"))
 
 
+def half_an_answer() -> aiohttp.ClientPayloadError:
+    """What aiohttp raises for an answer that ends early: its cause has a status of its own."""
+    error = aiohttp.ClientPayloadError("Response payload is not completed")
+    error.__cause__ = aiohttp.http_exceptions.ContentLengthError("Not enough data")
+    return error
+
+
 def web_answer(cause: Exception) -> FileNotFoundError:
     """The error that fsspec makes of whatever goes wrong with a web server."""
     error = FileNotFoundError("http://host/file")
@@ -93,6 +100,7 @@ def web_answer(cause: Exception) -> FileNotFoundError:
         CheckpointUnreachable("model.safetensors arrived with 3 bytes instead of 9"),
         web_answer(aiohttp.ClientResponseError(REQUEST, (), status=503)),
         web_answer(aiohttp.ClientConnectionError()),
+        web_answer(half_an_answer()),
         web_answer(TimeoutError()),
     ],
 )

@@ -31,6 +31,7 @@ ON_POSIX = pytest.mark.skipif(os.name != "posix", reason="these are paths on Win
         ("s3://bucket", "s3://bucket"),
         ("s3://bucket/cost$s/x", "s3://bucket/cost$s/x"),
         ("https://host/a//b?x=1", "https://host/a//b?x=1"),
+        ("http://[::1]:80/p.parquet", "http://[::1]:80/p.parquet"),
         ("hdfs:///data/x", "hdfs:///data/x"),
     ],
 )
