@@ -105,8 +105,8 @@ def with_thumbnails(
     num_pixels = sum(image.row["width"] * image.row["height"] for image in images)
     form = Form(size=thumbnail_size(len(images)), is_lossless=num_pixels <= MAX_LOSSLESS_PIXELS)
     made = {name: make_thumbnail(data, form) for name, data in (packed or {}).items()}
-    stored = [location for image in images if (location := image.row["image"]) not in made]
-    made |= zip(stored, read_thumbnails(storage, stored, form), strict=True)
+    rows = [image.row for image in images if image.row["image"] not in made]
+    made |= read_thumbnails(storage, {row["image"]: row["image_sha256"] for row in rows}, form)
     return [replace(image, thumbnail=made[image.row["image"]]) for image in images]
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -28,20 +29,41 @@ class Form:
     is_lossless: bool
 
 
-def read_thumbnails(storage: Storage, locations: Sequence[str], form: Form) -> list[bytes | None]:
-    """The thumbnail at each location, None if the file is missing or is not a readable image."""
-    files = [location for location in locations if "#" not in location]
+def read_thumbnails(storage: Storage, sha256_of: Mapping[str, str], form: Form) -> dict[str, bytes | None]:
+    """The thumbnail at each location, None if the file is missing, not a readable image or not the one of this hash."""
+    files = [location for location in sha256_of if "#" not in location]
     packs: dict[str, list[str]] = defaultdict(list)
-    for location in locations:
+    for location in sha256_of:
         if "#" in location:
             packs[location.partition("#")[0]].append(location)
+
+    def of_file(location: str) -> bytes | None:
+        try:
+            return _checked(read_image(storage, location), sha256_of[location], form)
+        except FileNotFoundError:
+            return None
+
+    def of_pack(name: str) -> dict[str, bytes | None]:
+        try:
+            members = read_pack(storage, name)
+        except (FileNotFoundError, DamagedFileError):
+            return dict.fromkeys(packs[name])
+        found = {location: members.get(location.partition("#")[2]) for location in packs[name]}
+        return {
+            place: None if data is None else _checked(data, sha256_of[place], form) for place, data in found.items()
+        }
+
     made: dict[str, bytes | None] = {}
     with ThreadPoolExecutor(NUM_PACK_READERS) as readers:
-        for part in readers.map(lambda name: _from_pack(storage, name, packs[name], form), packs):
+        for part in readers.map(of_pack, packs):
             made |= part
     with ThreadPoolExecutor(NUM_READERS) as readers:
-        made |= zip(files, readers.map(lambda location: _from_file(storage, location, form), files), strict=True)
-    return [made[location] for location in locations]
+        made |= zip(files, readers.map(of_file, files), strict=True)
+    return made
+
+
+def _checked(data: bytes, sha256: str, form: Form) -> bytes | None:
+    return make_thumbnail(data, form) if hashlib.sha256(data).hexdigest() == sha256 else None
 
 
 def make_thumbnail(data: bytes, form: Form) -> bytes | None:
@@ -60,19 +82,3 @@ def make_thumbnail(data: bytes, form: Form) -> bytes | None:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # pillow's errors for broken files
         return None
     return buffer.getvalue()
-
-
-def _from_file(storage: Storage, location: str, form: Form) -> bytes | None:
-    try:
-        return make_thumbnail(read_image(storage, location), form)
-    except FileNotFoundError:
-        return None
-
-
-def _from_pack(storage: Storage, name: str, locations: Sequence[str], form: Form) -> dict[str, bytes | None]:
-    try:
-        members = read_pack(storage, name)
-    except (FileNotFoundError, DamagedFileError):
-        return dict.fromkeys(locations)
-    found = {location: members.get(location.partition("#")[2]) for location in locations}
-    return {location: None if data is None else make_thumbnail(data, form) for location, data in found.items()}

@@ -261,8 +261,10 @@ def _difference(
     except (FileNotFoundError, KeyError):
         return "its file is missing"
     if data == stored:
-        is_same_text = answer.reasoning == row["reasoning"]
-        return "" if is_same_text else "the same image, but another text before it than in the column reasoning"
+        if answer.reasoning != row["reasoning"]:
+            return "the same image, but another text before it than in the column reasoning"
+        is_same_codes = answer.codes is None or list(answer.codes) == row["codes"]
+        return "" if is_same_codes else "the same image, but other codes than in the column codes"
     if hashlib.sha256(stored).hexdigest() == row["image_sha256"] and _pixels(data) == _pixels(stored):
         return OTHER_TEXT
     same_codes = answer.codes is not None and list(answer.codes) == row["codes"]

@@ -337,6 +337,20 @@ def test_missing_and_damaged_images_are_counted(tmp_path: Path) -> None:
     assert [thumbnail is None for thumbnail in page.thumbnails()] == [True, True, False]
 
 
+@pytest.mark.parametrize("layout", ["files", "webdataset", "parquet"])
+def test_another_picture_in_place_of_an_image_is_not_shown_as_it(tmp_path: Path, layout: str) -> None:
+    job = rendered(tmp_path, ["a", "b"], images=Images(layout=layout))
+    (part,) = (Path(job.output) / "manifest").iterdir()
+    table = pq.read_table(part)
+    swapped = table["image"].take([1, 0])
+    pq.write_table(table.set_column(table.column_names.index("image"), table.field("image"), swapped), part)
+
+    page = report_of(job)
+
+    assert "2 of the images on this page could not be read" in page.text
+    assert list(page.thumbnails()) == [None, None]
+
+
 def test_a_missing_pack_does_not_prevent_the_report(tmp_path: Path) -> None:
     job = rendered(tmp_path, ["a", "b"], images=Images(layout="webdataset"))
     shutil.rmtree(Path(job.output) / "images")

@@ -127,6 +127,13 @@ def test_an_image_with_a_text_before_it_and_adapters_is_re_rendered(
     ] * 2
     assert [r.same_bytes for r in replay(job, 1)] == [True]  # in another batch
 
+    codes = manifest_of(job)[0]["codes"]
+    change_first_row(job, "codes", [codes[0] ^ 1, *codes[1:]])
+    assert sorted(r.difference for r in replay(job)) == [
+        "",
+        "the same image, but other codes than in the column codes",
+    ]
+    change_first_row(job, "codes", codes)
     change_first_row(job, "reasoning", "a cat")
     assert sorted(r.difference for r in replay(job)) == [
         "",

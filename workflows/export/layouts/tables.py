@@ -78,10 +78,15 @@ def image_column(images: Sequence[ExportImage]) -> pa.Array:
 
 def codes_column(images: Sequence[ExportImage]) -> pa.Array:
     """Raises ExportError for an image without codes, or with codes that do not fit."""
+    num_codes = None if images[0].codes is None else len(images[0].codes)
     for image in images:
         if image.codes is None or image.codes.max(initial=0) > MAX_CODE:
             fault = "none" if image.codes is None else f"{image.codes.max():,}"
             raise ExportError(f"layout codes: image {image.image_id!r} must have codes up to {MAX_CODE:,}, got {fault}")
+        if len(image.codes) != num_codes:
+            raise ExportError(
+                f"layout codes: {image.image_id!r} must have {num_codes} codes like others, got {len(image.codes)}"
+            )
     return pa.array([image.codes for image in images], CODES)
 
 

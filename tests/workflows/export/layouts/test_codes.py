@@ -91,6 +91,19 @@ def test_a_second_export_is_the_same_byte_for_byte(job: RenderJob, tmp_path: Pat
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
 
 
+def test_an_image_with_fewer_codes_than_the_others_is_refused(tmp_path: Path) -> None:
+    """The decoder takes them together, so the first reader of the export would fail."""
+    images = (
+        ExportImage(image_id=f"x{num}", prompt_id="x", image_index=0, cfg_weight=1.0, prompt="x",
+                    record=pa.table({"image_id": ["x"]}), data=b"", extension="png", codes=np.zeros(num, np.int32))
+        for num in (576, 575)
+    )  # fmt: skip
+    assert CODES.write is not None
+
+    with pytest.raises(ExportError, match="codes: 'x575' must have 576 codes like others, got 575"):
+        CODES.write(Place(Storage(str(tmp_path)), "shard", None, frozenset()), images, recipe())
+
+
 def test_an_image_of_576_codes_takes_about_a_kilobyte(tmp_path: Path) -> None:
     codes = np.random.default_rng(0).integers(0, 16384, (5_000, 576), dtype=np.int32)
     record = pa.table({"image_id": ["x"]})
