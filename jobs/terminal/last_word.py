@@ -1,8 +1,9 @@
 """What a run says when its process ends without saying anything itself, and the small process that says it then.
 
 Ray ends a driver's process at once, with exit code 1 and no exception, when the raylet on its machine is lost: a raylet
-exits with any of its agents. A system without memory kills the process. So a second process outlives it. It waits at
-the end of a pipe. If the pipe closes without a farewell, it prints what it was given and notifies `on_done`.
+exits with any of its agents. It does the same once the head node has not answered for a minute. A system without memory
+kills the process. So a second process outlives it. It waits at the end of a pipe. If the pipe closes without a
+farewell, it prints what it was given and notifies `on_done`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ NOTIFIED = "notified"
 SHOW_CURSOR = "\x1b[?25h"  # the live view hides it
 REASON = (
     "this process ended without a result. Ray ends it if Ray is lost on this machine (its raylet or one of its agents "
-    "was killed; see {logs}), and the system may kill it if memory runs out"
+    "was killed; see {logs}) or its head node does not answer, and the system may kill it if memory runs out"
 )
 
 kept_open: list[int] = []  # file descriptors that a second process inherits, so that others see when it has ended

@@ -37,6 +37,7 @@ def test_a_process_that_is_ended_is_spoken_for(ending: str) -> None:
     assert ended.stdout == "working\n"
     reason, advice = [line for line in ended.stderr.splitlines() if line.startswith("janus-batch: ")]
     assert reason.startswith("janus-batch: this process ended without a result. Ray ends it if Ray is lost")
+    assert "or its head node does not answer, and the system may kill it" in reason
     assert advice == "janus-batch: run it again"
 
 
