@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from actors.errors import one_line
 from workflows.export.destination import CLAIM_FILE, MARKS, Mark, read_claim_of_export, read_mark
 from workflows.export.layouts.lance import read_fragment
 from workflows.export.provenance import HASHES_FILE, SHARD_LABEL, assertion_of, fault_of, tree_root
@@ -82,7 +83,7 @@ def _check_shard(dest: Storage, mark: Mark, unit: str | None, findings: ExportFi
                 hashes[image.image_id] = hashlib.sha256(image.data).hexdigest()
                 _check_image(image, hashes[image.image_id], unit, findings)
         except FileNotFoundError:
-            findings.faults.append(f"{name} is missing")
+            findings.faults.append(f"{one_line(name)} is missing")
         except DamagedFileError as error:
             findings.faults.append(str(error))
     return hashes

@@ -167,7 +167,7 @@ def read_claim_of_export(dest: Storage) -> dict[str, Any]:
         claim = json.loads(dest.read(CLAIM_FILE))
     except ValueError:
         claim = None
-    if not isinstance(claim, dict):
+    if not isinstance(claim, dict) or not isinstance(claim.get("c2pa") or {}, dict):
         raise ExportError(f"{dest.url}/{CLAIM_FILE} is damaged; export into an empty folder")
     return claim
 

@@ -260,9 +260,10 @@ def _check_same_job(job: RenderJob, claim: Claim, ignore: tuple[str, ...] = ()) 
     for field in dict.fromkeys([*ours, *theirs]):
         their_value, our_value = theirs.get(field), ours.get(field)  # a job without a judge has no fields of one
         if field not in ignore and their_value != our_value:
+            theirs_shown, ours_shown = (one_line(json.dumps(value)) for value in (their_value, our_value))
             raise OtherJobError(
-                f"{job.output} belongs to a job with {_key_of(field)} = {json.dumps(their_value)}, this job has "
-                f"{json.dumps(our_value)}; {_remedy(field, claim)}, or render into another output folder"
+                f"{job.output} belongs to a job with {_key_of(field)} = {theirs_shown}, this job has {ours_shown}; "
+                f"{_remedy(field, claim)}, or render into another output folder"
             )
 
 

@@ -21,6 +21,7 @@ from tests.support.exports import (
 from tests.support.servers.s3 import S3Server
 from tests.support.toy_job import bytes_of, make_job, manifest_of, plan_job, recipe, render_shard, write_prompts
 from tests.workflows.test_retry_rejected import Fixed, retry
+from workflows.export.check import check_export
 from workflows.export.destination import FilesMissingError
 from workflows.export.layouts.layout import ExportError
 from workflows.job import Images
@@ -164,12 +165,14 @@ def test_a_destination_inside_another_export_or_output_is_refused(tmp_path: Path
     assert bytes_of(tmp_path) == before
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", "\0"])
+@pytest.mark.parametrize("text", ["", "[]", "{", "\0", '{"c2pa": 1.5}'])
 def test_a_damaged_claim_is_named(tmp_path: Path, text: str) -> None:
     job = finished(make_job(prompts_of(tmp_path), tmp_path / "out"))
     export(job, tmp_path / "ds", "imagefolder")
     (tmp_path / "ds/.export/claim.json").write_text(text)
 
+    with pytest.raises(ExportError, match=r"ds/.export/claim.json is damaged"):
+        check_export(Storage(str(tmp_path / "ds")))
     with pytest.raises(ExportError, match=r"ds/.export/claim.json is damaged"):
         export(job, tmp_path / "ds", "imagefolder")
 

@@ -57,6 +57,14 @@ def test_a_free_output_is_claimed_before_any_other_file_exists(job: RenderJob) -
     }
 
 
+def test_a_long_value_of_another_job_is_cut_in_the_message(job: RenderJob) -> None:
+    claim_output(changed(job, weights_sha256="f" * 9000), {})
+
+    with pytest.raises(OtherJobError, match=r"weights_sha256 = .*\.\.\., this job has") as refused:
+        claim_output(job, {})
+    assert len(str(refused.value)) < 800
+
+
 def test_an_output_among_the_files_of_another_one_is_refused(job: RenderJob) -> None:
     claim_output(job, {})
 
