@@ -22,7 +22,7 @@ from workflows.export.rules import NO_RULES, Rules
 from workflows.export.sample import Sampler
 from workflows.output.manifest import MANIFEST_SCHEMA
 from workflows.output.read_ahead import read_ahead
-from workflows.storage.path import output_arguments
+from workflows.scores.command import score_command
 from workflows.storage.store import Storage
 
 LEFT_OUT = ("image", "codes", "latents")  # of the manifest: locations in OUTPUT, and bulk
@@ -116,7 +116,7 @@ def take_inventory(
         if rules.sample is not None:
             sampler.add(random_numbers(chosen, rows, shard_id, rules.sample_seed))
         _count(counts, found, rows, chosen, recipe)
-    _check_scored(source, chooser, scores, counts, allow_incomplete=allow_incomplete)
+    _check_scored(source, recipe, chooser, scores, counts, allow_incomplete=allow_incomplete)
     num_images, removed = _sampled(rules, counts)
     if not num_images or (layout.wants_whole_prompts and not counts.num_whole):
         reason = "every image is removed by the rules" if counts.num_committed else "every row is rejected"
@@ -185,13 +185,19 @@ def _sampled(rules: Rules, counts: _Counts) -> tuple[int, dict[str, int]]:
 
 
 def _check_scored(
-    source: Storage, chooser: Chooser, scores: Sequence[Scores], counts: _Counts, *, allow_incomplete: bool
+    source: Storage,
+    recipe: Recipe,
+    chooser: Chooser,
+    scores: Sequence[Scores],
+    counts: _Counts,
+    *,
+    allow_incomplete: bool,
 ) -> None:
     """Raise ExportError if a rule reads scores that some images do not have yet: it would remove them silently."""
     for one in scores:
         num = counts.num_unscored[one.name]
         if num and one.name in chooser.columns and not allow_incomplete:
-            verb = f"janus-batch score {output_arguments(source.url, source.options)} --scorer {one.name}"
+            verb = score_command(source, recipe, one.scorer)
             raise ExportError(
                 f"{num:,} of {counts.num_committed:,} images have no scores of {one.name}, which a rule reads; "
                 f"`{verb}` scores them, or export the others with --allow-incomplete"

@@ -97,7 +97,9 @@ def test_images_without_scores_stop_a_rule_that_reads_them(tmp_path: Path) -> No
     (tmp_path / "out" / scores_file("clip", part)).unlink()
     rules = Rules(where=("clip >= 0",))
 
-    with pytest.raises(ExportError, match=r"16 of 40 images have no scores of clip.*score .*/out --scorer clip`"):
+    with pytest.raises(
+        ExportError, match=r"16 of 40 images have no scores of clip.*score .*/out --scorer clip --checkpoint org/clip`"
+    ):
         export(job, tmp_path / "ds", "imagefolder", rules=rules)
     assert not (tmp_path / "ds").exists()
     export(job, tmp_path / "others", "imagefolder", rules=Rules(where=("duplicates.distance >= 0",)))
