@@ -32,9 +32,7 @@ QUESTION = "Is it {prompt}? Answer yes or no."
             {"scorer": "clip", "checkpoint": "a b", "revision": "7", "with_embeddings": True, "name": "c"},
         ),
         (
-            Scorer(
-                name="aesthetic", version="1", checkpoint="x", settings={"kind": "aesthetic", "head": "h.safetensors"}
-            ),
+            Scorer(name="aesthetic", version="1", checkpoint="x", settings={"kind": "aesthetic", "head": "h"}),
             {"scorer": "aesthetic", "checkpoint": "x", "head": "h"},
         ),
         (
