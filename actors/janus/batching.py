@@ -33,7 +33,7 @@ CPU_SHARE = 0.125  # of the machine's memory, for keys and values
 CPU_KEPT_TOKENS = 4096
 GPU_KEPT_SHARE = 1 / 32
 
-GPU_ROWS = 256  # at most: one more row costs its keys and values, one more batch all the weights
+GPU_ROWS = 384  # at most: three tiles of a product; more would delay the first images for little
 FP8_ROWS = 512  # the same with keys and values of half the size
 GPU_SHARE = 0.75  # of the memory that is free next to the weights; the rest is for prompts and images
 SMALLEST_LOOP = 16  # rows; each size has its own CUDA graphs

@@ -31,7 +31,7 @@ from benchmarks.gpu.stage import COPY, PRODUCT, Stage
 Product = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 CACHE_BYTES = 256 * 2**20  # more than the cache of any GPU
-BLOCK_ROWS = 256
+BLOCK_ROWS = 128
 ROUNDS = 5
 
 
@@ -72,11 +72,11 @@ def kernels(stage: Stage) -> Iterator[Row]:
     """Attention with both kinds of cache, then the products of a layer."""
     shapes = stage.pick(SHAPES, TINY_SHAPES)
     for name, shape in shapes.items():
-        num_rows = stage.pick({"1B": 256, "7B": 128}, {"tiny": 2})[name]
+        num_rows = stage.pick({"1B": 384, "7B": 192}, {"tiny": 2})[name]
         yield _attention(stage, name, shape, num_rows, DTYPES[stage.dtype])
         yield _attention(stage, name, shape, 2 * num_rows, FP8)
     for name, shape in shapes.items():
-        for num_rows in stage.pick((32, 128, 256, 512), (2, 3)):
+        for num_rows in stage.pick((32, 256, 384, 512), (2, 3)):
             yield from _layer(stage, name, shape, num_rows)
 
 

@@ -69,7 +69,7 @@ def empty_weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]
     return {name: torch.empty(size, dtype=torch.bfloat16, device=META) for name, size in shapes.items()}
 
 
-@pytest.mark.parametrize(("kv_cache", "batch_size"), [(None, 128), ("fp8", 256)])
+@pytest.mark.parametrize(("kv_cache", "batch_size"), [(None, 192), ("fp8", 256)])
 def test_janus_decodes_the_images_of_a_batch_on_a_stream_of_their_own(
     kv_cache: str | None, batch_size: int, cuda: FakeCuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
