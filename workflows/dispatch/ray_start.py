@@ -16,6 +16,7 @@ from actors.errors import InputError, JobFailure, one_line, reason_line
 from janus_batch import own_packages_first
 
 CONNECT_SECONDS = 10
+ANSWER_SECONDS = 60  # of a head node whose machine is busy
 HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # with empty settings
 # Of the 107 (macOS: 103) bytes of a socket's path. Ray adds /session_<date>_<process>/sockets/plasma_store.
 MAX_TEMPORARY_BYTES = 43 if sys.platform == "linux" else 39
@@ -81,6 +82,7 @@ def _check_speaks_grpc(address: str) -> None:
     with socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS) as connection:
         if os.environ.get("RAY_USE_TLS", "0") != "0":
             return
+        connection.settimeout(ANSWER_SECONDS)
         connection.sendall(HTTP2_GREETING)
         answer = connection.recv(9)  # the head of a frame, the fourth byte of which is 4 for settings
     if answer[3:4] != b"\4":

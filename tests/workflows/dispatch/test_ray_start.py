@@ -130,7 +130,7 @@ def test_a_server_that_is_not_rays_is_refused_before_ray_waits_for_it(
     patch: pytest.MonkeyPatch, answer: bytes | None, message: str
 ) -> None:
     patch.setattr("workflows.dispatch.ray_start._init", lambda address: pytest.fail("Ray waits for minutes"))
-    patch.setattr("workflows.dispatch.ray_start.CONNECT_SECONDS", 0.2)
+    patch.setattr("workflows.dispatch.ray_start.ANSWER_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         patch.setenv("RAY_ADDRESS", address)
