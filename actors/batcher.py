@@ -68,12 +68,13 @@ class Batcher:
         self._state = threading.Condition()
         self._engine_is_busy = False
 
-    def render(self, requests: Sequence[ImageRequest]) -> Iterator[list[Answer]]:
+    def render(self, requests: Sequence[ImageRequest], *, is_retry: bool = False) -> Iterator[list[Answer]]:
         """Yield lists of (request, answer) as images finish; every request is answered exactly once.
 
-        Raises EngineFailedError if the engine raises while this thread renders.
+        A retry is rendered before the requests that wait: the rest of its shard is finished. Raises EngineFailedError
+        if the engine raises while this thread renders.
         """
-        ticket = self._queue(requests)
+        ticket = self._queue(requests, is_retry)
         try:
             while ticket.num_pending or ticket.finished:
                 if self._wait_for_turn(ticket):
@@ -98,7 +99,7 @@ class Batcher:
                 self._engine_is_busy = False
                 self._state.notify_all()
 
-    def _queue(self, requests: Sequence[ImageRequest]) -> _Ticket:
+    def _queue(self, requests: Sequence[ImageRequest], is_retry: bool = False) -> _Ticket:
         """Reject the requests that the engine can never render, and queue the others."""
         ticket = _Ticket()
         renderable = []
@@ -110,7 +111,10 @@ class Batcher:
                 ticket.finished.append((request, Rejection(image_id=request.image_id, reason=reason)))
         ticket.num_pending = len(renderable)
         with self._state:
-            self._waiting.extend(renderable)
+            if is_retry:
+                self._waiting.extendleft(reversed(renderable))
+            else:
+                self._waiting.extend(renderable)
             self._state.notify_all()
         return ticket
 

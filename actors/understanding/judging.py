@@ -49,7 +49,7 @@ class Looker(Protocol):
 class Renderer(Protocol):
     """What is needed of a batcher, see `actors.batcher.Batcher`."""
 
-    def render(self, requests: Sequence[ImageRequest]) -> Iterator[list[Answer]]:
+    def render(self, requests: Sequence[ImageRequest], *, is_retry: bool = False) -> Iterator[list[Answer]]:
         """Lists of (request, answer) as images finish."""
 
     def holding_engine(self) -> AbstractContextManager[None]:
@@ -165,7 +165,7 @@ class JudgingBatcher:
             requests = image.next_candidates(self._judge.best_of)
             place |= {request.image_id: (image, first + index) for index, request in enumerate(requests)}
             candidates += requests
-        for answers in self._batcher.render(candidates):
+        for answers in self._batcher.render(candidates, is_retry=any(image.num_tries > 1 for image in images)):
             placed = [(*place[request.image_id], answer) for request, answer in answers]
             self._score(placed)
             finished = [

@@ -124,6 +124,24 @@ def test_scores_are_float32_so_that_the_manifest_holds_what_was_compared() -> No
     assert verdict.score == float(np.float32(0.1))
 
 
+def test_another_try_goes_ahead_of_the_images_that_wait_so_that_its_shard_is_finished() -> None:
+    engine = SeedEngine()
+    looker = SeedLooker(lambda seed: 0.1 if seed in seeds_of(7, 2) else 0.9, engine)
+    batcher = JudgingBatcher(Batcher(engine), looker, judge(best_of=2, retry_below=0.5, max_tries=2))
+    first = batcher.render([request("a", seed=7)])
+    others = batcher.render([request(f"b{n}", seed=n) for n in range(4)])
+
+    assert next(first) == []  # its candidates score too low
+    assert len(next(others)) == 2
+    assert len(next(first)) == 1
+
+    assert engine.batches == [
+        ["a#0", "a#1"],
+        ["b0#0", "b0#1", "b1#0", "b1#1"],
+        ["a#2", "a#3", "b2#0", "b2#1"],
+    ]
+
+
 @pytest.mark.parametrize(
     ("scores", "num_tries", "kept"),
     [
