@@ -93,17 +93,8 @@ LIKELY_NAMES = ("caption", "text", "prompts", "prompt_en", "captions", "descript
 LIKELY_PARTS = ("prompt", "caption")
 
 _PLAIN_YAML = re.compile(r"[^\W\d]([\w .,'()/=-]*[\w.')])?")  # text without quotes
-_YAML_WORDS = (
-    "true",
-    "false",
-    "yes",
-    "no",
-    "on",
-    "off",
-    "y",
-    "n",
-    "null",
-)  # not text, to one version of YAML or another
+# Not text, to one version of YAML or another.
+_YAML_WORDS = ("true", "false", "yes", "no", "on", "off", "y", "n", "null")
 
 
 def check_columns(url: str, schema: pa.Schema, ignored_columns: Iterable[str], *, reads_images: bool = False) -> None:
