@@ -38,7 +38,7 @@ def to_table(storage: Storage, name: str, columns: Mapping[str, Sequence[Any] | 
     otherwise. Raises ScoresError for other values, and for columns that differ from those of the first part.
     """
     for column in columns:
-        if not column or column in KEY_SCHEMA.names:
+        if not column or not column.isprintable() or column in KEY_SCHEMA.names:
             raise ScoresError(f"scorer {name}: a column of scores cannot have the name {shown(column)}")
     found = {column: _array(name, column, values) for column, values in columns.items()}
     types = _types_of_folder(storage, name, {column: str(array.type) for column, array in found.items()})

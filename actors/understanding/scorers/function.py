@@ -8,7 +8,7 @@ from __future__ import annotations
 import linecache
 import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,11 @@ class FunctionScorer:
 
 
 def _num_values(values: Any) -> int | None:
-    """How many values a list, an array or a series has; None for everything else."""
-    if isinstance(values, str | bytes | Mapping) or getattr(values, "ndim", 1) == 0 or not hasattr(values, "__len__"):
+    """How many values a list, an array or a series has; None for everything else, such as a set, which has no order."""
+    if (
+        isinstance(values, str | bytes | Mapping | Set)
+        or getattr(values, "ndim", 1) == 0
+        or not hasattr(values, "__len__")
+    ):
         return None
     return len(values)

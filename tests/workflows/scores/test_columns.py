@@ -112,6 +112,12 @@ def test_numbers_that_float64_lacks_become_the_nearest_one(storage: Storage) -> 
     assert table["vector"].to_pylist() == [[2.0**60, 2.0**60]]
 
 
+def test_names_that_cannot_be_printed_are_no_names_of_scores(storage: Storage) -> None:
+    for column in ("a\nb", "\ud800"):
+        with pytest.raises(ScoresError, match=r"a column of scores cannot have the name '(a\\nb|\\ud800)'"):
+            to_table(storage, "mine", {column: [1.0]})
+
+
 @pytest.mark.parametrize("column", ["", "image_id", "image_sha256"])
 def test_names_of_keys_are_no_names_of_scores(storage: Storage, column: str) -> None:
     with pytest.raises(ScoresError, match=f"a column of scores cannot have the name '{column}'"):

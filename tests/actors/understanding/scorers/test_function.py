@@ -50,6 +50,7 @@ def test_a_file_may_define_classes() -> None:
         ("import numpy\ndef score(images, rows):\n    return numpy.array(1.0)", "`score` has no values"),
         ("def score(images, rows):\n    return {'a': {1: 1, 2: 2}}", "`a` has no values"),
         ("def score(images, rows):\n    return 1 / 0", "mine.py:score failed over a to b: division by zero"),
+        ("def score(images, rows):\n    return {1, 2}", "one value per image, .* for 2 images `score` has no values"),
         ("def score(images, rows):\n    return [1]", "one value per image, .* for 2 images `score` has 1 values"),
         ("def score(images, rows):\n    return 'no'", "for 2 images `score` has no values"),
         ("def score(images, rows):\n    return {1: [1, 2]}", "or a dict of such lists by column"),
