@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, services
 
 from actors.errors import InputError, JobFailure, one_line, reason_line
 from janus_batch import own_packages_first
@@ -62,8 +62,9 @@ def join_ray(address: str) -> None:
     try:
         if "://" in address:
             raise ValueError("this is the URL of a server in front of a cluster")
-        if address != "auto":
-            _check_speaks_grpc(address)
+        # Ray has the address of `auto` from a file, which outlives a cluster that was killed.
+        is_auto = address == "auto"
+        _check_speaks_grpc(services.canonicalize_bootstrap_address(address) or "" if is_auto else address)
         _init(address)
     except Exception as error:
         name = "RAY_ADDRESS" if address == os.environ.get("RAY_ADDRESS") else "--address"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import ray
+from ray._private import services
 
 from tests.support.servers.process import free_port
 from workflows.dispatch import ray_start
@@ -101,11 +102,29 @@ def test_a_start_that_cannot_succeed_is_tried_once(patch: pytest.MonkeyPatch, er
 
 @pytest.mark.parametrize("error", SLOW_STARTS, ids=str)
 def test_a_cluster_that_does_not_answer_is_refused_in_one_line(patch: pytest.MonkeyPatch, error: Exception) -> None:
-    patch.setattr(ray, "init", Start(error))
-    with pytest.raises(ClusterError, match="--address: no Ray cluster can be joined at auto") as refused:
-        join_ray("auto")
+    patch.setattr(ray, "init", start := Start(error))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        patch.setattr(ray_start, "_check_speaks_grpc", lambda found: connected.append(found))
+        patch.setattr(services, "find_bootstrap_address", lambda folder: address)
+        patch.setattr(services, "find_gcs_addresses", set)
+        patch.setattr(services, "resolve_ip_for_localhost", lambda host: host)
+        address, connected = f"127.0.0.1:{server.getsockname()[1]}", list[str]()
+        with pytest.raises(ClusterError, match="--address: no Ray cluster can be joined at auto") as refused:
+            join_ray("auto")
+
+    assert (connected, start.num_calls) == ([address], 1)
 
     assert len(str(refused.value).splitlines()) == 1
+
+
+def test_the_address_that_a_killed_cluster_left_behind_is_refused(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ray, "init", start := Start())
+    patch.setattr(services, "find_bootstrap_address", lambda folder: f"127.0.0.1:{free_port()}")
+    patch.setattr(services, "find_gcs_addresses", set)
+    with pytest.raises(ClusterError, match=r"--address: no Ray cluster can be joined at auto .*Connection refused"):
+        join_ray("auto")
+
+    assert start.num_calls == 0
 
 
 def test_a_port_where_nothing_listens_is_refused_before_ray_waits_for_it(patch: pytest.MonkeyPatch) -> None:
