@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -44,4 +45,5 @@ def _renamed(found: Listing, folder: str, name: str) -> list[tuple[str, dict[str
 
 def _overlap(one: str, other: str) -> bool:
     """Whether one folder is the other, or in it."""
-    return os.path.commonpath([one, os.path.realpath(other)]) in (one, os.path.realpath(other))
+    first, second = Path(one), Path(os.path.realpath(other))
+    return first.is_relative_to(second) or second.is_relative_to(first)
