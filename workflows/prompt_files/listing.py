@@ -40,7 +40,7 @@ def matching_files(fs: fsspec.AbstractFileSystem, root: str) -> tuple[str, list[
     else:
         folder, found = root.rstrip("/"), _in_folder(fs, root)
     _check_names(found)
-    _check_one_format(root, folder, found)
+    _check_one_format(location_of(fs, root), folder, found)
     return folder, [found[path] for path in sorted(found)]
 
 
@@ -56,16 +56,17 @@ def _globbed(fs: fsspec.AbstractFileSystem, root: str) -> tuple[str, Listing]:
     if not _is_hidden(root[len(folder) :]):  # as in a shell, hidden files must be asked for
         found = {path: info for path, info in found.items() if not _is_hidden(path[len(folder) :])}
     found = with_links_followed(fs, found)
-    _refuse_table_formats(folder, [path for name in TABLE_FOLDERS for path in fs.find(f"{folder}/{name}", 1)])
+    _refuse_table_formats(fs, folder, [path for name in TABLE_FOLDERS for path in fs.find(f"{folder}/{name}", 1)])
     if matches and not found:
-        raise PromptsError(f"prompts: {root} matches folders only; {root}/*.parquet matches the files in them")
+        shown = location_of(fs, root)
+        raise PromptsError(f"prompts: {shown} matches folders only; {shown}/*.parquet matches the files in them")
     return folder, found
 
 
 def _in_folder(fs: fsspec.AbstractFileSystem, root: str, outer: tuple[str, ...] = ()) -> Listing:
     """The prompt files of a folder, at any depth. A link in one of the `outer` folders led to it."""
     found, folder = fs.find(root, detail=True), root.rstrip("/")
-    _refuse_table_formats(root, found)
+    _refuse_table_formats(fs, root, found)
     if saved := _saved_dataset(fs, folder, found):
         return with_links_followed(fs, {path: found[path] for path in saved})
     visible = {path: info for path, info in found.items() if not _is_hidden(path[len(folder) :])}
@@ -82,9 +83,10 @@ def _saved_dataset(fs: fsspec.AbstractFileSystem, folder: str, found: Collection
     if f"{folder}/{SPLITS_FILE}" in found:
         splits = sorted({path[len(folder) + 1 :].partition("/")[0] for path in found if path.endswith(STATE_FILE)})
         if len(splits) != 1:
+            shown = location_of(fs, folder)
             raise PromptsError(
-                f"prompts: {folder} holds a dataset with the splits {one_line(', '.join(splits))}; name one of them: "
-                f"{folder}/{splits[0] if splits else 'train'}"
+                f"prompts: {shown} holds a dataset with the splits {one_line(', '.join(splits))}; name one of them: "
+                f"{shown}/{splits[0] if splits else 'train'}"
             )
         folder = f"{folder}/{splits[0]}"
     state = f"{folder}/{STATE_FILE}"
@@ -95,7 +97,7 @@ def _saved_dataset(fs: fsspec.AbstractFileSystem, folder: str, found: Collection
     except (ValueError, KeyError, TypeError):
         return []  # of another program
     if missing := [file for file in files if file not in found]:
-        raise PromptsError(f"prompts: {missing[0]} is missing, which {state} names")
+        raise PromptsError(f"prompts: {location_of(fs, missing[0])} is missing, which {location_of(fs, state)} names")
     return files
 
 
@@ -125,19 +127,24 @@ def _check_one_format(root: str, folder: str, found: Collection[str]) -> None:
         )
 
 
+def location_of(fs: fsspec.AbstractFileSystem, path: str) -> str:
+    """A path of this file system as a user writes it: fsspec's paths are without `s3://`."""
+    return path if "file" in fs.protocol else str(fs.unstrip_protocol(path))
+
+
 def no_match(prompts: str) -> PromptsError:
     return PromptsError(
         f"prompts: no prompt files match {prompts} (a file, a glob, or a folder of files in one format: {ALLOWED})"
     )
 
 
-def _refuse_table_formats(root: str, paths: Iterable[str]) -> None:
+def _refuse_table_formats(fs: fsspec.AbstractFileSystem, root: str, paths: Iterable[str]) -> None:
     for path in paths:
         for pattern, name, snapshot in TABLE_FORMATS:
             if pattern.search(path[len(root) :]):
                 raise PromptsError(
-                    f"prompts: {root} holds {name} table, whose folder also has files of removed rows; write a "
-                    f"snapshot of it ({snapshot}) to plain Parquet files first"
+                    f"prompts: {location_of(fs, root)} holds {name} table, whose folder also has files of removed "
+                    f"rows; write a snapshot of it ({snapshot}) to plain Parquet files first"
                 )
 
 

@@ -6,6 +6,7 @@ import gzip
 import os
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from tests.support.toy_job import write_prompts
@@ -139,3 +140,23 @@ def test_folders_that_link_to_each_other_are_listed_once(tmp_path: Path) -> None
         write_prompts(tmp_path / name / f"{name}.parquet", {"prompt": ["a"]})
         (tmp_path / name / "link").symlink_to(tmp_path / other)
     assert names(tmp_path / "one") == ["link/two.parquet", "one.parquet"]
+
+
+def test_a_refusal_names_places_on_a_store_so_that_the_advice_can_be_followed(tmp_path: Path) -> None:
+    """fsspec's paths are without the protocol, and would lead to the local disk."""
+    fs = fsspec.filesystem("memory")
+    for name in ("mixed/a.csv", "mixed/b.jsonl", "table/_delta_log/0.json", "split/train/a.csv", "split/test/a.csv"):
+        fs.pipe_file(f"/{tmp_path.name}/{name}", b"prompt\na\n")
+    place = f"memory://{tmp_path.name}"
+    with pytest.raises(PromptsError, match=r"select those of one format, such as (?P<advice>memory://\S+)$") as refused:
+        names(f"{place}/mixed")
+    assert names(str(refused.value).rpartition("such as ")[2]) == ["a.csv"]
+    with pytest.raises(PromptsError, match=rf"prompts: memory://\S*{tmp_path.name}/table holds a Delta table"):
+        names(f"{place}/table")
+
+    for split in ("train", "test"):
+        fs.pipe_file(f"/{tmp_path.name}/split/{split}/state.json", b"{}")
+    fs.pipe_file(f"/{tmp_path.name}/split/dataset_dict.json", b"{}")
+    with pytest.raises(PromptsError, match="name one of them: memory://") as refused:
+        names(f"{place}/split")
+    assert names(str(refused.value).rpartition("them: ")[2]) == ["a.csv"]
