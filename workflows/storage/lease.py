@@ -32,6 +32,7 @@ from workflows.storage.store import Storage
 RENEW_SECONDS = 10.0
 EXPIRE_SECONDS = 45.0  # four renewals in a row did not happen
 POLL_SECONDS = 1.0
+JOB_FILE = "job.json"  # an output has it before it is held, and until it is removed
 _LEASE_NAME = re.compile(r"_lease\.(\d+)\.json")
 
 RENDER_ADVICE = (
@@ -161,6 +162,7 @@ class _Renewal(threading.Thread):
         super().__init__(daemon=True, name="lease")
         self._storage, self._number, self._mine = storage, number, mine
         self._stopped, self._holder = threading.Event(), threading.current_thread()
+        self._renewed_at = time.time()  # goes on while the machine is suspended
         self.loss: JobFailure | None = None
 
     def run(self) -> None:
@@ -171,6 +173,7 @@ class _Renewal(threading.Thread):
                     _interrupt(self._holder)
                     return
                 self._storage.write(_name(self._number), replace(self._mine, renewed=now()).to_json())
+                self._renewed_at = time.time()
 
     def find_loss(self) -> JobFailure | None:
         """The failure to raise if the lease is lost now; None also if storage cannot tell."""
@@ -180,16 +183,22 @@ class _Renewal(threading.Thread):
 
     def _check(self) -> JobFailure | None:
         """The failure to raise if the lease was lost."""
+        has_expired = time.time() - self._renewed_at > EXPIRE_SECONDS
         number, data = _newest(self._storage)
-        if data is None:  # removed by a person: a run that takes over removes this lease only after writing its own
+        if data is None:  # a run that takes over removes this lease only after writing its own
+            if has_expired and self._storage.exists(JOB_FILE):
+                return self._taken_over("another run, which has ended since")
             return OutputRemovedError(self._storage.url)
         holder = Holder.from_json(data)
         if number <= self._number and holder.token in ("", self._mine.token):
             return None
-        taken_over = f"{self._storage.url} was taken over by {holder}"
-        if number > self._number:
-            return OutputInUseError(f"{taken_over}: this run did not renew its lease in time")
-        return OutputEmptiedError(f"{taken_over}: the folder was emptied")
+        if number > self._number or has_expired:
+            return self._taken_over(holder)
+        return OutputEmptiedError(f"{self._storage.url} was taken over by {holder}: the folder was emptied")
+
+    def _taken_over(self, holder: Holder | str) -> OutputInUseError:
+        url = self._storage.url
+        return OutputInUseError(f"{url} was taken over by {holder}: this run did not renew its lease in time")
 
     def stop(self) -> None:
         self._stopped.set()

@@ -244,6 +244,45 @@ def test_a_run_whose_output_is_removed_ends(storage: Storage, next_run: bytes | 
         assert lease_files(storage) == []
 
 
+@pytest.mark.parametrize(
+    ("next_run", "holder"),
+    [(None, "another run, which has ended since"), (of_another_machine(), "nightly on gpu-7 .*")],
+    ids=["which has ended", "and another one has begun since"],
+)
+def test_a_run_that_was_suspended_while_another_took_over_and_ended_does_not_take_that_for_a_removal(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, next_run: bytes | None, holder: str
+) -> None:
+    """The other run leaves no lease, or the next one has the first number again."""
+    storage.write("job.json", b"{}")
+
+    def lose_it() -> None:
+        with hold_output(storage, "mine"):
+            monkeypatch.setattr(lease, "EXPIRE_SECONDS", 0.0)  # the last renewal is older
+            if next_run:
+                storage.write("_lease.000001.json", next_run)
+            else:
+                storage.remove("_lease.000001.json")
+            time.sleep(60)
+
+    words = f"was taken over by {holder}: this run did not renew its lease in time"
+    with pytest.raises(OutputInUseError, match=words) as lost:
+        lose_it()
+    assert type(lost.value) is OutputInUseError
+
+
+def test_a_run_that_was_suspended_while_its_output_was_removed_says_so(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose_it() -> None:
+        with hold_output(storage, "mine"):
+            monkeypatch.setattr(lease, "EXPIRE_SECONDS", 0.0)
+            storage.remove("_lease.000001.json")
+            time.sleep(60)
+
+    with pytest.raises(OutputRemovedError):
+        lose_it()
+
+
 def test_storage_that_fails_because_the_output_is_removed_is_reported_as_that(storage: Storage) -> None:
     def fail(*, removes: bool) -> None:
         with hold_output(storage, "mine"):
