@@ -196,6 +196,25 @@ def test_verify_names_what_is_wrong_and_fails(command: Command) -> None:
     assert f"replayed    8 images, 7 with the same bytes\n  {row['image']}: its file is missing\n" in out
 
 
+def test_files_are_checked_even_if_the_prompts_are_gone(command: Command) -> None:
+    """An output is verified after it was copied elsewhere, or long after its prompts were removed."""
+    finish(job := job_of(command))
+    (command.folder / "prompts.parquet").unlink()
+    damaged = Path(job.output) / manifest_of(job)[0]["image"]
+    damaged.write_bytes(b"")
+
+    code, out, err = command("verify", job.output)
+
+    assert (code, [line for line in out.splitlines() if "SHA-256 differs" in line]) == (
+        2,
+        [f"  {manifest_of(job)[0]['image']} is not the file that its manifest row describes: its SHA-256 differs"],
+    )
+    assert "8 in the manifest, files and SHA-256 checked" in out
+    assert "missing     unknown" in out
+    assert "prompts: no prompt files match" in err
+    assert command("verify", job.output, "--repair")[0] == 2
+
+
 def test_verify_of_an_unfinished_output_fails(command: Command) -> None:
     job = job_of(command)
     render_shard(job, next(plan_job(job).remaining_shards()))

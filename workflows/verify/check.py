@@ -72,10 +72,11 @@ class Findings:
 
 
 def verify_output(
-    storage: Storage, plan: Plan, recipe: Recipe, on_shard: Callable[[int, int], None] = lambda done, total: None
+    storage: Storage, plan: Plan | None, recipe: Recipe, on_shard: Callable[[int, int], None] = lambda done, total: None
 ) -> Findings:
     """Check every manifest row against its file, every file against the rows, and the rows against the prompts.
 
+    Without a plan, because the prompts are not there, the missing images are not counted.
     `on_shard` is called with the number of shards that are checked, and of all.
     """
     findings, keys = Findings(), Counter[tuple[str, int, float]]()
@@ -100,7 +101,7 @@ def verify_output(
             named |= shard.files | set(shard.latents) | shard.rejected_files
     findings.faults += [_duplicate_fault(key, count) for key, count in keys.items() if count > 1]
     findings.orphans = _find_orphans(storage, named, parts)
-    findings.num_missing = plan.num_images_remaining(recipe.images_per_row)
+    findings.num_missing = 0 if plan is None else plan.num_images_remaining(recipe.images_per_row)
     return findings
 
 
