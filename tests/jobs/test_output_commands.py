@@ -78,6 +78,26 @@ def test_status_of_an_unfinished_output_says_what_remains_and_fails(command: Com
     ]
 
 
+def test_status_counts_what_an_output_holds_even_if_its_prompts_are_gone(command: Command) -> None:
+    render_shard(job := job_of(command), next(plan_job(job_of(command)).remaining_shards()))
+    (command.folder / "prompts.parquet").unlink()
+
+    code, out, err = command("status", job.output)
+
+    assert (code, out.splitlines()) == (
+        2,
+        [
+            "job        job",
+            "committed  3 images in 1 shard",
+            "remaining  unknown",
+            "rejected   1 image",
+            "       1  prompt is empty",
+        ],
+    )
+    assert "prompts: no prompt files match" in err
+    assert command("status", job.output, "--json")[1] == ""
+
+
 def test_status_of_a_finished_output_succeeds(command: Command) -> None:
     finish(job := job_of(command))
 
