@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.servers import ceph
 from tests.support.servers.chosen import chosen_server
@@ -33,6 +34,9 @@ from tests.support.servers.s3 import S3Server
 
 ACCESS_KEY, SECRET_KEY = "janus-batch-tests", "a secret of the tests only"
 S3_TESTS_RAN = pytest.StashKey[bool]()
+# No test asserts on time: a busy machine makes any example slow.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 NOT_QUICK = {"ray", "s3", "interpreter", "gpu", "slow"}
 
 
