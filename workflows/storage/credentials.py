@@ -20,6 +20,9 @@ SECRET_PARTS = (
     *("sastoken", "secret", "securitytoken"),
 )
 
+# Values that are no secret, whatever they are an option of: how gcsfs signs in, for one.
+_HARMLESS = {"", "anon", "browser", "cache", "cloud", "google_default"}
+
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _USER_INFO = re.compile(r":/+[^/?#\s]*@")
 _PARAMETER = re.compile(r"[?&#;]([^=&#;?\s]+)=")
@@ -83,10 +86,11 @@ def secret_in(value: Any) -> str | None:
 
 
 def _leaves(value: Any) -> Iterator[tuple[str | None, str]]:
-    """Every key of nested sections and lists, and every text value."""
+    """Every key of nested sections and lists, and every text value; no key whose value is harmless."""
     if isinstance(value, dict):
         for name, inner in value.items():
-            yield str(name), str(name)
+            is_harmless = inner is None or isinstance(inner, bool) or (isinstance(inner, str) and inner in _HARMLESS)
+            yield None if is_harmless else str(name), str(name)
             yield from _leaves(inner)
     elif isinstance(value, list | tuple | set):
         if len(value) == 2 and all(isinstance(inner, str) for inner in value):  # a header as a pair

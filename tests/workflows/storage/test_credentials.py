@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from jobs.job_file.errors import JobFileError
@@ -111,6 +113,19 @@ def test_a_secret_in_storage_options_is_refused_and_not_shown(storage: object) -
     with pytest.raises(JobFileError, match=r"^storage: ") as refused:
         check_fields({**SMALLEST, "storage": storage})
     assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [{"token": "anon"}, {"token": "google_default"}, {"token": None}, {"token": True}, {"a": [{"key": False}]}],
+)
+def test_a_way_of_signing_in_is_no_secret(storage: dict[str, Any]) -> None:
+    """gcsfs reads a public bucket with `token: anon`."""
+    assert check_fields({**SMALLEST, "storage": storage}).storage == storage
+
+
+def test_a_secret_next_to_a_way_of_signing_in_is_refused() -> None:
+    assert secret_in({"token": "anon", "password": SECRET}) is not None
 
 
 @pytest.mark.parametrize(
