@@ -113,7 +113,9 @@ def _array(name: str, column: str, values: Sequence[Any] | np.ndarray) -> pa.Arr
     try:
         array = pa.array([_plain(value) for value in values])
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        raise ScoresError(f"scorer {name}: column `{column}` mixes types: {reason_line(error)}") from error
+        raise ScoresError(
+            f"scorer {name}: column `{column}` must hold numbers, texts or lists of one type: {reason_line(error)}"
+        ) from error
     if pa.types.is_integer(array.type):
         return array.cast(pa.float64(), safe=False)  # the nearest number of an integer beyond 2^53
     if pa.types.is_list(array.type) and _is_number(array.type.value_type):

@@ -126,7 +126,7 @@ def test_names_of_keys_are_no_names_of_scores(storage: Storage, column: str) -> 
 
 @pytest.mark.parametrize("values", [[1, "a"], [object()], [[1], "a"], [2**70]])
 def test_values_of_several_types_are_refused(storage: Storage, values: list[object]) -> None:
-    with pytest.raises(ScoresError, match="scorer mine: column `a` mixes types: "):
+    with pytest.raises(ScoresError, match="scorer mine: column `a` must hold numbers, texts or lists of one type: "):
         to_table(storage, "mine", {"a": values})
 
 
