@@ -85,9 +85,7 @@ def _machine(stage: Stage) -> str:
     device = torch.cuda.get_device_name() if stage.device.type == "cuda" else "a CPU"
     parts = [device]
     for name in ("torch", "triton", "transformers"):
-        with contextlib.suppress(
-            importlib.metadata.PackageNotFoundError
-        ):  # some builds of torch bring their own Triton
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # torch may bring its own Triton
             parts.append(f"{name} {importlib.metadata.version(name)}")
     if torch.version.cuda:
         parts.append(f"CUDA {torch.version.cuda}")
