@@ -29,7 +29,7 @@ def check_values(checkpoint: Checkpoint, uses: Collection[Use] = ("rendering", "
     for file in (open_tensor_file(checkpoint.path / name) for name in checkpoint.weight_files):
         for name, dtype in file.dtypes.items():
             use = _use_of(without_wrappers(name))
-            if use in uses and dtype in READ_DTYPES:
+            if use and use in uses and dtype in READ_DTYPES:
                 fault = _fault_of(name, file.read(name))
                 faults.setdefault(use, []).extend([fault] if fault else [])
     for use, found in faults.items():
