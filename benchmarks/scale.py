@@ -188,6 +188,9 @@ class SimulatedCluster:
     def is_node_alive(self, node: str) -> bool:
         return True
 
+    def is_own_node_alive(self) -> bool:
+        return True
+
     def steps(self, job: RenderJob, progress: Progress, listening: object) -> SimulatedSteps:
         return SimulatedSteps(self, progress)
 

@@ -86,7 +86,7 @@ def test_plan_and_doctor_know_a_new_family(
 
 
 def test_a_tensor_that_a_new_family_does_not_have_is_named(checkpoint: Path, tmp_path: Path) -> None:
-    save_file({"colors.weight": torch.zeros(NUM_COLORS, 3), "bias": torch.zeros(1)}, checkpoint / "model.safetensors")
+    save_file({"colors.weight": torch.eye(NUM_COLORS, 3), "bias": torch.zeros(1)}, checkpoint / "model.safetensors")
     job = resolve(check_fields(fields(tmp_path, checkpoint)), num_gpus=0)
 
     with pytest.raises(CheckpointError, match=r"holds 1 tensor that no stripes model has: bias$"):

@@ -67,12 +67,13 @@ def test_duplicates_need_no_actor(command: Command) -> None:
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_judge_and_clip_score_on_actors(command: Command, tmp_path: Path) -> None:
     clip = str(write_clip(tmp_path / "clip"))
+    one_actor = ["--set", "workers.max=1"]
     for arguments in (
-        ["--scorer", "judge"],
-        ["--scorer", "clip", "--checkpoint", clip, "--embeddings"],
+        ["--scorer", "judge", *one_actor],
+        ["--scorer", "clip", "--checkpoint", clip, "--embeddings", *one_actor],
         ["--scorer", "duplicates", "--embeddings-from", "clip", "--min-similarity", "-1"],
     ):
-        code, _, error = command("score", "out", *arguments, "--set", "workers.max=1")
+        code, _, error = command("score", "out", *arguments)
         assert code == 0, error
 
     judge = pyarrow.dataset.dataset("out/scores/judge").to_table()["score"].to_pylist()

@@ -204,6 +204,10 @@ class Cluster:
         """Whether the cluster still has this node."""
         return any(node["Alive"] for node in ray.nodes() if node["NodeID"] == node_id)
 
+    def is_own_node_alive(self) -> bool:
+        """Whether the cluster still has the driver's node. Ray mostly ends a driver whose node is lost, not always."""
+        return self.is_node_alive(ray.get_runtime_context().get_node_id())
+
 
 def _counted(num: float, name: str) -> str:
     return f"{num:g} {name}" if num == 1 else f"{num:g} {name}s"

@@ -26,6 +26,9 @@ SYSTEM_FAILURES = (
 class DriverNodeLostError(JobFailure):
     """The Ray node that the driver is connected to is gone, and all state of the run with it."""
 
+    def __init__(self) -> None:
+        super().__init__("Ray died on the driver's own machine (its raylet exited); see the raylet's log")
+
 
 class RenderFailedError(RuntimeError):
     """An actor or its engine failed while it rendered. `cause` is the error; the rows may be to blame."""
@@ -88,5 +91,5 @@ def first_of(group: BaseException) -> BaseException:
     while isinstance(group, BaseExceptionGroup):
         group = group.exceptions[0]
     if isinstance(cause_of(group), ray_errors.LocalRayletDiedError):
-        return DriverNodeLostError("Ray died on the driver's own machine (its raylet exited); see the raylet's log")
+        return DriverNodeLostError()
     return cause_of(group) if isinstance(cause_of(group), InputError | JobFailure) else group

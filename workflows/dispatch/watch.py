@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from workflows.dispatch.actor import Actor
 from workflows.dispatch.cluster import Cluster
-from workflows.dispatch.failures import SYSTEM_FAILURES
+from workflows.dispatch.failures import SYSTEM_FAILURES, DriverNodeLostError
 from workflows.dispatch.pool import Pool
 from workflows.dispatch.progress import Progress
 from workflows.dispatch.shard_queue import ShardQueue
@@ -89,7 +89,7 @@ class Watch:
         self._has_told_room = False
 
     async def keep(self) -> None:
-        """Look until cancelled."""
+        """Look until cancelled. Raises DriverNodeLostError: on a node that is lost no actor would ever start."""
         while True:
             await asyncio.sleep(self._seconds)
             await self._queue.offer_late()
@@ -99,11 +99,14 @@ class Watch:
             if self._pool.actors:
                 await self._leave_draining_nodes()
             if any(slot.state in ("starting", "waiting") for slot in self._progress.slots):
+                if not await asyncio.to_thread(self._cluster.is_own_node_alive):
+                    raise DriverNodeLostError
                 lacking = await asyncio.to_thread(self._cluster.num_lacking_room, self._job, self._pool.num_cpus)
                 self._progress.room_is_lacking(lacking)
                 if lacking and not self._has_told_room and self._progress.rendering_since is None:
                     self._has_told_room = True
-                    self._progress.note(self._cluster.describe_room(self._job, self._pool.num_cpus))
+                    room = await asyncio.to_thread(self._cluster.describe_room, self._job, self._pool.num_cpus)
+                    self._progress.note(room)
 
     async def _end_silent(self, actor: Actor, seconds: float) -> None:
         """Report a stuck actor, its shards and its position, and kill it; its shards are retried."""

@@ -29,6 +29,7 @@ from tests.support.toy_job import make_job, manifest_of, plan_job, recipe, rejec
 from workflows.dispatch.actor import SHARDS_IN_FLIGHT
 from workflows.dispatch.bisection import BisectionLimits
 from workflows.dispatch.cluster import Cluster
+from workflows.dispatch.failures import DriverNodeLostError
 from workflows.dispatch.loop import render_shards
 from workflows.dispatch.pool import EngineNeverLoadedError, Limits
 from workflows.dispatch.progress import Progress
@@ -255,6 +256,28 @@ def test_an_actor_waits_while_the_cluster_has_no_room(tmp_path: Path) -> None:
         "no actor has room yet: each asks for 1 CPU; the cluster has 4 CPUs, 0 GPUs"
     )
     assert is_whole(job)
+
+
+def test_a_run_on_a_node_that_is_lost_ends_instead_of_waiting_for_actors(tmp_path: Path) -> None:
+    """If an actor's death arrives first, Ray may leave the driver alive, whose actors nothing can start."""
+    job = make_job(write_prompts(tmp_path / "prompts.parquet", numbered(4)), tmp_path / "out", workers=ONE_ACTOR)
+    reserved = ray.util.placement_group([{"CPU": 4}])
+    ray.get(reserved.ready())
+
+    answers = [True, False]
+
+    class LostNode(RecordingCluster):
+        def is_own_node_alive(self) -> bool:
+            assert super().is_own_node_alive()
+            return answers.pop(0)
+
+    try:
+        with pytest.raises(DriverNodeLostError, match="Ray died on the driver's own machine"):
+            render(job, LostNode(), watch_seconds=0.1)
+    finally:
+        ray.util.remove_placement_group(reserved)
+
+    assert answers == []
 
 
 def test_an_actor_that_is_starting_its_process_does_not_lack_room(tmp_path: Path) -> None:
