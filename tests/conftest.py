@@ -12,7 +12,6 @@ os.environ.update(
         "RAY_AUTH_MODE": "disabled",  # unset, ray.init() writes a token into the home folder and later runs find it
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # every listener stays on 127.0.0.1
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_prestart_worker_first_driver": "0",  # no worker for each core that no test has asked for
     }
 )
 if not os.path.exists("/dev/nvidiactl") or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
