@@ -95,8 +95,6 @@ def ray_cluster(aws_environment: None) -> Iterator[None]:
         include_dashboard=False,
         log_to_driver=False,
         logging_level="warning",
-        # Ray ends an idle worker after a second if there are more than cores, and the next test starts it again.
-        _system_config={"num_workers_soft_limit": 8, "idle_worker_killing_time_threshold_ms": 600_000},
     )
     yield
     ray.shutdown()
