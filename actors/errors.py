@@ -56,6 +56,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError | OSError) and any(phrase in str(error) for phrase in OUT_OF_MEMORY_PHRASES)
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written: Python also holds bytes that are not UTF-8, and half a character."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def one_line(text: str) -> str:
     """A text from outside for an error message: cut to a line, without characters that a terminal would act on."""
     plain = "".join(character if character.isprintable() else "?" for character in text[: MAX_SHOWN + 1])

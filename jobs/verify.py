@@ -138,17 +138,17 @@ def _check(
     """Check and print, then repair and clean where asked. The findings, and the facts for programs."""
     with storage_errors(storage.url), printer.step("checking the files") as update:
         parts = committed_parts(storage)
+        plan: Plan | InputError
         try:
-            plan, unknown = plan_of(storage, claim, parts), None
+            plan = plan_of(storage, claim, parts)
         except (PromptsError, SourceChangedError) as error:  # the files that are there can be checked all the same
             if is_repaired or is_cleaned:
                 raise
-            plan, unknown = None, error
-        findings = verify_output(storage, plan, claim.recipe, update)
-    _print_findings(findings, printer, holds_answers=claim.recipe.look is not None, knows_missing=unknown is None)
-    if plan is None:
-        assert unknown is not None
-        raise unknown
+            plan = error
+        findings = verify_output(storage, plan if isinstance(plan, Plan) else None, claim.recipe, update)
+    _print_findings(findings, printer, holds_answers=claim.recipe.look is not None)
+    if not isinstance(plan, Plan):
+        raise plan
     repairs = _repair(storage, claim, plan, parts, findings, printer) if is_repaired else None
     cleaning = _clean(storage, findings, parts, printer) if is_cleaned else None
     return findings, {
@@ -163,11 +163,11 @@ def _check(
     }
 
 
-def _print_findings(findings: Findings, printer: Printer, *, holds_answers: bool, knows_missing: bool = True) -> None:
+def _print_findings(findings: Findings, printer: Printer, *, holds_answers: bool) -> None:
     what, checked = ("answers", "settings") if holds_answers else ("images", "files and SHA-256")
     printer.line(f"{what:<11} {findings.num_images:,} in the manifest, {checked} checked")
     printer.line(f"rejected    {findings.num_rejected:,}")
-    printer.line(f"missing     {findings.num_missing:,}" if knows_missing else "missing     unknown")
+    printer.line("missing     unknown" if findings.num_missing is None else f"missing     {findings.num_missing:,}")
     printer.line(f"faults      {len(findings.faults):,}")
     printer.some(findings.faults, MAX_LINES)
     if findings.orphans:

@@ -192,7 +192,7 @@ def _check_none_is_renamed(files: Iterable[PromptFile], gone: dict[tuple[str, st
             what = f"the ids of the rows of {renamed}" if renamed else "the content of a file with another name"
             raise SourceChangedError(
                 f"prompts: {file.url} has {what}, which was rendered into this output and is gone. A file with a new "
-                "name is rendered again: give it its old name and format, or render into another output folder"
+                "name is re-rendered: give it its old name and format, or render into another output folder"
             )
 
 

@@ -14,7 +14,7 @@ from workflows.dispatch.phases import Phase, Phases
 from workflows.dispatch.progress import Progress
 from workflows.job import RenderJob
 from workflows.output.acceptance import check_any_image, top_reasons
-from workflows.output.claim import JOB_FILE, check_claim, claim_output, mark_success, restore_claim
+from workflows.output.claim import check_claim, claim_output, mark_success, restore_claim
 from workflows.output.manifest import remove_superseded
 from workflows.output.remaining import find_job_prompts, plan_job
 from workflows.output.removal import REMOVED_FILE, mark_removal, shards_without_files
@@ -29,6 +29,7 @@ from workflows.scores.parts import take_back
 from workflows.side_work import side_work
 from workflows.storage.errors import storage_errors, storage_failures
 from workflows.storage.lease import OutputEmptiedError, OutputRemovedError, WhenHeld, hold_output
+from workflows.storage.path import JOB_FILE
 from workflows.storage.retry import retry_storage, wait_for_storage
 from workflows.storage.store import Storage
 

@@ -62,14 +62,14 @@ class PagePool:
         self.kv = torch.empty(*size, head_dim, dtype=dtype, device=device)
         self.scales = torch.empty(size, device=device) if dtype == FP8 else None
 
-    def put(self, page: int, kv: torch.Tensor) -> None:
-        """Write keys and values [L, 2, K, T, D] to the slots of consecutive pages, from this one on."""
+    def put(self, first_page: int, kv: torch.Tensor) -> None:
+        """Write keys and values [L, 2, K, T, D] to the slots of consecutive pages."""
         if self.scales is None:
-            _fill_pages(self.kv, page, kv)
+            _fill_pages(self.kv, first_page, kv)
         else:
             quantized, scales = to_fp8(kv)
-            _fill_pages(self.kv, page, quantized)
-            _fill_pages(self.scales, page, scales[..., 0])
+            _fill_pages(self.kv, first_page, quantized)
+            _fill_pages(self.scales, first_page, scales[..., 0])
 
 
 class PagedCache:

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 
 import click
 
-from actors.errors import one_line
+from actors.errors import is_unicode, one_line
 from jobs.job_file.looking import MANIFEST_FOLDER
 from jobs.job_file.read import check_fields
 from jobs.job_file.spec import MAX_NAME_LENGTH, JobSpec
-from workflows.output.claim import JOB_FILE
 from workflows.output.given_prompts import given_prompts_location
-from workflows.storage.path import absolute_location
+from workflows.storage.path import JOB_FILE, absolute_location
 from workflows.storage.store import Storage
 
 EXAMPLE = 'janus-batch render --prompt "a red circle" --checkpoint janus-shapes --output out'
@@ -96,5 +95,5 @@ def _check_texts(prompts: Sequence[str]) -> None:
     for number, prompt in enumerate(prompts, 1):
         if not prompt.strip():
             raise click.UsageError(f"--prompt: a prompt must not be empty, number {number} is")
-        if any("\ud800" <= character <= "\udfff" for character in prompt):  # bytes of the shell that are not UTF-8
+        if not is_unicode(prompt):
             raise click.UsageError(f"--prompt: a prompt must be UTF-8 text, number {number} is not")

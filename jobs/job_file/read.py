@@ -11,7 +11,7 @@ from typing import Any
 
 import pydantic
 
-from actors.errors import one_line
+from actors.errors import is_unicode, one_line
 from jobs.job_file.errors import JobFileError
 from jobs.job_file.faults import explain_all
 from jobs.job_file.load_yaml import load_yaml
@@ -103,7 +103,7 @@ def _broken_texts(value: Any, key: str = "") -> Iterator[str]:
     elif isinstance(value, list):
         for number, inner in enumerate(value):
             yield from _broken_texts(inner, f"{key}.{number}")
-    elif isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+    elif isinstance(value, str) and not is_unicode(value):
         yield key
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import typing
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -597,9 +598,10 @@ class JobSpec(_Section):
     def has_dates(self) -> bool:
         return has_dates(self.prompts) or has_dates(self.output)
 
-    @property
-    def models(self) -> dict[str, str]:
-        """The models that the job opens, by key: each a folder, a URL, a hub id or a bundled name."""
+    def model_folders(self, base: Path) -> dict[str, str]:
+        """The models that the job opens from a folder, by key; a relative one is in `base`. Others are URLs, hub ids or
+        bundled names.
+        """
         adapters = [section.name for variant in self.model.adapter or () for section in variant]
         named = {
             "model.checkpoint": self.model.checkpoint,
@@ -607,7 +609,9 @@ class JobSpec(_Section):
             "judge.checkpoint": self.judge and self.judge.checkpoint,
             **{f"model.adapter {number}": name for number, name in enumerate(adapters, 1)},
         }
-        return {key: name for key, name in named.items() if name}
+        return {
+            key: name for key, name in named.items() if name and (name.startswith((".", "~")) or (base / name).is_dir())
+        }
 
     @property
     def data_folders(self) -> dict[str, str]:

@@ -63,10 +63,7 @@ def _check_cron(job: ScheduledJob, target: str) -> None:
 
 def _check_locations(job: ScheduledJob) -> None:
     """Raise ScheduleError for a relative path: the container runs in another folder."""
-    locations = {**job.spec.data_folders, "output": job.spec.output}
-    for key, name in job.spec.models.items():
-        if name.startswith((".", "~")) or Path(name).is_dir():  # else a bundled name or a hub id
-            locations[key] = name
+    locations = {**job.spec.data_folders, "output": job.spec.output, **job.spec.model_folders(Path())}
     for key, location in locations.items():
         if "://" not in location and not location.startswith("/"):
             raise ScheduleError(

@@ -98,11 +98,10 @@ def _upload(
 
 
 def relative_paths(spec: JobSpec, folder: Path) -> dict[str, str]:
-    """The relative paths in the job file, by key. A model may also be a hub id or a bundled name."""
-    folders = {key: name for key, name in spec.models.items() if name[0] == "." or (folder / name).is_dir()}
+    """The relative paths in the job file, by key."""
     return {
         key: location
-        for key, location in {**spec.data_folders, **folders}.items()
+        for key, location in {**spec.data_folders, **spec.model_folders(folder)}.items()
         if "://" not in location and not location.startswith(("/", "~"))
     }
 

@@ -19,13 +19,11 @@ from actors.families import FAMILIES
 from actors.recipe import Recipe
 from janus_batch import VERSION
 from workflows.job import Images, PromptReading, RenderJob, Workers
-from workflows.storage import lease
 from workflows.storage.errors import NotAFileError, StorageError, storage_errors
-from workflows.storage.path import absolute_location, folders_around, stable_location
+from workflows.storage.path import JOB_FILE, OUTPUT_FOLDERS, absolute_location, folders_around, stable_location
 from workflows.storage.store import CONDITIONAL_CREATE, Storage
 
-JOB_FILE, SUCCESS_FILE = lease.JOB_FILE, "_SUCCESS"
-OUTPUT_FOLDERS = ("images", "manifest", "rejected", "scores", "prompts")
+SUCCESS_FILE = "_SUCCESS"
 MAX_CLAIM_BYTES = 16 * 2**20
 MAX_SHARD_ROWS = 1_000_000
 

@@ -21,9 +21,9 @@ def with_links_followed(
 ) -> Listing:
     """The listing with the files that links point to, under the links' names. A broken link stays as it is.
 
-    A link to a folder stands for the files that `list_folder` finds there; without it, it is left out. What is listed
-    under its own name as well counts once (`latest`, next to the file or folder that it points to), and a link into or
-    out of one of the `roots`, which are listed as a whole, is not followed.
+    A link to a folder is replaced by the files that `list_folder` finds there. Without `list_folder`, the listing
+    omits it. A file that is also listed under its own name counts once (`latest`, next to the file or folder that it
+    points to). A link into or out of one of the `roots`, which are listed as a whole, is not followed.
     """
     links = {path for path, info in found.items() if info.get("islink") and info["type"] == "other"}
     files = {path: info for path, info in found.items() if path not in links}

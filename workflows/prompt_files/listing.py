@@ -10,7 +10,7 @@ from typing import Any
 
 import fsspec
 
-from actors.errors import one_line
+from actors.errors import is_unicode, one_line
 from workflows.prompt_files.file import PromptsError
 from workflows.prompt_files.formats import ALLOWED, ENDINGS, format_of, prompts_among, without_ending
 from workflows.prompt_files.hub import hub_files, is_hub
@@ -104,7 +104,7 @@ def _saved_dataset(fs: fsspec.AbstractFileSystem, folder: str, found: Collection
 def _check_names(found: Iterable[str]) -> None:
     """Raise PromptsError for a file whose name is not UTF-8: neither a manifest nor job.json can hold it."""
     for path in found:
-        if any("\ud800" <= character <= "\udfff" for character in path):
+        if not is_unicode(path):
             raise PromptsError(f"prompts: the name of {one_line(path)} is not UTF-8 text; rename the file")
 
 

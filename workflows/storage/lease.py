@@ -26,13 +26,13 @@ from actors.errors import JobFailure
 from workflows.side_work import side_work
 from workflows.storage.errors import LASTING_ERRORS, StorageFailure, is_transient, storage_failures
 from workflows.storage.holder import Holder, now
+from workflows.storage.path import JOB_FILE
 from workflows.storage.retry import wait_for_storage
 from workflows.storage.store import Storage
 
 RENEW_SECONDS = 10.0
 EXPIRE_SECONDS = 45.0  # four renewals in a row did not happen
 POLL_SECONDS = 1.0
-JOB_FILE = "job.json"  # an output has it before it is held, and until it is removed
 _LEASE_NAME = re.compile(r"_lease\.(\d+)\.json")
 
 RENDER_ADVICE = (
@@ -162,7 +162,7 @@ class _Renewal(threading.Thread):
         super().__init__(daemon=True, name="lease")
         self._storage, self._number, self._mine = storage, number, mine
         self._stopped, self._holder = threading.Event(), threading.current_thread()
-        self._renewed_at = time.time()  # goes on while the machine is suspended
+        self._renewed_at = time.time()  # the clock runs on while the machine is suspended
         self.loss: JobFailure | None = None
 
     def run(self) -> None:
@@ -186,7 +186,7 @@ class _Renewal(threading.Thread):
         has_expired = time.time() - self._renewed_at > EXPIRE_SECONDS
         number, data = _newest(self._storage)
         if data is None:  # a run that takes over removes this lease only after writing its own
-            if has_expired and self._storage.exists(JOB_FILE):
+            if has_expired and self._storage.exists(JOB_FILE):  # which goes with an output that is removed
                 return self._taken_over("another run, which has ended since")
             return OutputRemovedError(self._storage.url)
         holder = Holder.from_json(data)

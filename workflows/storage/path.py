@@ -31,10 +31,12 @@ _ALIASES = {"s3a": "s3", "gcs": "gs", "abfss": "abfs"}
 _LOCAL, _WEB = {"file", "local"}, {"http", "https"}
 _KNOWN = _BUCKETS | _WEB | {"file", "hf"}
 
-# Files of an output that prompts might select, relative to it.
+# What an output consists of, and the files of it that prompts might select, relative to it.
+JOB_FILE = "job.json"
+OUTPUT_FOLDERS = ("images", "manifest", "rejected", "scores", "prompts")
 _OUTPUT_FILES = (
     *("manifest/part.parquet", "rejected/part.parquet", "images/part.parquet", "images/0/part.parquet"),
-    *("scores/name/part.parquet", "prompts/part.parquet", "job.json"),
+    *("scores/name/part.parquet", "prompts/part.parquet", JOB_FILE),
 )
 
 

@@ -52,7 +52,8 @@ JUDGE_COLUMNS = ["seed", "row_seed", *JUDGE_SCHEMA.names]
 class Findings:
     """The result of a check.
 
-    * `num_images`, `num_rejected`: in the manifest; `num_missing`: images of prompts that are not rendered yet.
+    * `num_images`, `num_rejected`: in the manifest; `num_missing`: images of prompts that are not rendered yet,
+      None without a plan.
     * `faults`: what is wrong, one line each.
     * `at_fault`: shards whose own files are wrong: by id, the images that are missing, damaged or of other settings;
       None if a part of the shard's manifest is damaged.
@@ -61,14 +62,14 @@ class Findings:
 
     num_images: int = 0
     num_rejected: int = 0
-    num_missing: int = 0
+    num_missing: int | None = 0
     faults: list[str] = field(default_factory=list)
     at_fault: dict[str, set[str] | None] = field(default_factory=dict)
     orphans: list[str] = field(default_factory=list)
 
     @property
     def is_whole(self) -> bool:
-        return not self.faults and not self.num_missing
+        return not self.faults and self.num_missing == 0
 
 
 def verify_output(
@@ -101,7 +102,7 @@ def verify_output(
             named |= shard.files | set(shard.latents) | shard.rejected_files
     findings.faults += [_duplicate_fault(key, count) for key, count in keys.items() if count > 1]
     findings.orphans = _find_orphans(storage, named, parts)
-    findings.num_missing = 0 if plan is None else plan.num_images_remaining(recipe.images_per_row)
+    findings.num_missing = None if plan is None else plan.num_images_remaining(recipe.images_per_row)
     return findings
 
 

@@ -137,7 +137,9 @@ def test_transformers_generate_gives_the_same_codes_and_images(janus: JanusEngin
             codes = theirs.generate(
                 ids, attention_mask=torch.ones_like(ids), generation_mode="image", guidance_scale=5.0, do_sample=False
             )
-        except TypeError as error:  # in 5.17
+        except TypeError as error:
+            if not transformers.__version__.startswith("5.17."):
+                raise
             pytest.skip(f"transformers {transformers.__version__} generates no image: {error}")
         (image,) = janus.render([request(prompt)])
         assert image.codes.tolist() == codes[0].tolist()

@@ -1,4 +1,4 @@
-"""Work that is captured on its first run and replayed afterwards; records stand in for the CUDA calls of torch."""
+"""Work that is captured on its first run and replayed afterwards. A fake records the CUDA calls of torch."""
 
 from __future__ import annotations
 
