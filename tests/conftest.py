@@ -12,6 +12,7 @@ os.environ.update(
         "RAY_AUTH_MODE": "disabled",  # unset, ray.init() writes a token into the home folder and later runs find it
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # every listener stays on 127.0.0.1
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_prestart_worker_first_driver": "0",  # no worker for each core that no test has asked for
     }
 )
 if not os.path.exists("/dev/nvidiactl") or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
@@ -95,6 +96,8 @@ def ray_cluster(aws_environment: None) -> Iterator[None]:
         include_dashboard=False,
         log_to_driver=False,
         logging_level="warning",
+        # Ray ends an idle worker after a second if there are more than cores, and the next test starts it again.
+        _system_config={"num_workers_soft_limit": 8, "idle_worker_killing_time_threshold_ms": 600_000},
     )
     yield
     ray.shutdown()

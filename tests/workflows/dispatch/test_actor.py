@@ -15,12 +15,15 @@ from workflows.dispatch.actor import DeviceLostError, EngineActor
 from workflows.job import Workers
 
 
-@pytest.mark.parametrize(("gpus_per_actor", "visible"), [(0, ""), (1, "3")])
-def test_an_actor_sees_a_gpu_only_if_it_asked_for_one(
-    gpus_per_actor: int, visible: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ray leaves every GPU visible to an actor that asks for none."""
+@pytest.fixture(autouse=True)
+def visible_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An actor sets this variable in its process, which is the tests' own here: it is restored after each test."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+
+
+@pytest.mark.parametrize(("gpus_per_actor", "visible"), [(0, ""), (1, "3")])
+def test_an_actor_sees_a_gpu_only_if_it_asked_for_one(gpus_per_actor: int, visible: str, tmp_path: Path) -> None:
+    """Ray leaves every GPU visible to an actor that asks for none."""
     job = make_job(tmp_path / "prompts.parquet", tmp_path / "out", workers=Workers(gpus_per_actor=gpus_per_actor))
     EngineActor(job, None)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == visible

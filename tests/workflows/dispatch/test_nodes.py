@@ -23,7 +23,8 @@ NUM_SHARDS = 16
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_job_waits_for_a_node_and_uses_up_no_try_when_it_loses_one(tmp_path: Path) -> None:
-    prompts = [f"prompt {n} toy:sleep=0.1" for n in range(5 * NUM_SHARDS)]
+    sleeps = [0.5 if 10 <= n < 25 else 0.05 for n in range(5 * NUM_SHARDS)]  # long ones while the power is cut
+    prompts = [f"prompt {n} toy:sleep={seconds}" for n, seconds in enumerate(sleeps)]
     path = write_prompts(tmp_path / "prompts.parquet", {"prompt": prompts})
     workers = {"max": 2, "batch_size": 2, "max_tries": 1}
     job = write_job(tmp_path / "job.yaml", path, tmp_path / "out", workers=workers, shard_rows=5)
