@@ -15,7 +15,7 @@ from actors.noise import derive_seed
 from jobs.job_file.errors import JobFileError
 from jobs.job_file.read import check_fields
 from jobs.job_file.resolve import check_family_settings
-from jobs.job_file.spec import SamplingSection
+from jobs.job_file.sections.sampling import SamplingSection
 from workflows.output.claim import Claim, open_output
 from workflows.output.encode import EXTENSIONS
 from workflows.storage.errors import storage_errors

@@ -10,7 +10,7 @@ from actors.errors import shown
 from actors.recipe import CAPTION_TOKENS
 from jobs.job_file.read import check_fields
 from jobs.job_file.resolve import workers_of
-from jobs.job_file.spec import DEFAULT_QUESTION
+from jobs.job_file.sections.looking import DEFAULT_QUESTION
 from jobs.terminal.show import showing
 from jobs.terminal.text import counted, print_json, say
 from workflows.dispatch.cluster import Cluster

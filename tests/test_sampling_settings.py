@@ -12,7 +12,7 @@ from actors.engines import FAMILIES
 from actors.recipe import SAMPLING_SETTINGS, Recipe, SamplingSettings, sampling_settings
 from actors.request import ImageRequest
 from jobs.job_file.resolve import FAMILY_KEYS
-from jobs.job_file.spec import SamplingSection
+from jobs.job_file.sections.sampling import SamplingSection
 from tests.support.toy_job import make_job, manifest_of, recipe, render, rows_of, write_prompts
 from workflows.output.manifest import MANIFEST_SCHEMA, settings_of_row
 

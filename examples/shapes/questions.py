@@ -25,7 +25,7 @@ from examples.shapes.world import (
     is_held_out,
     random_scene,
 )
-from jobs.job_file.spec import DEFAULT_QUESTION
+from jobs.job_file.sections.looking import DEFAULT_QUESTION
 
 UNRELATED = 0.15  # share of false sentences that describe another image
 

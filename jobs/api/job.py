@@ -10,7 +10,8 @@ from actors.errors import one_line, shown
 from jobs.job_file.errors import JobFileError
 from jobs.job_file.faults import sections_with, similar_key
 from jobs.job_file.read import check_fields
-from jobs.job_file.spec import MAX_NAME_LENGTH, JobSpec, SamplingSection
+from jobs.job_file.sections.sampling import SamplingSection
+from jobs.job_file.spec import MAX_NAME_LENGTH, JobSpec
 from workflows.storage.path import absolute_location
 
 SAMPLING_KEYS = tuple(SamplingSection.model_fields)

@@ -42,7 +42,8 @@ def complete_checkpoints(_context: click.Context, _option: click.Parameter, inco
 
 def complete_keys(_context: click.Context, _option: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The keys of a job file, up to the value."""
-    from jobs.job_file.spec import JobSpec, section_of
+    from jobs.job_file.sections.base import section_of
+    from jobs.job_file.spec import JobSpec
 
     keys: list[str] = []
     for name, field in JobSpec.model_fields.items():

@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from jobs.job_file.spec import JobSpec, section_of
+from jobs.job_file.sections.base import section_of
+from jobs.job_file.spec import JobSpec
 
 HEAD = """# The job file
 

@@ -13,7 +13,8 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from actors.errors import one_line
-from jobs.job_file.spec import BETWEEN_FAULT, SECRET_FAULT, JobSpec, section_of
+from jobs.job_file.sections.base import BETWEEN_FAULT, SECRET_FAULT, section_of
+from jobs.job_file.spec import JobSpec
 from workflows.storage.credentials import secret_in
 
 _SHOULD_BE = re.compile(r"(?P<key>[^:]+): Input should be (?P<kind>a valid [a-z ]+), got (?P<value>.*)", re.DOTALL)

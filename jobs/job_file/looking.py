@@ -10,7 +10,8 @@ from actors.recipe import Look, Recipe, SamplingSettings, sampling_settings
 from actors.understanding.ability import check_can_look
 from actors.understanding.pixels import square_of
 from jobs.job_file.errors import JobFileError
-from jobs.job_file.spec import JobSpec, UnderstandSection
+from jobs.job_file.sections.looking import UnderstandSection
+from jobs.job_file.spec import JobSpec
 from workflows.prompt_files.formats import format_of
 from workflows.storage.path import absolute_location
 

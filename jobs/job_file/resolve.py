@@ -17,7 +17,8 @@ from actors.recipe import SAMPLING_SETTINGS, Adapter, Judge, Recipe, SamplingSet
 from actors.understanding.ability import check_can_look
 from jobs.job_file.errors import JobFileError
 from jobs.job_file.looking import as_look_recipe
-from jobs.job_file.spec import JobSpec, ModelSection
+from jobs.job_file.sections.model import ModelSection
+from jobs.job_file.spec import JobSpec
 from workflows.job import Images, PromptReading, RenderJob, Workers
 from workflows.prompt_files.hub import pinned
 from workflows.storage.path import absolute_location, lies_among

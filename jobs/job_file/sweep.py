@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.job_file.errors import JobFileError
-from jobs.job_file.spec import NO_ADAPTER, AdapterSection, JobSpec
+from jobs.job_file.sections.model import NO_ADAPTER, AdapterSection
+from jobs.job_file.spec import JobSpec
 from workflows.output.given_prompts import given_prompts_location
 from workflows.storage.path import absolute_location, real_location
 

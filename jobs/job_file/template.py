@@ -1,4 +1,4 @@
-"""A job file with a comment for each key: the description of the key in `jobs.job_file.spec`."""
+"""A job file with a comment for each key: the description of the key in `jobs.job_file.sections`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from jobs.job_file.spec import JobSpec, section_of
+from jobs.job_file.sections.base import section_of
+from jobs.job_file.spec import JobSpec
 
 WIDTH = 100
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from actors.errors import InputError
 from jobs.job_file.errors import JobFileError
 from jobs.job_file.read import read_job_file
-from jobs.job_file.spec import JobSpec, ScheduleSection
+from jobs.job_file.sections.running import ScheduleSection
+from jobs.job_file.spec import JobSpec
 
 
 class ScheduleError(InputError):

@@ -9,7 +9,10 @@ import pytest
 from jobs.init import init
 from jobs.job_file.errors import JobFileError
 from jobs.job_file.read import read_job_file
-from jobs.job_file.spec import JobSpec, ModelSection, SamplingSection, WorkersSection
+from jobs.job_file.sections.model import ModelSection
+from jobs.job_file.sections.running import WorkersSection
+from jobs.job_file.sections.sampling import SamplingSection
+from jobs.job_file.spec import JobSpec
 from tests.support.command_line import Command
 from tests.support.toy_job import bytes_of
 

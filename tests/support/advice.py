@@ -16,7 +16,8 @@ import huggingface_hub.constants
 import huggingface_hub.utils._auth
 
 from jobs.cli.main import cli
-from jobs.job_file.spec import JobSpec, section_of
+from jobs.job_file.sections.base import section_of
+from jobs.job_file.spec import JobSpec
 from workflows.output.manifest import MANIFEST_SCHEMA, REJECTED_SCHEMA
 from workflows.prompts import COLUMN_TYPES
 
