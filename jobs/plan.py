@@ -21,7 +21,7 @@ from workflows.cost.estimate import Estimate, Speed, estimate, known_speed
 from workflows.export.limits import bytes_text, columns_that_exports_refuse, limits_of_job
 from workflows.job import RenderJob
 from workflows.output.claim import check_claim
-from workflows.output.remaining import find_job_prompts, plan_job
+from workflows.output.remaining import check_ids, find_job_prompts, plan_job
 from workflows.plan import Plan
 from workflows.prompts import num_duplicates
 
@@ -50,6 +50,7 @@ def plan(
     job = resolve(spec, num_gpus=num_gpus, with_digest=measure, models=models)
     files = find_job_prompts(job)
     check_claim(job, ignore=NOT_IN_A_PLAN)
+    check_ids(job, files)
     remaining = plan_job(job, files)
     duplicates = 0 if job.reading.deduplicate or job.recipe.look else num_duplicates(files, job.storage)
     facts = _facts(job, remaining) | prompt_facts(remaining, duplicates)

@@ -5,15 +5,15 @@ It is made from the footers of the prompt files and the names of the committed p
 
 from __future__ import annotations
 
-import hashlib
 import re
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from actors.errors import InputError
 from workflows.prompt_files.formats import names_with_same_ids
+from workflows.prompt_files.ids import file_label, name_hash
 from workflows.prompts import PromptFile
 
 _SHARD_ID = re.compile(r".*-(?P<file>[0-9a-f]{12})-(?P<version>[0-9a-f]{8})-(?P<start>\d{9,})-(?P<stop>\d{9,})$")
@@ -47,9 +47,7 @@ class Shard:
 
         It depends on this file and range alone, so other files can be added to a job.
         """
-        # Readers of a folder of Parquet files skip names that begin with a dot or an underscore.
-        stem = re.sub(r"[^A-Za-z0-9_.]", "_", PurePosixPath(self.file.name).stem)[:40].lstrip("._") or "prompts"
-        shard_id = f"{stem}-{_name_hash(self.file.name)}-{self.file.version}-{self.start:09d}-{self.stop:09d}"
+        shard_id = f"{file_label(self.file.name)}-{self.file.version}-{self.start:09d}-{self.stop:09d}"
         return part_id(shard_id, self.retry)
 
     @property
@@ -122,6 +120,12 @@ class Plan:
                 for start in range(gap_start, gap_stop, self.shard_rows):
                     yield Shard(file=file, start=start, stop=min(start + self.shard_rows, gap_stop))
 
+    def is_committed(self, file: PromptFile, position: int) -> bool:
+        """Whether a row is committed, given its position among the rows of the file to render."""
+        ranges = self.committed.get(file.name, [])
+        index = bisect_right(ranges, position, key=lambda start_stop: start_stop[0]) - 1
+        return index >= 0 and position < ranges[index][1]
+
     def _gaps(self, file: PromptFile) -> Iterator[tuple[int, int]]:
         """The row ranges of a file that are not committed."""
         position = 0
@@ -155,7 +159,7 @@ class RetryPlan:
 def make_plan(files: Iterable[PromptFile], committed_shards: Iterable[str], shard_rows: int) -> Plan:
     """Subtract committed shards, given by their ids, from the files. Raises SourceChangedError for a changed file."""
     files = tuple(files)
-    by_hash = {_name_hash(file.name): file for file in files}
+    by_hash = {name_hash(file.name): file for file in files}
     committed: dict[str, list[tuple[int, int]]] = defaultdict(list)
     gone: dict[tuple[str, str], int] = defaultdict(int)
     for shard_id in committed_shards:
@@ -186,7 +190,7 @@ def _check_none_is_renamed(files: Iterable[PromptFile], gone: dict[tuple[str, st
     """
     last_rows = {version: row for (_, version), row in gone.items()}
     for file in files:
-        names = {_name_hash(name): name for name in names_with_same_ids(file.name)}
+        names = {name_hash(name): name for name in names_with_same_ids(file.name)}
         renamed = next((names[name] for name, _ in gone if name in names), None)
         if renamed is not None or last_rows.get(file.version, file.num_rows + 1) <= file.num_rows:
             what = f"the ids of the rows of {renamed}" if renamed else "the content of a file with another name"
@@ -199,7 +203,7 @@ def _check_none_is_renamed(files: Iterable[PromptFile], gone: dict[tuple[str, st
 def shard_of(files: Iterable[PromptFile], shard_id: str, *, retry: int) -> Shard | None:
     """A retry of a committed shard; None if its prompt file was removed. `make_plan` refuses a changed file."""
     match = _SHARD_ID.match(shard_id)
-    by_hash = {_name_hash(file.name): file for file in files}
+    by_hash = {name_hash(file.name): file for file in files}
     if match is None or match["file"] not in by_hash:
         return None
     return Shard(file=by_hash[match["file"]], start=int(match["start"]), stop=int(match["stop"]), retry=retry)
@@ -234,7 +238,3 @@ def row_range(part: str) -> tuple[int, int]:
     if match is None:
         raise ValueError(f"a shard id must end in -<hash>-<version>-<start>-<stop>, got {shard_id!r}")
     return int(match["start"]), int(match["stop"])
-
-
-def _name_hash(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()[:12]

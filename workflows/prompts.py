@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -29,6 +29,7 @@ from workflows.prompt_files.listing import matching_files, no_match
 from workflows.prompt_files.read import read_range, read_rows_at
 from workflows.prompt_files.selection.duplicates import count_duplicates
 from workflows.prompt_files.selection.matching import CHUNK_ROWS
+from workflows.prompt_files.selection.repeated_ids import MAX_IDS, Place, rows_with_repeated_ids
 from workflows.prompt_files.selection.select_rows import select_rows
 from workflows.prompt_files.selection.stream import Rows
 from workflows.prompt_files.view import job_view
@@ -37,6 +38,8 @@ from workflows.storage.store import open_url
 
 __all__ = [
     "COLUMN_TYPES",
+    "MAX_IDS",
+    "Place",
     "PromptFile",
     "PromptsError",
     "find_prompt_files",
@@ -44,6 +47,7 @@ __all__ = [
     "num_duplicates",
     "read_rows",
     "row_numbers",
+    "rows_with_same_ids",
 ]
 
 MAX_ROWS_TO_COMPARE = 2_000_000  # for `num_duplicates`: a few seconds
@@ -132,11 +136,20 @@ def num_duplicates(files: Sequence[PromptFile], storage: dict[str, Any]) -> int 
     if sum(file.num_rows for file in files) > MAX_ROWS_TO_COMPARE:
         return None
     rows = (
-        Rows(file=index, numbers=np.asarray(row_numbers(file, start, min(start + CHUNK_ROWS, file.num_rows), storage)))
-        for index, file in enumerate(files)
-        for start in range(0, file.num_rows, CHUNK_ROWS)
+        Rows(file=index, numbers=numbers) for index, file in enumerate(files) for numbers in _numbers(file, storage)
     )
     return count_duplicates(rows, files, storage)
+
+
+def rows_with_same_ids(files: Sequence[PromptFile], storage: dict[str, Any]) -> Iterator[tuple[str, Place]]:
+    """The rows of which another one to render has the same id, with the id; see `rows_with_repeated_ids`."""
+    return rows_with_repeated_ids(files, lambda file: _numbers(file, storage), storage)
+
+
+def _numbers(file: PromptFile, storage: dict[str, Any]) -> Iterator[np.ndarray]:
+    """The numbers of the rows to render, in chunks."""
+    for start in range(0, file.num_rows, CHUNK_ROWS):
+        yield np.asarray(row_numbers(file, start, min(start + CHUNK_ROWS, file.num_rows), storage))
 
 
 def _prompt_file(file: Found, carried: pa.Schema, read: pa.Schema) -> PromptFile:

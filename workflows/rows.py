@@ -16,10 +16,9 @@ from actors.recipe import Recipe, sampling_settings
 from actors.request import AnyRequest, ImageRequest
 from workflows.job import RenderJob
 from workflows.plan import Shard
-from workflows.prompt_files.formats import without_ending
+from workflows.prompt_files.ids import default_id, default_stem, fault_of_id
 from workflows.prompts import COLUMN_TYPES, read_rows, row_numbers
 
-MAX_ID_BYTES = 180  # a file name has at most 255 bytes; the rest is for image index, weight and extension
 MAX_NUM_INFERENCE_STEPS = 1000
 MAX_SEED = 2**64 - 1
 MAX_WHOLE_FLOAT = 2**53  # floats above it leave out whole numbers
@@ -114,10 +113,7 @@ class Row:
     @property
     def default_id(self) -> str:
         """The id of a row if the file has no `id` column: the file's name and the row's number in it."""
-        name = without_ending(self._shard.file.name).replace("/", "~")
-        if _fault_of_id(name):
-            name = self._shard.id.rsplit("-", 3)[0]  # the sanitized stem of the name, and its hash
-        return f"{name}-{self.number:09d}"
+        return default_id(default_stem(self._shard.file.name), self.number)
 
     def reject(self, reason: str, recipe: Recipe) -> RejectedRow:
         """All images of this row, rejected for this reason."""
@@ -197,20 +193,11 @@ def check_id(row: Row, taken_ids: dict[str, int]) -> str:
     if row["id"] is None:
         raise ValueError("id is null; in a file with an id column every row needs one")
     prompt_id = str(row["id"])
-    if fault := _fault_of_id(prompt_id):
+    if fault := fault_of_id(prompt_id):
         raise ValueError(fault)
     if prompt_id in taken_ids:
         raise ValueError(f"id must be unique, an earlier row of this shard has {prompt_id!r} too")
     return prompt_id
-
-
-def _fault_of_id(prompt_id: str) -> str | None:
-    if not prompt_id or prompt_id.startswith(".") or any(c in "/\\" or not c.isprintable() for c in prompt_id):
-        return f"id must be printable text without / or \\ that does not start with a dot, got {prompt_id!r}"
-    num_bytes = len(prompt_id.encode()) + 2 * sum(prompt_id.count(c) for c in "#?%")  # written as %23, %3F, %25
-    if num_bytes > MAX_ID_BYTES:
-        return f"id must have at most {MAX_ID_BYTES} bytes in a file name, got {num_bytes}"
-    return None
 
 
 def _check_prompt(prompt: str | None) -> str:

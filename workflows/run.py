@@ -16,7 +16,7 @@ from workflows.job import RenderJob
 from workflows.output.acceptance import check_any_image, top_reasons
 from workflows.output.claim import check_claim, claim_output, mark_success, restore_claim
 from workflows.output.manifest import remove_superseded
-from workflows.output.remaining import find_job_prompts, plan_job
+from workflows.output.remaining import check_ids, find_job_prompts, plan_job
 from workflows.output.removal import REMOVED_FILE, mark_removal, shards_without_files
 from workflows.output.repairs import settle_repairs
 from workflows.output.tally import Tally, tally_output
@@ -97,10 +97,12 @@ def run_job(
     wait = _Waiting(job, show)
     with phases.timed("planning"):
         files = wait.for_prompts(find_job_prompts, job, show.line)
+        wait.for_prompts(check_ids, job, files, show.line)
         is_resumed = wait.for_output(claim_output, job, job_file)
     with _noting_removal(job, job_file), _holding_output(job, show, when_held) as has_waited:
         if has_waited:
             files = wait.for_prompts(find_job_prompts, job, show.line)
+            wait.for_prompts(check_ids, job, files, show.line)
         with storage_failures(job.output), phases.timed("planning"):
             files = wait.for_output(keep_prompt_files, files, job.output, job.storage)
             wait.for_output(_settle_removal, job)

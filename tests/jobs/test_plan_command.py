@@ -117,6 +117,16 @@ def test_a_wrong_selection_is_refused(command: Command, setting: str, message: s
     assert message in refused(command, "plan", str(command.job_file), "--set", setting)
 
 
+@pytest.mark.parametrize("verb", ["plan", "render"])
+def test_an_id_in_two_files_is_refused(command: Command, verb: str) -> None:
+    write_prompts(command.folder / "prompts/c.parquet", {"prompt": ["c"], "id": ["b-000000004"]})
+
+    message = refused(command, verb, str(command.job_file))
+
+    assert "b.parquet and row 0 of " in message
+    assert "have the same id 'b-000000004'" in message
+
+
 def test_committed_images_no_longer_remain(command: Command) -> None:
     job = resolve(read_job_file(str(command.job_file), []), num_gpus=0)
     claim_output(job, {})

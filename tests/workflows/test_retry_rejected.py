@@ -181,3 +181,16 @@ def test_a_killed_retry_leaves_orphans_and_the_next_one_finishes(job: RenderJob)
     retry(job)
 
     assert verify(job) == Findings(num_images=8, num_rejected=4)
+
+
+def test_a_retry_gives_the_ids_that_rows_have_from_the_long_name_of_their_file(tmp_path: Path) -> None:
+    """A name that is too long for ids is shortened."""
+    path = write_prompts(tmp_path / f"{'x' * 190}.parquet", {"prompt": ["a", "toy:nan b"]})
+    job = make_job(path, tmp_path / "out")
+    render(job)
+
+    retry(job)
+
+    ids = [row["prompt_id"] for row in manifest_of(job)]
+    assert [prompt_id.rpartition("-")[2] for prompt_id in ids] == ["000000000", "000000001"]
+    assert len({prompt_id.rpartition("-")[0] for prompt_id in ids}) == 1

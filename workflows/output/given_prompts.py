@@ -6,7 +6,10 @@ this file, in the same version.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -14,7 +17,8 @@ from actors.errors import one_line, shown
 from workflows.job import RenderJob
 from workflows.output.claim import OtherJobError, check_claim
 from workflows.output.layouts import parquet_bytes
-from workflows.prompt_files.file import prompt_errors
+from workflows.output.remaining import check_ids, find_job_prompts
+from workflows.prompt_files.file import PromptsError, prompt_errors
 from workflows.prompt_files.found import check_table
 from workflows.rows import ignored_columns
 from workflows.storage.damage import damage_errors
@@ -37,7 +41,7 @@ def prompt_table(texts: Sequence[str]) -> pa.Table:
 
 
 def store_prompts(job: RenderJob, prompts: pa.Table) -> None:
-    """Write the rows into the output, once. Raises PromptsError for columns that no prompt file may have,
+    """Write the rows into the output, once. Raises PromptsError for columns or ids that prompt files may not have,
     OtherJobError if the output belongs to another job or holds other prompts, and StorageError.
     """
     with prompt_errors("the table"):
@@ -45,12 +49,28 @@ def store_prompts(job: RenderJob, prompts: pa.Table) -> None:
     check_table("the table", data, job.reading, ignored_columns(job.recipe.family))
     check_claim(job)
     storage = Storage(job.output, job.storage, is_first_contact=True)
+    with storage_errors(job.output):
+        is_stored = storage.exists(GIVEN_PROMPTS)
+    if not is_stored and job.reading.columns.get("id", "id") in prompts.column_names:
+        _check_ids(job, data)
     with storage_errors(job.output), damage_errors(f"{job.output}/{GIVEN_PROMPTS}"):
         if storage.create(GIVEN_PROMPTS, data):
             return
         stored, given = read_parquet(storage.read(GIVEN_PROMPTS)), read_parquet(data)
     if difference := _difference(stored, given):
         raise OtherJobError(f"{job.output} belongs to a job with other prompts: {difference}; {ALLOWED}")
+
+
+def _check_ids(job: RenderJob, data: bytes) -> None:
+    """Raise PromptsError if rows to render have the same id, before they are in an output that takes no others."""
+    with tempfile.TemporaryDirectory(prefix="janus-batch-table-") as folder:
+        path = Path(folder) / Path(GIVEN_PROMPTS).name
+        path.write_bytes(data)
+        job = replace(job, prompts=str(path))
+        try:
+            check_ids(job, find_job_prompts(job))
+        except PromptsError as error:
+            raise PromptsError(str(error).replace(path.as_uri(), "the table")) from error
 
 
 def _difference(stored: pa.Table, given: pa.Table) -> str:

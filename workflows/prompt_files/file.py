@@ -83,3 +83,8 @@ class PromptFile:
     def rows_version(self) -> str:
         """The version that this Parquet file must have; empty for one that is written once."""
         return "" if self.converted else self.version
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether its rows have ids of their own."""
+        return "id" in self.read.names

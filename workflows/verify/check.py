@@ -45,6 +45,7 @@ SETTINGS = [
 ]  # the same in every row
 COLUMNS = ["image_id", "prompt_id", "image_index", "cfg_weight", "image", "image_sha256", "latents", *SETTINGS]
 _NO_IMAGE: dict[str, Any] = {"image_index": 0, "cfg_weight": 1.0, "latents": None}  # of a row that is an answer
+Key = tuple[str, int, float]  # of an image: prompt id, image index, weight
 JUDGE_COLUMNS = ["seed", "row_seed", *JUDGE_SCHEMA.names]
 
 
@@ -80,7 +81,9 @@ def verify_output(
     Without a plan, because the prompts are not there, the missing images are not counted.
     `on_shard` is called with the number of shards that are checked, and of all.
     """
-    findings, keys = Findings(), Counter[tuple[str, int, float]]()
+    findings = Findings()
+    shard_of: dict[Key, str] = {}
+    repeated: dict[Key, list[str]] = {}
     parts = committed_parts(storage)
     names = set(storage.walk("images"))
     named: set[str] = set()
@@ -98,9 +101,12 @@ def verify_output(
                 findings.at_fault[shard.shard_id] = (
                     None if shard.at_fault is None else shard.at_fault.union(*lost.values())
                 )
-            keys.update(shard.keys)
+            for key in shard.keys:
+                if key in shard_of:
+                    repeated.setdefault(key, [shard_of[key]]).append(shard.shard_id)
+                shard_of.setdefault(key, shard.shard_id)
             named |= shard.files | set(shard.latents) | shard.rejected_files
-    findings.faults += [_duplicate_fault(key, count) for key, count in keys.items() if count > 1]
+    findings.faults += [_repeat_fault(key, shards) for key, shards in repeated.items()]
     findings.orphans = _find_orphans(storage, named, parts)
     findings.num_missing = None if plan is None else plan.num_images_remaining(recipe.images_per_row)
     return findings
@@ -116,7 +122,7 @@ class _CheckedShard:
     num_rejected: int = 0
     faults: list[str]
     at_fault: set[str] | None
-    keys: list[tuple[str, int, float]] = field(default_factory=list)
+    keys: list[Key] = field(default_factory=list)
     files: set[str] = field(default_factory=set)
     latents: dict[str, set[str]] = field(default_factory=dict)
     rejected_files: set[str] = field(default_factory=set)
@@ -230,9 +236,13 @@ def _check_file(storage: Storage, file: str, rows: list[dict[str, Any]]) -> tupl
     return list(faults.values()), set(faults)
 
 
-def _duplicate_fault(key: tuple[str, int, float], count: int) -> str:
+def _repeat_fault(key: Key, shards: list[str]) -> str:
+    """The fault of an image that these shards have; a shard that has it twice is named twice."""
     prompt_id, image_index, cfg_weight = key
-    return f"prompt {shown(prompt_id)}, image {image_index}, weight {cfg_weight:g} is in the manifest {count} times"
+    image = f"prompt {shown(prompt_id)}, image {image_index}, weight {cfg_weight:g}"
+    names = list(dict.fromkeys(shards))
+    where = " and ".join(names[:2]) + f" and {len(names) - 2:,} more" * (len(names) > 2)
+    return f"{image} is in the manifest {len(shards)} times, in {where}"
 
 
 def _find_orphans(storage: Storage, named: set[str], parts: Iterable[str]) -> list[str]:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.support.toy_job import bytes_of, make_job, manifest_of, recipe, render, write_prompts
 from workflows.job import Images
 from workflows.output.layouts import LAYOUTS, location, npy_bytes, read_image, read_pack
-from workflows.rows import MAX_ID_BYTES
+from workflows.prompt_files.ids import MAX_ID_BYTES
 from workflows.storage.damage import DamagedFileError
 from workflows.storage.store import Storage
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from workflows.prompt_files.column_types import is_text
 from workflows.prompt_files.conform import valid_text
 from workflows.prompt_files.file import PromptFile
-from workflows.prompt_files.selection.stream import Rows, scan_columns
+from workflows.prompt_files.selection.stream import Rows, scan_rows
 
 MAIN_COLUMNS = {"prompt", "image"}  # a row without its main column will be rejected
 
@@ -21,31 +21,21 @@ MAIN_COLUMNS = {"prompt", "image"}  # a row without its main column will be reje
 def with_hashes(
     rows: Iterator[Rows], files: Sequence[PromptFile], storage: dict[str, Any]
 ) -> Iterator[tuple[Rows, np.ndarray]]:
-    """Each chunk of rows with the hashes of its rows, [N, 2] of uint64."""
+    """Chunks of the rows, which may be smaller ones, with the hashes of their rows, [N, 2] of uint64."""
     for index, chunks in itertools.groupby(rows, lambda chunk: chunk.file):
         file = files[index]
-        batches = scan_columns(file, [name for name in file.read.names if name != "id"], storage)
-        start, (length, batch) = 0, next(batches, (0, {}))
-        for chunk in chunks:
-            hashes, remaining = [np.empty((0, 2), np.uint64)], chunk.numbers
-            while len(remaining):
-                while remaining[0] >= start + length:
-                    start += length
-                    length, batch = next(batches)
-                inside = remaining[: np.searchsorted(remaining, start + length)]
-                hashes.append(_hashes(batch, inside - start, f"{file.name}/{start}"))
-                remaining = remaining[len(inside) :]
-            yield chunk, np.concatenate(hashes)
+        names = [name for name in file.read.names if name != "id"]
+        for numbers, columns in scan_rows(file, (chunk.numbers for chunk in chunks), names, storage):
+            yield Rows(file=index, numbers=numbers), _hashes(columns, numbers, file.name)
 
 
-def _hashes(batch: dict[str, pa.Array], positions: np.ndarray, place: str) -> np.ndarray:
-    """The hashes of some rows of a batch. A row that will be rejected has one of its own."""
-    taken = {name: batch[name].take(pa.array(positions)) for name in sorted(batch)}
-    columns = {name: _values(array) for name, array in taken.items()}
+def _hashes(columns: dict[str, pa.Array], numbers: np.ndarray, name: str) -> np.ndarray:
+    """The hashes of some rows of the file `name`. A row that will be rejected has one of its own."""
+    values_of = {column: _values(columns[column]) for column in sorted(columns)}
     digests = []
-    for position, values in zip(positions, zip(*columns.values(), strict=True), strict=True):
-        asked = {name: value for name, value in zip(columns, values, strict=True) if value is not None}
-        text = repr(asked) if asked.keys() & MAIN_COLUMNS else f"{place}/{position}"
+    for number, values in zip(numbers, zip(*values_of.values(), strict=True), strict=True):
+        asked = {column: value for column, value in zip(values_of, values, strict=True) if value is not None}
+        text = repr(asked) if asked.keys() & MAIN_COLUMNS else f"{name}/{number}"
         digests.append(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest())
     return np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
 

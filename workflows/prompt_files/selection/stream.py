@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,3 +39,20 @@ def scan_columns(
         for batch in scan(file.rows_url, file.rows_version, json.dumps(storage, sort_keys=True), columns):
             found = renamed(batch, file)
             yield len(batch), {name: view_column(file, found, name) for name in names}
+
+
+def scan_rows(
+    file: PromptFile, numbers: Iterable[np.ndarray], names: Collection[str], storage: dict[str, Any]
+) -> Iterator[tuple[np.ndarray, dict[str, pa.Array]]]:
+    """Columns of some rows, given chunks of their ascending numbers: numbers of a part of a chunk, and the values."""
+    batches = scan_columns(file, names, storage)
+    start, (length, batch) = 0, next(batches, (0, {}))
+    for chunk in numbers:
+        while len(chunk):
+            while chunk[0] >= start + length:
+                start += length
+                length, batch = next(batches)
+            inside = chunk[: np.searchsorted(chunk, start + length)]
+            positions = pa.array(inside - start)
+            yield inside, {name: array.take(positions) for name, array in batch.items()}
+            chunk = chunk[len(inside) :]
