@@ -28,8 +28,14 @@ def find_toolchain() -> Toolchain:
     return Toolchain(
         has_triton=importlib.util.find_spec("triton") is not None,
         has_compiler=any(os.environ.get("CC") or shutil.which(name) for name in ("gcc", "clang")),
-        has_python_headers=Path(sysconfig.get_path("include"), "Python.h").is_file(),
+        has_python_headers=Path(_include_folder(), "Python.h").is_file(),
     )
+
+
+def _include_folder() -> str:
+    """Debian's own Python has a scheme with another folder, which its headers may not be in."""
+    scheme = sysconfig.get_default_scheme()
+    return sysconfig.get_path("include", "posix_prefix" if scheme == "posix_local" else scheme)
 
 
 def check_capability(name: str, capability: tuple[int, int]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sysconfig
+from pathlib import Path
+
 import pytest
 
 from actors.errors import InputError
@@ -34,6 +37,20 @@ def test_the_compiler_is_looked_for_where_triton_looks(monkeypatch: pytest.Monke
     assert not find_toolchain().has_compiler
     monkeypatch.setenv("CC", "tcc")
     assert find_toolchain().has_compiler
+
+
+def test_headers_are_looked_for_where_triton_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python of Debian and Ubuntu has a scheme of its own."""
+
+    def folder_of(name: str, scheme: str = "posix_local") -> str:
+        return str(tmp_path / scheme / name)
+
+    headers = Path(folder_of("include", "posix_prefix"))
+    headers.mkdir(parents=True)
+    (headers / "Python.h").touch()
+    monkeypatch.setattr(sysconfig, "get_default_scheme", lambda: "posix_local")
+    monkeypatch.setattr(sysconfig, "get_path", folder_of)
+    assert find_toolchain().has_python_headers
 
 
 def test_a_gpu_older_than_ampere_is_refused() -> None:
