@@ -55,19 +55,28 @@ def treat_sigterm_as_ctrl_c() -> None:
     signal.signal(signal.SIGTERM, interrupt)
 
 
+def finish_despite_signals() -> None:
+    """Let a signal no longer change how the program ends: its work is done, and it only tidies up and notifies."""
+    _on_signals(lambda *_: None)  # not SIG_IGN, which the processes that it starts from here on would inherit
+
+
 def _end_at_once_on_signals(code: Any) -> None:
-    """Let a signal no longer change how the run ends: all is said, but Ray takes a second to shut down, or longer. What
-    this process started ends with it.
+    """Let a signal only save waiting: all is said, but Ray takes a second to shut down, or longer. What this process
+    started ends with it.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    signal.signal(signal.SIGINT, lambda *_: os._exit(code or 0))  # and SIGTERM, which is treated as Ctrl-C
+    _on_signals(lambda *_: os._exit(code or 0))
 
 
 def _ignore_signals() -> None:
     """At the very end, when Python removes its own handlers and a signal would kill the process."""
+    _on_signals(signal.SIG_IGN)
+
+
+def _on_signals(handler: Callable[[int, FrameType | None], Any] | signal.Handlers) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, handler)
 
 
 def _load_command_line() -> Callable[[], None]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 
+from janus_batch import finish_despite_signals
 from jobs.job_file.resolve import resolve
 from jobs.job_file.spec import JobSpec
 from jobs.terminal.on_done import notifying
@@ -31,6 +33,7 @@ def render(
     opens_report: bool = False,
     max_rejected: RejectionLimit | None = None,
     allow_empty: bool = False,
+    is_last: bool = False,
 ) -> int:
     """Run the job; the exit code is always 0, because failures are raised.
 
@@ -39,10 +42,13 @@ def render(
 
     `prompts` are texts from the command line, which are stored in the output first. `max_rejected` and `allow_empty`
     decide whether the finished output is accepted.
+
+    `is_last`: no other job follows. Then, once the result is shown, a signal no longer changes how the program ends.
     """
     name, output = spec.name or "render", absolute_location(spec.output)
-    how = {"as_json": as_json, "is_quiet": is_quiet, "opens_report": opens_report}
-    with showing(name, output, **how, on_done=spec.on_done) as show:
+    on_result = finish_despite_signals if is_last else None
+    how: dict[str, Any] = {"as_json": as_json, "is_quiet": is_quiet, "opens_report": opens_report}
+    with showing(name, output, **how, on_done=spec.on_done, on_result=on_result) as show:
         run_spec(
             spec,
             Cluster(address),

@@ -62,7 +62,7 @@ def render(
         specs = [read_job_file(job_file, list(settings)) for job_file in job_files]
     jobs = [job for spec in specs for job in jobs_of_sweep(dated(spec, scheduled_at))]
     check_outputs_apart(jobs)
-    for job in jobs:
+    for number, job in enumerate(jobs, 1):
         render(
             job,
             prompts=given["prompts"],
@@ -73,6 +73,7 @@ def render(
             opens_report=opens_report,
             max_rejected=max_rejected,
             allow_empty=allow_empty,
+            is_last=number == len(jobs),
         )
     return DONE
 
@@ -118,6 +119,7 @@ def caption(
         is_quiet=is_quiet,
         max_rejected=max_rejected,
         allow_empty=allow_empty,
+        is_last=True,
     )
 
 

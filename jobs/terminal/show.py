@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -42,31 +43,34 @@ def showing(
     is_quiet: bool = False,
     opens_report: bool = False,
     on_done: str | None = None,
+    on_result: Callable[[], None] | None = None,
 ) -> Iterator[Show]:
     """The right way to show a job: JSON lines or the result alone if asked for, a live view in a terminal, otherwise
     lines of a log.
 
-    Its end is shown, and `on_done` is notified, even if Ray or the system ends this process.
+    Its end is shown, and `on_done` is notified, even if Ray or the system ends this process. `on_result` is called when
+    the job has succeeded, right before the result is shown.
     """
     console = Console(stderr=True)
+    how: dict[str, Any] = {"opens_report": opens_report, "on_result": on_result}
     with last_word(job, output, advice=JobFailure.advice, as_json=as_json, on_done=on_done):
         if as_json:
             with failure_as_json(job, output):
-                yield JsonShow(opens_report=opens_report)
+                yield JsonShow(**how)
         elif is_quiet:
-            yield QuietShow(opens_report=opens_report)
+            yield QuietShow(**how)
         elif console.is_terminal and not console.is_dumb_terminal:
-            yield LiveShow(console, opens_report=opens_report)
+            yield LiveShow(console, **how)
         else:
-            yield LogShow(opens_report=opens_report)
+            yield LogShow(**how)
 
 
 class _Lines:
     """The lines on standard error that every way of showing a job has. With `opens_report`, the report is opened in a
     browser when it is there for the first time."""
 
-    def __init__(self, *, opens_report: bool = False) -> None:
-        self._opens_report = opens_report
+    def __init__(self, *, opens_report: bool = False, on_result: Callable[[], None] | None = None) -> None:
+        self._opens_report, self._on_result = opens_report, on_result
 
     def line(self, text: str) -> None:
         say(text)
@@ -80,6 +84,8 @@ class _Lines:
         self._open(url)
 
     def result(self, result: Result) -> None:
+        if self._on_result:
+            self._on_result()
         for line in result_lines(result):
             say(line)
         if result.report:
@@ -110,8 +116,8 @@ class QuietShow(_Lines):
 class LiveShow(_Lines):
     """Redraws a view of the progress in the terminal, and prints the totals at the end."""
 
-    def __init__(self, console: Console, *, opens_report: bool = False, poll_seconds: float = POLL_SECONDS) -> None:
-        super().__init__(opens_report=opens_report)
+    def __init__(self, console: Console, *, poll_seconds: float = POLL_SECONDS, **how: Any) -> None:
+        super().__init__(**how)
         self._console, self._poll_seconds = console, poll_seconds
 
     @contextmanager
@@ -130,13 +136,9 @@ class LogShow(_Lines):
     """Prints a progress line at intervals that grow with the job, and a line for each trouble when it comes."""
 
     def __init__(
-        self,
-        *,
-        opens_report: bool = False,
-        poll_seconds: float = POLL_SECONDS,
-        shortest_seconds: float = SHORTEST_SECONDS,
+        self, *, poll_seconds: float = POLL_SECONDS, shortest_seconds: float = SHORTEST_SECONDS, **how: Any
     ) -> None:
-        super().__init__(opens_report=opens_report)
+        super().__init__(**how)
         self._poll_seconds, self._shortest_seconds = poll_seconds, shortest_seconds
 
     @contextmanager
@@ -160,8 +162,8 @@ class LogShow(_Lines):
 class JsonShow(_Lines):
     """Prints the progress, and at the end the result, as JSON lines on standard output."""
 
-    def __init__(self, *, opens_report: bool = False, seconds: float = JSON_SECONDS) -> None:
-        super().__init__(opens_report=opens_report)
+    def __init__(self, *, seconds: float = JSON_SECONDS, **how: Any) -> None:
+        super().__init__(**how)
         self._seconds = seconds
 
     @contextmanager

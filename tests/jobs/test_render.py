@@ -244,6 +244,46 @@ def test_two_drivers_on_one_output_at_the_same_time_leave_every_image_once(
     assert run("verify", tmp_path / "out").returncode == 0
 
 
+@pytest.fixture
+def small_job(tmp_path: Path) -> Path:
+    prompts = write_prompts(tmp_path / "prompts.parquet", {"prompt": ["one", "two"]})
+    return write_job(tmp_path / "job.yaml", prompts, tmp_path / "out", workers={"max": 1})
+
+
+@pytest.mark.ray
+def test_a_sigterm_while_ray_ends_its_processes_changes_no_exit_code(small_job: Path, sessions: list[int]) -> None:
+    program = (
+        "import os, janus_batch",
+        "from ray._private.node import Node",
+        "end_processes = Node.kill_all_processes",
+        "Node.kill_all_processes = lambda *how, **more: (os.kill(os.getpid(), 15), end_processes(*how, **more))",
+        "janus_batch.main()",
+    )
+    driver = start("render", small_job, program=(sys.executable, "-c", "\n".join(program)))
+    ended = finish(driver)
+    sessions.append(driver.pid)
+
+    assert ended.returncode == 0, ended.stderr
+    assert "done: 2 images" in ended.stderr
+
+
+@pytest.mark.parametrize("number", ["INT", "TERM"])
+def test_a_signal_after_the_result_stops_only_the_jobs_that_follow(
+    small_job: Path, tmp_path: Path, address: str, number: str
+) -> None:
+    facts = tmp_path / "facts.json"
+    how = ("--address", address, "--set", f"on_done=kill -{number} $PPID; cat > {facts}")
+
+    one = run("render", small_job, *how)
+    notification = json.loads(facts.read_text())
+    of_two = run("render", small_job, small_job, *how)
+
+    assert (one.returncode, of_two.returncode) == (0, 1), one.stderr + of_two.stderr
+    assert HINT not in one.stderr
+    assert notification["state"] == "done"
+    assert HINT in of_two.stderr
+
+
 def test_a_second_ctrl_c_ends_the_driver_at_once_without_a_traceback(
     tmp_path: Path, job_file: Path, address: str
 ) -> None:

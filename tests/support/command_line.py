@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -26,6 +27,9 @@ class Command:
     def __call__(self, *arguments: str) -> tuple[int, str, str]:
         """The exit code, standard output and standard error."""
         self._monkeypatch.setattr(sys, "argv", ["janus-batch", *arguments])
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         with pytest.raises(SystemExit) as exit_:
             main()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         return (exit_.value.code or 0, *self._capsys.readouterr())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import glob
 import math
 import os
@@ -25,7 +26,7 @@ from ray.experimental.internal_kv import internal_kv_get_gcs_client
 from janus_batch import treat_sigterm_as_ctrl_c
 from workflows.dispatch.actor import SHARDS_IN_FLIGHT, Actor, EngineActor, EngineCard
 from workflows.dispatch.progress import Progress
-from workflows.dispatch.ray_start import ClusterError, join_ray, start_ray
+from workflows.dispatch.ray_start import ClusterError, join_ray, leave_ray, start_ray
 from workflows.dispatch.side_task import SideTask
 from workflows.dispatch.steps import ShardSteps
 from workflows.job import RenderJob
@@ -80,6 +81,7 @@ class Cluster:
         finally:
             if threading.current_thread() is threading.main_thread():
                 treat_sigterm_as_ctrl_c()  # Ray's own handler prints a stack and aborts
+                atexit.register(leave_ray)  # runs before Ray's own hook, which is older
 
     def num_gpus(self) -> int:
         """GPUs of the cluster, which is joined for it; of this machine, if Ray is to be started here."""

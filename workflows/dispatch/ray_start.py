@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import socket
 import sys
 from typing import Any
 
 import ray
-from ray._private import ray_constants, services
+from ray._private import ray_constants, services, worker
 
 from actors.errors import InputError, JobFailure, one_line, reason_line
 from janus_batch import own_packages_first
@@ -73,6 +74,21 @@ def join_ray(address: str) -> None:
             "HOST:PORT of a head node, used from a machine of the cluster. From elsewhere use `janus-batch submit "
             "--address URL`"
         ) from error
+
+
+def leave_ray() -> None:
+    """Disconnect this process, which is about to end, from Ray, and keep its handler of SIGTERM, which Ray removes.
+
+    Ray's own hook at exit, which comes next, would do the same and then end the processes that it started, which takes
+    a second. A SIGTERM in that second would kill this process.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    driver: Any = worker.global_worker  # its type does not declare core_worker
+    if driver.connected:
+        worker.disconnect(exiting_interpreter=True)
+        driver.core_worker.shutdown_driver()
+        del driver.core_worker
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _check_speaks_grpc(address: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -13,7 +14,7 @@ from ray._private import ray_constants
 from ray.util.client import ray as ray_client
 
 from workflows.dispatch.cluster import Cluster
-from workflows.dispatch.ray_start import ClusterError
+from workflows.dispatch.ray_start import ClusterError, leave_ray
 
 _ONE_AT_A_TIME = threading.Lock()  # a render that ends its Ray would end the Ray of another thread's render
 
@@ -32,6 +33,7 @@ def guest_cluster(address: str | None = None) -> Iterator[Cluster]:
         finally:
             if not is_initialized:
                 ray.shutdown()
+                atexit.unregister(leave_ray)
 
 
 def _check_ray(address: str | None) -> bool:
