@@ -50,8 +50,7 @@ class EngineActor:
 
     def __init__(self, job: RenderJob, batch_size: int | None) -> None:
         self.job, self._batch_size = job, batch_size
-        if not job.workers.gpus_per_actor:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides no GPU from an actor that asks for none
+        hide_gpus_of_others(job.workers.gpus_per_actor)
         self._renderer: Batcher | JudgingBatcher | None = None
 
     def load(self) -> EngineCard:
@@ -93,6 +92,12 @@ class EngineActor:
 
     def _report_look(self, look: LookReport) -> None:
         metrics.observe("janus_batch_look_seconds", self.job.name, look.seconds)
+
+
+def hide_gpus_of_others(num_gpus: float) -> None:
+    """In the process of an actor that has asked for `num_gpus`: Ray hides no GPU from one that has asked for none."""
+    if not num_gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @dataclass(kw_only=True, slots=True, eq=False)

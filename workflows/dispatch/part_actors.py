@@ -6,7 +6,6 @@ finds out whether a row is to blame.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import ray
 from ray import exceptions as ray_errors
 
 from actors.errors import InputError, JobFailure
+from workflows.dispatch.actor import hide_gpus_of_others
 from workflows.dispatch.cluster import Cluster
 from workflows.dispatch.failures import cause_of, reason_of
 from workflows.dispatch.metrics import reporting
@@ -36,9 +36,8 @@ class PartsFailedError(JobFailure):
 class PartActor(Generic[Tool, Done]):
     """A process that opens a tool and applies it to parts, several at once. Ray opens it again in a new process."""
 
-    def __init__(self, open_tool: Callable[[], Tool], work: Callable[[Tool, str], Done], *, hides_gpus: bool) -> None:
-        if hides_gpus:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides no GPU from an actor that asks for none
+    def __init__(self, open_tool: Callable[[], Tool], work: Callable[[Tool, str], Done], *, num_gpus: float) -> None:
+        hide_gpus_of_others(num_gpus)
         self._open_tool, self._work = open_tool, work
         self._tools: list[Tool] = []  # the one that is open
         self._lock = threading.Lock()
@@ -138,4 +137,4 @@ def _start_actor(
         "max_restarts": -1,  # an actor may be lost any number of times; each of its parts has its own tries
         "max_task_retries": job.workers.max_tries,
     }
-    return ray.remote(PartActor).options(**options).remote(open_tool, work, hides_gpus=not job.workers.gpus_per_actor)
+    return ray.remote(PartActor).options(**options).remote(open_tool, work, num_gpus=job.workers.gpus_per_actor)

@@ -12,6 +12,7 @@ import pytest
 from actors.errors import EngineFailedError
 from tests.support.toy_job import make_job
 from workflows.dispatch.actor import DeviceLostError, EngineActor
+from workflows.dispatch.part_actors import PartActor
 from workflows.job import Workers
 
 
@@ -21,11 +22,15 @@ def visible_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
 
 
-@pytest.mark.parametrize(("gpus_per_actor", "visible"), [(0, ""), (1, "3")])
-def test_an_actor_sees_a_gpu_only_if_it_asked_for_one(gpus_per_actor: int, visible: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("num_gpus", "visible"), [(0, ""), (1, "3")])
+@pytest.mark.parametrize("kind", [EngineActor, PartActor])
+def test_an_actor_sees_a_gpu_only_if_it_asked_for_one(kind: type, num_gpus: int, visible: str, tmp_path: Path) -> None:
     """Ray leaves every GPU visible to an actor that asks for none."""
-    job = make_job(tmp_path / "prompts.parquet", tmp_path / "out", workers=Workers(gpus_per_actor=gpus_per_actor))
-    EngineActor(job, None)
+    if kind is EngineActor:
+        workers = Workers(gpus_per_actor=num_gpus)
+        EngineActor(make_job(tmp_path / "prompts.parquet", tmp_path / "out", workers=workers), None)
+    else:
+        PartActor(str, str.__add__, num_gpus=num_gpus)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
 
 
