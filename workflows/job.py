@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -33,7 +34,8 @@ class PromptReading:
     A resume must have the same values: they decide which images exist. Rows are selected in the order of the fields.
 
     * `reads_images`: whether the job looks at images and reads the columns image, question and id, not prompts.
-    * `columns`: columns that the job reads (prompt, seed, ...), and their names in the prompt files.
+    * `columns`: columns that the job reads (prompt, seed, ...), and their names in the prompt files. None: the files
+      have no such column, and one of that name is carried as `original_<name>`.
     * `csv_delimiter` (None: found in the first line), `csv_header`: whether that line names the columns.
     * `where`: a condition on the columns, see `workflows.row_filter`.
     * `deduplicate`: leave out a row that asks for the same images as an earlier one.
@@ -43,7 +45,7 @@ class PromptReading:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")  # for job.json, see workflows.output.claim
 
     reads_images: bool = False
-    columns: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, str | None] = field(default_factory=dict)
     csv_delimiter: str | None = None
     csv_header: bool = True
     where: str | None = None
@@ -51,6 +53,11 @@ class PromptReading:
     sample: int | None = None
     sample_seed: int = 0
     limit: int | None = None
+
+    def names_in_files(self, names: Iterable[str]) -> dict[str, str]:
+        """The names in the prompt files of columns that the job reads, by the job's names."""
+        written = {name: self.columns.get(name, name) for name in names}
+        return {name: column for name, column in written.items() if column is not None}
 
     @property
     def selects_rows(self) -> bool:

@@ -132,7 +132,7 @@ def _template_of(model: ModelSection) -> PromptTemplate | None:
 
 
 def _reading(spec: JobSpec) -> PromptReading:
-    prompt = {} if spec.prompt_column is None else {"prompt": spec.prompt_column}
+    prompt: dict[str, str | None] = {} if spec.prompt_column is None else {"prompt": spec.prompt_column}
     return PromptReading(
         reads_images=spec.task == "understand",
         columns=prompt | spec.columns,

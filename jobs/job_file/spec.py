@@ -63,9 +63,10 @@ class JobSpec(Section):
         "with one prompt a line, or Arrow; or hf://datasets/ORGANIZATION/NAME/SPLIT."
     )
     prompt_column: str | None = Field(None, min_length=1, description="The column with the prompts. Default: prompt.")
-    columns: dict[str, str] = Field(
+    columns: dict[str, str | None] = Field(
         default_factory=dict,
-        description="Other columns that the job reads under another name, such as `seed: my_seed`.",
+        description="Other columns that the job reads under another name, such as `seed: my_seed`. `id: null`: a "
+        "column of that name is not the id; it is carried as original_id.",
     )
     csv: CsvSection = CsvSection()
     where: str | None = Field(
@@ -117,11 +118,14 @@ class JobSpec(Section):
 
     @field_validator("columns")
     @classmethod
-    def _check_columns(cls, value: dict[str, str]) -> dict[str, str]:
-        if empty := next((name for name, written in value.items() if not written), None):
+    def _check_columns(cls, value: dict[str, str | None]) -> dict[str, str | None]:
+        if empty := next((name for name, written in value.items() if written == ""), None):
             raise ValueError(f"a column's name must not be empty, got {empty}: ''")
-        if len(set(value.values())) < len(value):
+        written = [name for name in value.values() if name is not None]
+        if len(set(written)) < len(written):
             raise ValueError(f"a column can have one name only, got {value}")
+        if needed := next((name for name in ("prompt", "image") if value.get(name, name) is None), None):
+            raise ValueError(f"a job needs the column {needed}, which cannot be null")
         return value
 
     @field_validator("storage")
@@ -182,7 +186,7 @@ class JobSpec(Section):
                 f"prompt_column and columns.prompt name the same column twice, got {self.prompt_column} and "
                 f"{self.columns['prompt']}"
             )
-        if self.prompt_column in self.columns.values():
+        if self.prompt_column is not None and self.prompt_column in self.columns.values():
             raise plain_error(f"columns: {self.prompt_column} is the prompt_column already")
         taker = next((name for name, written in self.columns.items() if written == "prompt"), None)
         if taker and self.task == "render" and self.prompt_column is None and "prompt" not in self.columns:

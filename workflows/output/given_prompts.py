@@ -51,7 +51,7 @@ def store_prompts(job: RenderJob, prompts: pa.Table) -> None:
     storage = Storage(job.output, job.storage, is_first_contact=True)
     with storage_errors(job.output):
         is_stored = storage.exists(GIVEN_PROMPTS)
-    if not is_stored and job.reading.columns.get("id", "id") in prompts.column_names:
+    if not is_stored and job.reading.names_in_files(["id"]).get("id") in prompts.column_names:
         _check_ids(job, data)
     with storage_errors(job.output), damage_errors(f"{job.output}/{GIVEN_PROMPTS}"):
         if storage.create(GIVEN_PROMPTS, data):

@@ -120,8 +120,8 @@ class _SameId:
     def remedy(self) -> str:
         if all(place.file.has_ids for place in self._places):
             return (
-                "give each row an id of its own, name another column as the id (columns.id), or leave out rows that "
-                "ask for the same images (deduplicate: true)"
+                "give each row an id of its own, name another column as the id (columns.id), write columns.id: null if "
+                "the column is no id, or leave out rows that ask for the same images (deduplicate: true)"
             )
         return "a file without a column `id` gets the ids of its rows from its name: rename it, or add the column"
 

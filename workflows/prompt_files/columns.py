@@ -112,7 +112,14 @@ def check_columns(url: str, schema: pa.Schema, ignored_columns: Iterable[str], *
         kind = schema.field(name).type
         # A column that holds only nulls has Arrow's null type; every row then uses the job's value.
         if not is_allowed(kind) and not pa.types.is_null(kind):
-            raise PromptsError(f"prompts: column `{name}` of {url} must hold {allowed}, it holds {one_line(str(kind))}")
+            raise PromptsError(
+                f"prompts: column `{name}` of {url} must hold {allowed}, it holds {one_line(str(kind))}{way_out(name)}"
+            )
+
+
+def way_out(name: str) -> str:
+    """What to do about a column that only happens to have the name of one that the job reads."""
+    return "" if name not in COLUMN_TYPES or name == "prompt" else f"; if it means something else: columns.{name}: null"
 
 
 def _advice(url: str, schema: pa.Schema) -> str:

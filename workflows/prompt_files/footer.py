@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import types
 
+from workflows.job import PromptReading
 from workflows.prompt_files.column_types import Extent
 from workflows.prompt_files.columns import COLUMN_TYPES, TEXT_COLUMNS
 from workflows.prompt_files.file import PromptsError, prompt_errors
@@ -43,8 +44,8 @@ class Footer:
     metadata: dict[bytes, bytes]
 
 
-def read_footer(url: str, file: IO[bytes], size: int, names: Mapping[str, str]) -> Footer:
-    """Read and check a footer. `names`: columns that the job reads, and their names in the file if they differ.
+def read_footer(url: str, file: IO[bytes], size: int, reading: PromptReading) -> Footer:
+    """Read and check a footer, for a job that reads its prompt files in this way.
 
     Raises PromptsError for what is no Parquet file, or one that pyarrow cannot read, and DamagedFileError.
     """
@@ -67,8 +68,8 @@ def read_footer(url: str, file: IO[bytes], size: int, names: Mapping[str, str]) 
         raise
     groups = _groups_of(url, thrift)
     group_edges(url, metadata)  # checks them
-    _check_text(url, groups, [names.get(name, name) for name in TEXT_COLUMNS])
-    read = {names.get(name, name) for name in COLUMN_TYPES}
+    _check_text(url, groups, reading.names_in_files(TEXT_COLUMNS).values())
+    read = {*reading.names_in_files(COLUMN_TYPES).values()}
     return Footer(
         num_rows=metadata.num_rows,
         schema=schema,

@@ -67,7 +67,7 @@ def describe(fs: fsspec.AbstractFileSystem, folder: str, info: dict[str, Any], r
     url = fs.unstrip_protocol(info["name"])
     check_is_file(url, info)
     with storage_errors(url), fs.open(info["name"], "rb", **_footer_cache(fs)) as file:
-        footer = read_footer(url, file, info["size"], reading.columns)
+        footer = read_footer(url, file, info["size"], reading)
         _check_ranges(fs, url, info["name"])
         return _found(url, name_of(info, folder), version_of(fs, info), info, footer, reading)
 
@@ -86,7 +86,7 @@ def describe_converted(
     url = fs.unstrip_protocol(info["name"])
     rows_fs, path = open_url(converted, options)
     with storage_errors(converted), rows_fs.open(path, "rb") as file:
-        footer = read_footer(url, file, rows_fs.size(path), reading.columns)
+        footer = read_footer(url, file, rows_fs.size(path), reading)
     return _found(url, name_of(info, folder), version, info, footer, reading, converted)
 
 
@@ -143,7 +143,7 @@ def checked_columns(file: Found, hive: dict[str, pa.DataType], ignored_columns: 
 
 def check_table(name: str, data: bytes, reading: PromptReading, ignored_columns: Iterable[str]) -> None:
     """Hold the bytes of a Parquet file against the rules for prompt files, before it is one. Raises PromptsError."""
-    footer = read_footer(name, io.BytesIO(data), len(data), reading.columns)
+    footer = read_footer(name, io.BytesIO(data), len(data), reading)
     file = _found(name, name, "", {"size": len(data)}, footer, reading)
     carried_columns([checked_columns(file, {}, set(ignored_columns))])
 
@@ -173,8 +173,16 @@ def _renamed(
     url: str, schema: pa.Schema, partitions: dict[str, str | None], reading: PromptReading
 ) -> tuple[tuple[str, str], ...]:
     """The columns that the job calls otherwise. Raises PromptsError if the file does not have one."""
-    for name, written in reading.columns.items():
-        if written not in schema.names and written not in partitions:
+    columns, found = reading.names_in_files(reading.columns), {*schema.names, *partitions}
+    unread = [(name, f"original_{name}") for name in reading.columns if name not in columns and name in found]
+    for name, carried in unread:
+        if carried in found:
+            raise PromptsError(
+                f"prompts: {url} has a column `{carried}`, the name under which its `{name}` would be carried with "
+                f"columns.{name}: null"
+            )
+    for name, written in columns.items():
+        if written not in found:
             key = "prompt_column" if name == "prompt" else f"columns.{name}"
             alike = [column for column in schema.names if column.lower() == written.lower()]
             if name == "prompt" and (likely := likely_prompts(schema)) and sounds_like_prompts(likely):
@@ -184,7 +192,7 @@ def _renamed(
                 f"prompts: {url} has no column `{one_line(written)}`, which {key} names; its columns are "
                 f"{one_line(', '.join(schema.names))}{advice}"
             )
-    return tuple((written, name) for name, written in reading.columns.items() if written != name)
+    return (*((written, name) for name, written in columns.items() if written != name), *unread)
 
 
 def _partitions(name: str) -> dict[str, str | None]:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tests.support.toy_job import bytes_of, faults_of, make_job, render, write_prompts
+from tests.support.toy_job import bytes_of, faults_of, make_job, manifest_of, render, write_prompts
 from workflows.job import PromptReading, RenderJob
 from workflows.output.given_prompts import given_prompts_location, store_prompts
 from workflows.output.remaining import check_ids, find_job_prompts
@@ -147,3 +147,32 @@ def test_every_repeated_id_is_found_however_the_hashes_are_cut(tmp_path: Path, m
         if number % 10 != 4 and counts[text] > 1
     ]
     assert [place.position for _, place in found] == [place.number - (place.number + 5) // 10 for _, place in found]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"a.parquet": {"id": [3, 3]}, "b.parquet": {"id": [4, 3]}},
+        {
+            "id=3/a.parquet": {"prompt": ["a", "b"]},
+            "id=4/a.parquet": {"prompt": ["c"]},
+            "id=3/b.parquet": {"seed": [1]},
+        },
+    ],
+)
+def test_a_column_that_is_no_id_is_carried_under_another_name(tmp_path: Path, files: dict[str, Any]) -> None:
+    job = job_of(tmp_path, files, columns={"id": None, "seed": None}, where="original_id = 3 or id = 4")
+
+    check(job)
+    render(job)
+    rows = manifest_of(job)
+    assert len({row["prompt_id"] for row in rows}) == 4
+    assert sorted(row["original_id"] for row in rows) == [3, 3, 3, 4]
+    assert {row["row_seed"] for row in rows} != {1}
+
+
+def test_a_name_that_the_carried_column_would_take_is_refused(tmp_path: Path) -> None:
+    job = job_of(tmp_path, {"a.parquet": {"id": ["x", "x"], "original_id": [1, 2]}}, columns={"id": None})
+
+    with pytest.raises(PromptsError, match="`original_id`, the name under which its `id` would be carried"):
+        check(job)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import pyarrow as pa
 
 from actors.errors import one_line
+from workflows.prompt_files.columns import way_out
 from workflows.prompt_files.conversion.csv_types import TypeGuess, typed
 from workflows.prompt_files.conversion.lines import MAX_LINE_BYTES, TextFile, chunked
 from workflows.prompt_files.file import PromptsError
@@ -62,7 +63,7 @@ class CsvRows:
                     if (position := guess.narrow(values)) is not None:
                         raise PromptsError(
                             f"prompts: line {chunk[position][0]:,} of {self._url}: column `{one_line(name)}` must hold "
-                            f"{self._number_columns[name]}, got {one_line(values[position].as_py())}"
+                            f"{self._number_columns[name]}, got {one_line(values[position].as_py())}{way_out(name)}"
                         )
         return pa.schema([(name, guess.kind) for name, guess in zip(names, guesses, strict=True)])
 

@@ -123,16 +123,13 @@ def _check_is_unchanged(source: Source, info: dict[str, Any]) -> None:
 
 def _text_columns(reading: PromptReading) -> list[str]:
     names = LOOK_TEXT_COLUMNS if reading.reads_images else TEXT_COLUMNS
-    return [reading.columns.get(name, name) for name in names]
+    return [*reading.names_in_files(names).values()]
 
 
 def _number_columns(reading: PromptReading, ignored_columns: Collection[str]) -> dict[str, str]:
     known = column_types(reads_images=reading.reads_images)
-    return {
-        reading.columns.get(name, name): allowed
-        for name, (_, allowed) in known.items()
-        if allowed in NUMBERS and name not in ignored_columns
-    }
+    names = [name for name, (_, allowed) in known.items() if allowed in NUMBERS and name not in ignored_columns]
+    return {written: known[name][1] for name, written in reading.names_in_files(names).items()}
 
 
 def _settings(source: Source) -> str:
