@@ -97,10 +97,10 @@ class PackedLlama:
         """Embeddings [T, C] of each sequence to hidden states [T, C] after the last norm and kv [L, 2, K, T, D].
 
         `earlier` are the keys and values of the tokens that a sequence follows, [L, 2, K, earlier, D], or None. A call
-        has `chunk` (CHUNK) tokens, the missing ones as one more sequence; a longer sequence has as many chunks as it
-        needs to itself. So a sequence's bits do not depend on its company.
+        has `chunk` (CHUNK) tokens, the missing ones as one more sequence, which the model must have positions for; a
+        longer sequence has as many chunks as it needs to itself. So a sequence's bits do not depend on its company.
         """
-        chunk = chunk or CHUNK
+        chunk = min(chunk or CHUNK, self.shape.context_length)
         num_new = [len(x_TC) for x_TC in embeddings]
         num_earlier = [0 if kv is None else kv.shape[3] for kv in earlier]
         answers = []

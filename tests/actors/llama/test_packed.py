@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +13,7 @@ from actors.kernels.attention import FP8, PAGE, to_fp8
 from actors.llama import packed
 from actors.llama.cache import EMPTY_ROW, PagedCache, PagePool, PromptState, pages_of
 from actors.llama.packed import PackedLlama
-from actors.llama.packing import pack
+from actors.llama.packing import Packing, pack
 from tests.support.random_llama import llama_shape, random_llama, random_weights
 from tests.support.triton import DEVICE, needs_triton, random
 
@@ -121,6 +122,24 @@ def test_every_call_of_a_prefill_has_whole_chunks(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(PackedLlama, "run", run)
     packed_llama(SHAPE).prefill([*PROMPTS, [5] * (CHUNK + 1)])
     assert num_tokens == [CHUNK, CHUNK, 2 * CHUNK]
+
+
+@pytest.mark.parametrize("chunk", [None, 2 * CHUNK])
+def test_a_call_takes_no_position_that_the_model_does_not_have(
+    chunk: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU would read behind the rotary tables."""
+    last_positions = []
+
+    def run(llama: PackedLlama, x_TC: torch.Tensor, packing: Packing, *_) -> torch.Tensor:
+        last_positions.append(int(packing.position_T.max()))
+        return x_TC
+
+    monkeypatch.setattr(PackedLlama, "run", run)
+    context_length = CHUNK // 2
+    llama = packed_llama(dataclasses.replace(SHAPE, context_length=context_length))
+    llama.read([llama.embedding_VC[:1], llama.embedding_VC[:context_length]], [None, None], chunk=chunk)
+    assert last_positions == [context_length - 2, context_length - 1]
 
 
 @needs_triton
