@@ -23,17 +23,30 @@ CFG_WEIGHT = 5.0
 NUM_COMPARED = 3  # images of each stream that are rendered again
 
 
+@torch.inference_mode()
 def janus_1b(stage: Stage) -> Iterator[Row]:
-    yield from _janus(stage, "Janus-Pro-1B", num_batches=3)
+    """The engine in full and small batches, and its stages."""
+    name, engine = "Janus-Pro-1B", stage.janus_engine("Janus-Pro-1B")
+    yield Row(name=batch_size_name(name), value=_batch_size(stage, engine), unit="images")
+    yield from _throughput(stage, engine, throughput_name(name), num_batches=3)
+    yield _small_batch(stage, engine, name)
+    yield _prefill(stage, engine, name)
+    yield _decode(stage, engine, name)
 
 
+@torch.inference_mode()
 def janus_1b_fp8(stage: Stage) -> Iterator[Row]:
     """Keys and values in 8 bits, which a rehearsal's CPU has none of."""
-    yield from _janus(stage, "Janus-Pro-1B", num_batches=2, kv_cache=stage.pick("fp8", None))
+    engine = stage.janus_engine("Janus-Pro-1B", kv_cache=stage.pick("fp8", None))
+    yield from _throughput(stage, engine, throughput_name("Janus-Pro-1B", "fp8"), num_batches=2)
 
 
+@torch.inference_mode()
 def janus_7b(stage: Stage) -> Iterator[Row]:
-    yield from _janus(stage, "Janus-Pro-7B", num_batches=2)
+    """Full batches, and the stage that differs from 1B's apart from the decode loop."""
+    name, engine = "Janus-Pro-7B", stage.janus_engine("Janus-Pro-7B")
+    yield from _throughput(stage, engine, throughput_name(name), num_batches=2)
+    yield _prefill(stage, engine, name)
 
 
 @torch.inference_mode()
@@ -79,35 +92,33 @@ def public_loop(stage: Stage) -> Iterator[Row]:
     loop = JanusLoop(checkpoint.shape, stage.janus_weights(checkpoint), special_ids)
     ids = tokenizer.cond_ids(different_prompts(1)[0])
     seconds = stage.seconds(lambda: loop.public_script(ids, num_images, CFG_WEIGHT))
-    engine_rate = stage.known.get(throughput_name("Janus-Pro-1B", None))
+    engine_rate = stage.known.get(throughput_name("Janus-Pro-1B"))
     note = f"the engine: {engine_rate * seconds / num_images:.1f} times as fast" if engine_rate else ""
     yield Row(name=f"public loop, 1B, {num_images} images", value=num_images / seconds, unit="images/s", note=note)
 
 
-@torch.inference_mode()
-def _janus(stage: Stage, name: str, *, num_batches: int, kv_cache: str | None = None) -> Iterator[Row]:
-    engine = stage.janus_engine(name, kv_cache=kv_cache)
-    size = stage.pick(engine.default_batch_size, 2)
-    prompts = different_prompts(num_batches * size, most_words=stage.pick(40, 5))
-    batches = [_batch(prompts[start : start + size], start) for start in range(0, len(prompts), size)]
-    _check(engine.render(_batch(different_prompts(size, seed=9, most_words=5), 10**6)))  # compiles and captures
-    yield from _throughput(stage, engine, throughput_name(name, kv_cache), batches)
-    if kv_cache is None:
-        yield _small_batch(stage, engine, name)
-        yield _prefill(stage, engine, name, size)
-        yield _decode(stage, engine, name)
-
-
-def throughput_name(model: str, kv_cache: str | None) -> str:
+def throughput_name(model: str, kv_cache: str | None = None) -> str:
+    """The row of an engine's throughput, which other contestants read."""
     return f"{model}, all prompts different" + (f", {kv_cache} keys and values" if kv_cache else "")
 
 
-def _throughput(
-    stage: Stage, engine: JanusEngine, name: str, batches: Sequence[Sequence[ImageRequest]]
-) -> Iterator[Row]:
-    llama, codes = engine.model.llama, DTYPES[stage.dtype]
-    tokens = _mean([engine.tokenizer.cond_ids(request.prompt) for batch in batches for request in batch])
-    limit = janus_limit(engine.shape, codes, llama.cache_dtype, round(tokens), len(batches[0]), stage.ceilings)
+def batch_size_name(model: str) -> str:
+    """The row of the batch size that this throughput was measured with."""
+    return f"{model}: images per batch"
+
+
+def _batch_size(stage: Stage, engine: JanusEngine) -> int:
+    return stage.pick(engine.default_batch_size, 2)
+
+
+def _throughput(stage: Stage, engine: JanusEngine, name: str, num_batches: int) -> Iterator[Row]:
+    """Of full batches, after a few steps of one: they compile the kernels and capture the graphs."""
+    llama, size = engine.model.llama, _batch_size(stage, engine)
+    prompts = different_prompts(num_batches * size, most_words=stage.pick(40, 5))
+    batches = [_batch(prompts[start : start + size], start) for start in range(0, len(prompts), size)]
+    engine.seconds_per_batch(batches[0][0])
+    tokens = _mean([engine.tokenizer.cond_ids(prompt) for prompt in prompts])
+    limit = janus_limit(engine.shape, DTYPES[stage.dtype], llama.cache_dtype, round(tokens), size, stage.ceilings)
     yield from _streamed(stage, engine, name, batches, limit)
 
 
@@ -161,8 +172,9 @@ def _small_batch(stage: Stage, engine: JanusEngine, name: str) -> Row:
     )
 
 
-def _prefill(stage: Stage, engine: JanusEngine, name: str, num_prompts: int) -> Row:
-    """A batch's prompts and unconditional prompts, all of them new."""
+def _prefill(stage: Stage, engine: JanusEngine, name: str) -> Row:
+    """The prompts of a batch, all of them new."""
+    num_prompts = _batch_size(stage, engine)
     texts = different_prompts(num_prompts, seed=3, most_words=stage.pick(40, 5))
     prompts = [PromptIds(cond=engine.tokenizer.cond_ids(text), uncond=None) for text in texts]
     seconds = stage.seconds(lambda: engine.prefill(prompts))

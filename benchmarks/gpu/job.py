@@ -14,16 +14,17 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from benchmarks.gpu.engines import throughput_name
+from benchmarks.gpu.engines import batch_size_name, throughput_name
 from benchmarks.gpu.row import Row
 from benchmarks.gpu.stage import Stage, different_prompts
 
+MODEL = "Janus-Pro-1B"
 NEEDED = ("ray", "click", "rich")  # beyond what the other contestants import
 NUM_BATCHES = 3  # the first is not counted: the model is loaded before it
 
 
 def job(stage: Stage) -> Iterator[Row]:
-    """`janus-batch render` and `verify --replay` with the 1B shape."""
+    """`janus-batch render` and `verify --replay`, in batches of the size that the engine's throughput was measured with."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         note = f"not measured: {', '.join(missing)} not installed"
@@ -31,20 +32,20 @@ def job(stage: Stage) -> Iterator[Row]:
         return
     from benchmarks.pipeline import ENVIRONMENT, throughput_of_files  # which needs them
 
-    batch_size = stage.pick(128, 2)
+    batch_size = int(stage.known.get(batch_size_name(MODEL), stage.pick(128, 2)))
     _write_job(stage, batch_size)
     environment = os.environ | ENVIRONMENT
     del environment["OMP_NUM_THREADS"]  # the engine on a GPU has the machine to itself
     _run("render", str(stage.folder / "job.yaml"), environment=environment)
     rate = throughput_of_files(stage.folder, batch_size)
-    engine_rate = stage.known.get(throughput_name("Janus-Pro-1B", None))
+    engine_rate = stage.known.get(throughput_name(MODEL))
     yield Row(name="job through Ray", value=rate, unit="images/s", limit=engine_rate, note="limit: the engine alone")
     replayed = _run("verify", str(stage.folder / "output"), "--replay", "4", environment=environment)
     yield Row(name="verify --replay", value=4, unit="images", note=replayed)
 
 
 def _write_job(stage: Stage, batch_size: int) -> None:
-    checkpoint = stage.janus_checkpoint("Janus-Pro-1B")
+    checkpoint = stage.janus_checkpoint(MODEL)
     weights = stage.janus_weights(checkpoint)
     save_file({name: tensor.cpu() for name, tensor in weights.items()}, checkpoint.path / "model.safetensors")
     del weights
@@ -59,7 +60,7 @@ def _write_job(stage: Stage, batch_size: int) -> None:
         "output": str(stage.folder / "output"),
         "model": {"checkpoint": str(checkpoint.path), "dtype": stage.dtype, "allow_faults": True},
         "shard_rows": batch_size,
-        "workers": {"max": 1, **stage.pick({}, {"gpus_per_actor": 0, "batch_size": batch_size})},
+        "workers": {"max": 1, "batch_size": batch_size, **stage.pick({}, {"gpus_per_actor": 0})},
     }
     (stage.folder / "job.yaml").write_text(yaml.safe_dump(spec))
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 
 from actors.kernels.image_decoder import Pixels
-from benchmarks.gpu import contestants, referee, same_bytes, stage, which_stage
+from benchmarks import pipeline
+from benchmarks.gpu import contestants, job, referee, same_bytes, stage, which_stage
 from benchmarks.gpu.contestants import Contestant
+from benchmarks.gpu.engines import batch_size_name, throughput_name
 from benchmarks.gpu.referee import Table
 from benchmarks.gpu.row import Row
 from benchmarks.gpu.stage import COPY, Stage
@@ -82,6 +87,41 @@ def test_a_crash_and_an_endless_loop_leave_the_other_rows(tmp_path: Path) -> Non
     assert crash.startswith("crash FAILED (exit code -6)")
     assert endless.startswith("endless FAILED (did not end within 2 s)")
     assert "| speed | 3 images/s | 6 | 50% |" in next(tmp_path.iterdir()).read_text("utf-8")
+
+
+def test_what_libraries_print_is_no_row() -> None:
+    program = """
+import os
+from benchmarks.gpu import contestants, kernels, stage
+from benchmarks.gpu.row import Row
+
+def rows(stage):
+    os.system("echo a C library")
+    print("a Python library")
+    yield Row(name="speed", value=3.0, unit="images/s")
+
+kernels.ceilings, stage.open_stage = rows, lambda known, is_rehearsal: None
+contestants.serve("ceilings", is_rehearsal=True)
+"""
+    done = subprocess.run([sys.executable, "-c", program], input="{}\n", capture_output=True, text=True, check=True)
+    assert done.stdout == Row(name="speed", value=3.0, unit="images/s").to_json() + "\n"
+    assert "a C library" in done.stderr
+
+
+def test_a_job_renders_batches_of_the_size_that_the_engine_was_measured_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The images of the first batch are not counted: the model is loaded before it."""
+    known = {batch_size_name(job.MODEL): 3, throughput_name(job.MODEL): 4.0}
+    monkeypatch.setattr(job, "_run", lambda *arguments, environment: "")
+    monkeypatch.setattr(pipeline, "throughput_of_files", lambda folder, num_first: float(num_first))
+
+    speed, _ = job.job(dataclasses.replace(tiny_stage("cpu", "float32", tmp_path), known=known))
+
+    assert (speed.value, speed.share) == (3.0, 0.75)
+    spec = yaml.safe_load((tmp_path / "job.yaml").read_text("utf-8"))
+    assert (spec["workers"]["batch_size"], spec["shard_rows"]) == (3, 3)
+    assert len(pq.read_table(tmp_path / "prompts.parquet")) == 9
 
 
 @pytest.mark.usefixtures("programs")
