@@ -24,7 +24,7 @@ NUM_BATCHES = 3  # the first is not counted: the model is loaded before it
 
 
 def job(stage: Stage) -> Iterator[Row]:
-    """`janus-batch render` and `verify --replay`, in batches of the size that the engine's throughput was measured with."""
+    """`janus-batch render` and `verify --replay`, with the batch size of the engine's row."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         note = f"not measured: {', '.join(missing)} not installed"
