@@ -17,7 +17,14 @@ from workflows.output.acceptance import check_any_image, top_reasons
 from workflows.output.claim import check_claim, claim_output, mark_success, restore_claim
 from workflows.output.manifest import remove_superseded
 from workflows.output.remaining import check_ids, find_job_prompts, plan_job
-from workflows.output.removal import REMOVED_FILE, mark_removal, shards_without_files
+from workflows.output.removal import (
+    REMOVED_FILE,
+    Inventory,
+    is_missing_files,
+    mark_removal,
+    shards_without_files,
+    take_inventory,
+)
 from workflows.output.repairs import settle_repairs
 from workflows.output.tally import Tally, tally_output
 from workflows.plan import Plan, RetryPlan
@@ -108,10 +115,11 @@ def run_job(
             wait.for_output(_settle_removal, job)
             plan = wait.for_output(plan_job, job, files)
             wait.for_output(settle_repairs, Storage(job.output, job.storage), plan.repairs)
+            before = wait.for_output(take_inventory, Storage(job.output, job.storage))
         show.plan(job, plan, is_resumed=is_resumed or has_waited)
         progress = _render_plan(job, plan, cluster, show, phases, on_interrupt)
         with phases.timed("checking"):
-            _check_nothing_is_missing(job, files)
+            _check_nothing_is_missing(job, files, before)
             if plan.repairs:
                 _remove_superseded(job)
             tally = _finish(job)
@@ -239,12 +247,15 @@ def _add_phases(phases: Phases, progress: Progress) -> None:
     phases.add("writing", ended_at - written_at)
 
 
-def _check_nothing_is_missing(job: RenderJob, files: list[PromptFile]) -> None:
+def _check_nothing_is_missing(job: RenderJob, files: list[PromptFile], before: Inventory) -> None:
     """Raise OutputRemovedError if committed files have disappeared; retries storage like the shards do."""
+    storage = Storage(job.output, job.storage)
     with storage_failures(job.output):
         _retry(job, _settle_removal, job)
         plan = _retry(job, plan_job, job, files)
-        if plan.num_shards_remaining or not _retry(job, Storage(job.output, job.storage).exists, JOB_FILE):
+        if plan.num_shards_remaining or not _retry(job, storage.exists, JOB_FILE):
+            raise OutputRemovedError(job.output)
+        if _retry(job, is_missing_files, storage, before, have_images=job.recipe.look is None):
             raise OutputRemovedError(job.output)
 
 

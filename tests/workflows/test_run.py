@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from actors.toy import ToyEngine
 from tests.support.recording_cluster import RecordingCluster
 from tests.support.servers.faulty_proxy import FaultyProxy
 from tests.support.servers.s3 import S3Server
-from tests.support.toy_job import bytes_of, make_job, manifest_of, rejected_of, write_prompts
+from tests.support.toy_job import bytes_of, faults_of, make_job, manifest_of, rejected_of, write_prompts
 from tests.workflows.test_retry_rejected import Fixed
 from workflows.dispatch.actor import EngineActor
 from workflows.dispatch.progress import Progress
@@ -32,6 +33,7 @@ from workflows.run import Result, run_job, run_retries
 from workflows.storage import retry
 from workflows.storage.errors import StorageFailure
 from workflows.storage.lease import OutputRemovedError
+from workflows.storage.store import Storage
 
 
 class RecordingShow:
@@ -244,6 +246,46 @@ def test_an_output_that_disappears_while_it_is_rendered_fails_the_run_and_can_be
     assert len(manifest_of(job)) == 7
     assert all(Path(job.output, row["image"]).exists() for row in manifest_of(job))
     assert not Path(job.output, "_removed").exists()
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str, Any]]:
+    """A folder on a local disk or an S3 store, and its storage options."""
+    if request.param == "local":
+        return str(tmp_path), {}
+    return request.getfixturevalue("s3_folder"), request.getfixturevalue("s3_server").storage_options
+
+
+@pytest.mark.parametrize("folder", ["images", "rejected", "manifest"])
+@pytest.mark.parametrize("num_before", [0, 1])
+def test_a_folder_that_is_removed_while_a_run_renders_fails_it_and_the_next_run_restores_it(
+    job: RenderJob, place: tuple[str, dict[str, Any]], folder: str, num_before: int, ray_cluster: None
+) -> None:
+    url, options = place
+    job = replace(job, output=f"{url}/out", storage=options)
+    storage = Storage(job.output, job.storage)
+
+    class RemovingShow(RecordingShow):
+        @contextmanager
+        def progress(self, progress: Progress) -> Iterator[None]:
+            if num_before:  # only what another run has committed is lost
+                storage.fs.rm(storage.path(folder), recursive=True)
+            yield
+            if not num_before:
+                storage.fs.rm(storage.path(folder), recursive=True)
+
+    if num_before:
+        run_job(job, {}, RecordingCluster(), RecordingShow())
+        part = max(storage.names("manifest"))  # of the shard without rejected rows
+        storage.remove(f"manifest/{part}")
+        storage.fs.rm(storage.path(f"images/{part.removesuffix('.parquet')}"), recursive=True)
+    with pytest.raises(OutputRemovedError, match=rf"^files of {url}/out were removed while the job was running; "):
+        run_job(job, {}, RecordingCluster(), RemovingShow())
+    assert not storage.exists("_SUCCESS")
+    run_job(job, {}, RecordingCluster(), show := RecordingShow())
+
+    assert (show.results[0].tally.num_images, show.results[0].tally.num_rejected) == (7, 1)
+    assert faults_of(job) == []
 
 
 def test_bad_prompts_are_refused_before_the_output_is_claimed(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from actors.request import AnyRequest
 from workflows.job import RenderJob
 from workflows.output.images import WrittenBatch
-from workflows.output.layouts import parquet_bytes, write_pack
+from workflows.output.layouts import files_of, parquet_bytes, write_pack
 from workflows.output.manifest import (
     REJECTED_KEY,
     REJECTED_SCHEMA,
@@ -29,6 +29,7 @@ from workflows.output.manifest import (
 )
 from workflows.plan import Shard
 from workflows.rows import RejectedRow, ShardRows
+from workflows.storage.lease import OutputRemovedError
 from workflows.storage.store import Storage
 
 
@@ -48,7 +49,8 @@ class Receipt:
 def commit_shard(job: RenderJob, rows: ShardRows, *written: WrittenBatch) -> Receipt:
     """Write the shard's pack (webdataset, parquet), its rejected rows, and last its manifest part.
 
-    Raises AssertionError unless `written` has exactly one answer for each request of the shard.
+    Raises AssertionError unless `written` has exactly one answer for each request of the shard, and OutputRemovedError
+    if image files that were written are gone.
     """
     storage, shard, kind = Storage(job.output, job.storage), rows.shard, kind_of_recipe(job.recipe)
     packed = {name: data for batch in written for name, data in batch.packed.items()}
@@ -61,6 +63,8 @@ def commit_shard(job: RenderJob, rows: ShardRows, *written: WrittenBatch) -> Rec
     is_in_vain = shard.retry and not shard.is_repair and not manifest.num_rows
     if is_in_vain or storage.exists(manifest_name(shard.id)):
         return _receipt(shard, manifest, rejected, is_first=False)
+    if kind != "answers" and job.images.layout == "files":
+        _check_files(storage, shard, manifest)
     manifest = write_pack(storage, job.images.layout, shard.id, packed, manifest)
     rejected_name = ""
     if rejected:
@@ -68,6 +72,13 @@ def commit_shard(job: RenderJob, rows: ShardRows, *written: WrittenBatch) -> Rec
     manifest = manifest.replace_schema_metadata({REJECTED_KEY: rejected_name} | marks_of(kind))
     is_first = storage.create(manifest_name(shard.id), parquet_bytes(manifest))
     return _receipt(shard, manifest, rejected, is_first=is_first)
+
+
+def _check_files(storage: Storage, shard: Shard, manifest: pa.Table) -> None:
+    """Raise OutputRemovedError if an image file of the shard is gone. Costs one listing."""
+    present = storage.walk(f"images/{shard.id}")
+    if not all(map(storage.exists, files_of(manifest).difference(present))):
+        raise OutputRemovedError(storage.url)
 
 
 def _manifest_table(rows: ShardRows, image_rows: list[dict[str, Any]], kind: PartKind) -> pa.Table:

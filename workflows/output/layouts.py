@@ -37,6 +37,12 @@ def _escape(image_id: str, characters: str) -> str:
     return "".join(f"%{ord(c):02X}" if c in characters + "%" else c for c in image_id)
 
 
+def files_of(rows: pa.Table) -> set[str]:
+    """The files that the manifest's `rows` name as images and latents."""
+    places = [place for name in ("image", "latents") for place in rows[name].to_pylist() if place]
+    return {place.partition("#")[0] for place in places}
+
+
 def read_image(storage: Storage, image: str) -> bytes:
     """The bytes of one image, given its location. Raises FileNotFoundError, or KeyError for a missing member."""
     file_name, _, member = image.partition("#")

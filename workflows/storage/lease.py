@@ -57,6 +57,11 @@ class OutputRemovedError(JobFailure):
 
     def __init__(self, url: str) -> None:
         super().__init__(f"files of {url} were removed while the job was running; the next run re-renders them")
+        self.url = url
+
+    def __reduce__(self) -> tuple[type[OutputRemovedError], tuple[str]]:
+        """For Ray, which sends the error of a commit to the driver."""
+        return type(self), (self.url,)
 
 
 @contextmanager

@@ -201,12 +201,16 @@ class Storage:
 
     def names(self, folder: str) -> list[str]:
         """The names of the files directly in `folder`, sorted; none if the folder does not exist."""
+        return sorted(name for name, kind in self.entries(folder).items() if kind == "file")
+
+    def entries(self, folder: str) -> dict[str, str]:
+        """The names and the types (`file`, `directory`) of what is directly in `folder`, which need not exist."""
         self.fs.invalidate_cache()
         try:
             entries = self.fs.ls(self.path(folder), detail=True)
         except FileNotFoundError:
-            return []
-        return sorted(entry["name"].rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file")
+            return {}
+        return {entry["name"].rstrip("/").rsplit("/", 1)[-1]: entry["type"] for entry in entries}
 
     def walk(self, folder: str) -> dict[str, int]:
         """Every file below `folder` at any depth: its name relative to this storage, and its size in bytes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from workflows.job import Images, RenderJob
 from workflows.output.commit import commit_shard
 from workflows.output.images import write_batch
 from workflows.output.layouts import LAYOUTS
+from workflows.storage.lease import OutputRemovedError
 from workflows.storage.store import Storage
 from workflows.verify.check import verify_output
 
@@ -51,6 +53,18 @@ class OtherKindOfGpu(ToyEngine):
 @pytest.fixture
 def job(tmp_path: Path) -> RenderJob:
     return make_job(write_prompts(tmp_path / "prompts.parquet", FOUR_ROWS), tmp_path / "out")
+
+
+def test_a_shard_whose_image_files_are_gone_is_not_committed(job: RenderJob) -> None:
+    (rows,) = rows_of(job)
+    written = write_batch(job, rows.shard.id, "cpu", Batcher(ToyEngine(job.recipe), 8).render(rows.requests).__next__())
+    Path(job.output, written.rows[0]["image"]).unlink()
+
+    with pytest.raises(OutputRemovedError) as raised:
+        commit_shard(job, rows, written)
+
+    assert not Path(job.output, "manifest").exists()
+    assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)  # Ray sends it to the driver
 
 
 # ---- order -----------------------------------------------------------------------------------------------------------
