@@ -2,9 +2,9 @@
 
     python -m tests.support.compile_kernels
 
-The launches come from the code itself, run on torch's meta device. Kernels whose registers do not suffice are named:
-they keep numbers in local memory. For a process of its own: Triton's interpreter, which the other tests run in, is
-switched on before Triton is imported.
+The launches come from the code itself, run on torch's meta device. Kernels are named whose registers do not suffice,
+which keep numbers in local memory, and those that need more shared memory than the GPU has. For a process of its own:
+Triton's interpreter, which the other tests run in, is switched on before Triton is imported.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from actors.kernels import matmul as matmul_module
 from actors.kernels.attention import FP8
 from actors.kernels.group_norm import add_group_norm
 from actors.kernels.jit import Kernel
@@ -29,7 +30,7 @@ from actors.llama.cache import PagedCache, PagePool
 from actors.llama.packed import PackedLlama
 from tests.support.random_llama import llama_shape, random_weights
 
-CAPABILITIES = (80, 90)  # A100, H100
+SHARED_BYTES = {80: 163 * 1024, 90: 227 * 1024}  # A100, H100: capability -> the most that a program may have
 TYPES = {torch.bfloat16: "bf16", torch.float32: "fp32", FP8: "fp8e4nv", torch.int32: "i32", torch.int64: "i64"}
 META = torch.device("meta")
 SHAPE = llama_shape(
@@ -40,16 +41,22 @@ compiled: set[tuple[str, ...]] = set()
 
 
 def main() -> None:
-    Kernel.__getitem__ = lambda kernel, grid: functools.partial(_compile, kernel)
-    for dtype in (torch.bfloat16, torch.float32):
-        weights = {name: tensor.to(META) for name, tensor in random_weights(SHAPE, dtype).items()}
-        for cache_dtype in (dtype, FP8):
-            _run_llama(PackedLlama(dict(weights), SHAPE, cache_dtype=cache_dtype))
-        x = torch.empty(16, 2048, dtype=dtype, device=META)
-        matmul(x, x, x[0, :16])
-        for num_channels in (128, 256, 512):
-            _run_group_norms(torch.empty(1, num_channels, 48, 48, dtype=dtype, device=META))
+    for capability in SHARED_BYTES:
+        for dtype in (torch.bfloat16, torch.float32):
+            _compile_all(capability, dtype)
     print(f"compiled {len(compiled)} kernels")
+
+
+def _compile_all(capability: int, dtype: torch.dtype) -> None:
+    Kernel.__getitem__ = lambda kernel, grid: functools.partial(_compile, kernel, capability)
+    matmul_module._shared_bytes = lambda device: SHARED_BYTES[capability]
+    weights = {name: tensor.to(META) for name, tensor in random_weights(SHAPE, dtype).items()}
+    for cache_dtype in (dtype, FP8):
+        _run_llama(PackedLlama(dict(weights), SHAPE, cache_dtype=cache_dtype))
+    x = torch.empty(16, 2048, dtype=dtype, device=META)
+    matmul(x, x, x[0, :16])
+    for num_channels in (128, 256, 512):
+        _run_group_norms(torch.empty(1, num_channels, 48, 48, dtype=dtype, device=META))
 
 
 def _run_llama(llama: PackedLlama) -> None:
@@ -66,25 +73,24 @@ def _run_group_norms(x: torch.Tensor) -> None:
         add_group_norm(x, bias, residual, weight, weight, 32, 1e-6, has_silu)
 
 
-def _compile(kernel: Kernel, *args: Any, num_warps: int, **constants: Any) -> None:
+def _compile(kernel: Kernel, capability: int, *args: Any, num_warps: int, **constants: Any) -> None:
     parameters = inspect.signature(kernel.function).parameters
     values = dict(zip(parameters, args, strict=False)) | constants
     signature = {name: _type_of(values[name], parameters[name]) for name in parameters}
-    for capability in CAPABILITIES:
-        if capability < 89 and "*fp8e4nv" in signature.values():
-            continue
-        key = (kernel.function.__name__, str(capability), *signature.values(), *map(str, constants.values()))
-        if key not in compiled:
-            constexprs = {(index,): values[name] for index, name in enumerate(parameters) if name in constants}
-            pointers = [index for index, kind in enumerate(signature.values()) if kind.startswith("*")]
-            aligned = {(index,): [["tt.divisibility", 16]] for index in pointers}  # as torch allocates tensors
-            source = ASTSource(kernel.compiled, signature, constexprs, aligned)
-            target = GPUTarget("cuda", capability, 32)
-            found = triton.compile(source, target=target, options={"num_warps": num_warps})
-            compiled.add(key)
-            if num_bytes := _local_bytes(found.asm["cubin"]):
-                kinds = [kind for kind in signature.values() if kind != "constexpr"]
-                print(kernel.function.__name__, *kinds, f"on {capability}: {num_bytes} local bytes")
+    key = (kernel.function.__name__, str(capability), *signature.values(), *map(str, constants.values()))
+    if key in compiled or (capability < 89 and "*fp8e4nv" in signature.values()):
+        return
+    constexprs = {(index,): values[name] for index, name in enumerate(parameters) if name in constants}
+    pointers = [index for index, kind in enumerate(signature.values()) if kind.startswith("*")]
+    aligned = {(index,): [["tt.divisibility", 16]] for index in pointers}  # as torch allocates tensors
+    source = ASTSource(kernel.compiled, signature, constexprs, aligned)
+    found = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": num_warps})
+    compiled.add(key)
+    name = " ".join([kernel.function.__name__, *(kind for kind in signature.values() if kind != "constexpr")])
+    if num_bytes := _local_bytes(found.asm["cubin"]):
+        print(f"{name} on {capability}: {num_bytes} local bytes")
+    if found.metadata.shared > SHARED_BYTES[capability]:
+        print(f"{name} on {capability}: {found.metadata.shared} shared bytes")
 
 
 def _local_bytes(cubin: bytes) -> int:

@@ -15,8 +15,12 @@ from actors.janus.batching import bytes_per_page
 from actors.janus.engine import JanusEngine
 from actors.request import Rejection, RenderedImage
 from tests.support import fake_gpu, janus_engine
+from tests.support.checkpoints import TINY, fetched
 from tests.support.fake_cuda import FakeCuda
+from tests.support.hardware import runs_engines_on_a_cpu
 from tests.support.janus_engine import mixed_requests
+
+pytestmark = runs_engines_on_a_cpu
 
 GRID_SIZE = 2  # four codes
 PAGES_OF_ROW = 3  # that a prompt of a typical length and its codes take
@@ -24,7 +28,7 @@ REQUESTS = [
     dataclasses.replace(one, cfg_interval=(0.0, 0.3) if n % 4 == 3 else None)
     for n, one in enumerate(mixed_requests(12))
 ]
-PAGE_BYTES = bytes_per_page(janus_engine.engine(grid_size=GRID_SIZE).shape.llama, torch.float32)
+PAGE_BYTES = bytes_per_page(fetched(TINY).shape.llama, torch.float32)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,9 @@ from actors.request import ImageRequest, RenderedImage
 from tests.support import fake_gpu, flow_engine
 from tests.support.fake_cuda import FakeCuda
 from tests.support.flow_engine import assert_same_bytes
+from tests.support.hardware import runs_engines_on_a_cpu
+
+pytestmark = runs_engines_on_a_cpu
 
 LATENT_SIZE = 4  # five tokens per row
 PROMPTS = ("a cat", "a red cube on a blue sphere", "one", "a green dog under a tall tree and so on and so on")

@@ -26,3 +26,4 @@ def test_every_kernel_compiles_for_an_a100_and_an_h100(tmp_path: Path) -> None:
     assert int(num_kernels) > 50
     spilling = [line for line in finished.stdout.splitlines() if "local bytes" in line]
     assert [line for line in spilling if "*bf16" in line] == []
+    assert "shared bytes" not in finished.stdout
