@@ -26,6 +26,8 @@ from workflows.prompt_files.column_types import (
 from workflows.prompt_files.file import PromptsError
 from workflows.prompt_files.formats import CSV, format_of
 
+MAX_COLUMNS = 10_000
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Columns:
@@ -82,10 +84,16 @@ def column_types(*, reads_images: bool) -> Mapping[str, tuple[Callable[[pa.DataT
 
 
 def check_names(url: str, schema: pa.Schema) -> None:
-    """Raise PromptsError if a name occurs twice."""
+    """Raise PromptsError if there are too many names, or one occurs twice."""
+    if len(schema) > MAX_COLUMNS:
+        raise too_many_columns(url, len(schema))
     for name, count in Counter(schema.names).items():
         if count > 1:
             raise PromptsError(f"prompts: {url} has {count} columns `{one_line(name)}`; names must be unique")
+
+
+def too_many_columns(url: str, number: int) -> PromptsError:
+    return PromptsError(f"prompts: {url} has {number:,} columns; a prompt file may have {MAX_COLUMNS:,}")
 
 
 # Names of a column of prompts, the likeliest first. A name that contains the last two is likely, too.

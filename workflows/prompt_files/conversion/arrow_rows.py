@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import IO
@@ -12,7 +13,9 @@ from pyarrow import ipc
 
 from actors.errors import one_line, reason_line
 from workflows.prompt_files.column_types import TypeConflictError, plain_type
+from workflows.prompt_files.columns import MAX_COLUMNS, too_many_columns
 from workflows.prompt_files.conform import conform
+from workflows.prompt_files.conversion.lines import FREE_BYTES, LINE_BYTES, MAX_RATIO, chunked
 from workflows.prompt_files.file import PromptsError, prompt_errors
 from workflows.storage.damage import DamagedFileError
 from workflows.storage.foreign import HEAD_BYTES, foreign_kind
@@ -30,11 +33,14 @@ class ArrowRows:
         self, url: str, opened: Callable[[], AbstractContextManager[IO[bytes]]], *, num_rows: int | None
     ) -> None:
         self._url, self._opened, self._num_rows = url, opened, num_rows
+        self._size = 0
 
     @functools.cached_property
     def schema(self) -> pa.Schema:
         """The columns in plain types. Raises PromptsError and DamagedFileError."""
         with self._read() as (schema, _):
+            if len(schema) > MAX_COLUMNS:
+                raise too_many_columns(self._url, len(schema))
             return pa.schema([(field.name, self._plain_type(field)) for field in schema])
 
     def _plain_type(self, field: pa.Field) -> pa.DataType:
@@ -48,14 +54,23 @@ class ArrowRows:
     def batches(self) -> Iterator[pa.RecordBatch]:
         schema = self.schema
         with self._read() as (_, batches):
-            for part in self._parts(batches):
-                columns = [conform(column, field.type) for column, field in zip(part.columns, schema, strict=True)]
-                yield pa.record_batch(columns, schema=schema)
+            for parts in chunked(self._parts(batches), _num_bytes):
+                chunks = [
+                    pa.chunked_array([conform(column, field.type) for column in columns], field.type)
+                    for field, columns in zip(schema, zip(*(part.columns for part in parts), strict=True), strict=True)
+                ]
+                yield from pa.table(chunks, schema=schema).combine_chunks().to_batches()
 
     def _parts(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Parts of the batches that are small enough for memory, up to the last row to read."""
-        left = self._num_rows
+        left, counted = self._num_rows, 0
         while left != 0 and (batch := next(batches, None)) is not None:
+            counted += max(batch.nbytes, len(batch) * LINE_BYTES)
+            if counted > FREE_BYTES + MAX_RATIO * self._size:
+                raise PromptsError(
+                    f"prompts: the {self._size:,} bytes of {self._url} decompress to {len(batch):,} rows and more, "
+                    "which is hardly a list of prompts; if it is one, write the file without compression"
+                )
             batch = batch.slice(0, left)
             left = None if left is None else left - len(batch)
             rows = max(1, int(len(batch) * BATCH_BYTES / max(batch.nbytes, 1)))
@@ -65,6 +80,7 @@ class ArrowRows:
     @contextmanager
     def _read(self) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
         with self._opened() as file, self._errors(head := file.read(HEAD_BYTES)):
+            self._size = file.seek(0, os.SEEK_END)
             file.seek(0)
             if head.startswith(_FILE_MAGIC):
                 reader = ipc.open_file(file)
@@ -92,3 +108,7 @@ def _kind_of(head: bytes) -> str:
     if head.startswith(b"FEA1"):
         return "Feather version 1; write it with version 2"
     return foreign_kind(head) or "data of another format"
+
+
+def _num_bytes(batch: pa.RecordBatch) -> int:
+    return int(batch.nbytes)

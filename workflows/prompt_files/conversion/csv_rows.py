@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import pyarrow as pa
 
 from actors.errors import one_line
-from workflows.prompt_files.columns import way_out
+from workflows.prompt_files.columns import MAX_COLUMNS, too_many_columns, way_out
 from workflows.prompt_files.conversion.csv_types import TypeGuess, typed
 from workflows.prompt_files.conversion.lines import MAX_LINE_BYTES, TextFile, chunked
 from workflows.prompt_files.file import PromptsError
@@ -88,6 +88,8 @@ class CsvRows:
         records = self._records(lines, delimiter or _delimiter_of(first))
         first_record = next(records, (0, [""]))
         width = len(first_record[1])
+        if width > MAX_COLUMNS:
+            raise too_many_columns(self._url, width)
         if self._has_header:
             names = self._header(first_record[1])
         else:
@@ -157,7 +159,7 @@ def _delimiter_of(line: str) -> str:
 
 
 def _num_characters(record: Record) -> int:
-    return sum(map(len, record[1]))
+    return sum(map(len, record[1])) + len(record[1])
 
 
 def _columns(chunk: Sequence[Record]) -> list[pa.Array]:

@@ -13,11 +13,21 @@ from typing import Any
 import pyarrow as pa
 
 from actors.errors import one_line
-from workflows.prompt_files.conversion.json_types import EMPTY, Kind, MixedTypesError, kind_of, merge, typed
+from workflows.prompt_files.conversion.json_types import (
+    EMPTY,
+    Kind,
+    MixedTypesError,
+    kind_of,
+    merge,
+    num_keys,
+    typed,
+    values_by_key,
+)
 from workflows.prompt_files.conversion.lines import TextFile, chunked
 from workflows.prompt_files.file import PromptsError
 
 Line = tuple[int, int, dict[str, Any]]  # its number, its length in characters, and the object
+MAX_KEYS = 1000  # at any depth
 ADVICE = "write each object on a line of its own (jq -c '.[]', or lines=True in pandas)"
 
 
@@ -66,8 +76,15 @@ class JsonRows:
         kinds: dict[str, Kind] = {}
         with self._text.lines() as lines:
             for chunk in chunked(self._objects(lines), lambda line: line[1]):
-                for name in dict.fromkeys(key for _, _, row in chunk for key in row):
-                    kinds[name] = self._narrowed(kinds.get(name, EMPTY), name, chunk)
+                for name, values in values_by_key(row for _, _, row in chunk).items():
+                    kinds[name] = self._narrowed(kinds.get(name, EMPTY), name, values, chunk)
+                if num_keys(kinds.values()) > MAX_KEYS:
+                    number, _, row = chunk[-1]
+                    raise PromptsError(
+                        f"prompts: up to line {number:,} of {self._url}, objects have more than {MAX_KEYS:,} different "
+                        f"keys, such as `{one_line(next(reversed(row), ''))}`; each becomes a column of all rows. "
+                        "Write keys that vary from row to row as values"
+                    )
         return pa.schema([(name, kind.arrow()) for name, kind in kinds.items()] or [(self._only_column, pa.string())])
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -110,16 +127,16 @@ class JsonRows:
             return f"line {number:,} of {self._url} has text that is not valid Unicode ({error.object[error.start]!r})"
         return f"line {number:,} of {self._url} is no JSON: {one_line(str(error))}"
 
-    def _narrowed(self, known: Kind, name: str, chunk: Sequence[Line]) -> Kind:
-        """The type of a column after some more rows. Raises PromptsError that names the first line with another one."""
+    def _narrowed(self, known: Kind, name: str, values: Sequence[Any], chunk: Sequence[Line]) -> Kind:
+        """The type of a column after the values that a chunk has of it. Raises PromptsError that names the first line
+        with another type.
+        """
         try:
-            return merge(known, kind_of([row.get(name) for _, _, row in chunk], name), name)
+            return merge(known, kind_of(values, name), name)
         except MixedTypesError:
             for number, _, row in chunk:
                 try:
                     known = merge(known, kind_of([row.get(name)], name), name)
                 except MixedTypesError as error:
-                    raise PromptsError(
-                        f"prompts: line {number:,} of {self._url}: {error}; a column has one type in all rows"
-                    ) from error
+                    raise PromptsError(f"prompts: line {number:,} of {self._url}: {error}") from error
             raise

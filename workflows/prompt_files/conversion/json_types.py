@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,12 +12,14 @@ from pyarrow import types
 
 from actors.errors import one_line
 
+MAX_DEPTH = 30  # of lists and objects in a column; Parquet's readers take 100 levels, and a list has three
 _EXACT_FLOAT = 2**53  # whole numbers up to it are exact as float64
+ONE_TYPE = "a column has one type in all rows"
 _NAMES = {str: "text", bool: "true and false", list: "lists", dict: "objects", int: "numbers", float: "numbers"}
 
 
 class MixedTypesError(ValueError):
-    """Values of one column that no type holds."""
+    """Values of one column that no type holds, or none that Parquet has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,8 +54,10 @@ class Kind:
 EMPTY = Kind()
 
 
-def kind_of(values: Sequence[Any], column: str = "") -> Kind:
-    """The type of JSON values. Raises MixedTypesError."""
+def kind_of(values: Sequence[Any], column: str = "", depth: int = 0) -> Kind:
+    """The type of JSON values, which are `depth` lists and objects deep. Raises MixedTypesError."""
+    if depth > MAX_DEPTH:
+        raise MixedTypesError(f"column `{one_line(column)}` has more than {MAX_DEPTH} lists and objects in each other")
     found = set(map(type, values)) - {type(None)}
     names = {_NAMES[kind] for kind in found}
     if len(names) > 1:
@@ -66,12 +70,25 @@ def kind_of(values: Sequence[Any], column: str = "") -> Kind:
         whole = [value for value in present if type(value) is int] or [0]
         return _number(column, is_float=float in found, low=min(whole), high=max(whole))
     if name == "lists":
-        return Kind(name=name, item=kind_of(list(itertools.chain.from_iterable(present)), f"{column}[]"))
+        return Kind(name=name, item=kind_of(list(itertools.chain.from_iterable(present)), f"{column}[]", depth + 1))
     if name == "objects":
-        keys = dict.fromkeys(itertools.chain.from_iterable(present))
-        fields = {key: kind_of([value.get(key) for value in present], f"{column}.{key}") for key in keys}
+        fields = {key: kind_of(found, f"{column}.{key}", depth + 1) for key, found in values_by_key(present).items()}
         return Kind(name=name, fields=fields)
     return Kind(name=name)
+
+
+def values_by_key(objects: Iterable[dict[str, Any]]) -> dict[str, list[Any]]:
+    """The values of some JSON objects, key by key."""
+    found: dict[str, list[Any]] = {}
+    for value in objects:
+        for key, item in value.items():
+            found.setdefault(key, []).append(item)
+    return found
+
+
+def num_keys(kinds: Iterable[Kind]) -> int:
+    """How many keys these types have, at any depth."""
+    return sum(1 + num_keys([*kind.fields.values(), *([kind.item] if kind.item else [])]) for kind in kinds)
 
 
 def merge(one: Kind, other: Kind, column: str) -> Kind:
@@ -98,14 +115,14 @@ def typed(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 def _number(column: str, *, is_float: bool, low: int, high: int) -> Kind:
     if is_float and max(-low, high) > _EXACT_FLOAT:
-        raise MixedTypesError(f"column `{one_line(column)}` has fractions and whole numbers above 2^53")
+        raise MixedTypesError(f"column `{one_line(column)}` has fractions and whole numbers above 2^53; {ONE_TYPE}")
     if low < -(2**63) or high >= 2**64 or (low < 0 and high >= 2**63):
-        raise MixedTypesError(f"column `{one_line(column)}` has whole numbers of more than 64 bits")
+        raise MixedTypesError(f"column `{one_line(column)}` has whole numbers of more than 64 bits; {ONE_TYPE}")
     return Kind(name="numbers", is_float=is_float, low=low, high=high)
 
 
 def _mixed(column: str, one: str, other: str) -> str:
-    return f"column `{one_line(column)}` has {one} and {other}"
+    return f"column `{one_line(column)}` has {one} and {other}; {ONE_TYPE}"
 
 
 def _has_null(kind: pa.DataType) -> bool:

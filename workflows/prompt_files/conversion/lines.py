@@ -17,6 +17,9 @@ from workflows.storage.errors import storage_errors
 from workflows.storage.foreign import foreign_kind
 
 MAX_LINE_BYTES = 16 * 2**20  # no prompt is as long; a file may still consist of one line of many gigabytes
+# Compressed files of a few kilobytes may hold billions of lines. A line counts as `LINE_BYTES` or more of the
+# `FREE_BYTES` that any file may have, and of `MAX_RATIO` bytes for each byte that is compressed.
+LINE_BYTES, FREE_BYTES, MAX_RATIO = 64, 64 * 2**20, 1000
 CHUNK_ROWS, CHUNK_CHARACTERS = 20_000, 4 * 2**20  # rows that are in memory together
 _OTHER_KINDS = re.compile(rb"\x1f\x8b|PK\x03\x04|PAR1|BZh|\x28\xb5\x2f\xfd|\xfd7zXZ|ARROW1|\xff\xff\xff\xff")
 _POINTER_OR_PAGE = re.compile(rb"version https://git-lfs|\s*<(!doctype|html|\?xml)", re.IGNORECASE)
@@ -40,20 +43,22 @@ class TextFile:
 
     @contextmanager
     def lines(self) -> Iterator[Iterator[tuple[int, str]]]:
-        """The lines with their numbers from 1 and with their ends. Raises PromptsError for text that is not UTF-8 or a
-        line that is too long, DamagedFileError for a compressed file that is damaged, and StorageError.
+        """The lines with their numbers from 1 and with their ends. Raises PromptsError for text that is not UTF-8, a
+        line that is too long, and far more text than there are compressed bytes, DamagedFileError for a compressed file
+        that is damaged, and StorageError.
         """
         with storage_errors(self._url):
             file = self._fs.open(self._path, "rb")
         with file, io.BufferedReader(file) as buffered:  # readline of remote files has no limit
             with storage_errors(self._url):
                 stream = opened(buffered, self._compression, self._url)
-            yield _decoded(stream, self._url)
+            lines = _raw_lines(stream, self._url)
+            yield _decoded(_bounded(lines, file.tell, self._url) if self._compression else lines, self._url)
             self.num_bytes_read = file.tell()
 
 
-def _decoded(stream: IO[bytes], url: str) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(_raw_lines(stream, url), 1):
+def _decoded(lines: Iterator[bytes], url: str) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(lines, 1):
         if number == 1:
             _check_first(line, url)
             line = line.removeprefix(codecs.BOM_UTF8)
@@ -89,6 +94,20 @@ def _raw_lines(stream: IO[bytes], url: str) -> Iterator[bytes]:
     with storage_errors(url), damage_of(url):
         while line := stream.readline(MAX_LINE_BYTES + 1):
             yield line
+
+
+def _bounded(lines: Iterator[bytes], num_bytes_read: Callable[[], int], url: str) -> Iterator[bytes]:
+    """The lines of a compressed file. Raises PromptsError where they are far more than its bytes."""
+    num_bytes, counted, allowed = 0, 0, FREE_BYTES
+    for number, line in enumerate(lines, 1):
+        num_bytes += len(line)
+        counted += max(len(line), LINE_BYTES)
+        if counted > allowed and counted > (allowed := FREE_BYTES + MAX_RATIO * num_bytes_read()):
+            raise PromptsError(
+                f"prompts: the first {num_bytes_read():,} bytes of {url} decompress to {number:,} lines of "
+                f"{num_bytes:,} bytes, which is hardly a list of prompts; if it is one, decompress the file first"
+            )
+        yield line
 
 
 def chunked(rows: Iterable[T], num_characters: Callable[[T], int]) -> Iterator[list[T]]:
