@@ -13,6 +13,10 @@ from actors.batcher import Batcher
 from actors.guidance import is_guided
 from actors.janus.batching import bytes_per_page
 from actors.janus.engine import JanusEngine
+from actors.janus.network import TEXT_HEAD, read_weights
+from actors.janus.reasoning import Reasoner, Reasoning
+from actors.prompt.protocol import Protocol
+from actors.prompt.template import PromptTemplate
 from actors.request import Rejection, RenderedImage
 from tests.support import fake_gpu, janus_engine
 from tests.support.checkpoints import TINY, fetched
@@ -29,6 +33,27 @@ REQUESTS = [
     for n, one in enumerate(mixed_requests(12))
 ]
 PAGE_BYTES = bytes_per_page(fetched(TINY).shape.llama, torch.float32)
+
+
+PROTOCOL = Protocol(
+    question=PromptTemplate(prefix="", suffix=""), max_tokens=12, top_k=None, ends_with_sentence=True, source=""
+)
+
+
+def texts(engine: JanusEngine) -> list[Reasoning | Rejection]:
+    """What the engine's model writes before each image."""
+    head_VC = read_weights(fetched(TINY), dtype=torch.float32, device="cpu", with_text_head=True)[TEXT_HEAD]
+    writer = Reasoner(PROTOCOL, engine.tokenizer, engine.model.llama, head_VC, engine.loops)
+    with torch.inference_mode():
+        first, again = writer.write(REQUESTS), writer.write(REQUESTS)
+    assert first == again
+    return first
+
+
+@pytest.fixture(scope="module")
+def expected_texts() -> list[Reasoning | Rejection]:
+    """Those of the CPU."""
+    return texts(janus_engine.engine(grid_size=GRID_SIZE))
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +117,12 @@ def test_replayed_graphs_give_the_bytes_of_calls(kv_cache: str | None, cuda: Fak
     engine.loops._graphs = engine.decode_pixels.graphs = None
     for images in zip(engine.render(REQUESTS[:5]), *replayed, strict=True):
         assert len({image.codes.tobytes() + image.pixels.tobytes() for image in images}) == 1
+
+
+def test_texts_before_images_are_those_of_the_cpu(expected_texts: list[Reasoning | Rejection], cuda: FakeCuda) -> None:
+    """In several batches, twice: the graphs are captured first and replayed then."""
+    assert len({len(one.cond) for one in expected_texts}) > 2
+    assert texts(gpu_engine(cuda, num_rows=8)) == expected_texts
 
 
 @pytest.mark.parametrize("launch", [1, 9, 20, 27, 33, 40, 52, 60, 80, 100])
