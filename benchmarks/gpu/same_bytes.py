@@ -15,6 +15,8 @@ from benchmarks.gpu.row import Row
 from benchmarks.gpu.stage import Stage, different_prompts, requests
 from benchmarks.gpu.which_stage import compare_stages
 
+MOST_WORDS = 100
+
 
 def janus(stage: Stage) -> Iterator[Row]:
     """Codes and pixels of the 1B shape."""
@@ -41,7 +43,7 @@ def flow(stage: Stage) -> Iterator[Row]:
 
 
 def _mixed(num: int, *, temperatures: Sequence[float | None]) -> list[ImageRequest]:
-    """Requests of several lengths, weights, temperatures and negative prompts."""
+    """Requests of several lengths, shorter and longer than a page, weights, temperatures and negative prompts."""
     return [
         dataclasses.replace(
             request,
@@ -49,7 +51,7 @@ def _mixed(num: int, *, temperatures: Sequence[float | None]) -> list[ImageReque
             temperature=temperatures[n % len(temperatures)],
             negative_prompt=(None, "blurry", None, "a long list of what is not wanted")[n % 4],
         )
-        for n, request in enumerate(requests(different_prompts(num), cfg_weight=1.0))
+        for n, request in enumerate(requests(different_prompts(num, most_words=MOST_WORDS), cfg_weight=1.0))
     ]
 
 

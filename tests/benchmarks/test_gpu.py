@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from actors.kernels.image_decoder import Pixels
+from actors.prompt.tokenizer import PromptTokenizer
 from benchmarks import pipeline
 from benchmarks.gpu import contestants, job, referee, same_bytes, stage, which_stage
 from benchmarks.gpu.contestants import Contestant
@@ -22,6 +23,7 @@ from benchmarks.gpu.referee import Table
 from benchmarks.gpu.row import Row
 from benchmarks.gpu.stage import COPY, Stage
 from benchmarks.roofline import Ceilings
+from tests.support.checkpoints import TINY, fetched
 from tests.support.hardware import runs_engines_on_a_cpu
 from tests.support.triton import needs_gpu, needs_triton
 
@@ -200,3 +202,9 @@ def test_prompts_are_all_different_and_of_several_lengths() -> None:
     prompts = stage.different_prompts(100)
     assert len(set(prompts)) == 100
     assert {len(prompt.split()) for prompt in prompts} >= {5, 42}
+
+
+def test_a_word_of_a_prompt_is_one_token() -> None:
+    checkpoint = fetched(TINY)
+    tokenizer = PromptTokenizer(checkpoint.path, checkpoint.template)
+    assert {len(tokenizer.cond_ids(f"1 {word}")) - len(tokenizer.cond_ids("1")) for word in stage.WORDS} == {1}
