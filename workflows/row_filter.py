@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # loaded when the first filter is compiled: most jobs have no
     import duckdb
 
 MAX_DEPTH = 100  # of nested expressions
+MAX_LISTED = 100  # columns in an error message: a manifest has fifty of its own
 
 # Classes of DuckDB's syntax tree that compute from the row alone. Others are subqueries, windows, stars, parameters.
 _ALLOWED_CLASSES = {
@@ -76,12 +77,17 @@ class RowFilter:
         return "_" * (1 + max(map(len, self.columns), default=0))
 
 
-def compile_filter(text: str, schema: pa.Schema, *, name: str = "where") -> RowFilter:
-    """Check a condition against the columns of a schema. Raises RowFilterError, in one line that begins with `name`."""
+def compile_filter(
+    text: str, schema: pa.Schema, *, name: str = "where", advice: Callable[[str], str] = lambda column: ""
+) -> RowFilter:
+    """Check a condition against the columns of a schema. Raises RowFilterError, in one line that begins with `name`.
+
+    `advice` ends the sentence about a column that there is not.
+    """
     import duckdb
 
     expression = _parse(text, name)
-    columns = tuple(dict.fromkeys(_check_tree(expression, schema.names, name)))
+    columns = tuple(dict.fromkeys(_check_tree(expression, schema.names, name, advice)))
     _check_case(columns, name)
     table = pa.table([_empty_column(schema.field(schema.get_field_index(column)), name) for column in columns], columns)
     with _database().cursor() as session:
@@ -142,7 +148,7 @@ def _is_one_expression(node: dict[str, Any]) -> bool:
     return node["from_table"]["type"] == "EMPTY" and not any(node[clause] for clause in clauses)
 
 
-def _check_tree(expression: dict[str, Any], names: list[str], name: str) -> Iterator[str]:
+def _check_tree(expression: dict[str, Any], names: list[str], name: str, advice: Callable[[str], str]) -> Iterator[str]:
     """The columns that an expression reads. Raises RowFilterError for a part that depends on more than the row."""
     remaining: list[tuple[Any, frozenset[str]]] = [(expression, frozenset())]  # with the parameters of lambdas around
     while remaining:
@@ -151,7 +157,7 @@ def _check_tree(expression: dict[str, Any], names: list[str], name: str) -> Iter
             match node.get("class"):
                 case "COLUMN_REF":
                     if node["column_names"][0] not in parameters:
-                        yield _column(node["column_names"][0], names, name)
+                        yield _column(node["column_names"][0], names, name, advice)
                 case "FUNCTION":
                     _check_function(node["function_name"].lower(), name)
                 case "LAMBDA":  # or the JSON operator ->, whose left side is a column
@@ -177,7 +183,7 @@ def _parameters(node: Any, names: list[str]) -> frozenset[str]:
     return _parameters(list(node.values()), names)
 
 
-def _column(written: str, names: list[str], name: str) -> str:
+def _column(written: str, names: list[str], name: str, advice: Callable[[str], str]) -> str:
     """The column that an expression names: as in SQL, the case of letters does not matter."""
     if written in names:
         return written
@@ -186,9 +192,14 @@ def _column(written: str, names: list[str], name: str) -> str:
         return alike[0]
     if not alike and written.lower() in _UNSTABLE:
         _check_function(written.lower(), name)
-    shown = ", ".join(alike or names)
-    rule = "matches several columns" if alike else "is no column (text is in 'single quotes')"
-    raise RowFilterError(f"{name}: {one_line(written)} {rule}; the columns are {one_line(shown)}")
+    rule = "matches several columns" if alike else f"is no column (text is in 'single quotes'){advice(written)}"
+    raise RowFilterError(f"{name}: {one_line(written)} {rule}; the columns are {listed(alike or names)}")
+
+
+def listed(names: Sequence[str]) -> str:
+    """The names of columns for an error message; of very many, the first."""
+    more = f" and {len(names) - MAX_LISTED:,} more" * (len(names) > MAX_LISTED)
+    return ", ".join(map(one_line, names[:MAX_LISTED])) + more
 
 
 def _check_case(columns: tuple[str, ...], name: str) -> None:

@@ -72,7 +72,7 @@ def test_prints_what_each_rule_removed_and_the_splits(tmp_path: Path, command: C
     [
         (
             ["--where", "nothing > 1"],
-            "--where: nothing is no column (text is in 'single quotes'); the columns are image_id, ",
+            "--where: nothing is no column (text is in 'single quotes'); `janus-batch score ",
         ),
         (["--top", "1"], "--top N and --by COLUMN belong together, got only --top"),
         (["--split", "train=0.5"], "the shares of --split must add up to 1"),

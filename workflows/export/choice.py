@@ -6,18 +6,21 @@ each image or pair has a random number of its own; `workflows.export.sample` fin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from actors.errors import shown
 from workflows.export.layouts.layout import ExportError
 from workflows.export.rows import column_of
 from workflows.export.rules import Rules, split_of
 from workflows.export.sample import uniform
-from workflows.row_filter import RowFilter, compile_filter
+from workflows.row_filter import RowFilter, compile_filter, listed
+from workflows.scores.command import advice_on
+from workflows.storage.store import Storage
 
 Positions = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.float64]
@@ -78,14 +81,18 @@ class Chosen:
         return Chosen(rows=self.rows[is_kept], rejected=rejected, removed=self.removed)
 
 
-def read_rules(rules: Rules, schema: pa.Schema) -> Chooser:
+def read_rules(rules: Rules, schema: pa.Schema, output: Storage) -> Chooser:
     """Check the rules against the columns of an output. Raises RowFilterError or ExportError."""
+
+    def advice(column: str) -> str:
+        return advice_on(column, schema.names, output)
+
     return Chooser(
         rules=rules,
         schema=schema,
-        filters=tuple(compile_filter(text, schema, name="--where") for text in rules.where),
-        by=None if rules.by is None else _find_column("--by", rules.by, schema),
-        pairs=None if rules.pairs is None else _find_column("--pairs", rules.pairs, schema),
+        filters=tuple(compile_filter(text, schema, name="--where", advice=advice) for text in rules.where),
+        by=None if rules.by is None else _find_column("--by", rules.by, schema, advice),
+        pairs=None if rules.pairs is None else _find_column("--pairs", rules.pairs, schema, advice),
     )
 
 
@@ -123,7 +130,7 @@ def splits_of(chosen: Chosen, rows: pa.Table, rules: Rules) -> list[str | None]:
     return [split_of(prompt, rules.splits) for prompt in rows["prompt"].take(pa.array(chosen.rows)).to_pylist()]
 
 
-def _find_column(option: str, text: str, schema: pa.Schema) -> Column:
+def _find_column(option: str, text: str, schema: pa.Schema, advice: Callable[[str], str]) -> Column:
     """The column that an option names, which must hold numbers."""
     name, dot, field_name = (text, "", "") if text in schema.names else text.partition(".")
     kind = schema.field(name).type if name in schema.names else pa.null()
@@ -133,7 +140,10 @@ def _find_column(option: str, text: str, schema: pa.Schema) -> Column:
         leaf = None if dot else kind
     if leaf is not None and (pa.types.is_integer(leaf) or pa.types.is_floating(leaf)):
         return Column(name=name, kind=kind, field_name=field_name or None)
-    raise ExportError(f"{option} names a column of numbers, got {text!r}; they are {', '.join(_numbers_in(schema))}")
+    where_from = "" if name in schema.names else advice(text)
+    raise ExportError(
+        f"{option} names a column of numbers, got {shown(text)}{where_from}; they are {listed(_numbers_in(schema))}"
+    )
 
 
 def _numbers_in(schema: pa.Schema) -> Sequence[str]:

@@ -100,7 +100,7 @@ def take_inventory(
         )
     parts = [part for shard in shards for part in shard]
     scores = find_scores(source, parts)
-    chooser = read_rules(rules, _columns_of_all(source, parts, scores, rules))
+    chooser = read_rules(rules, _columns_of_all(source, parts, scores, rules), source)
     schemas: dict[pa.Schema, None] = {}  # few, in the order of the parts
     text_columns, counts = set[str](), _Counts()
     names, sampler = Names(source, layout, recipe), Sampler(rules.sample or 1)
@@ -144,8 +144,8 @@ def rule_columns(rows: pa.Table, chooser: Chooser) -> pa.Table:
 
 
 def _columns_of_all(source: Storage, parts: Sequence[str], scores: Sequence[Scores], rules: Rules) -> pa.Schema:
-    """Every column that rules can name, with scores first: messages list the columns, and are cut. Without rules that
-    name one, no footer is read."""
+    """Every column that rules can name, with scores first: messages list them. Without rules that name one, no
+    footer is read."""
     if not (rules.where or rules.by or rules.pairs):
         return pa.schema([])
     schemas = dict.fromkeys(read_ahead(parts, lambda part: rows_schema(source, part, scores)))

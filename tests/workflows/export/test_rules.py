@@ -198,7 +198,8 @@ def test_images_of_a_retry_compete_with_the_others_of_their_prompt(tmp_path: Pat
 def test_a_column_that_holds_no_numbers_is_refused_with_those_that_do(tmp_path: Path, by: str) -> None:
     job = scored(tmp_path, 4)
 
-    message = rf"--by names a column of numbers, got '{by}'; they are clip, duplicates.distance, image_index, "
+    alike = r"; did you mean clip\?" if by == "clop" else ""
+    message = rf"got '{by}'{alike}; they are clip, duplicates.distance, image_index, "
     with pytest.raises(ExportError, match=message):
         export(job, tmp_path / "ds", "imagefolder", rules=Rules(top=1, by=by))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from workflows.prompt_files.selection.stream import Rows, scan_columns
 from workflows.row_filter import RowFilter, compile_filter
 
 CHUNK_ROWS = 2**20
+OF_IMAGES = {"judge", "judge_score", "clip", "aesthetic", "duplicates", "image_id", "width", "height"}  # no prompts'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +32,16 @@ class Condition:
 def check_condition(files: Sequence[PromptFile], where: str) -> Condition:
     """The condition, checked against the columns of all files. Raises RowFilterError."""
     schema = _schema_of(files)
-    return Condition(filter=compile_filter(where, schema), schema=schema)
+    return Condition(filter=compile_filter(where, schema, advice=partial(_advice, schema.names)), schema=schema)
+
+
+def _advice(columns: Sequence[str], name: str) -> str:
+    """What may be meant by a column that the prompts do not have."""
+    if name.lower() in OF_IMAGES:
+        return "; where selects prompts by their own columns, and `janus-batch export --where` images by their scores"
+    by_name = {column.lower(): column for column in columns}
+    alike = difflib.get_close_matches(name.lower(), by_name, n=1, cutoff=0.75)
+    return f"; did you mean {by_name[alike[0]]}?" if alike else ""
 
 
 def matching_rows(files: Sequence[PromptFile], condition: Condition | None, storage: dict[str, Any]) -> Iterator[Rows]:
