@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 import torch
 
@@ -25,8 +24,8 @@ from actors.janus.decoder import CpuDecoder, gpu_decoder, load_vq_decoder
 from actors.janus.network import TEXT_HEAD, build_code_model, read_weights
 from actors.janus.probe import TemplateProbe, probe_template, seconds_per_batch
 from actors.janus.reasoning import Reasoner, Reasoning, protocol_of
+from actors.janus.stream import Batch, Part, PromptIds, Tokens, read_answers, take_finished
 from actors.kernels.cuda_graph import GraphPool
-from actors.kernels.image_decoder import Pixels
 from actors.llama.cache import PromptState, cache_dtype_for
 from actors.llama.model import Llama
 from actors.llama.packed import PackedLlama
@@ -37,66 +36,6 @@ from actors.request import ImageRequest, Rejection, RenderedImage, refusal_of_pr
 
 # B images, G of them guided, R rows of the model (cond rows first, then one uncond row for each guided image, then
 # empty rows), N codes of an image, T tokens or cache slots, C hidden channels, V codebook entries.
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PromptIds:
-    """The token ids of an image's rows. `uncond` is None for an image that is not guided.
-
-    `reasoning` is the text that the model wrote first, None for a model that writes none.
-    """
-
-    cond: list[int]
-    uncond: list[int] | None
-    reasoning: str | None = None
-
-    @property
-    def lengths(self) -> list[int]:
-        """The prompt tokens of each row."""
-        return [len(self.cond)] if self.uncond is None else [len(self.cond), len(self.uncond)]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Tokens:
-    """A batch whose codes are chosen: the codes [B, N], and whether each image's logits were finite [B].
-
-    On a GPU they are only enqueued.
-    """
-
-    requests: Sequence[ImageRequest]
-    prompts: Sequence[PromptIds]
-    codes_BN: torch.Tensor
-    is_finite_B: torch.Tensor
-
-
-@dataclass(slots=True)
-class _Batch:
-    """A batch of requests and the answers so far, by index."""
-
-    num_images: int
-    answers: dict[int, RenderedImage | Rejection] = field(default_factory=dict)
-
-    @property
-    def is_finished(self) -> bool:
-        return len(self.answers) == self.num_images
-
-    def in_order(self) -> list[RenderedImage | Rejection]:
-        return [self.answers[index] for index in range(self.num_images)]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Part:
-    """Images of a batch, by their indices in it, and their pixels. A GPU has computed those once `done` happens."""
-
-    batch: _Batch
-    images: Sequence[int]
-    tokens: Tokens
-    decoded: Pixels
-    done: torch.cuda.Event | None
-
-    @property
-    def is_done(self) -> bool:
-        return self.done is None or self.done.query()
 
 
 class JanusEngine:
@@ -169,10 +108,10 @@ class JanusEngine:
         On a GPU the images of a batch are decoded while the codes of the next one are chosen, and answered as soon as
         they are there. A batch that needs more rows than there are is rendered in parts.
         """
-        unfinished: deque[_Batch] = deque()
-        last: _Part | None = None
+        unfinished: deque[Batch] = deque()
+        last: Part | None = None
         for requests in batches:
-            unfinished.append(batch := _Batch(num_images=len(requests)))
+            unfinished.append(batch := Batch(num_images=len(requests)))
             prompts = self._prompts_of(requests, batch)
             ready = list(prompts)
             for part in self.split([requests[i] for i in ready], [prompts[i] for i in ready]):
@@ -181,18 +120,18 @@ class JanusEngine:
                     if last and (tokens or last.is_done):
                         self._finish(last)
                         last = None
-                        yield from _finished(unfinished)
+                        yield from take_finished(unfinished)
                 assert tokens is not None
                 last = self._decode(batch, images, tokens)
             if last and not self._decode_stream:
                 self._finish(last)
                 last = None
-            yield from _finished(unfinished)
+            yield from take_finished(unfinished)
         if last:
             self._finish(last)
-        yield from _finished(unfinished)
+        yield from take_finished(unfinished)
 
-    def _prompts_of(self, requests: Sequence[ImageRequest], batch: _Batch) -> dict[int, PromptIds]:
+    def _prompts_of(self, requests: Sequence[ImageRequest], batch: Batch) -> dict[int, PromptIds]:
         """The prompt of each image of a batch, by index; one whose text cannot be used is answered at once."""
         if self.reasoner is None:
             return {index: self.tokenize(request) for index, request in enumerate(requests)}
@@ -303,7 +242,7 @@ class JanusEngine:
 
         return loop.steps(self.num_codes, is_guiding)
 
-    def _decode(self, batch: _Batch, images: Sequence[int], tokens: Tokens) -> _Part:
+    def _decode(self, batch: Batch, images: Sequence[int], tokens: Tokens) -> Part:
         """Decode a part of a batch; a GPU does it on a stream of its own, after the codes that were just enqueued."""
         if self._decode_stream:
             self._decode_stream.wait_stream(torch.cuda.current_stream())
@@ -312,27 +251,9 @@ class JanusEngine:
         with on_stream(self._decode_stream):
             decoded = self.decode_pixels(tokens.codes_BN)
         done = self._decode_stream.record_event() if self._decode_stream else None
-        return _Part(batch=batch, images=images, tokens=tokens, decoded=decoded, done=done)
+        return Part(batch=batch, images=images, tokens=tokens, decoded=decoded, done=done)
 
-    def _finish(self, part: _Part) -> None:
+    def _finish(self, part: Part) -> None:
         """Wait for the images of a part."""
         with on_stream(self._decode_stream):  # copies too: the other stream has the next batch's codes ahead
-            part.batch.answers.update(zip(part.images, _answers(part.tokens, part.decoded), strict=True))
-
-
-def _finished(unfinished: deque[_Batch]) -> Iterator[list[RenderedImage | Rejection]]:
-    """The answers of the first batches that have all of theirs; these leave the queue."""
-    while unfinished and unfinished[0].is_finished:
-        yield unfinished.popleft().in_order()
-
-
-def _answers(tokens: Tokens, decoded: Pixels) -> Iterator[RenderedImage | Rejection]:
-    pixels, codes = decoded.pixels.cpu().numpy(), tokens.codes_BN.to(torch.int32).cpu().numpy()
-    are_logits_finite, are_pixels_finite = tokens.is_finite_B.tolist(), decoded.is_finite_B.tolist()
-    for b, request in enumerate(tokens.requests):
-        if are_logits_finite[b] and are_pixels_finite[b]:
-            text = tokens.prompts[b].reasoning
-            yield RenderedImage(image_id=request.image_id, pixels=pixels[b], codes=codes[b], reasoning=text)
-        else:
-            what = "image decoder's numbers" if are_logits_finite[b] else "model's logits"
-            yield Rejection(image_id=request.image_id, reason=f"the {what} became NaN or infinite")
+            part.batch.answers.update(zip(part.images, read_answers(part.tokens, part.decoded), strict=True))

@@ -9,7 +9,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from actors.device import DTYPES
-from actors.janus.engine import JanusEngine, PromptIds
+from actors.janus.engine import JanusEngine
+from actors.janus.stream import PromptIds
 from actors.janusflow.engine import JanusFlowEngine
 from actors.prompt.tokenizer import PromptTokenizer
 from actors.request import ImageRequest, Rejection

@@ -77,7 +77,7 @@ def test_janus_decodes_the_images_of_a_batch_on_a_stream_of_their_own(
     checkpoint = write_checkpoint(tmp_path / "janus", config)
     settings = dataclasses.replace(recipe(checkpoint, "bfloat16"), kv_cache=kv_cache)
     engine = JanusEngine(settings, checkpoint, weights=empty_weights(janus_tensor_shapes(checkpoint.shape)))
-    monkeypatch.setattr(janus_module, "_answers", lambda tokens, decoded: [decoded.pixels] * len(tokens.requests))
+    monkeypatch.setattr(janus_module, "read_answers", lambda tokens, decoded: [decoded.pixels] * len(tokens.requests))
     assert engine.default_batch_size == batch_size
     engine.predict("a cat")
     cuda.log.clear()
