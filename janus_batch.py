@@ -23,6 +23,7 @@ __all__ = ["VERSION", "InputError", "JobFailure", "Output", "open", "render"]
 
 VERSION = "0.1.0"
 INTERRUPTED = "janus-batch: interrupted; run the same command again to resume"
+OLDEST_PYTHON = (3, 11)
 ROOT = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -80,6 +81,10 @@ def _on_signals(handler: Callable[[int, FrameType | None], Any] | signal.Handler
 
 
 def _load_command_line() -> Callable[[], None]:
+    if sys.version_info < OLDEST_PYTHON:  # of a cluster that runs the uploaded program, say
+        needed, found = (".".join(map(str, version[:2])) for version in (OLDEST_PYTHON, sys.version_info))
+        print(f"janus-batch: needs Python {needed} or later, {sys.executable} is Python {found}", file=sys.stderr)
+        sys.exit(2)
     try:
         os.getcwd()
     except OSError:
@@ -87,11 +92,11 @@ def _load_command_line() -> Callable[[], None]:
         sys.exit(2)
     try:
         own_packages_first()()
+        from jobs.cli.main import main as run_command_line
+        from jobs.terminal.streams import keep_streams
     except ImportError as error:
         print(f"janus-batch: {error}", file=sys.stderr)
         sys.exit(2)
-    from jobs.cli.main import main as run_command_line
-    from jobs.terminal.streams import keep_streams
 
     keep_streams()
     return run_command_line

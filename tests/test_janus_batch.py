@@ -108,6 +108,22 @@ def test_the_version_is_the_installed_one() -> None:
     assert version("janus-batch") == VERSION
 
 
+def test_an_older_python_is_refused_with_both_versions(tmp_path: Path) -> None:
+    """That of a cluster, for example, which runs the uploaded program."""
+    program = "import sys, janus_batch; sys.version_info = (3, 10, 4); janus_batch.main()"
+    answer = run(["-c", program], cwd=tmp_path, on_path=tmp_path)
+
+    assert answer.returncode == 2
+    assert answer.stderr == f"janus-batch: needs Python 3.11 or later, {sys.executable} is Python 3.10\n"
+
+
+def test_a_missing_dependency_is_named_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("raise ModuleNotFoundError(\"No module named 'click'\")\n")
+    answer = run(["-m", "jobs"], "--version", cwd=tmp_path, on_path=tmp_path)
+
+    assert (answer.returncode, answer.stderr) == (2, "janus-batch: No module named 'click'\n")
+
+
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 

@@ -134,8 +134,11 @@ def _cache_explained() -> Iterator[None]:
 
 
 def cache_root() -> Path:
-    """Where downloaded models are kept."""
-    return Path(os.environ.get("JANUS_BATCH_CACHE") or "~/.cache/janus-batch").expanduser()
+    """Where downloaded models are kept. Raises CheckpointError for a user without a home folder."""
+    folder = os.path.expanduser(os.environ.get("JANUS_BATCH_CACHE") or "~/.cache/janus-batch")
+    if folder.startswith("~"):
+        raise CheckpointError("this user has no home folder for the cache; JANUS_BATCH_CACHE names another folder")
+    return Path(folder)
 
 
 @contextmanager

@@ -46,8 +46,10 @@ def schedule(
 
 
 def default_state_file() -> Path:
-    """The state file if the user names none: below XDG_STATE_HOME or ~/.local/state."""
-    folder = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    """The state file if the user names none: below XDG_STATE_HOME or ~/.local/state. Raises ScheduleError."""
+    folder = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    if folder.startswith("~"):  # a user without a home folder, as in some containers
+        raise ScheduleError("--state: this user has no home folder; name a file, or set HOME")
     return Path(folder) / "janus-batch" / "schedule.sqlite"
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from actors.errors import InputError, JobFailure
+from actors.errors import InputError, JobFailure, one_line
 from jobs.terminal.exit_codes import EXIT_CODES, INCOMPLETE
 from jobs.terminal.text import say
 
@@ -22,7 +23,15 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 1.0
 SILENT_SECONDS = 60.0  # between two checks that the node of a job is still there
+OLDEST_RAY = (2, 50)
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+
+
+# What to do if an upload is too large.
+SMALLER = (
+    "leave files out with a .gitignore, a .rayignore or --runtime-env-json '{\"excludes\": [...]}', or name a smaller "
+    "folder; prompts can also be a URL, or a path on a file system that all nodes share"
+)
 
 
 class SubmissionError(InputError):
@@ -105,6 +114,13 @@ class JobServer:
             ) from error
 
 
+def most_bytes() -> int:
+    """The most bytes that a job server takes in one upload. Ray packs files without compressing them."""
+    from ray._private.ray_constants import DASHBOARD_CLIENT_MAX_SIZE
+
+    return int(DASHBOARD_CLIENT_MAX_SIZE)
+
+
 def files_to_upload(folder: Path, excludes: Sequence[str]) -> set[str]:
     """The files, relative to `folder`, that Ray packs: those that no .gitignore, .rayignore or exclude matches."""
     from ray._private.ray_constants import RAY_RUNTIME_ENV_IGNORE_GITIGNORE
@@ -130,7 +146,20 @@ def _connect(address: str) -> JobSubmissionClient:
     for handler in logging.getLogger("ray").handlers:
         handler.setLevel(logging.WARNING)  # `submit` reports the upload itself
     with _submission_errors(address):
-        return JobSubmissionClient(address)
+        client = JobSubmissionClient(address)
+        # No public method of the client tells the version of Ray.
+        _check_version(address, client._do_request("GET", "/api/version").json()["ray_version"])
+        return client
+
+
+def _check_version(address: str, version: str) -> None:
+    """Raise SubmissionError for a cluster with a Ray on which the uploaded program does not run."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    if found and (int(found[1]), int(found[2])) < OLDEST_RAY:
+        raise SubmissionError(
+            f"--address: the cluster at {address} has Ray {one_line(version)}, and janus-batch needs "
+            f"{'.'.join(map(str, OLDEST_RAY))} or later on its nodes; start the cluster with a newer Ray"
+        )
 
 
 @contextmanager
@@ -148,8 +177,7 @@ def _submission_errors(address: str) -> Iterator[None]:
     except (AuthenticationError, RuntimeError, ValueError, TypeError) as error:
         if "status code 413" in str(error):
             raise SubmissionError(
-                "--working-dir: the folder is larger than the job server takes, 100 MiB zipped; name a smaller one, or "
-                "leave files out with a .gitignore, a .rayignore or --runtime-env-json '{\"excludes\": [...]}'"
+                f"--working-dir: the folder is larger than the job server takes; {SMALLER}"
             ) from error
         if "status code 5" in str(error):  # for example, the agent on its node is still starting
             raise JobServerAwayError(f"the job server at {address} cannot take the request now: {error}") from error

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from glob import glob
 from pathlib import Path
 
+from actors.errors import one_line
 from janus_batch import ROOT
-from jobs.submit.job_server import SubmissionError, files_to_upload
+from jobs.submit.job_server import SMALLER, SubmissionError, files_to_upload, most_bytes
 from workflows.prompt_files.formats import prompts_among
 
 PROGRAM = ("janus_batch.py", "actors", "workflows", "jobs")
@@ -52,8 +53,11 @@ def stage(staged: Path, working_dir: Path, job_file: Path, needed: Mapping[str, 
 
 
 def check_upload(staged: Path, working_dir: Path, needed: Mapping[str, str], excludes: Sequence[str]) -> None:
-    """Raise SubmissionError unless Ray uploads every file that the job file names by a relative path."""
-    uploaded = files_to_upload(staged, excludes) if needed else set()
+    """Raise SubmissionError unless Ray uploads every file that the job file names by a relative path, or if it uploads
+    too much.
+    """
+    uploaded = files_to_upload(staged, excludes)
+    _check_size(staged, working_dir, uploaded)
     for key, location in needed.items():
         pattern = os.path.normpath(location)
         if pattern.startswith(".."):
@@ -67,6 +71,19 @@ def check_upload(staged: Path, working_dir: Path, needed: Mapping[str, str], exc
                 f"the upload, such as {missing[0]}; make an exception there (!{missing[0]}), or name another folder "
                 "with --working-dir"
             )
+
+
+def _check_size(staged: Path, working_dir: Path, uploaded: Iterable[str]) -> None:
+    """Refuse a folder that is too large before Ray packs it, which takes as much memory and disk."""
+    sizes = {name: (staged / name).stat().st_size for name in uploaded}
+    num_bytes, limit = sum(sizes.values()), most_bytes()
+    if num_bytes > limit:
+        largest = max(sizes, key=lambda name: sizes[name])
+        raise SubmissionError(
+            f"--working-dir: {working_dir} has {num_bytes / 2**20:,.0f} MiB in {len(sizes):,} files to upload, and a "
+            f"job server takes {limit / 2**20:,.0f} MiB; the largest is {one_line(largest)} with "
+            f"{sizes[largest] / 2**20:,.0f} MiB; {SMALLER}"
+        )
 
 
 def _files_of(folder: Path, pattern: str, *, are_prompts: bool) -> set[str]:

@@ -267,6 +267,21 @@ def test_a_sigterm_while_ray_ends_its_processes_changes_no_exit_code(small_job: 
     assert "done: 2 images" in ended.stderr
 
 
+@pytest.mark.ray
+@pytest.mark.parametrize("home", ["/dev/null", "~"], ids=["not writable", "none"])
+def test_a_run_needs_no_home_folder(
+    small_job: Path, sessions: list[int], home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray writes a token into it, unless RAY_AUTH_MODE is set as in the tests."""
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    monkeypatch.setenv("HOME", home)
+    driver = start("render", small_job)
+    ended = finish(driver)
+    sessions.append(driver.pid)
+
+    assert ended.returncode == 0, ended.stderr
+
+
 @pytest.mark.parametrize("number", ["INT", "TERM"])
 def test_a_signal_after_the_result_stops_only_the_jobs_that_follow(
     small_job: Path, tmp_path: Path, address: str, number: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -25,6 +26,8 @@ MAX_TEMPORARY_BYTES = 43 if sys.platform == "linux" else 39
 # ready in time: Ray has no class of its own for that.
 LASTING_ERRORS = (OSError, ValueError, TypeError, ImportError)
 BRIEF_OS_ERRORS = (ConnectionError, TimeoutError)
+MISMATCH = "Version mismatch: "
+TOKEN_VARIABLES = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
 # By default Ray starts a worker for every core at once. Those of a run start when its actors and tasks need them.
 SYSTEM_CONFIG = {"prestart_worker_first_driver": False}
 
@@ -44,6 +47,7 @@ def start_ray() -> None:
     """
     _listen_on_this_machine_only()
     _check_temporary_folder()
+    _need_no_home_folder()
     for is_last in (False, True):
         try:
             return _init("local", include_dashboard=False, _system_config=SYSTEM_CONFIG)
@@ -63,12 +67,18 @@ def join_ray(address: str) -> None:
     try:
         if "://" in address:
             raise ValueError("this is the URL of a server in front of a cluster")
-        # Ray has the address of `auto` from a file, which outlives a cluster that was killed.
-        is_auto = address == "auto"
-        _check_speaks_grpc(services.canonicalize_bootstrap_address(address) or "" if is_auto else address)
+        # Ray has the address of `auto` from a file, which outlives a cluster that was killed, and takes another address
+        # of this machine for localhost. It would try without end to reach one where nothing listens.
+        _check_speaks_grpc(services.canonicalize_bootstrap_address(address) or "")
         _init(address)
     except Exception as error:
         name = "RAY_ADDRESS" if address == os.environ.get("RAY_ADDRESS") else "--address"
+        if str(error).startswith(MISMATCH):
+            raise ClusterError(
+                f"{name}: the cluster at {address} has another version of Ray or Python than this machine "
+                f"({one_line(' '.join(str(error).removeprefix(MISMATCH).split()))}); install the versions of the "
+                "cluster here, or use `janus-batch submit --address URL`, which runs the job with them"
+            ) from error
         raise ClusterError(
             f"{name}: no Ray cluster can be joined at {address} ({reason_line(error)}); allowed are auto and the "
             "HOST:PORT of a head node, used from a machine of the cluster. From elsewhere use `janus-batch submit "
@@ -148,6 +158,16 @@ def _listen_on_this_machine_only() -> None:
     """
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"  # for the processes that Ray starts
     ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+def _need_no_home_folder() -> None:
+    """Give Ray a token where it cannot write one into the home folder, as it does unless a variable says otherwise."""
+    folder = os.path.expanduser("~/.ray")
+    try:
+        if TOKEN_VARIABLES.isdisjoint(os.environ) and not os.access(folder, os.W_OK):
+            os.mkdir(folder)
+    except OSError:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def _init(address: str, **options: Any) -> None:

@@ -16,6 +16,7 @@ import fsspec
 import pytest
 
 from actors.checkpoint.open import fetch_checkpoint, open_checkpoint, open_vae, weights_digest
+from actors.checkpoint.url import cache_root
 from actors.errors import CheckpointError, CheckpointUnreachable, NoSuchFolder
 
 ROOT = Path(__file__).parents[3]
@@ -167,6 +168,13 @@ def test_a_cache_that_cannot_be_written_is_named_with_its_variable(
         fetch(url)
     with pytest.raises(CheckpointError, match=message):
         weights_digest(open_checkpoint(url))
+
+
+def test_a_user_without_a_home_folder_is_asked_for_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JANUS_BATCH_CACHE", raising=False)
+    monkeypatch.setenv("HOME", "~")  # as Python has it for a user who is not in the system's list
+    with pytest.raises(CheckpointError, match="this user has no home folder for the cache; JANUS_BATCH_CACHE names"):
+        cache_root()
 
 
 def test_the_autoencoder_inside_a_url_is_found_and_fetched_alone(cache: Path) -> None:

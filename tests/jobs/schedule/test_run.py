@@ -11,7 +11,7 @@ import pytest
 
 from jobs.job_file.errors import JobFileError
 from jobs.schedule.listing import list_runs
-from jobs.schedule.run import schedule
+from jobs.schedule.run import default_state_file, schedule
 from jobs.schedule.scheduled_job import ScheduleError, read_scheduled_jobs
 from jobs.schedule.state import State
 from tests.support.scheduled_job import write_scheduled
@@ -59,6 +59,13 @@ def test_two_schedulers_on_one_state_file_are_refused(tmp_path: Path, state_file
     finally:
         other.kill()
         other.wait()
+
+
+def test_a_user_without_a_home_folder_is_asked_for_a_state_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "~")  # as Python has it for a user who is not in the system's list
+    with pytest.raises(ScheduleError, match="--state: this user has no home folder; name a file, or set HOME"):
+        default_state_file()
 
 
 def test_a_file_that_is_no_state_file_is_refused_and_kept(tmp_path: Path, state_file: Path) -> None:

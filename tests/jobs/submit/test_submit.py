@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +16,10 @@ import pytest
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from actors.errors import JobFailure
+from janus_batch import OLDEST_PYTHON
 from jobs.submit.job_server import JobServer, JobServerAwayError, SubmissionError
 from jobs.submit.submit import Submission, submit
-from tests.support.command import finish, press_ctrl_c, run, start, wait_until, write_job
+from tests.support.command import ROOT, finish, press_ctrl_c, run, start, wait_until, write_job
 from tests.support.servers.ray_head import PROGRAMS, RayHead
 from tests.support.toy_job import make_job, manifest_of, write_prompts
 
@@ -275,6 +277,22 @@ def test_an_internal_error_of_the_job_server_can_be_retried(job_file: Path) -> N
         server.shutdown()
 
 
+class OldRay(ServerInTrouble):
+    def do_GET(self) -> None:
+        self._answer(200, b'{"version": "4", "ray_version": "2.9.3", "ray_commit": ""}')
+
+
+def test_a_cluster_with_a_ray_that_is_too_old_is_refused(job_file: Path) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), OldRay) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(SubmissionError, match=r"has Ray 2\.9\.3, and janus-batch needs 2\.50 or later"):
+            submit(str(job_file), [], Submission(), address=f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "ray[default]>=2.50" in pyproject["project"]["dependencies"]
+    assert pyproject["project"]["requires-python"] == ">=3.11" == f">={'.'.join(map(str, OLDEST_PYTHON))}"
+
+
 def test_an_output_inside_the_uploaded_folder_is_refused(job_file: Path) -> None:
     with pytest.raises(SubmissionError, match="output: renders/x is inside the uploaded folder, which Ray deletes"):
         submit(str(job_file), ["output=renders/x"], Submission(), address="http://127.0.0.1:1")
@@ -300,13 +318,19 @@ def test_an_invalid_environment_is_refused(job_file: Path, submission: Submissio
         submit(str(job_file), [], submission, address="http://127.0.0.1:1")
 
 
-def test_a_folder_over_the_size_limit_is_refused(job_file: Path, head: RayHead, tmp_path: Path) -> None:
+def test_a_folder_over_the_size_limit_is_refused(
+    job_file: Path, head: RayHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "large").mkdir()
     with (tmp_path / "large" / "weights.bin").open("wb") as file:
         for _ in range(101):
             file.write(os.urandom(2**20))
 
-    with pytest.raises(SubmissionError, match="--working-dir: the folder is larger than the job server takes, 100 MiB"):
+    words = r"large has 1.. MiB in .* files to upload, and a job server takes 100 MiB; the largest is weights.bin"
+    with pytest.raises(SubmissionError, match=words):
+        submit(str(job_file), [], Submission(working_dir=str(tmp_path / "large")), address=head.url)
+    monkeypatch.setattr("jobs.submit.upload.most_bytes", lambda: 2**30)  # the limit of a job server that takes less
+    with pytest.raises(SubmissionError, match="--working-dir: the folder is larger than the job server takes; leave"):
         submit(str(job_file), [], Submission(working_dir=str(tmp_path / "large")), address=head.url)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 import ray
 from ray._private import services
+from ray._private.utils import check_version_info
 
 from tests.support.servers.process import free_port
 from workflows.dispatch import ray_start
@@ -115,6 +116,29 @@ def test_a_cluster_that_does_not_answer_is_refused_in_one_line(patch: pytest.Mon
     assert (connected, start.num_calls) == ([address], 1)
 
     assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_cluster_of_other_versions_is_refused_with_both(patch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RuntimeError) as raised:
+        check_version_info({"ray_version": "2.51.0", "python_version": "3.12.1"}, "node 10.0.0.2:6379")
+    patch.setattr(ray, "init", Start(raised.value))
+    patch.setattr(ray_start, "_check_speaks_grpc", lambda address: None)
+
+    words = (
+        r"has another version of Ray or Python .*Ray: 2\.51\.0 Python: 3\.12\.1 This .* Ray: .*install the versions of"
+    )
+    with pytest.raises(ClusterError, match=words):
+        join_ray("10.0.0.2:6379")
+
+
+def test_an_address_of_this_machine_is_tried_as_ray_resolves_it(patch: pytest.MonkeyPatch) -> None:
+    """Ray would try without end to reach a head node there that listens on 127.0.0.1 only."""
+    patch.setattr(services, "resolve_ip_for_localhost", lambda host: "127.0.0.2")
+    patch.setattr(ray, "init", start := Start())
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(ClusterError, match="Connection refused"):
+        join_ray(f"127.0.0.1:{server.getsockname()[1]}")
+
+    assert start.num_calls == 0
 
 
 def test_the_address_that_a_killed_cluster_left_behind_is_refused(patch: pytest.MonkeyPatch) -> None:
