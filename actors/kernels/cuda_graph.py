@@ -14,9 +14,8 @@ class GraphPool:
     """
 
     def __init__(self) -> None:
-        self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
-        self._memory = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream()  # one for all: libraries keep a workspace for each stream
+        self.clear()
 
     def run(self, key: Hashable, work: Callable[[], None]) -> None:
         """Replay the graph of `key`, which is captured from `work` first where there is none."""
@@ -24,13 +23,14 @@ class GraphPool:
             try:
                 self._graphs[key] = self._capture(work)
             except Exception:
-                self._graphs.clear()  # a graph that is freed frees the stream's workspaces, which the others use
+                self.clear()  # a graph that is freed frees the stream's workspaces, which the others use
                 raise
         self._graphs[key].replay()
 
     def clear(self) -> None:
-        """Free all graphs."""
-        self._graphs.clear()
+        """Free all graphs. The next ones get new memory: torch refuses an unused pool that still holds a tensor."""
+        self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
+        self._memory = torch.cuda.graph_pool_handle()
 
     def _capture(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
         """`work` runs once before, so that libraries and kernels are set up outside of the capture."""

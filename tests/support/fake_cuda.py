@@ -78,7 +78,12 @@ class FakeCuda:
 
     @contextmanager
     def graph(self, graph: FakeGraph, *, pool: object, stream: FakeStream, capture_error_mode: str) -> Iterator[None]:
-        """As torch does: where the end of a capture fails, its stream stays the current one."""
+        """As torch does: where the end of a capture fails, its stream stays the current one.
+
+        Memory of which all graphs are freed is refused, as torch refuses it while a tensor is in it.
+        """
+        if pool in self.graphs_of_pool and not self.graphs_of_pool[pool]:
+            raise RuntimeError("it->second->use_count > 0 INTERNAL ASSERT FAILED")
         before, self.current = self.current, stream
         self.log.append("capture")
         graph.recorder = self.recorder = Recorder()
