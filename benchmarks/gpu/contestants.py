@@ -21,15 +21,15 @@ class Contestant:
 
 CONTESTANTS = {
     "ceilings": Contestant(module="kernels", function="ceilings", least_seconds=5, most_seconds=40),
-    "bytes-janus": Contestant(module="same_bytes", function="janus", least_seconds=20, most_seconds=90),
+    "bytes-janus": Contestant(module="same_bytes", function="janus", least_seconds=30, most_seconds=90),
     "bytes-flow": Contestant(module="same_bytes", function="flow", least_seconds=15, most_seconds=45),
-    "janus-1b": Contestant(module="engines", function="janus_1b", least_seconds=25, most_seconds=70),
-    "flow": Contestant(module="engines", function="flow", least_seconds=15, most_seconds=50),
+    "janus-1b": Contestant(module="engines", function="janus_1b", least_seconds=35, most_seconds=70),
+    "flow": Contestant(module="engines", function="flow", least_seconds=20, most_seconds=50),
     "janus-1b-fp8": Contestant(module="engines", function="janus_1b_fp8", least_seconds=20, most_seconds=60),
-    "job": Contestant(module="job", function="job", least_seconds=45, most_seconds=120),
-    "janus-7b": Contestant(module="engines", function="janus_7b", least_seconds=25, most_seconds=70),
-    "public-loop": Contestant(module="engines", function="public_loop", least_seconds=20, most_seconds=75),
-    "kernels": Contestant(module="kernels", function="kernels", least_seconds=15, most_seconds=60),
+    "job": Contestant(module="job", function="job", least_seconds=60, most_seconds=120),
+    "janus-7b": Contestant(module="engines", function="janus_7b", least_seconds=35, most_seconds=70),
+    "public-loop": Contestant(module="engines", function="public_loop", least_seconds=45, most_seconds=75),
+    "kernels": Contestant(module="kernels", function="kernels", least_seconds=20, most_seconds=60),
 }
 
 

@@ -26,12 +26,16 @@ END_SECONDS = 10  # from SIGTERM to SIGKILL
 
 @dataclass(kw_only=True, slots=True)
 class Table:
-    """The rows so far; `folder` is where they are written after each, or None."""
+    """The rows so far; `folder` is where they are written after each, or None.
+
+    Skipping a contestant for lack of time is not a failure.
+    """
 
     folder: Path | None
     command: str
     rows: list[Row] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
 
     @property
     def has_failures(self) -> bool:
@@ -47,13 +51,18 @@ class Table:
         print(f"\n{text}\n", flush=True)
         self._save()
 
+    def skip(self, text: str) -> None:
+        self.skipped.append(text)
+        print(f"\n{text}\n", flush=True)
+        self._save()
+
     def _save(self) -> None:
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         today = datetime.date.today().isoformat()
         lines = [f"# One GPU, {today}", f"\n`{self.command}`\n", HEAD, *(row.to_markdown() for row in self.rows)]
-        lines += [f"\n```text\n{text}\n```" for text in self.failures]
+        lines += [f"\n```text\n{text}\n```" for text in (*self.failures, *self.skipped)]
         (self.folder / f"{today}-gpu.md").write_text("\n".join(lines) + "\n", "utf-8")
 
 
@@ -119,7 +128,7 @@ def run(names: Sequence[str], table: Table, *, seconds: float, is_rehearsal: boo
             following = _Process(next_name, is_rehearsal=is_rehearsal) if next_name else None
             seconds_left = deadline - time.monotonic()
             if seconds_left < CONTESTANTS[name].least_seconds:
-                table.fail(f"{name} SKIPPED: {seconds_left:.0f} s are left")
+                table.skip(f"{name} SKIPPED: {seconds_left:.0f} s are left")
             else:
                 process.race(table, min(CONTESTANTS[name].most_seconds, seconds_left))
             process.end()
