@@ -19,6 +19,7 @@ from workflows.storage.credentials import secret_in
 
 _SHOULD_BE = re.compile(r"(?P<key>[^:]+): Input should be (?P<kind>a valid [a-z ]+), got (?P<value>.*)", re.DOTALL)
 
+NOT_SHOWN = "a value that is not shown because it may contain a secret"
 STORE_KEYS = ("endpoint_url",)  # of `storage`; its other keys are those of the store
 # What other programs call the settings.
 OTHER_NAMES = {
@@ -60,7 +61,8 @@ def explain(fault: ErrorDetails) -> str:
         rule = "must be a section with keys and values"
     if fault["input"] is None:
         return f"{key}: has no value; {rule}"
-    return f"{key}: {rule.removeprefix('Value error, ')}, got {_shown(fault['input'])}"
+    value = NOT_SHOWN if path[0] == "on_done" else _shown(fault["input"])  # a command may have secrets of any form
+    return f"{key}: {rule.removeprefix('Value error, ')}, got {value}"
 
 
 def similar_key(key: str, known: Iterable[str]) -> str | None:
@@ -94,7 +96,7 @@ def _unknown_key(path: list[str]) -> str:
 
 def _shown(value: Any) -> str:
     if secret_in(value) is not None:
-        return "a value that is not shown because it may contain a secret"
+        return NOT_SHOWN
     if isinstance(value, float) and math.isnan(value):
         return "nan"
     return one_line(repr(value))

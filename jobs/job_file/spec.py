@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from jobs.job_file.command_secrets import secret_in_command
 from jobs.job_file.date_fields import check_date_fields, has_dates
 from jobs.job_file.sections.base import Section, checked_location, plain_error, secret_fault, section_of
 from jobs.job_file.sections.looking import JudgeSection, UnderstandSection
@@ -153,7 +154,7 @@ class JobSpec(Section):
             raise ValueError("must be $NAME or a command")
         if _WEB_HOOK.search(value):
             raise secret_fault("a URL", "put it into an environment variable and write on_done: $NAME")
-        if secret := secret_in(value):
+        if secret := secret_in_command(value):
             raise secret_fault(secret, "put it into an environment variable, which the command can read")
         return value
 

@@ -10,7 +10,20 @@ from urllib.parse import unquote
 
 # A name is secret if it contains one of these words, in any spelling: sasToken, SAS-TOKEN, sas_token,
 SECRET_WORDS = {"authorization", "bearer", "cookie", "cookies", "credential", "credentials", "passphrase", "passwd"}
-SECRET_WORDS |= {"otp", "pass", "password", "pat", "pw", "pwd", "sas", "secret", "secrets", "token", "tokens"}
+SECRET_WORDS |= {
+    "otp",
+    "pass",
+    "password",
+    "pat",
+    "pw",
+    "pwd",
+    "sas",
+    "secret",
+    "secrets",
+    "token",
+    "tokens",
+    "webhook",
+}
 # or ends with one of these: `auth`, but not `auth_type`; `sse_customer_key`, but not `sse_kms_key_id`,
 LAST_WORDS = {"auth", "authentication", "key", "keys", "sig", "signature"}
 # or contains one of these after everything but letters and digits is removed.
@@ -70,6 +83,11 @@ def secret_in_address(text: str) -> str | None:
         if any(is_secret_name(name) or name.lower() in _SIGN_IN for name in names):
             return "an address with a signature, key or token in its query"
     return None
+
+
+def has_form_of_a_token(text: str) -> bool:
+    """Whether a text has a secret that is known by its form, whatever it is called."""
+    return _SECRET_VALUE.search(text) is not None
 
 
 def secret_in(value: Any) -> str | None:
