@@ -29,6 +29,8 @@ _PASSWORD_OPTIONS = {
 }
 _ATTACHED = dict.fromkeys(("mysql", "mariadb", "mysqladmin", "mysqldump", "7z", "7za", "7zz", "rar"), ("-p",))
 _SHELLS = {"bash", "sh", "zsh", "dash", "ksh", "ssh", "su", "eval"}  # take a command as a word
+# Long options for a user and a password, a certificate and its password, or a cookie, by their short ones.
+_SHORT_OF = {"user": "u", "login": "u", "proxy-user": "U", "cert": "E", "auth": "a", "cookie": "b"}
 _WRAPPERS = {"env", "sudo", "doas", "nohup", "exec", "time", "export", "declare", "command", "nice", "xargs", "set"}
 
 _VARIABLE = re.compile(r"^\s*[\"'\\]*((bearer|basic|token)\s+)?[\"'\\]*([$`@]|env\.\w|%\w|\{\w*\})", re.IGNORECASE)
@@ -153,20 +155,18 @@ def _not_ports(value: str) -> str:
 
 def _is_login(program: str, word: str, value: str) -> bool:
     """`-u name:x`, `--user=name:x`, `-b name=x`, `-U name%x` and `-u name,x`."""
-    option, sign, attached = word.partition("=")
+    written, sign, attached = word.partition("=")
     short = re.match(r"-[a-zA-Z]*?([uUbE])(.*)$" if program == "curl" else r"-([uUa])(.*)$", word, re.DOTALL)
-    if option in ("--user", "--proxy-user", "--auth", "--cert", "--login", "--cookie"):
-        value = attached if sign else value
-    elif short and not word.startswith("--"):
-        option, value = f"-{short[1]}", short[2] or value
+    if word.startswith("--"):
+        option, value = _SHORT_OF.get(written[2:], ""), attached if sign else value
     else:
+        option, value = (short[1], short[2] or value) if short else ("", "")
+    if not option or not _is_literal(value) or _IDS.match(value) or program in _NO_LOGIN:
         return False
-    if not _is_literal(value) or _IDS.match(value) or program in _NO_LOGIN:
-        return False
-    if option in ("-b", "--cookie"):
+    if option == "b":
         _, sign, rest = value.partition("=")
         return bool(sign) and program in _CLIENTS and _is_literal(rest)
-    if option in ("-a", "--auth"):
+    if option == "a":
         return program in _CLIENTS and not value.endswith(":")
     if program in ("smbclient", "lftp"):
         return re.search(r"[%,](?![$`])\S", value) is not None
@@ -175,7 +175,7 @@ def _is_login(program: str, word: str, value: str) -> bool:
 
 def _has_secret_field(word: str) -> bool:
     """Whether a word sets a field of a secret name: NAME=x, NAME==x, `NAME: x`, --NAME=x, -HNAME:x, {"NAME": "x"}."""
-    text = re.sub(r"^(-H|--header=|--data(-\w+)?=|-[dF])", "", word)
+    text = re.sub(r"^(-H|-?-header=|-?-data(-\w+)?=|-[dF])", "", word)
     if (match := _NAMED.match(text)) and not _FILE_OPTIONS.search(match[1]) and _is_pair(match[1], match[2]):
         return True
     if match and match[1] == "user" and not word.startswith("-") and _LOGIN.match(match[2]):  # curl -K

@@ -19,6 +19,7 @@ from workflows.storage.credentials import secret_in_address
 
 MAX_PATH_BYTES, MAX_NAME_BYTES = 4096, 255  # of the file systems of Linux and macOS
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/*)(.*)", re.DOTALL)
+_CHAIN = re.compile(r"([A-Za-z]\w*)?::")  # as fsspec chains file systems
 _VARIABLE = re.compile(r"\$\{\w+\}|\$[A-Z_][A-Z0-9_]*\b|(?:^|/)\$\w+|\$\(|`|%[A-Z_]{3,}%")
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _MAGIC = re.compile(r"[*?[]")
@@ -91,6 +92,8 @@ def check_writable(location: str) -> None:
     scheme = location.partition("://")[0].lower() if "://" in location else ""
     if scheme in _WEB:
         raise ValueError(f"a web server takes no files, so {scheme}:// can only be read")
+    if scheme == "hf":
+        raise ValueError("the hub takes no files one by one; `janus-batch export --push-to ORG/NAME` uploads a dataset")
     if scheme == "memory":
         raise ValueError("memory:// is lost with its process, and no other process can read it")
 
@@ -174,10 +177,14 @@ def _check_path(path: str) -> None:
         raise ValueError("no such user")
     if _VARIABLE.search(path):
         raise ValueError("variables such as $HOME and ${NAME} are not expanded; write the path itself, or ~/")
-    if (found := _SCHEME.match(path)) and found[1].lower() in (fsspec.available_protocols() if found[2] else _KNOWN):
-        raise ValueError(f"a URL has two slashes after its scheme: {found[1].lower()}://")
+    if found := _SCHEME.match(path):
+        is_text_after_colon = found[3] and not found[2]  # may be a path: memory:1
+        if found[1].lower() in (_KNOWN if is_text_after_colon else fsspec.available_protocols()):
+            raise ValueError(f"a URL has two slashes after its scheme: {found[1].lower()}://")
     if "://" in path:
         raise ValueError("a URL begins with its scheme; nothing can be in front of it, as in s3://bucket/folder")
+    if (chain := _CHAIN.match(path)) and (not chain[1] or chain[1].lower() in fsspec.available_protocols()):
+        raise ValueError("`::` (chained URLs) is not supported")
     scheme, slashes, _ = path.partition("//")
     if slashes and scheme.lower() in _KNOWN:
         raise ValueError(f"a URL has a colon after its scheme: {scheme.lower()}://")
@@ -192,13 +199,16 @@ def _check_url(url: str) -> None:
     if _VARIABLE.search(rest):
         raise ValueError("variables such as $HOME and ${NAME} are not expanded; write the URL itself")
     if scheme.lower() in _WEB:
-        if not rest.partition("/")[0]:
+        if not re.match(r"[^/:?#]", rest):
             raise ValueError("the URL names no host")
         return
     if "?versionId=" in rest:
         raise ValueError("a URL cannot name the version of an object")
     parts = rest.rstrip("/").split("/")
-    if scheme.lower() in _BUCKETS and not parts[0]:
+    if scheme.lower() in _BUCKETS and parts[0] in ("", ".", ".."):
         raise ValueError("the URL names no bucket")
+    if not rest.strip("/"):
+        example = " (hf://datasets/ORGANIZATION/NAME)" if scheme.lower() == "hf" else ""
+        raise ValueError(f"the URL names nothing after {scheme.lower()}://{example}")
     if "" in parts[1:] or {".", ".."} & set(parts[1:]):
         raise ValueError("a URL cannot have an empty part (//) or the parts . and ..")

@@ -77,6 +77,19 @@ def test_a_location_means_the_same_from_every_folder(
         ("s3//bucket/x", "a URL has a colon after its scheme: s3://"),
         ("hf:datasets/a/b", "a URL has two slashes after its scheme: hf://"),
         ("http:///x", "the URL names no host"),
+        ("http://:80/x", "the URL names no host"),
+        ("https://?x=1", "the URL names no host"),
+        ("S3://", "the URL names no bucket"),
+        ("gs:///x", "the URL names no bucket"),
+        ("s3://..", "the URL names no bucket"),
+        ("hf://", r"the URL names nothing after hf:// \(hf://datasets/ORGANIZATION/NAME\), got 'hf://'"),
+        ("HF:///", "the URL names nothing after hf://"),
+        ("memory://", "the URL names nothing after memory://"),
+        ("sftp:///", "the URL names nothing after sftp://"),
+        ("xyz://", "the URL names nothing after xyz://"),
+        ("memory:", "a URL has two slashes after its scheme: memory://"),
+        ("simplecache::", "`::` .chained URLs. is not supported"),
+        ("::/data", "`::` .chained URLs. is not supported"),
         ("s3://bucket/x?versionId=3", "cannot name the version of an object"),
         ("$(pwd)/x", "variables such as"),
         ("`pwd`/x", "variables such as"),
@@ -91,6 +104,20 @@ def test_what_means_something_else_is_refused(written: str, rule: str) -> None:
     with pytest.raises(LocationError, match=f"^OUTPUT: .*{rule}") as refused:
         absolute_location(written, "OUTPUT")
     assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("written", "rule"),
+    [
+        ("https://host/out", "a web server takes no files, so https:// can only be read"),
+        ("memory://out", "memory:// is lost with its process"),
+        ("hf://datasets/me/out", "the hub takes no files one by one; `janus-batch export --push-to ORG/NAME` uploads"),
+    ],
+)
+def test_what_cannot_be_written_to_is_no_output(written: str, rule: str) -> None:
+    with pytest.raises(LocationError, match=f"^OUTPUT: {rule}"):
+        absolute_location(written, "OUTPUT", is_written=True)
+    assert absolute_location(written, "prompts") == written
 
 
 @pytest.mark.parametrize("name", ["$HOME", "s3:", "%DATA%", "C:\\x", "${X}", "[a] *?", "~user"])
