@@ -86,22 +86,33 @@ def probe_template(engine: Probed, tokenizer: PromptTokenizer, requests: Sequenc
 
 @torch.inference_mode()
 def seconds_per_batch(engine: Probed, request: ImageRequest, num_images: int) -> float:
-    """Seconds for a batch of images like this one, from the first tokens of each pass and from one decoded image."""
+    """Seconds for a batch of images like this one, from the first tokens of each pass and from one decoded image.
+
+    Where fewer images with such long prompts fit into a batch, the seconds are those of several smaller ones.
+    """
     requests = [dataclasses.replace(request, seed=seed) for seed in range(num_images)]
     prompts = [engine.tokenize(one) for one in requests]
-    states, prefill = timed(engine.torch_device, lambda: engine.prefill(prompts))
-    guided = range(num_images) if is_guided(request.cfg_weight) else ()
-    codes = _seconds_of_loop(engine, engine.loops, requests, states, [*range(num_images), *guided])
+    num_fitting = _num_fitting(engine.loops, [prompt.lengths for prompt in prompts])
+    states, prefill = timed(engine.torch_device, lambda: engine.prefill(prompts[:num_fitting]))
+    guided = range(num_fitting) if is_guided(request.cfg_weight) else ()
+    image_of_rows = [*range(num_fitting), *guided]
+    codes = _seconds_of_loop(engine, engine.loops, requests[:num_fitting], states, image_of_rows)
+    seconds = (prefill + codes) * num_images / num_fitting
     if engine.reasoner:
-        question = engine.reasoner.question(request.prompt)
-        texts, text_prefill = timed(engine.torch_device, lambda: engine.model.llama.prefill([question]))
-        codes += text_prefill + _seconds_of_loop(
-            engine, engine.reasoner.loops, requests, texts * num_images, range(num_images)
-        )
+        question, loops = engine.reasoner.question(request.prompt), engine.reasoner.loops
+        num_fitting = _num_fitting(loops, [[len(question)]] * num_images)
+        states, prefill = timed(engine.torch_device, lambda: engine.model.llama.prefill([question]))
+        texts = _seconds_of_loop(engine, loops, requests[:num_fitting], states * num_fitting, range(num_fitting))
+        seconds += prefill + texts * num_images / num_fitting
     codes_1N = torch.zeros(1, engine.num_codes, dtype=torch.long, device=engine.torch_device)
     engine.decode_pixels(codes_1N)
     _, decode = timed(engine.torch_device, lambda: engine.decode_pixels(codes_1N))
-    return prefill + codes + decode * num_images
+    return seconds + decode * num_images
+
+
+def _num_fitting(loops: CpuLoops | GpuLoops, prompt_lengths: Sequence[Sequence[int]]) -> int:
+    """How many of these images, given the prompt length of each of an image's rows, the first batch has."""
+    return len(loops.split(prompt_lengths)[0])
 
 
 def _seconds_of_loop(

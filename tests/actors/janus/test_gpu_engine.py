@@ -22,7 +22,7 @@ from tests.support import fake_gpu, janus_engine
 from tests.support.checkpoints import TINY, fetched
 from tests.support.fake_cuda import FakeCuda
 from tests.support.hardware import runs_engines_on_a_cpu
-from tests.support.janus_engine import mixed_requests
+from tests.support.janus_engine import mixed_requests, request
 
 pytestmark = runs_engines_on_a_cpu
 
@@ -40,10 +40,13 @@ PROTOCOL = Protocol(
 )
 
 
+def text_head() -> torch.Tensor:
+    return read_weights(fetched(TINY), dtype=torch.float32, device="cpu", with_text_head=True)[TEXT_HEAD]
+
+
 def texts(engine: JanusEngine) -> list[Reasoning | Rejection]:
     """What the engine's model writes before each image."""
-    head_VC = read_weights(fetched(TINY), dtype=torch.float32, device="cpu", with_text_head=True)[TEXT_HEAD]
-    writer = Reasoner(PROTOCOL, engine.tokenizer, engine.model.llama, head_VC, engine.loops)
+    writer = Reasoner(PROTOCOL, engine.tokenizer, engine.model.llama, text_head(), engine.loops)
     with torch.inference_mode():
         first, again = writer.write(REQUESTS), writer.write(REQUESTS)
     assert first == again
@@ -123,6 +126,15 @@ def test_texts_before_images_are_those_of_the_cpu(expected_texts: list[Reasoning
     """In several batches, twice: the graphs are captured first and replayed then."""
     assert len({len(one.cond) for one in expected_texts}) > 2
     assert texts(gpu_engine(cuda, num_rows=8)) == expected_texts
+
+
+def test_the_time_of_a_batch_is_estimated_with_prompts_of_which_fewer_fit(cuda: FakeCuda) -> None:
+    engine = gpu_engine(cuda, num_rows=8)
+    long = request("a long prompt " * 30, cfg_weight=5.0)
+    engine.reasoner = Reasoner(PROTOCOL, engine.tokenizer, engine.model.llama, text_head(), engine.loops)
+    assert len(engine.split([long] * 4, [engine.tokenize(long)] * 4)) > 1
+    assert engine.default_batch_size == 4
+    assert engine.seconds_per_batch(long) > 0
 
 
 @pytest.mark.parametrize("launch", [1, 9, 20, 27, 33, 40, 52, 60, 80, 100])
