@@ -85,7 +85,7 @@ class Merger:
     def _add(self, adapter: Checkpoint, weight: float, file: TensorFile) -> None:
         """Match the tensors of an adapter's file to those of the checkpoint."""
         settings = read_settings(adapter.config, adapter.name)
-        for module, names in _by_module(file.shapes).items():
+        for module, names in tensors_by_module(file.shapes).items():
             target = _target(module, self._shapes, self._not_needed, self._rename)
             if target is None:
                 raise CheckpointError(
@@ -108,7 +108,7 @@ class Merger:
         return weight
 
 
-def _by_module(shapes: Shapes) -> dict[str, dict[str, str]]:
+def tensors_by_module(shapes: Shapes) -> dict[str, dict[str, str]]:
     """The tensors of an adapter file by the name of their module, and by what they are, as in `_Change`."""
     modules: dict[str, dict[str, str]] = {}
     for stored in shapes:

@@ -208,7 +208,7 @@ def _check_url(url: str) -> None:
     if scheme.lower() in _BUCKETS and parts[0] in ("", ".", ".."):
         raise ValueError("the URL names no bucket")
     if not rest.strip("/"):
-        example = " (hf://datasets/ORGANIZATION/NAME)" if scheme.lower() == "hf" else ""
+        example = " (a dataset is hf://datasets/ORGANIZATION/NAME)" if scheme.lower() == "hf" else ""
         raise ValueError(f"the URL names nothing after {scheme.lower()}://{example}")
     if "" in parts[1:] or {".", ".."} & set(parts[1:]):
         raise ValueError("a URL cannot have an empty part (//) or the parts . and ..")
