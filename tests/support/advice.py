@@ -35,8 +35,8 @@ OTHER_OPTIONS = {
 }
 # Words that follow the program's name in a sentence, and in the labels that seeds are hashed with.
 PROSE = {
-    *("can", "cannot", "does", "has", "is", "itself", "knows", "made", "puts", "reads", "sets", "takes", "that"),
-    *("writes", "wrote", "seed", "candidate"),
+    *("can", "cannot", "does", "has", "is", "itself", "knows", "made", "needs", "puts", "sets", "takes", "that"),
+    *("reads", "writes", "wrote", "seed", "candidate"),
 }
 # Single words in backticks that are neither keys nor columns: fields of Ray's runtime environment, parts of tables
 # that others write, and libraries.
