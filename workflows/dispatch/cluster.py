@@ -196,7 +196,7 @@ class Cluster:
         wanted += [f"{ACCELERATOR}{workers.accelerator_type}"] * bool(workers.accelerator_type)
         has = [_counted(resources.get(name, 0), name) for name in ("CPU", "GPU")]
         has += sorted(name for name in resources if name.startswith(ACCELERATOR))
-        return f"no actor has room yet: each asks for {', '.join(wanted)}; the cluster has {', '.join(has)} in all"
+        return f"no actor has room: each asks for {', '.join(wanted)}; the cluster has {', '.join(has)} in all"
 
     def draining_nodes(self) -> set[str]:
         """The nodes about to go away: after a spot notice, `ray drain-node`, or a scale-down by the autoscaler."""

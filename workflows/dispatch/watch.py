@@ -103,10 +103,17 @@ class Watch:
                     raise DriverNodeLostError
                 lacking = await asyncio.to_thread(self._cluster.num_lacking_room, self._job, self._pool.num_cpus)
                 self._progress.room_is_lacking(lacking)
-                if lacking and not self._has_told_room and self._progress.rendering_since is None:
-                    self._has_told_room = True
-                    room = await asyncio.to_thread(self._cluster.describe_room, self._job, self._pool.num_cpus)
-                    self._progress.note(room)
+                await self._tell_room()
+
+    async def _tell_room(self) -> None:
+        """Say what the actors wait for while none of them has room: once at the start, and once after all were lost."""
+        states = {slot.state for slot in self._progress.slots}
+        if self._pool.actors:
+            self._has_told_room = False
+        elif not self._has_told_room and "waiting" in states and states <= {"waiting", "lost", "ended"}:
+            self._has_told_room = True
+            room = await asyncio.to_thread(self._cluster.describe_room, self._job, self._pool.num_cpus)
+            self._progress.note(room)
 
     async def _end_silent(self, actor: Actor, seconds: float) -> None:
         """Report a stuck actor, its shards and its position, and kill it; its shards are retried."""

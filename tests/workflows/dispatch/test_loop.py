@@ -252,9 +252,7 @@ def test_an_actor_waits_while_the_cluster_has_no_room(tmp_path: Path) -> None:
     render(job, progress=progress, watch_seconds=0.1)
 
     assert progress.has_waited
-    assert progress.last_trouble.startswith(
-        "no actor has room yet: each asks for 1 CPU; the cluster has 4 CPUs, 0 GPUs"
-    )
+    assert progress.last_trouble.startswith("no actor has room: each asks for 1 CPU; the cluster has 4 CPUs, 0 GPUs")
     assert is_whole(job)
 
 
