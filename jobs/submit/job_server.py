@@ -25,8 +25,6 @@ POLL_SECONDS = 1.0
 SILENT_SECONDS = 60.0  # between two checks that the node of a job is still there
 OLDEST_RAY = (2, 50)
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-
-
 # What to do if an upload is too large.
 SMALLER = (
     "leave files out with a .gitignore, a .rayignore or --runtime-env-json '{\"excludes\": [...]}', or name a smaller "
@@ -148,7 +146,7 @@ def _connect(address: str) -> JobSubmissionClient:
     with _submission_errors(address):
         client = JobSubmissionClient(address)
         # No public method of the client tells the version of Ray.
-        _check_version(address, client._do_request("GET", "/api/version").json()["ray_version"])
+        _check_version(address, client._do_request("GET", "/api/version").json().get("ray_version", ""))
         return client
 
 

@@ -10,20 +10,8 @@ from urllib.parse import unquote
 
 # A name is secret if it contains one of these words, in any spelling: sasToken, SAS-TOKEN, sas_token,
 SECRET_WORDS = {"authorization", "bearer", "cookie", "cookies", "credential", "credentials", "passphrase", "passwd"}
-SECRET_WORDS |= {
-    "otp",
-    "pass",
-    "password",
-    "pat",
-    "pw",
-    "pwd",
-    "sas",
-    "secret",
-    "secrets",
-    "token",
-    "tokens",
-    "webhook",
-}
+SECRET_WORDS |= {"otp", "pass", "password", "pat", "pw", "pwd", "sas", "secret", "secrets", "token", "tokens"}
+SECRET_WORDS |= {"webhook"}
 # or ends with one of these: `auth`, but not `auth_type`; `sse_customer_key`, but not `sse_kms_key_id`,
 LAST_WORDS = {"auth", "authentication", "key", "keys", "sig", "signature"}
 # or contains one of these after everything but letters and digits is removed.
