@@ -17,6 +17,9 @@ T = TypeVar("T")
 # Large tensors on a CPU on huge pages, where Linux gives them on request: torch reads this at its first allocation.
 # Weights and caches are read whole at every step, and looking up small pages takes up to a tenth of the time.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+# No AMX for products in bfloat16 on a CPU: its kernels add up in another order for other numbers of rows. oneDNN reads
+# this at its first product.
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # by their names in a job file
 

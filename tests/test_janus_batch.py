@@ -14,6 +14,7 @@ import pytest
 from janus_batch import INTERRUPTED, VERSION
 from tests.support.command import ROOT, write_job
 from tests.support.named_alike import NAMES, as_folders, as_modules, as_packages
+from tests.support.servers.process import dies_with_parent
 from tests.support.toy_job import make_job, manifest_of, write_prompts
 
 # What pip writes for the entry point. Python puts its folder first on the search path, then PYTHONPATH.
@@ -32,7 +33,7 @@ def job_file(tmp_path: Path) -> Path:
 def run(program: list[str], *arguments: str | Path, cwd: Path, on_path: Path) -> subprocess.CompletedProcess[str]:
     """The program in a user's folder, with another of the user's folders first on PYTHONPATH."""
     environment = {**os.environ, "PYTHONPATH": f"{on_path}{os.pathsep}{ROOT}"}
-    command = [sys.executable, *program, *map(str, arguments)]
+    command = [*dies_with_parent(), sys.executable, *program, *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
 

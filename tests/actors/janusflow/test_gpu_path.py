@@ -1,4 +1,8 @@
-"""The engine's GPU path, on a CPU in Triton's interpreter: the CPU path's images, and an image's bytes in any batch."""
+"""The engine's GPU path, on a CPU in Triton's interpreter: the CPU path's images, in any batch.
+
+Their bits may depend on the batch here, because torch's own products and convolutions do on some CPUs. Bytes are
+compared on GPUs, in tests/actors/test_gpu_engines.py.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,9 @@ from actors.janusflow.decoder import gpu_decoder
 from actors.janusflow.engine import JanusFlowEngine
 from actors.janusflow.network import build_network, read_weights
 from actors.llama import packed
-from actors.request import ImageRequest
+from actors.request import ImageRequest, RenderedImage
 from tests.support.checkpoints import fetched
-from tests.support.flow_engine import TINY, assert_same_bytes, engine, request
+from tests.support.flow_engine import TINY, engine, request
 from tests.support.triton import DEVICE, needs_triton
 
 LATENT_SIZE = 4  # five tokens per row: the interpreter takes milliseconds for each
@@ -48,15 +52,20 @@ def requests() -> list[ImageRequest]:
 
 
 @needs_triton
-def test_images_are_those_of_the_cpu_and_do_not_depend_on_their_batch() -> None:
+def test_images_are_those_of_the_cpu_in_any_batch() -> None:
     flow = gpu_engine()
     together = flow.render(requests())
     for image, expected in zip(together, engine(latent_size=LATENT_SIZE).render(requests()), strict=True):
-        np.testing.assert_allclose(image.latents, expected.latents, atol=1e-4)
-        assert abs(image.pixels.astype(int) - expected.pixels.astype(int)).max() <= 1
+        assert_alike(image, expected)
     parts = [requests()[2:], requests()[1::-1]]
     for image in [image for answers in flow.stream(parts) for image in answers]:
-        assert_same_bytes(image, together["abc".index(image.image_id)])
+        assert_alike(image, together["abc".index(image.image_id)])
+
+
+def assert_alike(image: RenderedImage, expected: RenderedImage) -> None:
+    assert image.image_id == expected.image_id
+    np.testing.assert_allclose(image.latents, expected.latents, atol=1e-4)
+    assert abs(image.pixels.astype(int) - expected.pixels.astype(int)).max() <= 1
 
 
 def test_on_a_gpu_the_images_of_a_batch_are_decoded_while_the_next_one_is_integrated(
