@@ -103,13 +103,11 @@ def run_job(
     cluster.check_gpus(job)
     wait = _Waiting(job, show)
     with phases.timed("planning"):
-        files = wait.for_prompts(find_job_prompts, job, show.line)
-        wait.for_prompts(check_ids, job, files, show.line)
+        files = wait.for_prompts(_find_prompts, job, show.line)
         is_resumed = wait.for_output(claim_output, job, job_file)
     with _noting_removal(job, job_file), _holding_output(job, show, when_held) as has_waited:
         if has_waited:
-            files = wait.for_prompts(find_job_prompts, job, show.line)
-            wait.for_prompts(check_ids, job, files, show.line)
+            files = wait.for_prompts(_find_prompts, job, show.line)
         with storage_failures(job.output), phases.timed("planning"):
             files = wait.for_output(keep_prompt_files, files, job.output, job.storage)
             wait.for_output(_settle_removal, job)
@@ -179,6 +177,13 @@ class _Waiting:
 
     def for_output(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return wait_for_storage(self._job.output, self._seconds, self._say, step, *args, **kwargs)
+
+
+def _find_prompts(job: RenderJob, say: Callable[[str], None]) -> list[PromptFile]:
+    """The prompt files of a job, with an id of its own for each row that is to be rendered. Raises PromptsError."""
+    files = find_job_prompts(job, say)
+    check_ids(job, files, say)
+    return files
 
 
 def _holding_output(job: RenderJob, show: Show, when_held: WhenHeld = "refuse") -> AbstractContextManager[bool]:

@@ -47,12 +47,13 @@ class Table:
         self._save()
 
     def fail(self, text: str) -> None:
-        self.failures.append(text)
-        print(f"\n{text}\n", flush=True)
-        self._save()
+        self._say(text, self.failures)
 
     def skip(self, text: str) -> None:
-        self.skipped.append(text)
+        self._say(text, self.skipped)
+
+    def _say(self, text: str, texts: list[str]) -> None:
+        texts.append(text)
         print(f"\n{text}\n", flush=True)
         self._save()
 

@@ -97,9 +97,7 @@ def _secret_in_words(words: list[str]) -> str | None:
     for word, value in zip(words, following, strict=True):
         if _USER_AT_HOST.search(word):
             return "an address with a user name or password in it"
-        if program in _CLIENTS and _HOST_AND_PATH.search(word):
-            return "a URL"
-        if program == "apprise" and "://" in word:
+        if (program in _CLIENTS and _HOST_AND_PATH.search(word)) or (program == "apprise" and "://" in word):
             return "a URL"
         if _is_option_with_secret(program, word, value) or _has_secret_field(word):
             return "a value that is a secret"

@@ -6,6 +6,7 @@ do not depend on the number of rows, as the kernel's do not.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -78,13 +79,5 @@ def _attend_packed(q_THD: torch.Tensor, kv: torch.Tensor, packing: Packing) -> t
     """Where the sequences are is read from the tensors, as FlashAttention does."""
     tokens, slots = (tuple(ends.diff().tolist()) for ends in (packing.token_ends, packing.slot_ends))
     keys, values = kv.repeat_interleave(q_THD.shape[1] // kv.shape[2], dim=2)
-    where = Packing(
-        num_tokens=tokens,
-        num_slots=slots,
-        most_slots=packing.most_slots,
-        token_ends=packing.token_ends,
-        slot_ends=packing.slot_ends,
-        position_T=packing.position_T,
-        slot_T=packing.slot_T,
-    )
+    where = dataclasses.replace(packing, num_tokens=tokens, num_slots=slots)
     return _attend_one_by_one(q_THD, keys, values, where)

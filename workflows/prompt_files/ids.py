@@ -34,11 +34,17 @@ def default_stem(name: str) -> str:
 
 def file_label(name: str) -> str:
     """`<stem>-<hash of the name>`, which can be part of a file name whatever characters the name has."""
+    return f"{safe_stem(name)}-{name_hash(name)}"
+
+
+def safe_stem(name: str) -> str:
+    """The start of the name of a file that is made from a prompt file, without other characters than A-Z, a-z, 0-9, _
+    and the dot.
+    """
     # Readers of a folder of Parquet files skip names that begin with a dot or an underscore.
-    stem = re.sub(r"[^A-Za-z0-9_.]", "_", PurePosixPath(name).stem)[:40].lstrip("._") or "prompts"
-    return f"{stem}-{name_hash(name)}"
+    return re.sub(r"[^A-Za-z0-9_.]", "_", PurePosixPath(name).stem)[:40].lstrip("._") or "prompts"
 
 
 def name_hash(name: str) -> str:
-    """12 hex digits that stand for the name of a prompt file in the ids of its shards."""
+    """12 hex digits from the name of a prompt file, for the ids of its shards."""
     return hashlib.sha256(name.encode()).hexdigest()[:12]

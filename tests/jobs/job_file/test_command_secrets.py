@@ -13,7 +13,7 @@ from jobs.job_file.read import check_fields
 
 DATA = Path(__file__).parents[2] / "data"
 SECRET = "hunter2-planted"
-# One command a line. SECRET stands for the secret.
+# One command a line, with SECRET where the secret is.
 WITH_SECRETS = (DATA / "on_done_secrets.txt").read_text().splitlines()
 PLAIN = (DATA / "on_done_plain.txt").read_text().splitlines()
 SMALLEST = {"prompts": "prompts.parquet", "output": "renders", "model": {"checkpoint": "toy"}}

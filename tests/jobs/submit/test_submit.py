@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -246,11 +247,22 @@ def test_an_address_without_a_job_server_is_refused(job_file: Path) -> None:
 
 def test_another_server_is_refused(job_file: Path, tmp_path: Path) -> None:
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    with (
+        serving(handler) as url,
+        pytest.raises(SubmissionError, match=r"refused the request: Version check returned 404"),
+    ):
+        submit(str(job_file), [], Submission(), address=url)
+
+
+@contextmanager
+def serving(handler: Callable[..., http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The URL of a server in place of a job server."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(SubmissionError, match=r"refused the request: Version check returned 404"):
-            submit(str(job_file), [], Submission(), address=f"http://127.0.0.1:{server.server_port}")
-        server.shutdown()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
 
 
 class ServerInTrouble(http.server.BaseHTTPRequestHandler):
@@ -270,11 +282,11 @@ class ServerInTrouble(http.server.BaseHTTPRequestHandler):
 
 
 def test_an_internal_error_of_the_job_server_can_be_retried(job_file: Path) -> None:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), ServerInTrouble) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(JobServerAwayError, match=r"cannot take the request now: .*No available agent"):
-            submit(str(job_file), [], Submission(), address=f"http://127.0.0.1:{server.server_port}")
-        server.shutdown()
+    with (
+        serving(ServerInTrouble) as url,
+        pytest.raises(JobServerAwayError, match=r"cannot take the request now: .*No available agent"),
+    ):
+        submit(str(job_file), [], Submission(), address=url)
 
 
 class OldRay(ServerInTrouble):
@@ -283,11 +295,11 @@ class OldRay(ServerInTrouble):
 
 
 def test_a_cluster_with_a_ray_that_is_too_old_is_refused(job_file: Path) -> None:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), OldRay) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(SubmissionError, match=r"has Ray 2\.9\.3, and janus-batch needs 2\.50 or later"):
-            submit(str(job_file), [], Submission(), address=f"http://127.0.0.1:{server.server_port}")
-        server.shutdown()
+    with (
+        serving(OldRay) as url,
+        pytest.raises(SubmissionError, match=r"has Ray 2\.9\.3, and janus-batch needs 2\.50 or later"),
+    ):
+        submit(str(job_file), [], Submission(), address=url)
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert "ray[default]>=2.50" in pyproject["project"]["dependencies"]
     assert pyproject["project"]["requires-python"] == ">=3.11" == f">={'.'.join(map(str, OLDEST_PYTHON))}"

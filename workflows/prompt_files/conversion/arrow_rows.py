@@ -15,7 +15,7 @@ from actors.errors import one_line, reason_line
 from workflows.prompt_files.column_types import TypeConflictError, plain_type
 from workflows.prompt_files.columns import MAX_COLUMNS, too_many_columns
 from workflows.prompt_files.conform import conform
-from workflows.prompt_files.conversion.lines import FREE_BYTES, LINE_BYTES, MAX_RATIO, chunked
+from workflows.prompt_files.conversion.lines import LINE_BYTES, allowed_bytes, chunked
 from workflows.prompt_files.file import PromptsError, prompt_errors
 from workflows.storage.damage import DamagedFileError
 from workflows.storage.foreign import HEAD_BYTES, foreign_kind
@@ -66,7 +66,7 @@ class ArrowRows:
         left, counted = self._num_rows, 0
         while left != 0 and (batch := next(batches, None)) is not None:
             counted += max(batch.nbytes, len(batch) * LINE_BYTES)
-            if counted > FREE_BYTES + MAX_RATIO * self._size:
+            if counted > allowed_bytes(self._size):
                 raise PromptsError(
                     f"prompts: the {self._size:,} bytes of {self._url} decompress to {len(batch):,} rows and more, "
                     "which is hardly a list of prompts; if it is one, write the file without compression"

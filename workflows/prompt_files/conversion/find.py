@@ -10,9 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Collection, Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
 import fsspec
@@ -22,6 +20,7 @@ from workflows.prompt_files.columns import LOOK_TEXT_COLUMNS, NUMBERS, TEXT_COLU
 from workflows.prompt_files.conversion.convert import Source, convert
 from workflows.prompt_files.file import PromptsError
 from workflows.prompt_files.found import Found, check_is_file, describe_converted, name_of
+from workflows.prompt_files.ids import safe_stem
 from workflows.prompt_files.kept import KeptFiles
 from workflows.prompt_files.version import stamp_of, version_of
 from workflows.storage.errors import storage_errors
@@ -140,8 +139,7 @@ def _settings(source: Source) -> str:
 
 def _stem(name: str) -> str:
     """What the name of a Parquet file begins with, for a prompt file of this name."""
-    stem = re.sub(r"[^A-Za-z0-9_.]", "_", PurePosixPath(name).stem)[:40].lstrip("._") or "prompts"
-    return f"{stem}-{_digest(name)}"
+    return f"{safe_stem(name)}-{_digest(name)}"
 
 
 def _digest(text: str) -> str:

@@ -98,16 +98,21 @@ def _raw_lines(stream: IO[bytes], url: str) -> Iterator[bytes]:
 
 def _bounded(lines: Iterator[bytes], num_bytes_read: Callable[[], int], url: str) -> Iterator[bytes]:
     """The lines of a compressed file. Raises PromptsError where they are far more than its bytes."""
-    num_bytes, counted, allowed = 0, 0, FREE_BYTES
+    num_bytes, counted, allowed = 0, 0, allowed_bytes(0)
     for number, line in enumerate(lines, 1):
         num_bytes += len(line)
         counted += max(len(line), LINE_BYTES)
-        if counted > allowed and counted > (allowed := FREE_BYTES + MAX_RATIO * num_bytes_read()):
+        if counted > allowed and counted > (allowed := allowed_bytes(num_bytes_read())):
             raise PromptsError(
                 f"prompts: the first {num_bytes_read():,} bytes of {url} decompress to {number:,} lines of "
                 f"{num_bytes:,} bytes, which is hardly a list of prompts; if it is one, decompress the file first"
             )
         yield line
+
+
+def allowed_bytes(num_compressed: int) -> int:
+    """The most bytes that this many compressed ones may have."""
+    return FREE_BYTES + MAX_RATIO * num_compressed
 
 
 def chunked(rows: Iterable[T], num_characters: Callable[[T], int]) -> Iterator[list[T]]:

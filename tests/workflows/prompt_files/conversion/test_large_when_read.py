@@ -11,7 +11,7 @@ from pyarrow import ipc
 
 from tests.workflows.prompt_files.conversion.test_csv_rows import COMPRESS
 from workflows.prompt_files.columns import MAX_COLUMNS
-from workflows.prompt_files.conversion import arrow_rows, lines
+from workflows.prompt_files.conversion import lines
 from workflows.prompt_files.conversion.json_rows import MAX_KEYS
 from workflows.prompt_files.conversion.json_types import MAX_DEPTH
 from workflows.prompts import PromptFile, PromptsError, find_prompt_files
@@ -27,7 +27,6 @@ def found(path: Path) -> PromptFile:
 @pytest.fixture(autouse=True)
 def few_lines_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "FREE_BYTES", 1000 * lines.LINE_BYTES)
-    monkeypatch.setattr(arrow_rows, "FREE_BYTES", 1000 * lines.LINE_BYTES)
 
 
 @pytest.mark.parametrize(
